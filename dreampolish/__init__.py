@@ -1,0 +1,1 @@
+"""The engine: fields, rendering, priors, distillation and meshes in plain torch."""

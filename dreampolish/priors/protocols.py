@@ -1,0 +1,158 @@
+"""What the pipeline asks of a prior, whatever its size.
+
+Notation for every method: pictures x (B, 3, H, W) in [0, 1] on a white background, latents z (B, C, h, w), integer timesteps
+t (B,), noise eps; z_t = alpha_t z + sigma_t eps with alpha_t^2 = abar_t (ARCHITECTURE.md). Networks that predict v are converted:
+eps = sigma_t z_t + alpha_t v. `predict_*` run without building a graph through the network (score distillation uses no U-Net Jacobian);
+`encode` is differentiable.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class TextEmbedding:
+    """Token states (B, L, D) and their mask (B, L), True where a token counts."""
+
+    states: Float[Tensor, "b l d"]
+    mask: Tensor
+
+    def expand(self, n: int) -> "TextEmbedding":
+        """One embedding repeated for n pictures."""
+        return TextEmbedding(self.states.expand(n, -1, -1), self.mask.expand(n, -1))
+
+
+class LatentPrior(Protocol):
+    """What text and view priors share: a latent space and a noise schedule."""
+
+    image_size: int
+    """Pixels of a side that the prior was trained at."""
+    alphas_cumprod: Float[Tensor, " t"]
+    """abar_t for every training timestep."""
+
+    def encode(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c m n"]:
+        """Scaled latents of pictures; differentiable, so that distillation can reach the renderer."""
+        ...
+
+    def decode(self, latents: Float[Tensor, "b c m n"]) -> Float[Tensor, "b 3 h w"]:
+        """Pictures of scaled latents, clamped to [0, 1]."""
+        ...
+
+
+class TextPrior(LatentPrior, Protocol):
+    """A text-to-image diffusion model."""
+
+    def embed(self, prompts: Sequence[str]) -> TextEmbedding:
+        """Token states of prompts; the empty string is the unconditional domain."""
+        ...
+
+    def predict_epsilon(
+        self, noisy: Float[Tensor, "b c m n"], timesteps: Int[Tensor, " b"], text: TextEmbedding
+    ) -> Float[Tensor, "b c m n"]:
+        """e_y, e_0 or e_n, by the text that is given."""
+        ...
+
+    def sample(
+        self, text: TextEmbedding, negative: TextEmbedding, guidance_scale: float, steps: int, generator: torch.Generator
+    ) -> Float[Tensor, "b 3 h w"]:
+        """Pictures by deterministic DDIM with classifier-free guidance, one per row of `text`."""
+        ...
+
+    def add_lora(self, rank: int, generator: torch.Generator) -> "VariationalDomain":
+        """A LoRA adapter with a camera embedding on the frozen network: the variational domain e_lora of VSD and DSD."""
+        ...
+
+
+class VariationalDomain(Protocol):
+    """A LoRA-fitted score network, conditioned on the camera (source: threestudio's ProlificDreamer guidance)."""
+
+    def parameters(self) -> list[torch.nn.Parameter]:
+        """The trainable adapter and camera-embedding parameters, in a fixed order."""
+        ...
+
+    def predict_epsilon(
+        self,
+        noisy: Float[Tensor, "b c m n"],
+        timesteps: Int[Tensor, " b"],
+        text: TextEmbedding,
+        world_from_camera: Float[Tensor, "b 4 4"] | None,
+    ) -> Float[Tensor, "b c m n"]:
+        """e_lora; builds a graph when gradients are enabled (its own training needs one). None: the zeroed camera."""
+        ...
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The adapter's tensors alone, for checkpoints."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Restore what `state_dict` gave; unknown or missing names are errors."""
+        ...
+
+
+@dataclass(frozen=True)
+class ViewCondition:
+    """A reference picture made ready: its latent (1, C, h, w) and its context tokens (1, L, D)."""
+
+    latent: Float[Tensor, "1 c m n"]
+    context: Float[Tensor, "1 l d"]
+
+
+class ViewPrior(LatentPrior, Protocol):
+    """A view-conditioned diffusion model of Zero123's structure."""
+
+    def condition(self, reference: Float[Tensor, "1 3 h w"]) -> ViewCondition:
+        """Encode the reference picture once."""
+        ...
+
+    def predict_epsilon(
+        self,
+        noisy: Float[Tensor, "b c m n"],
+        timesteps: Int[Tensor, " b"],
+        reference: ViewCondition | None,
+        pose: Float[Tensor, "b 4"],
+    ) -> Float[Tensor, "b c m n"]:
+        """The noise of the view at `pose` (cameras.pose_condition) of the reference object; None: the unconditional domain."""
+        ...
+
+    def sample(
+        self,
+        reference: ViewCondition,
+        pose: Float[Tensor, "b 4"],
+        guidance_scale: float,
+        steps: int,
+        generator: torch.Generator,
+    ) -> Float[Tensor, "b 3 h w"]:
+        """Novel views by deterministic DDIM, one per row of `pose`."""
+        ...
+
+
+class NormalPrior(Protocol):
+    """A normal-estimation diffusion model of Marigold's structure."""
+
+    image_size: int
+
+    def estimate(
+        self, images: Float[Tensor, "b 3 h w"], steps: int, generator: torch.Generator
+    ) -> Float[Tensor, "b 3 h w"]:
+        """Unit normals in the camera frame (X right, Y up, Z to the viewer); no gradient."""
+        ...
+
+
+class ImageTextScorer(Protocol):
+    """An image-text judge: `alignment` for the embedded one, CLIP where one is configured."""
+
+    name: str
+    """The metric's name: `alignment` or `clip`."""
+
+    def embed_images(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
+        """Unit feature vectors of pictures."""
+        ...
+
+    def embed_texts(self, prompts: Sequence[str]) -> Float[Tensor, "n d"]:
+        """Unit feature vectors of texts."""
+        ...
