@@ -1,0 +1,1 @@
+"""Score distillation as one weighted sum of predictions."""

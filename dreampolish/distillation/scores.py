@@ -1,0 +1,142 @@
+"""From rendered pictures to a distillation loss: noise, predictions, weighted sum, gradient at the latent.
+
+Notation: x pictures (B, 3, H, W) in [0, 1]; z = encode(x); z_t = alpha_t z + sigma_t eps; w(t) = 1 - abar_t = sigma_t^2. The loss
+0.5 ||z - stopgrad(z - w delta)||^2 / B has the gradient w delta / B at z (source: threestudio, RECIPE 2).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from dreampolish.distillation.weights import ScoreWeights, SplitWeights, needs, weighted_delta
+from dreampolish.priors.protocols import LatentPrior, TextEmbedding, TextPrior, VariationalDomain, ViewCondition, ViewPrior
+
+
+@dataclass(frozen=True)
+class Noised:
+    """Latents with noise: z, z_t, t and eps."""
+
+    latents: Float[Tensor, "b c m n"]
+    noisy: Float[Tensor, "b c m n"]
+    timesteps: Int[Tensor, " b"]
+    noise: Float[Tensor, "b c m n"]
+
+
+@dataclass(frozen=True)
+class TextConditions:
+    """Embeddings of a batch: view-dependent prompt, empty, negative, and the view-independent prompt the LoRA sees."""
+
+    prompt: TextEmbedding
+    empty: TextEmbedding
+    negative: TextEmbedding
+    plain: TextEmbedding
+
+
+def draw_timesteps(
+    t_range: tuple[float, float], n: int, n_timesteps: int, generator: torch.Generator
+) -> Int[Tensor, " n"]:
+    """Uniform timesteps; t_range: fractions of the training timesteps, 0 <= low <= high <= 1."""
+    low, high = (min(int(fraction * n_timesteps), n_timesteps - 1) for fraction in t_range)
+    return torch.randint(low, high + 1, (n,), generator=generator, device=generator.device)
+
+
+def add_noise(
+    latents: Float[Tensor, "b c m n"],
+    timesteps: Int[Tensor, " b"],
+    alphas_cumprod: Float[Tensor, " t"],
+    generator: torch.Generator,
+) -> Noised:
+    """z_t = alpha_t z + sigma_t eps. The noisy latents carry no gradient."""
+    noise = torch.randn(latents.shape, generator=generator, device=generator.device, dtype=latents.dtype)
+    abar = alphas_cumprod[timesteps][:, None, None, None]
+    return Noised(latents, abar.sqrt() * latents.detach() + (1 - abar).sqrt() * noise, timesteps, noise)
+
+
+def text_scores(
+    prior: TextPrior,
+    variational: VariationalDomain | None,
+    noised: Noised,
+    text: TextConditions,
+    world_from_camera: Float[Tensor, "b 4 4"],
+    weights: ScoreWeights | SplitWeights,
+) -> dict[str, Float[Tensor, "b c m n"]]:
+    """The predictions that `weights` needs, the frozen network's in one batched call.
+
+    A ValueError says that a variational weight was asked for without a variational domain.
+    """
+    needed = needs(weights)
+    texts = {"prompt": text.prompt, "empty": text.empty, "negative": text.negative}
+    frozen = [name for name in texts if name in needed]
+    scores = {"noise": noised.noise}
+    if frozen:
+        joint = TextEmbedding(
+            torch.cat([texts[name].states for name in frozen]), torch.cat([texts[name].mask for name in frozen])
+        )
+        repeated = noised.noisy.repeat(len(frozen), 1, 1, 1), noised.timesteps.repeat(len(frozen))
+        predicted = prior.predict_epsilon(*repeated, joint)
+        scores.update(zip(frozen, predicted.chunk(len(frozen)), strict=True))
+    if "variational" in needed:
+        if variational is None:
+            raise ValueError("this objective weighs e_lora, but no variational domain was given")
+        with torch.no_grad():
+            scores["variational"] = variational.predict_epsilon(
+                noised.noisy, noised.timesteps, text.plain, world_from_camera
+            )
+    return scores
+
+
+def view_scores(
+    prior: ViewPrior, noised: Noised, reference: ViewCondition, pose: Float[Tensor, "b 4"]
+) -> dict[str, Float[Tensor, "b c m n"]]:
+    """Predictions of the view prior: `prompt` is with the reference, `empty` without it."""
+    return {
+        "prompt": prior.predict_epsilon(noised.noisy, noised.timesteps, reference, pose),
+        "empty": prior.predict_epsilon(noised.noisy, noised.timesteps, None, pose),
+        "noise": noised.noise,
+    }
+
+
+def score_loss(
+    noised: Noised, delta: Float[Tensor, "b c m n"], alphas_cumprod: Float[Tensor, " t"]
+) -> Float[Tensor, ""]:
+    """0.5 ||z - stopgrad(z - w delta)||^2 / B; its gradient at z is w(t) delta / B with w(t) = 1 - abar_t."""
+    weight = (1 - alphas_cumprod[noised.timesteps])[:, None, None, None]
+    target = (noised.latents - weight * delta).detach()
+    return 0.5 * (noised.latents - target).square().sum() / len(noised.latents)
+
+
+def variational_loss(
+    domain: VariationalDomain,
+    prior: LatentPrior,
+    latents: Float[Tensor, "b c m n"],
+    plain: TextEmbedding,
+    world_from_camera: Float[Tensor, "b 4 4"],
+    camera_dropout: float,
+    generator: torch.Generator,
+) -> Float[Tensor, ""]:
+    """||e_lora - eps||^2, t uniform, the whole batch's camera zeroed with probability `camera_dropout` (source: threestudio)."""
+    timesteps = draw_timesteps((0.0, 1.0), len(latents), len(prior.alphas_cumprod), generator)
+    noised = add_noise(latents.detach(), timesteps, prior.alphas_cumprod, generator)
+    dropped = torch.rand((), generator=generator, device=generator.device) < camera_dropout
+    predicted = domain.predict_epsilon(noised.noisy, timesteps, plain, None if bool(dropped) else world_from_camera)
+    return (predicted - noised.noise).square().mean()
+
+
+def distil(
+    prior: LatentPrior,
+    images: Float[Tensor, "b 3 h w"],
+    t_range: tuple[float, float],
+    predict: Callable[[Noised], dict[str, Float[Tensor, "b c m n"]]],
+    weights: ScoreWeights | SplitWeights,
+    generator: torch.Generator,
+) -> tuple[Float[Tensor, ""], Noised, dict[str, Float[Tensor, "b c m n"]]]:
+    """One distillation step's loss over a batch of renders, with what it was made of (for LoRA fits and logs)."""
+    latents = prior.encode(images)
+    timesteps = draw_timesteps(t_range, len(images), len(prior.alphas_cumprod), generator)
+    noised = add_noise(latents, timesteps, prior.alphas_cumprod, generator)
+    scores = predict(noised)
+    delta = weighted_delta(scores, weights, timesteps)
+    return score_loss(noised, delta, prior.alphas_cumprod), noised, scores

@@ -1,0 +1,179 @@
+"""The exact identities between objectives, and the gradient that distillation sends to a latent."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from dreampolish.distillation import scores, weights
+from dreampolish.distillation.weights import ScoreWeights, SplitWeights, weighted_delta
+from dreampolish.priors.protocols import TextEmbedding
+
+scale = st.floats(-20, 120)
+share = st.floats(0, 1)
+
+
+def predictions(seed: int = 0, n: int = 6) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return {name: torch.randn(n, 2, 3, 3, generator=generator, dtype=torch.float64) for name in weights.NAMES}
+
+
+T = torch.tensor([0, 100, 199, 200, 500, 999])
+
+
+def same(left: ScoreWeights | SplitWeights, right: ScoreWeights | SplitWeights, given_scores: dict[str, Tensor]) -> None:
+    torch.testing.assert_close(weighted_delta(given_scores, left, T), weighted_delta(given_scores, right, T), rtol=1e-9, atol=1e-9)
+
+
+@given(scale)
+def test_dsd_with_realism_one_is_vsd(s: float) -> None:
+    same(weights.dsd_weights(1.0, s - 1), weights.vsd_weights(s), predictions())
+
+
+def test_dsd_without_realism_is_csd() -> None:
+    same(weights.dsd_weights(0.0, 1.0), weights.csd_weights(0.0), predictions())
+
+
+def test_dsd_without_stability_is_vsd_without_guidance() -> None:
+    p = predictions()
+    torch.testing.assert_close(weighted_delta(p, weights.dsd_weights(1.0, 0.0), T), p["prompt"] - p["variational"])
+    same(weights.dsd_weights(1.0, 0.0), weights.vsd_weights(1.0), p)
+
+
+@given(scale)
+def test_dsd_is_sds_when_the_variational_network_knows_the_noise(s: float) -> None:
+    p = predictions()
+    p["variational"] = p["noise"]
+    same(weights.dsd_weights(1.0, s - 1), weights.sds_weights(s), p)
+
+
+@given(scale, scale, share)
+def test_weights_sum_to_zero(s: float, other: float, negative: float) -> None:
+    presets = [
+        weights.sds_weights(s),
+        weights.csd_weights(negative),
+        weights.vsd_weights(s),
+        weights.dsd_weights(s, other),
+        weights.nfsd_weights(s).high,
+    ]
+    for preset in presets:
+        assert preset.total() == pytest.approx(0, abs=1e-9)
+    # The one exception, by NFSD's own definition: below its split the domain correction is e_0 itself.
+    assert weights.nfsd_weights(s).low.total() == pytest.approx(1)
+
+
+def test_formulas_term_by_term() -> None:
+    p = predictions()
+    e_y, e_0, e_n, e_l, eps = (p[name] for name in weights.NAMES)
+    expected = {
+        "sds": (e_y - eps) + 99 * (e_y - e_0),
+        "csd": e_y - 0.75 * e_0 - 0.25 * e_n,
+        "vsd": (e_y - e_l) + 6.5 * (e_y - e_0),
+        "dsd": 0.8 * (e_y - e_l) + 0.5 * (e_y - e_0),
+    }
+    actual = {
+        "sds": weights.sds_weights(100),
+        "csd": weights.csd_weights(0.25),
+        "vsd": weights.vsd_weights(7.5),
+        "dsd": weights.dsd_weights(0.8, 0.5),
+    }
+    for name, preset in actual.items():
+        torch.testing.assert_close(weighted_delta(p, preset, T), expected[name])
+
+
+def test_nfsd_splits_at_timestep_200() -> None:
+    p = predictions()
+    e_y, e_0, e_n, _, _ = (p[name] for name in weights.NAMES)
+    low, high = e_0 + 7.5 * (e_y - e_0), e_0 - e_n + 7.5 * (e_y - e_0)
+    expected = torch.cat([low[:3], high[3:]])
+    torch.testing.assert_close(weighted_delta(p, weights.nfsd_weights(7.5), T), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_unneeded_predictions_need_not_exist() -> None:
+    assert weights.needs(weights.csd_weights(0.0)) == {"prompt", "empty"}
+    assert weights.needs(weights.nfsd_weights(2.0)) == {"prompt", "empty", "negative"}
+    with pytest.raises(KeyError):
+        weighted_delta({"prompt": predictions()["prompt"]}, weights.csd_weights(0.0), T)
+
+
+class LinearPrior:
+    """A prior whose latents are 3 x the picture's channels and whose predictions are known functions."""
+
+    image_size = 4
+    alphas_cumprod = torch.linspace(0.99, 0.01, 1000)
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+
+    def encode(self, images: Tensor) -> Tensor:
+        return 3 * images
+
+    def predict_epsilon(self, noisy: Tensor, timesteps: Tensor, text: TextEmbedding) -> Tensor:
+        self.batches.append(len(noisy))
+        return text.states[:, 0, 0][:, None, None, None] * torch.ones_like(noisy)
+
+
+def conditions(n: int) -> scores.TextConditions:
+    def embedding(value: float) -> TextEmbedding:
+        return TextEmbedding(torch.full((n, 1, 1), value), torch.ones(n, 1, dtype=torch.bool))
+
+    return scores.TextConditions(embedding(1.0), embedding(0.25), embedding(-1.0), embedding(1.0))
+
+
+def test_gradient_at_the_picture_is_w_delta_through_the_encoder() -> None:
+    prior, generator = LinearPrior(), torch.Generator().manual_seed(1)
+    images = torch.rand(2, 3, 4, 4, requires_grad=True)
+    chosen = weights.csd_weights(0.0)
+
+    def predict(noised: scores.Noised) -> dict[str, Tensor]:
+        return scores.text_scores(prior, None, noised, conditions(2), torch.eye(4).expand(2, 4, 4), chosen)
+
+    loss, noised, _ = scores.distil(prior, images, (0.2, 0.5), predict, chosen, generator)
+    loss.backward()
+    w = 1 - prior.alphas_cumprod[noised.timesteps]
+    expected = 3 * w[:, None, None, None] * 0.75 / 2  # d encode * w * (e_y - e_0) / B
+    torch.testing.assert_close(images.grad, expected.expand(2, 3, 4, 4))
+    assert prior.batches == [4]  # prompt and empty in one call
+    assert bool((noised.timesteps >= 200).all()) and bool((noised.timesteps <= 500).all())
+
+
+def test_noise_follows_the_schedule() -> None:
+    abar = torch.tensor([0.25, 0.64])
+    noised = scores.add_noise(torch.ones(2, 1, 1, 1), torch.tensor([0, 1]), abar, torch.Generator().manual_seed(0))
+    expected = torch.tensor([0.5, 0.8]) + torch.tensor([0.75, 0.36]).sqrt() * noised.noise.flatten()
+    torch.testing.assert_close(noised.noisy.flatten(), expected)
+
+
+def test_a_variational_weight_needs_a_variational_domain() -> None:
+    prior, generator = LinearPrior(), torch.Generator().manual_seed(1)
+    noised = scores.add_noise(torch.zeros(1, 3, 4, 4), torch.tensor([5]), prior.alphas_cumprod, generator)
+    with pytest.raises(ValueError, match="e_lora"):
+        scores.text_scores(prior, None, noised, conditions(1), torch.eye(4)[None], weights.vsd_weights(2.0))
+
+
+class ConstantDomain:
+    """Predicts one trainable number everywhere and remembers the camera it was given."""
+
+    def __init__(self) -> None:
+        self.value = torch.nn.Parameter(torch.tensor(0.5))
+        self.cameras: list[object] = []
+
+    def predict_epsilon(self, noisy: Tensor, timesteps: Tensor, text: TextEmbedding, world_from_camera: Tensor | None) -> Tensor:
+        self.cameras.append(world_from_camera)
+        return self.value.expand_as(noisy)
+
+
+@pytest.mark.parametrize(("dropout", "zeroed"), [(0.0, False), (1.0, True)])
+def test_variational_loss_is_mean_square_to_the_noise(dropout: float, zeroed: bool) -> None:
+    domain, prior = ConstantDomain(), LinearPrior()
+    latents = torch.rand(64, 3, 8, 8, requires_grad=True)
+    plain = TextEmbedding(torch.zeros(64, 1, 1), torch.ones(64, 1, dtype=torch.bool))
+    loss = scores.variational_loss(
+        domain, prior, latents, plain, torch.eye(4).expand(64, 4, 4), dropout, torch.Generator().manual_seed(0)
+    )
+    loss.backward()
+    assert loss.item() == pytest.approx(1 + 0.25, abs=0.05)  # E (0.5 - eps)^2
+    assert domain.value.grad is not None and domain.value.grad.item() == pytest.approx(1.0, abs=0.05)
+    assert latents.grad is None
+    assert (domain.cameras[0] is None) == zeroed
