@@ -35,9 +35,7 @@ class TextConditions:
     plain: TextEmbedding
 
 
-def draw_timesteps(
-    t_range: tuple[float, float], n: int, n_timesteps: int, generator: torch.Generator
-) -> Int[Tensor, " n"]:
+def draw_timesteps(t_range: tuple[float, float], n: int, n_timesteps: int, generator: torch.Generator) -> Int[Tensor, " n"]:
     """Uniform timesteps; t_range: fractions of the training timesteps, 0 <= low <= high <= 1."""
     low, high = (min(int(fraction * n_timesteps), n_timesteps - 1) for fraction in t_range)
     return torch.randint(low, high + 1, (n,), generator=generator, device=generator.device)
@@ -82,9 +80,7 @@ def text_scores(
         if variational is None:
             raise ValueError("this objective weighs e_lora, but no variational domain was given")
         with torch.no_grad():
-            scores["variational"] = variational.predict_epsilon(
-                noised.noisy, noised.timesteps, text.plain, world_from_camera
-            )
+            scores["variational"] = variational.predict_epsilon(noised.noisy, noised.timesteps, text.plain, world_from_camera)
     return scores
 
 
@@ -99,9 +95,7 @@ def view_scores(
     }
 
 
-def score_loss(
-    noised: Noised, delta: Float[Tensor, "b c m n"], alphas_cumprod: Float[Tensor, " t"]
-) -> Float[Tensor, ""]:
+def score_loss(noised: Noised, delta: Float[Tensor, "b c m n"], alphas_cumprod: Float[Tensor, " t"]) -> Float[Tensor, ""]:
     """0.5 ||z - stopgrad(z - w delta)||^2 / B; its gradient at z is w(t) delta / B with w(t) = 1 - abar_t."""
     weight = (1 - alphas_cumprod[noised.timesteps])[:, None, None, None]
     target = (noised.latents - weight * delta).detach()

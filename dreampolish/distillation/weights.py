@@ -86,9 +86,7 @@ def weighted_delta(
     return delta
 
 
-def _weight_of(
-    name: str, weights: ScoreWeights | SplitWeights, timesteps: Int[Tensor, " b"]
-) -> Float[Tensor, " b"]:
+def _weight_of(name: str, weights: ScoreWeights | SplitWeights, timesteps: Int[Tensor, " b"]) -> Float[Tensor, " b"]:
     if isinstance(weights, ScoreWeights):
         return torch.full(timesteps.shape, float(getattr(weights, name)), device=timesteps.device)
     low, high = float(getattr(weights.low, name)), float(getattr(weights.high, name))

@@ -1,0 +1,107 @@
+"""A reference picture made canonical: foreground cut from a plain background, recentred, scaled as the priors' objects are."""
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from scipy import ndimage
+from torch import Tensor
+
+from dreampolish.cameras import FRAMING_HALF_HEIGHT
+from dreampolish.pictures import PictureError
+
+OBJECT_RADIUS = 0.6
+"""Radius of the sphere, in world units, that an object fills (ARCHITECTURE.md)."""
+
+LARGEST_SHARE = 0.8
+"""Longest side of the object over the picture's side: leaves the 10 % border on each side."""
+
+
+def alpha_from_plain_background(rgb: Float[Tensor, "h w 3"], tolerance: float) -> Float[Tensor, "h w"]:
+    """Foreground mask of a picture whose border is one plain colour: what a flood from the border does not reach.
+
+    tolerance: largest distance of a background pixel from the border's median colour, in [0, 1] per channel. Enclosed areas of the
+    background's colour belong to the object. Raises PictureError when the border is not plain or nothing stands out.
+    """
+    array = rgb.numpy()
+    border = np.concatenate([array[0], array[-1], array[:, 0], array[:, -1]])
+    colour = np.median(border, axis=0)
+    off = np.abs(border - colour).max(axis=1) > tolerance
+    if off.mean() > 0.2:
+        raise PictureError(
+            f"the background is not plain: {off.mean():.0%} of the border differs from its main colour (limit 20%); "
+            "give a picture with a transparent (RGBA) or one-coloured background"
+        )
+    near = np.abs(array - colour).max(axis=2) <= tolerance
+    labels, _ = ndimage.label(near)
+    reached = np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))
+    background = np.isin(labels, reached[reached > 0])
+    return torch.from_numpy(_without_specks(~background).astype(np.float32))
+
+
+def _without_specks(mask: np.ndarray) -> np.ndarray:
+    """The mask without components under 2 % of the largest one's area."""
+    labels, count = ndimage.label(mask, structure=np.ones((3, 3)))
+    if count == 0:
+        return mask
+    areas = np.bincount(labels.ravel())[1:]
+    return np.isin(labels, np.flatnonzero(areas >= 0.02 * areas.max()) + 1)
+
+
+def check_foreground(alpha: Float[Tensor, "h w"]) -> None:
+    """Raise PictureError where the foreground is missing, tiny or fills the whole picture."""
+    share = float((alpha > 0.5).float().mean())
+    if share < 0.01:
+        raise PictureError(f"the object covers {share:.1%} of the picture (at least 1%); crop the picture closer to the object")
+    if share > 0.98:
+        raise PictureError(
+            f"the object covers {share:.0%} of the picture (at most 98%); give a picture with a transparent or plain background"
+        )
+
+
+def scale_of_box(width: float, height: float) -> float:
+    """Factor from the unit of a picture's bounding box to world units.
+
+    The depth that a picture hides is taken as the shorter of the two sides; then the box's half diagonal becomes OBJECT_RADIUS, as in
+    the priors' training data, and the longest side at most LARGEST_SHARE of the picture. [choice]
+    """
+    half_diagonal = 0.5 * (width**2 + height**2 + min(width, height) ** 2) ** 0.5
+    return min(OBJECT_RADIUS / half_diagonal, LARGEST_SHARE * 2 * FRAMING_HALF_HEIGHT / max(width, height))
+
+
+def recentre(rgba: Float[Tensor, "h w 4"], size: int, keep_scale: bool) -> Float[Tensor, "size size 4"]:
+    """The object's box moved to the picture's centre and scaled (`scale_of_box`), on a square RGBA picture of `size` pixels.
+
+    keep_scale: only move, and shrink where the border would be under 10 % (for pictures drawn by a prior, whose scale is known).
+    Colours are premultiplied while resampling and opaque where alpha is 0 (white).
+    """
+    rows = torch.nonzero((rgba[..., 3] > 0.5).any(dim=1)).flatten()
+    columns = torch.nonzero((rgba[..., 3] > 0.5).any(dim=0)).flatten()
+    top, bottom = int(rows[0]), int(rows[-1]) + 1
+    left, right = int(columns[0]), int(columns[-1]) + 1
+    width, height = right - left, bottom - top
+    side = 2 * FRAMING_HALF_HEIGHT / scale_of_box(width, height)
+    if keep_scale:
+        side = max(float(rgba.shape[0]), max(width, height) / LARGEST_SHARE)
+    return _resample(rgba, ((left + right) / 2, (top + bottom) / 2), side, size)
+
+
+def _resample(
+    rgba: Float[Tensor, "h w 4"], centre: tuple[float, float], side: float, size: int
+) -> Float[Tensor, "size size 4"]:
+    """A square window of `side` pixels around `centre` (column, row), area-averaged to `size` pixels, transparent outside."""
+    oversampling = max(1, round(side / size))
+    steps = (torch.arange(size * oversampling) + 0.5) / (size * oversampling) * side - side / 2
+    grid_x = (steps + centre[0]) / rgba.shape[1] * 2 - 1
+    grid_y = (steps + centre[1]) / rgba.shape[0] * 2 - 1
+    grid = torch.stack(torch.meshgrid(grid_x, grid_y, indexing="xy"), dim=-1)[None]
+    premultiplied = torch.cat([rgba[..., :3] * rgba[..., 3:], rgba[..., 3:]], dim=-1).permute(2, 0, 1)[None]
+    window = torch.nn.functional.grid_sample(premultiplied, grid, padding_mode="zeros", align_corners=False)
+    window = torch.nn.functional.avg_pool2d(window, oversampling)[0].permute(1, 2, 0)
+    alpha = window[..., 3:].clamp(0, 1)
+    colour = torch.where(alpha > 1e-3, window[..., :3] / alpha.clamp_min(1e-3), torch.ones(()))
+    return torch.cat([colour.clamp(0, 1), alpha], dim=-1)
+
+
+def on_white(rgba: Float[Tensor, "h w 4"]) -> Float[Tensor, "h w 3"]:
+    """The picture over a white background."""
+    return rgba[..., :3] * rgba[..., 3:] + (1 - rgba[..., 3:])

@@ -1,0 +1,97 @@
+"""Guidance of a renderer by the frozen priors: prompts per view, and one loss per prior over a batch of renders."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dreampolish.cameras import Cameras, pose_condition, view_words
+from dreampolish.distillation.scores import Noised, TextConditions, distil, text_scores, view_scores
+from dreampolish.distillation.weights import ScoreWeights, SplitWeights
+from dreampolish.pictures import resize
+from dreampolish.priors.protocols import TextEmbedding, TextPrior, VariationalDomain, ViewCondition, ViewPrior
+
+VIEWS = ("front view", "side view", "back view", "overhead view")
+
+
+class PromptEmbeddings:
+    """A prompt's token states for every view word, embedded once.
+
+    front_deg: half the width of the sectors called front and back (cameras.view_words).
+    """
+
+    def __init__(self, prior: TextPrior, prompt: str, negative: str, front_deg: float) -> None:
+        self._front_deg = front_deg
+        texts = [f"{prompt}, {words}" for words in VIEWS] + [prompt, "", negative]
+        self._all = prior.embed(texts)
+
+    def _rows(self, rows: list[int]) -> TextEmbedding:
+        return TextEmbedding(self._all.states[rows], self._all.mask[rows])
+
+    def conditions(self, cameras: Cameras) -> TextConditions:
+        """Embeddings for a batch of cameras."""
+        angles = zip(cameras.azimuth_deg.tolist(), cameras.elevation_deg.tolist(), strict=True)
+        rows = [VIEWS.index(view_words(azimuth, elevation, self._front_deg)) for azimuth, elevation in angles]
+        n = len(rows)
+        return TextConditions(self._rows(rows), self._rows([5] * n), self._rows([6] * n), self._rows([4] * n))
+
+
+@dataclass(frozen=True)
+class GuidanceStep:
+    """What a guidance step was made of: its loss, latents with noise, predictions and text embeddings (None for the view prior)."""
+
+    loss: Float[Tensor, ""]
+    noised: Noised
+    scores: dict[str, Float[Tensor, "b c m n"]]
+    text: TextConditions | None
+
+
+def images_at_prior(rgb: Float[Tensor, "b h w 3"], size: int) -> Float[Tensor, "b 3 size size"]:
+    """Renders resized to a prior's picture size, channels first; differentiable."""
+    return resize(rgb, size).permute(0, 3, 1, 2)
+
+
+def text_guidance(
+    prior: TextPrior,
+    prompts: PromptEmbeddings,
+    variational: VariationalDomain | None,
+    rgb: Float[Tensor, "b h w 3"],
+    cameras: Cameras,
+    t_range: tuple[float, float],
+    weights: ScoreWeights | SplitWeights,
+    generator: torch.Generator,
+) -> GuidanceStep:
+    """Distil the text prior into renders; t_range in fractions of the training timesteps."""
+    text = prompts.conditions(cameras)
+
+    def predict(noised: Noised) -> dict[str, Tensor]:
+        return text_scores(prior, variational, noised, text, cameras.world_from_camera, weights)
+
+    images = images_at_prior(rgb, prior.image_size)
+    return GuidanceStep(*distil(prior, images, t_range, predict, weights, generator), text)
+
+
+def view_guidance(
+    prior: ViewPrior,
+    reference: ViewCondition,
+    reference_elevation_deg: float,
+    rgb: Float[Tensor, "b h w 3"],
+    cameras: Cameras,
+    t_range: tuple[float, float],
+    weights: ScoreWeights | SplitWeights,
+    generator: torch.Generator,
+) -> GuidanceStep:
+    """Distil the view prior into renders: each must look like the reference object from its own pose."""
+    pose = pose_condition(cameras.azimuth_deg, cameras.elevation_deg, reference_elevation_deg)
+
+    def predict(noised: Noised) -> dict[str, Tensor]:
+        return view_scores(prior, noised, reference, pose)
+
+    images = images_at_prior(rgb, prior.image_size)
+    return GuidanceStep(*distil(prior, images, t_range, predict, weights, generator), None)
+
+
+def mean_norm(delta: Float[Tensor, "b c m n"]) -> float:
+    """Root mean square of a score difference, for logs."""
+    return float(delta.detach().square().mean().sqrt())
