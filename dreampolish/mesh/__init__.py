@@ -1,0 +1,1 @@
+"""Meshes: tetrahedral grids, marching, topology, unwrapping, baking and glTF."""

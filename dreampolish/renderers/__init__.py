@@ -1,0 +1,1 @@
+"""Renderers: from fields and meshes to pictures."""
