@@ -1,0 +1,1 @@
+"""Contracts: settings, artifacts, run records. Pydantic only; nothing here imports torch."""

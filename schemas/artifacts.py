@@ -1,0 +1,126 @@
+"""What stages hand over: one class a hand-over, JSON scalars and file references only; heavy data is in the files."""
+
+from typing import Literal
+
+from pydantic import Field, FiniteFloat
+
+from schemas.frozen import Frozen
+
+StageName = Literal["reference", "nerf", "neus", "dmtet", "polish", "texture", "export"]
+
+Digest = str
+"""64 lower-case hexadecimal digits of a SHA-256."""
+
+
+class FileRef(Frozen):
+    """A file of an artifact. `path` is relative to the artifact's own folder."""
+
+    path: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*$", max_length=200)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    bytes: int = Field(ge=0)
+
+
+class Artifact(Frozen):
+    """Common to all: identity, ancestry, figures. `previews` are the turntable's views, azimuth 0 first, then counter-clockwise."""
+
+    schema_version: Literal[1] = 1
+    stage: StageName
+    fingerprint: str = Field(pattern=r"^[0-9a-f]{64}$")
+    parents: dict[StageName, Digest]
+    """Fingerprints of the artifacts this one was made from."""
+    metrics: dict[str, FiniteFloat]
+    seconds: FiniteFloat = Field(ge=0)
+    peak_memory: int = Field(ge=0)
+    """Largest resident size of the process while the stage ran, bytes."""
+    previews: tuple[FileRef, ...] = ()
+    notes: tuple[str, ...] = ()
+    """Things a user should hear about, one sentence each (why the stage ended early, words the prior does not know)."""
+
+
+class ReferenceArtifact(Artifact):
+    """Stage 0: the reference picture, its mask and normals."""
+
+    stage: Literal["reference"] = "reference"
+    image: FileRef
+    """RGB PNG on white."""
+    image_rgba: FileRef
+    mask: FileRef
+    """Greyscale PNG, 255 on the object."""
+    normals: FileRef
+    """Safetensors, tensor `normals_camera` (H, W, 3)."""
+    candidates: FileRef | None
+    """PNG sheet of all candidates; None for a user's picture."""
+    prompt: str
+    elevation_deg: float
+    is_user_image: bool
+
+
+class NerfArtifact(Artifact):
+    """Stage 1: a density field."""
+
+    stage: Literal["nerf"] = "nerf"
+    field: FileRef
+    """Safetensors of the field's state."""
+    field_config: dict[str, str | int | float | bool]
+    occupancy: FileRef
+    steps: int
+    switch_reason: str
+
+
+class SdfArtifact(Artifact):
+    """Stage 2: a signed distance field with colours."""
+
+    stage: Literal["neus"] = "neus"
+    field: FileRef
+    field_config: dict[str, str | int | float | bool]
+    occupancy: FileRef | None = None
+    steps: int
+    switch_reason: str
+
+
+class MeshArtifact(Artifact):
+    """Stage 3: a mesh from the tetrahedral grid."""
+
+    stage: Literal["dmtet"] = "dmtet"
+    mesh: FileRef
+    """Safetensors: vertices (V, 3) float32, faces (F, 3) int64, colors (V, 3) float32."""
+    color_field: FileRef | None = None
+    color_config: dict[str, str | int | float | bool] = {}
+    n_vertices: int
+    n_faces: int
+
+
+class PolishedMeshArtifact(Artifact):
+    """Stage 4: the mesh after the normal prior; files as in MeshArtifact."""
+
+    stage: Literal["polish"] = "polish"
+    mesh: FileRef
+    color_field: FileRef | None = None
+    color_config: dict[str, str | int | float | bool] = {}
+    n_vertices: int
+    n_faces: int
+
+
+class TexturedMeshArtifact(Artifact):
+    """Stage 5: the polished mesh, unchanged, and a colour field over space."""
+
+    stage: Literal["texture"] = "texture"
+    mesh: FileRef
+    color_field: FileRef
+    color_config: dict[str, str | int | float | bool]
+    n_vertices: int
+    n_faces: int
+
+
+class AssetArtifact(Artifact):
+    """Stage 6: what the user came for."""
+
+    stage: Literal["export"] = "export"
+    glb: FileRef
+    textures: dict[str, FileRef]
+    """Baked maps by name: base_color, normal."""
+    turntable: FileRef
+    """Animated WebP or MP4."""
+    n_vertices: int
+    n_faces: int
+    glb_bytes: int

@@ -1,0 +1,176 @@
+"""Settings of each stage. The defaults are the `home` preset: two cores, small priors; RECIPE 3's weights, scaled budgets."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from schemas.config_parts import (
+    AnchorConfig,
+    CameraConfig,
+    DistillationConfig,
+    HashGridConfig,
+    SwitchConfig,
+    ViewGuidanceConfig,
+)
+from schemas.frozen import Frozen
+from schemas.schedule import Ramp, Schedule, constant
+
+
+class PreviewConfig(Frozen):
+    """The turntable that every stage leaves for the contact sheet."""
+
+    n_views: int = Field(default=8, ge=1, le=64)
+    size: int = Field(default=128, ge=16, le=2048)
+    elevation_deg: float = Field(default=15.0, gt=-90.0, lt=90.0)
+    interval: int = Field(default=50, ge=1)
+    """Steps between preview pictures in the tracker."""
+
+
+class ReferenceConfig(Frozen):
+    """Stage 0: candidates from the text prior, or a user's picture."""
+
+    size: int = Field(default=128, ge=16, le=1024)
+    n_candidates: int = Field(default=4, ge=1, le=32)
+    sampling_steps: int = Field(default=25, ge=1)
+    guidance_scale: float = Field(default=5.0, ge=0.0)
+    negative_prompt: str = ""
+    border: float = Field(default=0.1, ge=0.0, lt=0.5)
+    """Free margin around the object, fraction of the side."""
+    elevation_deg: float = Field(default=10.0, gt=-90.0, lt=90.0)
+    normal_steps: int = Field(default=4, ge=1)
+    background_tolerance: float = Field(default=0.06, ge=0.0, le=1.0)
+    """Largest colour distance to the border colour that still counts as plain background."""
+
+
+class GeometryConfig(Frozen):
+    """What nerf, neus and dmtet have in common."""
+
+    reference_size: int = Field(default=128, ge=16)
+    guidance_size: int = Field(default=64, ge=16)
+    guidance_views: int = Field(default=2, ge=1)
+    guidance_interval: int = Field(default=1, ge=1)
+    """Guidance is computed every so many steps; reference losses every step."""
+    cameras: CameraConfig = CameraConfig()
+    text: DistillationConfig = DistillationConfig()
+    view: ViewGuidanceConfig = ViewGuidanceConfig()
+    anchors: AnchorConfig = AnchorConfig()
+    switch: SwitchConfig = SwitchConfig()
+    preview: PreviewConfig = PreviewConfig()
+    betas: tuple[float, float] = (0.9, 0.99)
+
+
+class NerfConfig(GeometryConfig):
+    """Stage 1: rough structure."""
+
+    steps: int = Field(default=400, ge=1)
+    grid: HashGridConfig = HashGridConfig()
+    grid_lr: float = Field(default=0.01, gt=0.0)
+    network_lr: float = Field(default=0.01, gt=0.0)
+    occupancy_resolution: int = Field(default=64, ge=8)
+    samples_per_ray: int = Field(default=64, ge=4)
+    blob_scale: float = Field(default=10.0, ge=0.0)
+    blob_std: float = Field(default=0.3, gt=0.0)
+    opacity_entropy_weight: Schedule = Ramp(start=0.1, end=10.0, begin=0.4, until=0.8)
+    sparsity_weight: Schedule = Ramp(start=0.1, end=10.0, begin=0.4, until=0.8)
+    orientation_weight: Schedule = Ramp(start=1.0, end=10.0, begin=0.4, until=0.8)
+    normal_smooth_weight: Schedule = constant(1.0)
+    anchors: AnchorConfig = AnchorConfig(depth=constant(0.05))
+
+
+class NeusConfig(GeometryConfig):
+    """Stage 2: the density becomes a signed distance field and is sharpened."""
+
+    steps: int = Field(default=250, ge=1)
+    conversion_resolution: int = Field(default=96, ge=16)
+    conversion_steps: int = Field(default=300, ge=1)
+    grid: HashGridConfig = HashGridConfig()
+    grid_lr: float = Field(default=0.01, gt=0.0)
+    network_lr: float = Field(default=0.001, gt=0.0)
+    sharpness_lr: float = Field(default=0.001, gt=0.0)
+    initial_log_sharpness: float = 3.0
+    """NeuS's inverse standard deviation starts at exp(10 * 0.3) = exp(3)."""
+    occupancy_resolution: int = Field(default=64, ge=8)
+    samples_per_ray: int = Field(default=64, ge=4)
+    eikonal_weight: Schedule = constant(0.1)
+    orientation_weight: Schedule = constant(10.0)
+    sparsity_weight: Schedule = constant(0.1)
+    opacity_entropy_weight: Schedule = constant(0.1)
+    curvature_weight: Schedule = constant(0.0)
+    text: DistillationConfig = DistillationConfig(t_min=constant(0.2), t_max=constant(0.5))
+    view: ViewGuidanceConfig = ViewGuidanceConfig(t_min=constant(0.2), t_max=constant(0.5))
+    anchors: AnchorConfig = AnchorConfig(depth=constant(0.05))
+
+
+class DmtetConfig(GeometryConfig):
+    """Stage 3: an explicit mesh over a tetrahedral grid."""
+
+    steps: int = Field(default=200, ge=1)
+    tet_resolution: int = Field(default=64, ge=8, le=256)
+    guidance_size: int = Field(default=128, ge=16)
+    geometry_lr: float = Field(default=0.005, gt=0.0)
+    color_lr: float = Field(default=0.01, gt=0.0)
+    normal_guidance_share: float = Field(default=0.75, ge=0.0, le=1.0)
+    """Share of the steps in which the text prior sees the normal map, not the colours. source: DreamCraft3D, 3 steps of 4."""
+    normal_consistency_weight: Schedule = Ramp(start=10.0, end=1.0, begin=0.2, until=0.4)
+    laplacian_weight: Schedule = constant(0.0)
+    crumb_share: float = Field(default=0.01, ge=0.0, lt=1.0)
+    """Components below this share of the largest are dropped."""
+    text: DistillationConfig = DistillationConfig(t_min=constant(0.02), t_max=constant(0.5))
+    view: ViewGuidanceConfig = ViewGuidanceConfig(t_min=constant(0.2), t_max=constant(0.5))
+
+
+class PolishConfig(Frozen):
+    """Stage 4: a few steps under the normal prior, from any field of view."""
+
+    steps: int = Field(default=120, ge=0)
+    size: int = Field(default=128, ge=16)
+    views: int = Field(default=2, ge=1)
+    cameras: CameraConfig = CameraConfig(fov_deg=(20.0, 60.0), widen_until=0.0)
+    estimator_steps: int = Field(default=2, ge=1)
+    estimate_interval: int = Field(default=1, ge=1)
+    """The prior is asked every so many steps; its last answer serves between."""
+    vertex_lr: float = Field(default=0.001, gt=0.0)
+    keep_quantile: float = Field(default=0.85, gt=0.0, le=1.0)
+    """Share of the pixels that count, the best agreeing ones. source: Wonder3D."""
+    normal_weight: Schedule = constant(10.0)
+    curvature_weight: Schedule = constant(0.0)
+    normal_consistency_weight: Schedule = constant(1.0)
+    laplacian_weight: Schedule = constant(1.0)
+    anchors: AnchorConfig = AnchorConfig(rgb=constant(0.0), mask=constant(100.0), normal=constant(10.0))
+    preview: PreviewConfig = PreviewConfig()
+
+
+class TextureConfig(DistillationConfig):
+    """Stage 5: Domain Score Distillation on the frozen mesh. The distillation's own settings are inherited, so that
+    `--set texture.lambda_stable=0.5` is all it takes."""
+
+    steps: int = Field(default=400, ge=1)
+    size: int = Field(default=128, ge=16)
+    views: int = Field(default=4, ge=1)
+    cameras: CameraConfig = CameraConfig(fov_deg=(20.0, 40.0), widen_until=0.0)
+    grid: HashGridConfig = HashGridConfig()
+    grid_lr: float = Field(default=0.01, gt=0.0)
+    network_lr: float = Field(default=0.001, gt=0.0)
+    anchors: AnchorConfig = AnchorConfig()
+    mask_erosion: int = Field(default=1, ge=0)
+    """Pixels by which the reference's mask shrinks before its colours count."""
+    objective: Literal["sds", "csd", "vsd", "nfsd", "dsd", "weights"] = "dsd"
+    guidance_scale: Schedule = constant(7.5)
+    weight: Schedule = constant(0.1)
+    t_min: Schedule = constant(0.05)
+    t_max: Schedule = Ramp(start=0.5, end=0.2)
+    front_deg: float = Field(default=30.0, gt=0.0, lt=180.0)
+    preview: PreviewConfig = PreviewConfig()
+
+
+class ExportConfig(Frozen):
+    """Stage 6: crumbs off, unwrap, bake, GLB."""
+
+    triangle_budget: int = Field(default=20_000, ge=100, le=500_000)
+    texture_size: Literal[128, 256, 512, 1024, 2048, 4096] = 1024
+    dilation: int = Field(default=8, ge=0)
+    roughness: float = Field(default=0.9, ge=0.0, le=1.0)
+    crumb_share: float = Field(default=0.01, ge=0.0, lt=1.0)
+    turntable_views: int = Field(default=36, ge=2, le=360)
+    turntable_size: int = Field(default=256, ge=16, le=1024)
+    preview: PreviewConfig = PreviewConfig(size=256)

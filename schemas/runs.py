@@ -1,0 +1,55 @@
+"""A run: one small JSON that names its settings and the artifacts it led to."""
+
+from typing import Literal
+
+from pydantic import Field, FiniteFloat
+
+from schemas.artifacts import StageName
+from schemas.config import PROMPT_LIMIT, Config
+from schemas.frozen import Frozen
+
+StageState = Literal["computed", "cached", "resumed"]
+
+STAGES: tuple[StageName, ...] = ("reference", "nerf", "neus", "dmtet", "polish", "texture", "export")
+"""The chain, in order."""
+
+PARENTS: dict[StageName, tuple[StageName, ...]] = {
+    "reference": (),
+    "nerf": ("reference",),
+    "neus": ("reference", "nerf"),
+    "dmtet": ("reference", "neus"),
+    "polish": ("reference", "dmtet"),
+    "texture": ("reference", "polish"),
+    "export": ("reference", "texture"),
+}
+"""Whose artifacts each stage reads; the names are also its function's parameters."""
+
+
+class StageRecord(Frozen):
+    """How one stage of a run went."""
+
+    name: StageName
+    state: StageState
+    seconds: FiniteFloat = Field(ge=0)
+    """Of this run: near 0 when cached."""
+    fingerprint: str
+    metrics: dict[str, FiniteFloat]
+
+
+class RunRecord(Frozen):
+    """store/runs/<id>.json. `image` is the hash of a user's picture, kept in store/inputs/."""
+
+    schema_version: Literal[1] = 1
+    run: str = Field(pattern=r"^[a-z0-9]{8,32}$")
+    prompt: str = Field(min_length=1, max_length=PROMPT_LIMIT)
+    image: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    config: Config
+    created: str
+    """UTC, ISO 8601."""
+    parent_run: str | None = None
+    """The run whose geometry this one reuses."""
+    tracking_run: str | None = None
+    """The run's id at the tracker."""
+    output: str | None = None
+    """The output folder, once the asset lies there."""
+    stages: dict[StageName, StageRecord] = {}
