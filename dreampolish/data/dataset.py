@@ -1,0 +1,365 @@
+"""Batches for the trainings, made from the stored geometry buffers (renders.py) by fresh light and colour each time.
+
+Half of the pictures are lit, half nearly flat; where an object can be recoloured, two thirds of the pictures are. All pictures
+are mirrored with probability 1/2 (a mirrored view at azimuth a is the view at -a of the mirrored object).
+All answers are float32 on the CPU; pictures are (n, 3, S, S) in [0, 1] on white.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dreampolish.cameras import Cameras, orbit_cameras, pose_condition, rays_from_cameras
+from dreampolish.data.captions import TARGET_COLORS, color_word, compose_caption, nouns_of_entry, random_caption
+from dreampolish.data.library import CatalogEntry
+from dreampolish.data.shading import (
+    Lighting,
+    headlight,
+    lighting_in_camera,
+    on_white,
+    painted_luminance,
+    random_world_lighting,
+    recolor,
+    shade,
+    wood_grain,
+)
+from dreampolish.data.split import read_split
+
+NATURAL_CATEGORIES = frozenset({"Characters"})
+NATURAL_WORDS = frozenset(
+    """tree plant flowers tulips orchids lily bush cactus bamboo hedge rock apples bread butter milk steak hamburger fries chicken
+    cake hot salad fruits sushi soap sugar snowman acacia deer rabbit cat dog bulldog horse logs box""".split()
+)
+"""Words of nouns whose objects keep their own colours."""
+
+CLEAR_PAINT = 0.5
+"""Share of the covered pixels that the main paint must have for its colour to be the object's colour."""
+
+
+@dataclass(frozen=True)
+class ObjectLooks:
+    """What an object's colour is: paint_rgb (3,) mean of the main paint, share of the coverage, spread of its luminance."""
+
+    paint_rgb: tuple[float, float, float]
+    share: float
+    spread: float
+
+
+@dataclass(frozen=True)
+class ViewBuffers:
+    """n stored views: albedo (n, 3, S, S), normals (n, 3, S, S) unit or 0, coverage and paint (n, 1, S, S), cameras of n."""
+
+    albedo: Float[Tensor, "n 3 s s"]
+    normals: Float[Tensor, "n 3 s s"]
+    coverage: Float[Tensor, "n 1 s s"]
+    paint: Float[Tensor, "n 1 s s"]
+    cameras: Cameras
+
+
+@dataclass(frozen=True)
+class Repaint:
+    """Colour choices of n pictures: words (None: no clear colour), active (n,) bool, target (n, 3), luminance and contrast (n,)."""
+
+    words: list[str | None]
+    active: Tensor
+    target: Float[Tensor, "n 3"]
+    luminance: Float[Tensor, " n"]
+    contrast: Float[Tensor, " n"]
+
+
+class RenderedViews:
+    """The views of one split, over every round that is complete when the object is made (or `refresh` is called)."""
+
+    def __init__(self, renders: Path, split_file: Path, split: str) -> None:
+        """renders: the folder that renders.py wrote. Raises FileNotFoundError when no round is complete."""
+        self._renders = renders
+        wanted = set(read_split(split_file)[split])
+        described = [CatalogEntry(**fields) for fields in json.loads((renders / "objects.json").read_text())]
+        self.entries = [entry for entry in described if entry.identifier in wanted]
+        self._number = {entry.identifier: place for place, entry in enumerate(self.entries)}
+        self._nouns = [nouns_of_entry(entry) for entry in self.entries]
+        self._natural = [_is_natural(entry, nouns) for entry, nouns in zip(self.entries, self._nouns, strict=True)]
+        self.refresh()
+        self._looks = [self._measure_looks(place) for place in range(len(self.entries))]
+
+    def refresh(self) -> int:
+        """Look for rounds that have been completed since; answers the number of views."""
+        folders = sorted(path.parent for path in self._renders.glob("round_*/index.json"))
+        if not folders:
+            raise FileNotFoundError(f"no complete round in {self._renders}: run python -m dreampolish.data.renders")
+        indices = [json.loads((folder / "index.json").read_text()) for folder in folders]
+        self._buffers = [np.load(folder / "buffers.npy", mmap_mode="r", allow_pickle=False) for folder in folders]
+        self._depths = [np.load(folder / "depth.npy", mmap_mode="r", allow_pickle=False) for folder in folders]
+        self.size = int(self._buffers[0].shape[-1])
+        rows = [
+            (shard, row, self._number[name])
+            for shard, index in enumerate(indices)
+            for row, name in enumerate(index["objects"])
+            if name in self._number
+        ]
+        self._place = np.array([row[:2] for row in rows])
+        self.view_objects = np.array([row[2] for row in rows])
+        angles = ("azimuth_deg", "elevation_deg", "fov_deg")
+        self.azimuth_deg, self.elevation_deg, self.fov_deg = (
+            np.array([indices[shard][key][row] for shard, row in self._place], dtype=np.float32) for key in angles
+        )
+        self._index_views()
+        return len(rows)
+
+    def _index_views(self) -> None:
+        """Lists of views by object, for the choices of the batches."""
+        folded = (self.azimuth_deg + 180) % 360 - 180
+        narrow = np.isclose(self.fov_deg, 20, atol=0.01)
+        level = narrow & (self.elevation_deg > -5) & (self.elevation_deg < 25)
+        frontal = level & (np.abs(folded) <= 30)
+        everything = np.arange(len(self.view_objects))
+        self._text_views = everything[self.fov_deg <= 45]
+        self._narrow_of: list[np.ndarray] = []
+        self._level_of: list[np.ndarray] = []
+        self._frontal_of: list[np.ndarray] = []
+        for place in range(len(self.entries)):
+            mine = self.view_objects == place
+            self._narrow_of.append(everything[mine & narrow])
+            self._level_of.append(everything[mine & level])
+            self._frontal_of.append(everything[mine & frontal])
+
+    def load(self, views: np.ndarray) -> ViewBuffers:
+        """The stored buffers of views (n,), as floats."""
+        raw = np.stack([self._buffers[shard][row] for shard, row in self._place[views]])
+        floats = torch.from_numpy(raw).float()
+        normals = torch.from_numpy(raw[:, 3:6].view(np.int8)).float() / 127
+        cameras = orbit_cameras(
+            torch.from_numpy(self.azimuth_deg[views]),
+            torch.from_numpy(self.elevation_deg[views]),
+            torch.from_numpy(self.fov_deg[views]),
+            self.size,
+        )
+        return ViewBuffers(floats[:, :3] / 255, normals, floats[:, 6:7] / 255, floats[:, 7:8] / 255, cameras)
+
+    def positions_world(self, views: np.ndarray) -> Float[Tensor, "n 3 s s"]:
+        """Surface points of views; meaningless on the background."""
+        relative = np.stack([self._depths[shard][row] for shard, row in self._place[views]])
+        buffers = self.load(views).cameras
+        origins, directions = rays_from_cameras(buffers)
+        forward = -buffers.world_from_camera[:, :3, 2]
+        distance = buffers.world_from_camera[:, :3, 3].norm(dim=1)
+        depth = torch.from_numpy(relative).float() + distance[:, None, None]
+        along = torch.einsum("bhwc,bc->bhw", directions, forward)
+        return (origins + directions * (depth / along)[..., None]).permute(0, 3, 1, 2)
+
+    def _measure_looks(self, place: int) -> ObjectLooks:
+        """The colour of an object's main paint over its first views."""
+        found = self.load(np.flatnonzero(self.view_objects == place)[:4])
+        weight, total = found.paint.sum(), found.coverage.sum().clamp(min=1)
+        mean = (found.albedo * found.paint).sum(dim=(0, 2, 3)) / weight.clamp(min=1e-6)
+        spread = ((found.albedo - mean[:, None, None]).abs().mean(dim=1, keepdim=True) * found.paint).sum() / weight.clamp(min=1)
+        red, green, blue = mean.tolist()
+        return ObjectLooks((red, green, blue), float(weight / total), float(spread))
+
+    def draw_repaint(self, objects: np.ndarray, generator: torch.Generator) -> Repaint:
+        """Colours for pictures of the given objects: two thirds of the recolourable get a new one, the others keep theirs."""
+        words: list[str | None] = []
+        targets: list[tuple[float, float, float]] = []
+        names = list(TARGET_COLORS)
+        for place in objects:
+            looks = self._looks[place]
+            chance = torch.rand(3, generator=generator).tolist()
+            if looks.share >= CLEAR_PAINT and not self._natural[place] and chance[0] < 2 / 3:
+                word = names[int(chance[1] * len(names))]
+                shades = TARGET_COLORS[word]
+                words.append(word)
+                targets.append(shades[int(chance[2] * len(shades))])
+            else:
+                words.append(self.own_color(int(place)))
+                targets.append((-1.0, 0.0, 0.0))
+        target = torch.tensor(targets)
+        active = target[:, 0] >= 0
+        jitter = 1 + 0.12 * (torch.rand(len(objects), 3, generator=generator) - 0.5)
+        luminance = torch.tensor([_luminance(self._looks[place].paint_rgb) for place in objects])
+        contrast = 0.4 + 0.6 * torch.rand(len(objects), generator=generator)
+        return Repaint(words, active, (target * jitter).clamp(0, 1), luminance, contrast)
+
+    def own_color(self, place: int) -> str | None:
+        """The word for an object's own colour where one paint dominates and is nearly plain."""
+        looks = self._looks[place]
+        if looks.share < CLEAR_PAINT or looks.spread > 0.12 or self._natural[place]:
+            return None
+        word = color_word(looks.paint_rgb)
+        return word
+
+    def nouns(self, place: int) -> list[str]:
+        """The noun of an object and other words for it."""
+        return self._nouns[place]
+
+    def _paint(self, views: np.ndarray, found: ViewBuffers, repaint: Repaint, generator: torch.Generator) -> Tensor:
+        """The albedo after recolouring, with a grain where the colour is "wooden"."""
+        albedo = found.albedo.clone()
+        rows = torch.nonzero(repaint.active).flatten()
+        if len(rows):
+            albedo[rows] = recolor(
+                albedo[rows], found.paint[rows], repaint.target[rows], repaint.luminance[rows], repaint.contrast[rows]
+            )
+        wooden = torch.tensor([place for place in rows.tolist() if repaint.words[place] == "wooden"], dtype=torch.int64)
+        if len(wooden):
+            grain = wood_grain(self.positions_world(views[wooden.numpy()]), generator)
+            albedo[wooden] *= 1 + found.paint[wooden] * (grain - 1)
+        return albedo.clamp(0, 1)
+
+    def text_batch(self, n: int, generator: torch.Generator) -> tuple[Float[Tensor, "n 3 s s"], list[str]]:
+        """Pictures and their captions."""
+        views = self._text_views[torch.randint(len(self._text_views), (n,), generator=generator).numpy()]
+        found = self.load(views)
+        repaint = self.draw_repaint(self.view_objects[views], generator)
+        light = _random_lighting(found.cameras, generator)
+        pictures = on_white(self._paint(views, found, repaint, generator) * shade(found.normals, light), found.coverage)
+        mirrored = torch.rand(n, generator=generator) < 0.5
+        captions = [
+            random_caption(
+                self._nouns[self.view_objects[view]],
+                repaint.words[row],
+                float(self.azimuth_deg[view]),
+                float(self.elevation_deg[view]),
+                generator,
+            )
+            for row, view in enumerate(views)
+        ]
+        return _mirror(pictures, mirrored), captions
+
+    def view_batch(
+        self, n: int, generator: torch.Generator
+    ) -> tuple[Float[Tensor, "n 3 s s"], Float[Tensor, "n 3 s s"], Float[Tensor, "n 4"]]:
+        """Reference, target and pose (cameras.pose_condition relative to the reference) of n objects, all at FOV 20.
+
+        The reference lies at elevation -5..25, half of the time within 30 degrees of the front. Light is fixed in the world for
+        70 % of the pairs, else a headlight. Both pictures share a zoom of 0.85..1.1.
+        """
+        chosen = [self._draw_pair(generator) for _ in range(n)]
+        views = np.array([pair[0] for pair in chosen] + [pair[1] for pair in chosen])
+        found = self.load(views)
+        repaint = _twice(self.draw_repaint(self.view_objects[views[:n]], generator))
+        light = _pair_lighting(found.cameras, generator)
+        grain = torch.Generator().manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
+        albedo = self._paint_pairs(views, found, repaint, grain)
+        pictures = on_white(albedo * shade(found.normals, light), found.coverage)
+        zoom = (0.85 + 0.25 * torch.rand(n, generator=generator)).repeat(2)
+        mirrored = torch.rand(n, generator=generator) < 0.5
+        pictures = _mirror(_zoomed(pictures, zoom), mirrored.repeat(2))
+        change = torch.from_numpy(self.azimuth_deg[views[n:]] - self.azimuth_deg[views[:n]])
+        rise = torch.from_numpy(self.elevation_deg[views[n:]] - self.elevation_deg[views[:n]])
+        pose = pose_condition(torch.where(mirrored, -change, change), rise, reference_elevation_deg=0.0)
+        return pictures[:n], pictures[n:], pose
+
+    def _draw_pair(self, generator: torch.Generator) -> tuple[int, int]:
+        """A reference view and a target view of one object."""
+        draw = torch.rand(4, generator=generator).tolist()
+        place = int(draw[0] * len(self.entries))
+        pool = self._frontal_of[place] if draw[1] < 0.5 else self._level_of[place]
+        pool = pool if len(pool) else self._narrow_of[place]
+        targets = self._narrow_of[place]
+        return int(pool[int(draw[2] * len(pool))]), int(targets[int(draw[3] * len(targets))])
+
+    def _paint_pairs(self, views: np.ndarray, found: ViewBuffers, repaint: Repaint, generator: torch.Generator) -> Tensor:
+        """Recolouring of pairs (references, then targets) with the same grain on both halves."""
+        n, seed = len(views) // 2, generator.initial_seed()
+        halves = []
+        for part in (slice(0, n), slice(n, 2 * n)):
+            piece = ViewBuffers(
+                found.albedo[part], found.normals[part], found.coverage[part], found.paint[part], found.cameras[part]
+            )
+            mine = Repaint(
+                repaint.words[part], repaint.active[part], repaint.target[part], repaint.luminance[part], repaint.contrast[part]
+            )
+            halves.append(self._paint(views[part], piece, mine, torch.Generator().manual_seed(seed)))
+        return torch.cat(halves)
+
+    def normal_batch(
+        self, n: int, generator: torch.Generator
+    ) -> tuple[Float[Tensor, "n 3 s s"], Float[Tensor, "n 3 s s"], Float[Tensor, "n 1 s s"]]:
+        """Pictures, unit camera-frame normals and the mask (1 where coverage > 1/2), over all FOVs and elevations.
+
+        The background's normal is (0, 0, 1), as if a wall faced the viewer.
+        """
+        views = torch.randint(len(self.view_objects), (n,), generator=generator).numpy()
+        found = self.load(views)
+        repaint = self.draw_repaint(self.view_objects[views], generator)
+        light = _random_lighting(found.cameras, generator)
+        pictures = on_white(self._paint(views, found, repaint, generator) * shade(found.normals, light), found.coverage)
+        mask = (found.coverage > 0.5).float()
+        facing = torch.tensor([0.0, 0.0, 1.0]).view(1, 3, 1, 1)
+        normals = torch.nn.functional.normalize(torch.where(mask > 0, found.normals, facing), dim=1)
+        mirrored = torch.rand(n, generator=generator) < 0.5
+        normals = _mirror(normals, mirrored)
+        normals[mirrored, 0] *= -1
+        return _mirror(pictures, mirrored), normals, _mirror(mask, mirrored)
+
+
+def _is_natural(entry: CatalogEntry, nouns: list[str]) -> bool:
+    """Whether an object has colours of its own kind: people, animals, plants, food."""
+    return entry.category in NATURAL_CATEGORIES or bool(NATURAL_WORDS & set(nouns[0].lower().split()))
+
+
+def _luminance(rgb: tuple[float, float, float]) -> float:
+    return 0.299 * rgb[0] + 0.587 * rgb[1] + 0.114 * rgb[2]
+
+
+def _twice(repaint: Repaint) -> Repaint:
+    """The same colours for references and targets."""
+    return Repaint(
+        repaint.words * 2,
+        repaint.active.repeat(2),
+        repaint.target.repeat(2, 1),
+        repaint.luminance.repeat(2),
+        repaint.contrast.repeat(2),
+    )
+
+
+def _blend_lighting(first: Lighting, second: Lighting, use_first: Tensor) -> Lighting:
+    """Per picture, one of two lightings."""
+    one, three = use_first[:, None], use_first[:, None, None]
+    return Lighting(
+        torch.where(one, first.up, second.up),
+        torch.where(three, first.toward, second.toward),
+        torch.where(one, first.strengths, second.strengths),
+    )
+
+
+def _random_lighting(cameras: Cameras, generator: torch.Generator) -> Lighting:
+    """Camera-frame light: fixed in the world for 80 %, else a headlight; half of each nearly flat."""
+    n = len(cameras)
+    lit = torch.rand(n, generator=generator) < 0.5
+    world = lighting_in_camera(random_world_lighting(n, lit, generator), cameras.world_from_camera)
+    strength = (0.15 + 0.4 * torch.rand(n, generator=generator)) * torch.where(lit, 1.0, 0.15)
+    return _blend_lighting(world, headlight(n, strength), torch.rand(n, generator=generator) < 0.8)
+
+
+def _pair_lighting(cameras: Cameras, generator: torch.Generator) -> Lighting:
+    """The same scene's light for reference and target (the two halves of `cameras`): world-fixed for 70 %, else a headlight."""
+    n = len(cameras) // 2
+    lit = torch.rand(n, generator=generator) < 0.5
+    scene = random_world_lighting(n, lit, generator)
+    both = Lighting(scene.up.repeat(2, 1), scene.toward.repeat(2, 1, 1), scene.strengths.repeat(2, 1))
+    strength = (0.15 + 0.4 * torch.rand(n, generator=generator)) * torch.where(lit, 1.0, 0.15)
+    use_world = torch.rand(n, generator=generator) < 0.7
+    return _blend_lighting(
+        lighting_in_camera(both, cameras.world_from_camera), headlight(2 * n, strength.repeat(2)), use_world.repeat(2)
+    )
+
+
+def _mirror(pictures: Tensor, mirrored: Tensor) -> Tensor:
+    """Pictures (n, c, h, w) with the chosen ones flipped left to right."""
+    flipped = pictures.clone()
+    flipped[mirrored] = pictures[mirrored].flip(-1)
+    return flipped
+
+
+def _zoomed(pictures: Tensor, zoom: Tensor) -> Tensor:
+    """Pictures magnified about their centres, white outside."""
+    theta = torch.zeros(len(pictures), 2, 3)
+    theta[:, 0, 0] = theta[:, 1, 1] = 1 / zoom
+    grid = torch.nn.functional.affine_grid(theta, list(pictures.shape), align_corners=False)
+    return 1 - torch.nn.functional.grid_sample(1 - pictures, grid, mode="bilinear", align_corners=False)

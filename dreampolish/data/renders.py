@@ -1,0 +1,147 @@
+"""Renders of the domain as rounds of uncompressed arrays: `python -m dreampolish.data.renders LIBRARIES OUTPUT`.
+
+A round holds the same number of views of every object and is complete in itself: `round_K/buffers.npy` (N, 8, S, S) uint8 with
+the channels of CHANNELS (normals as int8 bits), `round_K/depth.npy` (N, S, S) float16 relative depth (raycasting.Buffers), and
+`round_K/index.json`, written last: {"objects": [identifier per view], "azimuth_deg", "elevation_deg", "fov_deg"}. Round 0
+starts with the front view of every object. `evaluation/` has fixed views. `objects.json` describes the objects.
+Views are seeded by object and round, so any round can be made alone, again and identically.
+"""
+
+import argparse
+import json
+import logging
+import zlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dreampolish.cameras import Cameras, orbit_cameras
+from dreampolish.data.domain import in_domain
+from dreampolish.data.library import CatalogEntry, load_model, read_catalog
+from dreampolish.data.raycasting import RayCaster
+
+CHANNELS = ("red", "green", "blue", "normal_x", "normal_y", "normal_z", "coverage", "paint")
+EVALUATION = "evaluation"
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RenderPlan:
+    """size: pixels of a side; supersampling: rays per pixel side; views_per_round: views of each object in round 0, 1, ..."""
+
+    size: int
+    supersampling: int
+    views_per_round: tuple[int, ...]
+
+
+def _uniform(low: float, high: float, n: int, generator: torch.Generator) -> Tensor:
+    return low + (high - low) * torch.rand(n, generator=generator)
+
+
+def training_cameras(n_views: int, with_front: bool, size: int, generator: torch.Generator) -> Cameras:
+    """Random views: azimuth stratified, elevation -10..45 degrees (one in ten up to 70), FOV 20 for 60 % and 20..60 else.
+
+    with_front: the first view is the front at azimuth 0, elevation 0..20, FOV 20.
+    """
+    azimuth = (torch.arange(n_views) + torch.rand(n_views, generator=generator)) * (360 / n_views)
+    high = torch.rand(n_views, generator=generator) < 0.1
+    elevation = torch.where(high, _uniform(45, 70, n_views, generator), _uniform(-10, 45, n_views, generator))
+    narrow = torch.rand(n_views, generator=generator) < 0.6
+    fov = torch.where(narrow, torch.tensor(20.0), _uniform(20, 60, n_views, generator))
+    if with_front:
+        azimuth[0], fov[0] = 0.0, 20.0
+        elevation[0] = _uniform(0, 20, 1, generator)[0]
+    return orbit_cameras(azimuth, elevation, fov, size)
+
+
+def evaluation_cameras(size: int) -> Cameras:
+    """Twelve fixed views: eight around at elevation 15 (the first the front), four higher up and at wider FOV."""
+    azimuth = torch.tensor([0.0, 45, 90, 135, 180, 225, 270, 315, 30, 150, 210, 330])
+    elevation = torch.tensor([15.0] * 8 + [0, 30, 40, 30])
+    fov = torch.tensor([20.0] * 8 + [40, 40, 60, 30])
+    return orbit_cameras(azimuth, elevation, fov, size)
+
+
+def _round_cameras(name: str, identifier: str, plan: RenderPlan) -> Cameras:
+    """The cameras of one object in one round, from a seed of both names."""
+    if name == EVALUATION:
+        return evaluation_cameras(plan.size)
+    number = int(name.removeprefix("round_"))
+    generator = torch.Generator().manual_seed(zlib.crc32(f"{identifier}/{name}".encode()))
+    return training_cameras(plan.views_per_round[number], number == 0, plan.size, generator)
+
+
+def render_round(name: str, entries: list[CatalogEntry], libraries: Path, output: Path, plan: RenderPlan) -> None:
+    """Write one round of all `entries`, view by view interleaved over the objects (all fronts first)."""
+    folder = output / name
+    folder.mkdir(parents=True, exist_ok=True)
+    n_views = len(_round_cameras(name, entries[0].identifier, plan))
+    total = n_views * len(entries)
+    shape = (total, len(CHANNELS), plan.size, plan.size)
+    buffers = np.lib.format.open_memmap(folder / "buffers.npy", "w+", np.uint8, shape)
+    depth = np.lib.format.open_memmap(folder / "depth.npy", "w+", np.float16, (total, plan.size, plan.size))
+    index: dict[str, list[float | str]] = {key: [0.0] * total for key in ("objects", "azimuth_deg", "elevation_deg", "fov_deg")}
+    probe = evaluation_cameras(48)[:8]
+    for place, entry in enumerate(entries):
+        cameras = _round_cameras(name, entry.identifier, plan)
+        caster = RayCaster(load_model(entry, libraries, 1.34 / (plan.size * plan.supersampling)))
+        main_paint = caster.main_paint(probe)
+        for view in range(n_views):
+            row, camera = view * len(entries) + place, cameras[view : view + 1]
+            found = caster.render(camera, main_paint, plan.supersampling)
+            buffers[row] = np.concatenate([found.albedo, found.normals.view(np.uint8), found.coverage[None], found.paint[None]])
+            depth[row] = found.relative_depth
+            index["objects"][row] = entry.identifier
+            index["azimuth_deg"][row] = round(float(camera.azimuth_deg[0]), 4)
+            index["elevation_deg"][row] = round(float(camera.elevation_deg[0]), 4)
+            index["fov_deg"][row] = round(float(camera.fov_deg[0]), 4)
+    buffers.flush()
+    depth.flush()
+    (folder / "index.json").write_text(json.dumps(index))
+    log.info("%s: %d views of %d objects", name, total, len(entries))
+
+
+def loadable_entries(libraries: Path) -> list[CatalogEntry]:
+    """The domain's entries whose model can be read and seen; what cannot is logged."""
+    kept = []
+    for entry in filter(in_domain, read_catalog(libraries)):
+        try:
+            load_model(entry, libraries, 0.05)
+        except (KeyError, ValueError, IndexError) as problem:
+            log.warning("%s left out: %s", entry.identifier, problem)
+        else:
+            kept.append(entry)
+    return kept
+
+
+def render_all(libraries: Path, output: Path, plan: RenderPlan) -> None:
+    """Render every round that is not there yet, the evaluation views after round 0."""
+    entries = loadable_entries(libraries)
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "objects.json").write_text(json.dumps([asdict(entry) for entry in entries], indent=1))
+    names = [f"round_{number}" for number in range(len(plan.views_per_round))]
+    for name in [names[0], EVALUATION, *names[1:]]:
+        if not (output / name / "index.json").exists():
+            render_round(name, entries, libraries, output, plan)
+
+
+def main() -> None:
+    """The command: positional folders, the plan by options."""
+    parser = argparse.ArgumentParser(description="Render the furniture libraries for training.")
+    parser.add_argument("libraries", type=Path)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--supersampling", type=int, default=2)
+    parser.add_argument("--views-per-round", type=int, nargs="+", default=[8, 10, 10, 10])
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    torch.set_num_threads(1)
+    plan = RenderPlan(options.size, options.supersampling, tuple(options.views_per_round))
+    render_all(options.libraries, options.output, plan)
+
+
+if __name__ == "__main__":
+    main()
