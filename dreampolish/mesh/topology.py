@@ -169,7 +169,10 @@ def normal_consistency_loss(
 
 
 def laplacian_loss(vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"]) -> Float[Tensor, ""]:
-    """Mean squared distance of used vertices from the mean of their neighbours (uniform Laplacian), square world units."""
+    """Mean squared distance of used vertices from the mean of their neighbours (uniform Laplacian), square world units.
+
+    A neighbour counts once for every face that joins the two, which matters at borders only.
+    """
     start, stop = faces.reshape(-1), faces[:, [1, 2, 0]].reshape(-1)
     ones = torch.ones(len(start), device=vertices.device, dtype=vertices.dtype)
     summed = torch.zeros_like(vertices).index_add(0, start, vertices.index_select(0, stop))
