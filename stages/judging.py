@@ -1,0 +1,48 @@
+"""Figures that every stage reports of its result, and the turntable views that every stage leaves."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dreampolish.cameras import Cameras, turntable_cameras
+from dreampolish.metrics.alignment import load_alignment
+from dreampolish.metrics.images import psnr, ssim
+from dreampolish.pictures import write_picture
+from schemas.config_stages import PreviewConfig
+from stages.context import RunContext, Stage
+from stages.reference_view import REFERENCE_FOV_DEG, ReferenceView
+
+Render = Callable[[Cameras], Float[Tensor, "b h w 3"]]
+
+
+def render_previews(config: PreviewConfig, render: Render, device: torch.device) -> Float[Tensor, "n h w 3"]:
+    """The turntable's views, azimuth 0 first, one camera at a time to bound memory."""
+    cameras = turntable_cameras(config.n_views, config.elevation_deg, REFERENCE_FOV_DEG, config.size).to(device)
+    with torch.no_grad():
+        return torch.cat([render(cameras[[index]]) for index in range(len(cameras))])
+
+
+def write_previews(stage: Stage, views: Float[Tensor, "n h w 3"]) -> list[Path]:
+    """One PNG a view among the artifact's files."""
+    paths = [stage.path(f"preview-{index}.png") for index in range(len(views))]
+    for path, view in zip(paths, views, strict=True):
+        write_picture(path, view)
+    return paths
+
+
+def judged(
+    run: RunContext, reference: ReferenceView, front: Float[Tensor, "1 h w 3"], views: Float[Tensor, "n h w 3"]
+) -> dict[str, float]:
+    """Reference-view PSNR (dB) and SSIM of the render `front`, and the mean alignment of all `views` with the prompt."""
+    figures = {"psnr": float(psnr(front, reference.rgb)), "ssim": float(ssim(front, reference.rgb))}
+    return {**figures, "alignment": alignment(run, reference.prompt, views)}
+
+
+def alignment(run: RunContext, prompt: str, views: Float[Tensor, "n h w 3"]) -> float:
+    """Mean cosine of the embedded judge between pictures and a prompt."""
+    judge = load_alignment(Path(run.prior_folder(run.priors.judge.source)))
+    text = judge.embed_texts([prompt])
+    return float((judge.embed_images(views.cpu().permute(0, 3, 1, 2)) @ text[0]).mean())
