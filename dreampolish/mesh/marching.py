@@ -43,8 +43,8 @@ def marching_tetrahedra(
     """The surface sdf = 0 (negative inside) as vertices, differentiable in `vertices` and `sdf`, and outward-facing faces.
 
     `tets` must be positively oriented. The surface is closed where it stays inside the grid, open where it meets the boundary.
-    A value of exactly 0 counts as outside and gives triangles without area. Which triangles there are does not carry a gradient.
-    Raises EmptyLevelSetError if all values have one sign, ValueError if any is not finite.
+    A value of exactly 0 counts as outside and gives triangles without area. Which triangles there are does not carry a
+    gradient. Raises EmptyLevelSetError if all values have one sign, ValueError if any is not finite.
     """
     if not bool(torch.isfinite(sdf).all()):
         raise ValueError("the signed distances hold NaN or infinity: no level set can be taken")

@@ -32,7 +32,10 @@ class Topology:
 
 
 def topology(faces: Int[Tensor, "f 3"]) -> Topology:
-    """Counts over the vertices that faces use. Border edges have one face, non-manifold ones more than two; a sphere has euler 2."""
+    """Counts over the vertices that faces use.
+
+    Border edges have one face, non-manifold ones more than two; a sphere has euler 2.
+    """
     used = torch.unique(faces)
     if len(faces) == 0:
         return Topology(0, 0, 0, 0, 0, 0)
@@ -102,7 +105,10 @@ def compacted(vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"]) -> tupl
 def welded(
     vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"], tolerance: float
 ) -> tuple[Float[Tensor, "n 3"], Int[Tensor, "m 3"]]:
-    """Vertices that fall into one cell of `tolerance` world units become one; faces that collapse are dropped. Not differentiable."""
+    """Vertices that fall into one cell of `tolerance` world units become one; faces that collapse are dropped.
+
+    Not differentiable.
+    """
     cells = torch.round(vertices.detach() / tolerance).long()
     _, group = torch.unique(cells, dim=0, return_inverse=True)
     first = torch.full((int(group.max()) + 1,), len(vertices), device=vertices.device)
@@ -115,7 +121,9 @@ def welded(
 def decimated(
     vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"], max_faces: int
 ) -> tuple[Float[Tensor, "n 3"], Int[Tensor, "m 3"]]:
-    """The mesh at about `max_faces` triangles by quadric edge collapse; returned as it is if it has no more. Not differentiable.
+    """The mesh at about `max_faces` triangles by quadric edge collapse; returned as it is if it has no more.
+
+    Not differentiable.
 
     A mesh in many small pieces may keep more triangles than asked for: pieces are not merged.
     """

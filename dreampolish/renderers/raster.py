@@ -3,10 +3,10 @@
 Notation: B cameras of S x S pixels look at one mesh of V vertices and F faces; n counts covered pixels of all pictures,
 numbered (camera * S + row) * S + column.
 
-The ray of a pixel is d = (x, y, -1) in camera axes. For a vertex with depth z let q = (X - z x, Y - z y), its offset from the ray.
-The point with barycentrics b lies on the ray if sum b_i q_i = 0, hence b_i is proportional to q_j x q_k: perspective-correct,
-free of divisions until the end, and exactly antisymmetric on an edge that two triangles share, so that no pixel falls between.
-Visibility: every triangle's pixel box is expanded into (triangle, pixel) candidates, and the nearest hit wins by one
+The ray of a pixel is d = (x, y, -1) in camera axes. For a vertex with depth z let q = (X - z x, Y - z y), its offset from the
+ray. The point with barycentrics b lies on the ray if sum b_i q_i = 0, hence b_i is proportional to q_j x q_k: perspective-
+correct, free of divisions until the end, and exactly antisymmetric on an edge that two triangles share, so that no pixel falls
+between. Visibility: every triangle's pixel box is expanded into (triangle, pixel) candidates, and the nearest hit wins by one
 scatter-min of (depth, face) packed into 64 bits.
 """
 
@@ -27,7 +27,10 @@ _NOTHING = torch.iinfo(torch.int64).max
 
 @dataclass(frozen=True)
 class Fragments:
-    """What each pixel sees. face_index: -1 where nothing. barycentric, depth: 0 where nothing, differentiable in the vertices."""
+    """What each pixel sees.
+
+    face_index: -1 where nothing. barycentric, depth: 0 where nothing, differentiable in the vertices.
+    """
 
     face_index: Int[Tensor, "b h w"]
     barycentric: Float[Tensor, "b h w 3"]
@@ -40,7 +43,9 @@ class Fragments:
 
 
 def rasterize(vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"], cameras: Cameras, cull_backfaces: bool) -> Fragments:
-    """The nearest face through every pixel's centre. Gradients reach `vertices` through barycentrics and depth, not through visibility.
+    """The nearest face through every pixel's centre.
+
+    Gradients reach `vertices` through barycentrics and depth, not through visibility.
 
     cull_backfaces: skip faces seen from behind (twice as fast; right for closed meshes only).
     """
@@ -53,7 +58,10 @@ def rasterize(vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"], cameras
 def interpolate(
     fragments: Fragments, faces: Int[Tensor, "f 3"], vertex_attributes: Float[Tensor, "v c"]
 ) -> Float[Tensor, "b h w c"]:
-    """Attributes of vertices at every pixel, 0 where nothing is seen. With the vertices themselves: the points seen, world frame."""
+    """Attributes of vertices at every pixel, 0 where nothing is seen.
+
+    With the vertices themselves: the points seen, world frame.
+    """
     covered = fragments.mask.reshape(-1).nonzero()[:, 0]
     values = interpolate_covered(fragments, faces, vertex_attributes)
     dense = values.new_zeros(fragments.face_index.numel(), values.shape[-1]).index_copy(0, covered, values)

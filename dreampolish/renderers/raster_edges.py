@@ -1,11 +1,12 @@
 """Analytic antialiasing of silhouettes, which gives coverage a gradient with respect to vertex positions.
 
-After nvdiffrast (arXiv:2011.03277, Sec. 3.4): where a silhouette edge crosses the line between two neighbouring pixel centres, one of
-the two colours is blended into the other pixel by the distance of the crossing from the midpoint. We differ in that we start from
-the mesh's silhouette edges, not from the faces seen by the two pixels, so that edges of faces smaller than a pixel are found too.
+After nvdiffrast (arXiv:2011.03277, Sec. 3.4): where a silhouette edge crosses the line between two neighbouring pixel centres,
+one of the two colours is blended into the other pixel by the distance of the crossing from the midpoint. We differ in that we
+start from the mesh's silhouette edges, not from the faces seen by the two pixels, so that edges of faces smaller than a pixel
+are found too.
 
-Steep edges act between horizontal neighbours and shallow edges between vertical ones, so that the sum of coverage is the area to
-first order and its gradient is the motion of the boundary, each piece counted once.
+Steep edges act between horizontal neighbours and shallow edges between vertical ones, so that the sum of coverage is the area
+to first order and its gradient is the motion of the boundary, each piece counted once.
 """
 
 from dataclasses import dataclass
@@ -42,8 +43,8 @@ def antialias(
 ) -> Float[Tensor, "b h w c"]:
     """Blend colours across visible silhouettes; differentiable in `colors` and, through the edges' positions, in `vertices`.
 
-    adjacency: `topology.face_adjacency(faces)`; edges without a neighbour count as silhouettes. Features thinner than a pixel that
-    no pixel centre hits stay unseen and get no gradient.
+    adjacency: `topology.face_adjacency(faces)`; edges without a neighbour count as silhouettes. Features thinner than a pixel
+    that no pixel centre hits stay unseen and get no gradient.
     """
     points_camera = points_camera_from_world(vertices, cameras)
     with torch.no_grad():
@@ -95,7 +96,8 @@ def _crossings(ends: Tensor, picture: Tensor, size: int, axis: int) -> _Crossing
     # Depth is linear in 1 / depth along a projected edge.
     nearness = (1 - share) / depth[edge, 0] + share / depth[edge, 1]
     before = (place.detach() - 0.5).floor().long()
-    # The surface is on the left with rows pointing up: before the crossing if the row falls (axis 0) or the column falls (axis 1).
+    # The surface is on the left with rows pointing up: before the crossing if the row falls (axis 0) or the column falls (axis
+    # 1).
     surface_before = (rise[edge] < 0) if axis == 0 else (rise[edge] > 0)
     extent = torch.where(surface_before, place - (before + 0.5), before + 1.5 - place)
     inside, outside = torch.where(surface_before, before, before + 1), torch.where(surface_before, before + 1, before)
