@@ -14,7 +14,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class TetGrid:
-    """Vertices in world units, positively oriented tetrahedra (det of the three edges from the first vertex > 0) and unique edges."""
+    """Vertices in world units, positively oriented tetrahedra and unique edges.
+
+    Positive: the determinant of the three edges that leave the first vertex is > 0.
+    """
 
     vertices: Float[Tensor, "v 3"]
     tets: Int[Tensor, "t 4"]

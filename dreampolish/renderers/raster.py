@@ -80,7 +80,7 @@ def interpolate_covered(
 
 
 def faces_towards(points_camera: Float[Tensor, "b v 3"], faces: Int[Tensor, "f 3"]) -> Float[Tensor, "b f"]:
-    """Positive for faces that turn their front to the camera, negative for the others, 0 edge-on: minus the eye's side, times area."""
+    """Positive for faces that turn their front to the camera, negative for the others, 0 edge-on."""
     corner = points_camera.index_select(1, faces.reshape(-1)).reshape(len(points_camera), -1, 3, 3)
     origin = corner[:, :, 0]
     normal = torch.linalg.cross(corner[:, :, 1] - origin, corner[:, :, 2] - origin)
@@ -145,7 +145,10 @@ def _visible_faces(points_camera: Tensor, faces: Tensor, cameras: Cameras, cull_
 
 
 def _drawn_faces(points_camera: Tensor, faces: Tensor, cameras: Cameras, cull_backfaces: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Camera (m,), face (m,) and pixel box (m, 4: left, top, right, bottom; ends exclusive) of all faces that may cover a pixel centre."""
+    """Camera (m,), face (m,) and pixel box (m, 4) of all faces that may cover a pixel centre.
+
+    A box is left, top, right, bottom; the ends are exclusive.
+    """
     pixels = pixels_from_points_camera(points_camera, cameras)
     n_cameras, n_faces, size = len(cameras), len(faces), cameras.size
     corner = pixels.index_select(1, faces.reshape(-1)).reshape(n_cameras, n_faces, 3, 2)

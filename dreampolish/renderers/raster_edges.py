@@ -113,7 +113,7 @@ def _crossings(ends: Tensor, picture: Tensor, size: int, axis: int) -> _Crossing
 
 
 def _visible(crossings: _Crossings, fragments: Fragments) -> _Crossings:
-    """Crossings that can be seen: the inside pixel shows the nearer surface, and what the outside pixel shows lies behind the edge.
+    """Crossings that can be seen: the inside pixel shows the nearer surface, the outside pixel one behind the edge.
 
     Of several between the same two centres only the outermost stays.
     """
@@ -131,7 +131,7 @@ def _visible(crossings: _Crossings, fragments: Fragments) -> _Crossings:
 
 
 def _blend(colors: Tensor, fragments: Fragments, parts: list[_Crossings]) -> Tensor:
-    """Add each crossing's share of the neighbour's colour: beyond the midpoint to the outside pixel, before it to the inside one."""
+    """Add each crossing's share of the neighbour's colour: past the midpoint to the outside pixel, else to the inside one."""
     inside = torch.cat([part.inside for part in parts])
     outside = torch.cat([part.outside for part in parts])
     surplus = torch.cat([part.extent for part in parts]) - 0.5
