@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field, FiniteFloat
+from pydantic import Field, FiniteFloat, JsonValue
 
 from schemas.frozen import Frozen
 
@@ -21,7 +21,7 @@ class FileRef(Frozen):
 
 
 class Artifact(Frozen):
-    """Common to all: identity, ancestry, figures. `previews` are the turntable's views, azimuth 0 first, then counter-clockwise."""
+    """Common to all: identity, ancestry, figures. `previews`: the turntable's views, azimuth 0 first, then counter-clockwise."""
 
     schema_version: Literal[1] = 1
     stage: StageName
@@ -61,7 +61,7 @@ class NerfArtifact(Artifact):
     stage: Literal["nerf"] = "nerf"
     field: FileRef
     """Safetensors of the field's state."""
-    field_config: dict[str, str | int | float | bool]
+    field_config: dict[str, JsonValue]
     occupancy: FileRef
     steps: int
     switch_reason: str
@@ -72,7 +72,7 @@ class SdfArtifact(Artifact):
 
     stage: Literal["neus"] = "neus"
     field: FileRef
-    field_config: dict[str, str | int | float | bool]
+    field_config: dict[str, JsonValue]
     occupancy: FileRef | None = None
     steps: int
     switch_reason: str
@@ -83,9 +83,10 @@ class MeshArtifact(Artifact):
 
     stage: Literal["dmtet"] = "dmtet"
     mesh: FileRef
-    """Safetensors: vertices (V, 3) float32, faces (F, 3) int64, colors (V, 3) float32."""
-    color_field: FileRef | None = None
-    color_config: dict[str, str | int | float | bool] = {}
+    """Safetensors: vertices (V, 3) float32, faces (F, 3) int64."""
+    color_field: FileRef
+    """Safetensors of the colour field's state; `color_config` rebuilds the field."""
+    color_config: dict[str, JsonValue]
     n_vertices: int
     n_faces: int
 
@@ -95,8 +96,8 @@ class PolishedMeshArtifact(Artifact):
 
     stage: Literal["polish"] = "polish"
     mesh: FileRef
-    color_field: FileRef | None = None
-    color_config: dict[str, str | int | float | bool] = {}
+    color_field: FileRef
+    color_config: dict[str, JsonValue]
     n_vertices: int
     n_faces: int
 
@@ -107,7 +108,7 @@ class TexturedMeshArtifact(Artifact):
     stage: Literal["texture"] = "texture"
     mesh: FileRef
     color_field: FileRef
-    color_config: dict[str, str | int | float | bool]
+    color_config: dict[str, JsonValue]
     n_vertices: int
     n_faces: int
 

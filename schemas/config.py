@@ -27,7 +27,7 @@ def _known_device(device: str) -> str:
 
 
 class PriorSource(Frozen):
-    """Where one prior lies: a folder in diffusers layout (relative paths start at the project), or a hub id with a pinned revision."""
+    """Where one prior lies: a folder in diffusers layout (relative ones start at the project) or a hub id with a revision."""
 
     source: str = Field(min_length=1, max_length=4096)
     revision: str | None = Field(default=None, pattern=r"^[0-9a-f]{40}$")

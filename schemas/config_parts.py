@@ -11,7 +11,7 @@ Objective = Literal["sds", "csd", "vsd", "nfsd", "dsd", "weights"]
 
 
 class CameraConfig(Frozen):
-    """Where guidance looks from, degrees. `widen_until`: progress at which azimuths reach their full range, starting at the front."""
+    """Where guidance looks from, degrees. `widen_until`: progress at which azimuths, from the front on, reach their range."""
 
     azimuth_deg: tuple[float, float] = (-180.0, 180.0)
     elevation_deg: tuple[float, float] = (-10.0, 45.0)
@@ -45,7 +45,7 @@ class PredictionWeights(Frozen):
 
 
 class DistillationConfig(Frozen):
-    """Score distillation from the text prior: one weighted sum over predictions (RECIPE: SDS, CSD, VSD, NFSD, DSD are presets)."""
+    """Score distillation from the text prior: one weighted sum over predictions; SDS, CSD, VSD, NFSD, DSD are presets of it."""
 
     weight: Schedule = constant(0.1)
     """Of the whole term; 0 switches it off."""
@@ -56,6 +56,8 @@ class DistillationConfig(Frozen):
     """dsd: weight of e_y - e_lora, the variational domain."""
     lambda_stable: Schedule = constant(1.0)
     """dsd: weight of e_y - e_0, the unconditional image domain."""
+    negative_share: Schedule = constant(0.0)
+    """csd: share of the empty prompt's weight that the negative prompt takes."""
     weights: PredictionWeights = PredictionWeights()
     t_min: Schedule = Ramp(start=0.7, end=0.2, until=0.1)
     """Lower bound of the timestep, fraction of the training timesteps."""

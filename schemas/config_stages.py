@@ -45,6 +45,7 @@ class ReferenceConfig(Frozen):
 class GeometryConfig(Frozen):
     """What nerf, neus and dmtet have in common."""
 
+    steps: int = Field(default=400, ge=1)
     reference_size: int = Field(default=128, ge=16)
     guidance_size: int = Field(default=64, ge=16)
     guidance_views: int = Field(default=2, ge=1)
@@ -115,6 +116,9 @@ class DmtetConfig(GeometryConfig):
     laplacian_weight: Schedule = constant(0.0)
     crumb_share: float = Field(default=0.01, ge=0.0, lt=1.0)
     """Components below this share of the largest are dropped."""
+    grid: HashGridConfig = HashGridConfig()
+    """Of the colour field, which the texture stage goes on with."""
+    color_fit_steps: int = Field(default=200, ge=1)
     text: DistillationConfig = DistillationConfig(t_min=constant(0.02), t_max=constant(0.5))
     view: ViewGuidanceConfig = ViewGuidanceConfig(t_min=constant(0.2), t_max=constant(0.5))
 
@@ -129,7 +133,9 @@ class PolishConfig(Frozen):
     estimator_steps: int = Field(default=2, ge=1)
     estimate_interval: int = Field(default=1, ge=1)
     """The prior is asked every so many steps; its last answer serves between."""
-    vertex_lr: float = Field(default=0.001, gt=0.0)
+    vertex_lr: float = Field(default=0.003, gt=0.0)
+    smoothness: float = Field(default=10.0, ge=0.0)
+    """Weight of the Laplacian in the vertices' reparametrisation. source: Large Steps in Inverse Rendering."""
     keep_quantile: float = Field(default=0.85, gt=0.0, le=1.0)
     """Share of the pixels that count, the best agreeing ones. source: Wonder3D."""
     normal_weight: Schedule = constant(10.0)
@@ -152,6 +158,8 @@ class TextureConfig(DistillationConfig):
     grid_lr: float = Field(default=0.01, gt=0.0)
     network_lr: float = Field(default=0.001, gt=0.0)
     anchors: AnchorConfig = AnchorConfig()
+    camera_dropout: float = Field(default=0.1, ge=0.0, le=1.0)
+    """Probability with which a LoRA update sees a zeroed camera. source: threestudio."""
     mask_erosion: int = Field(default=1, ge=0)
     """Pixels by which the reference's mask shrinks before its colours count."""
     objective: Literal["sds", "csd", "vsd", "nfsd", "dsd", "weights"] = "dsd"

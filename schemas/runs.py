@@ -48,8 +48,6 @@ class RunRecord(Frozen):
     """UTC, ISO 8601."""
     parent_run: str | None = None
     """The run whose geometry this one reuses."""
-    tracking_run: str | None = None
-    """The run's id at the tracker."""
     output: str | None = None
     """The output folder, once the asset lies there."""
     stages: dict[StageName, StageRecord] = {}

@@ -55,8 +55,6 @@ class RunContext(BaseModel):
     priors: PriorsConfig
     tracking_uri: str | None = None
     """Of the tracker; None switches tracking off."""
-    tracking_run: str | None = None
-    """The parent run at the tracker."""
     show_progress: bool = False
     """A moving line on the terminal."""
 
@@ -66,7 +64,7 @@ class RunContext(BaseModel):
         return device_from_name(self.device)
 
     def prior_folder(self, source: str) -> Path | str:
-        """A prior's local folder, relative sources starting at the project; hub ids (owner/name without such a folder) stay strings."""
+        """A prior's folder, relative sources starting at the project; a hub id (owner/name, no such folder) stays a string."""
         folder = Path(source) if Path(source).is_absolute() else PROJECT / source
         return folder if folder.exists() or source.count("/") != 1 or source.startswith(("priors/", ".")) else source
 
@@ -181,9 +179,9 @@ def open_stage(
     priors: Sequence[str] = (),
     inputs: Mapping[str, Any] | None = None,
 ) -> Iterator[Stage]:
-    """Verify the parents, look the result up, else hold its lock, a work folder, seed, signals and tracker while it is computed.
+    """Verify the parents, look the result up, else hold lock, work folder, seed, signals and tracker while it is computed.
 
-    priors: digests of the weights used. inputs: JSON values the result depends on that are no setting (the prompt, a picture's hash).
+    priors: digests of the weights used. inputs: JSON values that the result depends on and that are no setting (the prompt).
     Raises StageError, told in one line, for damaged parents, a full disk, divergence, or a body that published nothing.
     """
     with disk_errors_in_one_line(run.store):
@@ -239,8 +237,10 @@ def _verify(store: LocalStore, parents: Sequence[Artifact]) -> None:
 def _prepare(stage: Stage, held: ExitStack) -> None:
     """Work folder, seeds, threads, tracker; on a hit only the tracker."""
     run = stage.run
-    stage._progress = StageProgress(stage.name, run.store, run.run_id, run.tracking_uri, run.tracking_run, run.show_progress)
+    key = f"{stage.name}-{stage.fingerprint[:12]}"
+    stage._progress = StageProgress(stage.name, key, stage.store.root, run.run_id, run.tracking_uri, run.show_progress)
     held.callback(stage._progress.close)
+    stage._progress.params({stage.name: stage.config.model_dump(mode="json")})
     if stage.store.has(stage.name, stage.fingerprint):
         # `cached` may still find it damaged, so a work folder is made there too.
         stage.state = "cached"

@@ -17,8 +17,12 @@ PROJECT = Path(__file__).resolve().parents[1]
 
 OURS = ("dreampolish", "stages", "schemas", "flows")
 
-PLUMBING = ("schemas", "stages.context", "stages.store", "stages.errors", "stages.run_record", "stages.progress",
-            "stages.disk", "stages.entry", "stages.stopping", "dreampolish.tracking")  # fmt: skip
+PLUMBING = (
+    *(f"schemas.{name}" for name in ("config", "config_parts", "config_stages", "artifacts", "runs", "presets", "frozen")),
+    *(f"stages.{name}" for name in ("context", "disk", "entry", "errors", "progress", "run_record", "stopping", "store")),
+    "stages.fingerprint",
+    "dreampolish.tracking",
+)
 """Modules that move, lock or report bytes but choose none of them. Settings count by value, so their schemas need not."""
 
 
@@ -32,8 +36,8 @@ def fingerprint(
 ) -> str:
     """SHA-256 over everything a stage's result depends on.
 
-    parents: fingerprints by stage name. priors: digests of the weights used, in any order. inputs: JSON values that are no setting
-    (seed, device kind, the prompt, a picture's hash). code: `code_digest` of the stage's module.
+    parents: fingerprints by stage name. priors: digests of the weights used, in any order. inputs: JSON values that are no
+    setting (seed, device kind, the prompt, a picture's hash). code: `code_digest` of the stage's module.
     """
     content = {
         "stage": stage,
@@ -50,8 +54,8 @@ def fingerprint(
 def code_digest(module: str, root: Path) -> str:
     """SHA-256 over the names and sources of a module and of every module of ours that it imports, transitively.
 
-    root: the folder that holds the packages. An import under `if __name__ == "__main__"` does not count: it only serves the command
-    line. A FileNotFoundError names a module without a source file.
+    root: the folder that holds the packages. An import under `if __name__ == "__main__"` does not count: it serves the
+    command line. A FileNotFoundError names a module without a source file.
     """
     digest = hashlib.sha256()
     for name in sorted(imported_modules(module, root)):

@@ -1,39 +1,136 @@
-"""What a stage tells while it runs: metrics and pictures to the tracker, how far it is to people."""
+"""What a stage tells while it runs: metrics and pictures to the tracker, how far it is to Prefect and the terminal."""
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
+from uuid import UUID
 
 import numpy as np
 
+from dreampolish.tracking import Journal, Place, place_from_store
 from schemas.artifacts import Artifact
 from schemas.runs import StageState
 
+SHARE = 0.05
+"""Of a stage between two updates in Prefect."""
+HIGHER_IS_BETTER = ("psnr", "ssim", "alignment", "iou", "f_score")
+
 
 class StageProgress:
-    """Metrics, pictures and the time left of one stage."""
+    """Metrics, pictures and the time left of one stage. Nothing here can end a stage: telling is not worth a result.
 
-    def __init__(
-        self,
-        name: str,
-        store: Path,
-        run_id: str,
-        tracking_uri: str | None,
-        tracking_run: str | None,
-        show: bool,
-    ) -> None:
+    key: of the journal, `<stage>-<short fingerprint>`. tracking_uri: None keeps figures in the journal only.
+    """
+
+    def __init__(self, name: str, key: str, store: Path, run_id: str, tracking_uri: str | None, show: bool) -> None:
         self.name = name
+        self._place: Place | None = None if tracking_uri is None else place_from_store(store, tracking_uri)
+        self._journal = Journal(store / "journals" / run_id, key, name, {"stage": name, "dreampolish.run": run_id})
+        self._best: dict[str, float] = {}
+        self._status = TerminalLine(name) if show else None
+        self._started, self._first_step = time.monotonic(), -1
+        self._told_share = 0.0
+        self._prefect_artifact: UUID | None = None
+        self._ended = False
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Metrics of a step."""
+        self._journal.metrics(step, {f"{self.name}/{key}": value for key, value in values.items()})
+        for key, value in values.items():
+            if key.rpartition("/")[2].startswith(HIGHER_IS_BETTER):
+                self._best[key] = max(value, self._best.get(key, value))
+        if self._place is not None:
+            self._journal.send_if_due(self._place)
 
     def image(self, name: str, step: int, picture: np.ndarray) -> None:
         """A picture of a step."""
+        self._journal.image(f"{self.name}/{name}", step, picture)
+
+    def params(self, values: Mapping[str, object]) -> None:
+        """The stage's settings."""
+        self._journal.params(values)
 
     def advance(self, step: int, total: int) -> None:
-        """How far the stage is."""
+        """How far the stage is: the terminal's line each time, Prefect at every twentieth."""
+        if self._first_step < 0:
+            self._first_step, self._started = step, time.monotonic()
+        left = self._seconds_left(step, total)
+        if self._status is not None:
+            self._status.show(step, total, left)
+        share = step / max(total, 1)
+        if share - self._told_share >= SHARE or share >= 1.0 > self._told_share:
+            self._told_share = share
+            self._tell_prefect(share, left)
 
     def finish(self, artifact: Artifact, state: StageState) -> None:
-        """Final figures."""
+        """Final and best figures; closes the stage's run at the tracker."""
+        final = {f"final/{key}": value for key, value in artifact.metrics.items()}
+        best = {f"best/{key}": value for key, value in self._best.items()}
+        seconds = {"final/seconds": artifact.seconds, "final/peak_memory_mib": artifact.peak_memory / 2**20}
+        self._journal.metrics(0, {**final, **best, **seconds})
+        self._journal.set_tags({"state": state, "fingerprint": artifact.fingerprint})
+        self._journal.end("FINISHED")
+        self._ended = True
 
     def close(self) -> None:
-        """Flush."""
+        """Send what is left; a stage that did not finish is marked so."""
+        if self._status is not None:
+            self._status.clear()
+        if not self._ended:
+            self._journal.end("KILLED")
+        if self._place is not None:
+            self._journal.send(self._place)
+
+    def _seconds_left(self, step: int, total: int) -> float | None:
+        done = step - self._first_step
+        return None if done < 1 else (time.monotonic() - self._started) / done * (total - step)
+
+    def _tell_prefect(self, share: float, left: float | None) -> None:
+        """A progress artifact of the current task run; without one, or without its server, nothing."""
+        from prefect.context import TaskRunContext
+
+        if TaskRunContext.get() is None:
+            return
+        from prefect.artifacts import create_progress_artifact, update_progress_artifact
+
+        words = self.name if left is None else f"{self.name}: {duration(left)} left"
+        try:
+            if self._prefect_artifact is None:
+                made = create_progress_artifact(share * 100, key=f"{self.name}-progress", description=words)
+                self._prefect_artifact = made if isinstance(made, UUID) else None
+            else:
+                update_progress_artifact(self._prefect_artifact, share * 100, description=words)
+        except Exception:
+            # The server's troubles are Prefect's to report; the stage goes on.
+            self._told_share = 1.0
+
+
+class TerminalLine:
+    """One line on the terminal's error stream that says how far a stage is; nothing when that is no terminal."""
+
+    def __init__(self, name: str) -> None:
+        from rich.console import Console
+        from rich.status import Status
+
+        self.name = name
+        console = Console(stderr=True)
+        self._status = Status(name, console=console, refresh_per_second=4) if console.is_terminal else None
+        if self._status is not None:
+            self._status.start()
+
+    def show(self, step: int, total: int, left: float | None) -> None:
+        """Replace the line."""
+        if self._status is not None:
+            rest = "" if left is None else f", {duration(left)} left"
+            self._status.update(f"{self.name}: {step}/{total}{rest}")
+
+    def clear(self) -> None:
+        """Remove the line."""
+        if self._status is not None:
+            self._status.stop()
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words: 8 s, 2 min 05 s."""
+    whole = round(seconds)
+    return f"{whole} s" if whole < 60 else f"{whole // 60} min {whole % 60:02d} s"

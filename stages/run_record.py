@@ -24,7 +24,7 @@ def write_record(store: Path, record: RunRecord) -> None:
 
 
 def read_record(store: Path, run_id: str) -> RunRecord:
-    """A run's record; `run_id` may be any unambiguous beginning of an id. Raises StageError if there is none or it cannot be read."""
+    """A run's record; `run_id`: any unambiguous beginning of an id. Raises StageError if none is found or it cannot be read."""
     matches = sorted((store / "runs").glob(f"{run_id}*.json")) if run_id.isalnum() else []
     exact = [path for path in matches if path.stem == run_id]
     if len(exact or matches) != 1:

@@ -119,7 +119,7 @@ class LocalStore:
 
     @contextmanager
     def lock(self, stage: str, fingerprint: str, give_up: Callable[[], bool]) -> Iterator[None]:
-        """Hold the right to compute one artifact; a dead holder's lock is free at once. give_up: asked twice a second while waiting."""
+        """Hold the right to compute one artifact; a dead holder's lock is free at once. give_up: asked every half second."""
         with disk_errors_in_one_line(self.root):
             folder = self.root / "locks"
             folder.mkdir(parents=True, exist_ok=True)

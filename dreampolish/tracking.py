@@ -1,0 +1,276 @@
+"""Metrics, pictures and parameters of runs: journalled on disk first, sent to MLflow in batches. The only importer of mlflow.
+
+A journal is a JSON-lines file; beside it `<name>.sent.json` holds the tracker's run id and how many bytes have been sent. A line
+carries its own timestamp, and MLflow's store keys a metric by (run, key, timestamp, step, value), so a batch that is sent twice after
+a kill is stored once. A step that is computed again after a resume is not journalled again. Without a tracker the journal waits.
+"""
+
+import json
+import logging
+import math
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+# Before mlflow is imported: it reads these once.
+for _name, _value in {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "1",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "GIT_PYTHON_REFRESH": "quiet",
+}.items():
+    os.environ.setdefault(_name, _value)
+
+from mlflow import MlflowClient  # noqa: E402
+from mlflow.entities import Metric, Param, RunTag, ViewType  # noqa: E402
+from mlflow.exceptions import MlflowException  # noqa: E402
+
+for _name in ("mlflow", "alembic"):
+    logging.getLogger(_name).setLevel(logging.ERROR)
+
+EXPERIMENT = "dreampolish"
+BATCH = 1000
+"""Metrics in one log_batch call; MLflow's limit."""
+SEND_INTERVAL_S = 10.0
+RETRY_INTERVAL_S = 60.0
+PARENT_JOURNAL = "run"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where figures go. uri: the tracker's; artifacts: folder for pictures when the tracker is a local database, else None."""
+
+    uri: str
+    artifacts: Path | None
+
+
+def place_from_store(store: Path, uri: str | None) -> Place:
+    """The tracker at a URI, or the database inside a store."""
+    if uri is None or uri.startswith("sqlite:"):
+        return Place(uri or f"sqlite:///{store}/mlflow.db", store / "mlartifacts")
+    return Place(uri, None)
+
+
+class Journal:
+    """One run's figures on disk, replayed to the tracker.
+
+    folder: one for all journals of a pipeline run. name: `run` for the pipeline run itself, else a stage's; stages become children of
+    the pipeline run. tags: of the new run at the tracker.
+    """
+
+    def __init__(self, folder: Path, name: str, title: str, tags: Mapping[str, str]) -> None:
+        self.folder, self.name = folder, name
+        self._path, self._cursor_path = folder / f"{name}.jsonl", folder / f"{name}.sent.json"
+        self._last_step: dict[str, int] = {}
+        self._next_send = time.monotonic() + SEND_INTERVAL_S
+        folder.mkdir(parents=True, exist_ok=True)
+        if self._path.exists():
+            self._read_last_steps()
+        else:
+            self._write({"title": title, "tags": dict(tags)})
+
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        """Figures of a step; those of a step already journalled are left out, NaN is refused by a ValueError."""
+        fresh = {key: float(value) for key, value in values.items() if step > self._last_step.get(key, -1)}
+        bad = [key for key, value in fresh.items() if not math.isfinite(value)]
+        if bad:
+            raise ValueError(f"metric {bad[0]} is {fresh[bad[0]]} at step {step}")
+        if fresh:
+            self._write({"step": step, "metrics": fresh})
+            self._last_step.update(dict.fromkeys(fresh, step))
+
+    def params(self, values: Mapping[str, Any]) -> None:
+        """Settings, nested or flat."""
+        self._write({"params": {key: str(value)[:500] for key, value in flattened(values).items()}})
+
+    def set_tags(self, values: Mapping[str, str]) -> None:
+        """Tags, replacing those of the same names."""
+        self._write({"tags": dict(values)})
+
+    def image(self, name: str, step: int, picture: np.ndarray) -> None:
+        """A picture (H, W, 3) of a step, uint8 or floats in [0, 1]."""
+        key = f"image:{name}"
+        if step <= self._last_step.get(key, -1):
+            return
+        if picture.dtype != np.uint8:
+            picture = (np.clip(picture, 0, 1) * 255).round().astype(np.uint8)
+        file = f"{self.name}-{name.replace('/', '~')}-{step:06d}.png"
+        Image.fromarray(picture).save(self.folder / file)
+        self._write({"step": step, "image": name, "file": file})
+        self._last_step[key] = step
+
+    def end(self, status: str) -> None:
+        """Close the run at the tracker: FINISHED, FAILED or KILLED."""
+        self._write({"status": status})
+
+    def send_if_due(self, place: Place) -> None:
+        """Replay what is new, at most every ten seconds, more seldom while the tracker is away."""
+        if time.monotonic() >= self._next_send:
+            ok = self.send(place)
+            self._next_send = time.monotonic() + (SEND_INTERVAL_S if ok else RETRY_INTERVAL_S)
+
+    def send(self, place: Place) -> bool:
+        """Replay what is new; False when the tracker could not be reached (the journal keeps everything)."""
+        try:
+            replay(self.folder, self.name, place)
+        except Exception as error:  # noqa: BLE001 the tracker's many error kinds all mean: later
+            logging.getLogger(__name__).debug("tracker away: %s", error)
+            return False
+        return True
+
+    def _write(self, entry: Mapping[str, Any]) -> None:
+        line = json.dumps({"t": int(time.time() * 1000), **entry}, separators=(",", ":"))
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    def _read_last_steps(self) -> None:
+        whole = _whole_lines(self._path.read_bytes())
+        if len(whole) != self._path.stat().st_size:
+            # A kill inside a write: the torn line is cut off, or the next one would be glued to it.
+            with self._path.open("r+b") as file:
+                file.truncate(len(whole))
+        for line in whole.splitlines():
+            entry = json.loads(line)
+            for key in entry.get("metrics", {}):
+                self._last_step[key] = entry["step"]
+            if "image" in entry:
+                self._last_step[f"image:{entry['image']}"] = entry["step"]
+
+
+def replay_all(journals: Path, place: Place) -> int:
+    """Send what earlier runs left unsent; journals: the folder of all runs' folders. Returns how many journals had something left."""
+    behind = 0
+    for path in sorted(journals.glob("*/*.jsonl")):
+        if _cursor(path.parent, path.stem)["sent"] < path.stat().st_size:
+            behind += 1
+            replay(path.parent, path.stem, place)
+    return behind
+
+
+def replay(folder: Path, name: str, place: Place) -> str:
+    """Send a journal's unsent part and return the tracker's run id; the parent's journal goes first. Raises what MLflow raises."""
+    parent = None if name == PARENT_JOURNAL or not (folder / f"{PARENT_JOURNAL}.jsonl").exists() else folder
+    cursor = _cursor(folder, name)
+    content = _whole_lines((folder / f"{name}.jsonl").read_bytes())
+    client = _client(place)
+    if cursor["run"] is None:
+        parent_id = None if parent is None else replay(folder, PARENT_JOURNAL, place)
+        cursor["run"] = _create(client, place, f"{folder.name}/{name}", json.loads(content.splitlines()[0]), parent_id)
+        _write_cursor(folder, name, cursor)
+    entries = [json.loads(line) for line in content[cursor["sent"] :].splitlines()]
+    _send(client, cursor["run"], folder, entries)
+    _write_cursor(folder, name, {**cursor, "sent": len(content)})
+    for entry in entries:
+        if "file" in entry:
+            (folder / entry["file"]).unlink(missing_ok=True)
+    return str(cursor["run"])
+
+
+def run_id_at_tracker(folder: Path, name: str) -> str | None:
+    """The tracker's id of a journal's run; None before it was first sent."""
+    run: str | None = _cursor(folder, name)["run"]
+    return run
+
+
+def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, names joined by dots."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat.update(flattened(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _client(place: Place) -> MlflowClient:
+    return MlflowClient(tracking_uri=place.uri)
+
+
+def _create(client: MlflowClient, place: Place, key: str, first: Mapping[str, Any], parent_id: str | None) -> str:
+    """A new run at the tracker, or the one that an interrupted attempt made for the same journal."""
+    experiment = _experiment(client, place)
+    found = client.search_runs([experiment], f"tags.`dreampolish.journal` = '{key}'", ViewType.ALL, max_results=1)
+    if found:
+        return str(found[0].info.run_id)
+    tags = {**first["tags"], "dreampolish.journal": key, "mlflow.runName": first["title"]}
+    if parent_id is not None:
+        tags["mlflow.parentRunId"] = parent_id
+    return str(client.create_run(experiment, start_time=first["t"], tags=tags).info.run_id)
+
+
+def _experiment(client: MlflowClient, place: Place) -> str:
+    existing = client.get_experiment_by_name(EXPERIMENT)
+    if existing is not None:
+        return str(existing.experiment_id)
+    location = None if place.artifacts is None else place.artifacts.resolve().as_uri()
+    try:
+        return str(client.create_experiment(EXPERIMENT, artifact_location=location))
+    except MlflowException:
+        # Another process was faster.
+        existing = client.get_experiment_by_name(EXPERIMENT)
+        if existing is None:
+            raise
+        return str(existing.experiment_id)
+
+
+def _send(client: MlflowClient, run: str, folder: Path, entries: list[dict[str, Any]]) -> None:
+    metrics = [
+        Metric(key, value, entry["t"], entry["step"]) for entry in entries for key, value in entry.get("metrics", {}).items()
+    ]
+    params = {key: value for entry in entries for key, value in entry.get("params", {}).items()}
+    tags = {key: value for entry in entries for key, value in entry.get("tags", {}).items()}
+    if any("image" in entry for entry in entries):
+        tags["mlflow.loggedImages"] = "true"
+    for chunk in _chunks(metrics, BATCH):
+        client.log_batch(run, metrics=chunk)
+    for some in _chunks([Param(key, value) for key, value in params.items()], 100):
+        client.log_batch(run, params=some)
+    if tags:
+        client.log_batch(run, tags=[RunTag(key, value) for key, value in tags.items()])
+    for entry in entries:
+        if "image" in entry and (folder / entry["file"]).exists():
+            _send_image(client, run, folder / entry["file"], entry)
+    ended = [entry for entry in entries if "status" in entry]
+    if ended:
+        client.set_terminated(run, ended[-1]["status"], end_time=ended[-1]["t"])
+
+
+def _send_image(client: MlflowClient, run: str, file: Path, entry: Mapping[str, Any]) -> None:
+    """Under the names that MLflow's picture grid reads, but derived from the entry, so that sending twice stores once."""
+    name = f"{entry['image'].replace('/', '~')}+step+{entry['step']}+timestamp+{entry['t']}+{file.stem}"
+    with Image.open(file, formats=["PNG"]) as picture:
+        for filename in (f"{name}.png", f"{name}+compressed.webp"):
+            local = file.with_name(filename)
+            picture.save(local, lossless=True) if filename.endswith(".webp") else picture.save(local)
+            client.log_artifact(run, str(local), "images")
+            local.unlink()
+
+
+def _chunks(items: list[Any], size: int) -> Iterator[list[Any]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def _whole_lines(content: bytes) -> bytes:
+    return content[: content.rfind(b"\n") + 1]
+
+
+def _cursor(folder: Path, name: str) -> dict[str, Any]:
+    try:
+        return dict(json.loads((folder / f"{name}.sent.json").read_bytes()))
+    except (OSError, ValueError):
+        return {"run": None, "sent": 0}
+
+
+def _write_cursor(folder: Path, name: str, cursor: Mapping[str, Any]) -> None:
+    partial = folder / f"{name}.sent.partial"
+    partial.write_text(json.dumps(cursor))
+    partial.replace(folder / f"{name}.sent.json")

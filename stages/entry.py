@@ -1,0 +1,136 @@
+"""One code path to run a stage, whoever asks: the flow, `dreampolish stage`, `python -m stages.<name>` or DVC.
+
+A stage's function takes its parents' artifacts, named as in `schemas.runs.PARENTS`, its own section `config`, and `run`; the first
+stage also takes `prompt` and `image` (a path, or None). At the end of each stage's file:
+
+    if __name__ == "__main__":
+        from stages.entry import main
+
+        main("neus", refine_sdf)
+"""
+
+import argparse
+import inspect
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from schemas.artifacts import (
+    Artifact,
+    AssetArtifact,
+    MeshArtifact,
+    NerfArtifact,
+    PolishedMeshArtifact,
+    ReferenceArtifact,
+    SdfArtifact,
+    StageName,
+    TexturedMeshArtifact,
+)
+from schemas.presets import ConfigError, merged
+from schemas.runs import PARENTS, RunRecord
+from stages.context import RunContext
+from stages.errors import StageError
+from stages.run_record import read_record, write_record
+from stages.store import DamagedArtifactError, LocalStore
+
+StageFunction = Callable[..., Artifact]
+
+ARTIFACTS: Mapping[StageName, type[Artifact]] = {
+    "reference": ReferenceArtifact,
+    "nerf": NerfArtifact,
+    "neus": SdfArtifact,
+    "dmtet": MeshArtifact,
+    "polish": PolishedMeshArtifact,
+    "texture": TexturedMeshArtifact,
+    "export": AssetArtifact,
+}
+
+
+def store_folder() -> Path:
+    """The store of this process: DREAMPOLISH_STORE, else ./store."""
+    return Path(os.environ.get("DREAMPOLISH_STORE") or "store").resolve()
+
+
+def context_of(record: RunRecord, store: Path, tracking_uri: str | None, show_progress: bool) -> RunContext:
+    """The context that a run's stages share."""
+    config = record.config
+    return RunContext(
+        run_id=record.run,
+        store=store,
+        seed=config.seed,
+        device=config.device,
+        threads=config.threads,
+        checkpoint_interval=config.checkpoint_interval,
+        priors=config.priors,
+        tracking_uri=tracking_uri,
+        show_progress=show_progress,
+    )
+
+
+def input_path(store: Path, digest: str) -> Path:
+    """Where a user's picture is kept, by its hash."""
+    return store / "inputs" / digest
+
+
+def call_stage(
+    name: StageName, function: StageFunction, record: RunRecord, run: RunContext, parents: Mapping[StageName, Artifact]
+) -> Artifact:
+    """Call a stage's function with the arguments it names. parents: at least those it reads."""
+    image = None if record.image is None else input_path(run.store, record.image)
+    offered = {
+        **parents,
+        "config": getattr(record.config, name),
+        "run": run,
+        "prompt": record.prompt,
+        "image": image,
+    }
+    wanted = inspect.signature(function).parameters
+    return function(**{key: offered[key] for key in wanted})
+
+
+def open_parents(name: StageName, record: RunRecord, store: Path) -> dict[StageName, Artifact]:
+    """The artifacts a stage of a run reads. Raises StageError where an earlier stage has not run or its result is damaged."""
+    return {parent: open_recorded(parent, record, store) for parent in PARENTS[name]}
+
+
+def open_recorded(name: StageName, record: RunRecord, store: Path) -> Artifact:
+    """The artifact a run has for a stage, verified."""
+    if name not in record.stages:
+        raise StageError(f"run {record.run} has no {name} yet", None, f"dreampolish resume {record.run}")
+    try:
+        return LocalStore(store).open(name, record.stages[name].fingerprint, ARTIFACTS[name])
+    except (KeyError, DamagedArtifactError) as error:
+        raise StageError(str(error.args[0]), None, f"dreampolish resume {record.run} computes it again") from error
+
+
+def main(name: StageName, function: StageFunction, arguments: Sequence[str] | None = None) -> None:
+    """The command line of one stage file; ends the process: 0, or 2 with one line on stderr."""
+    parser = argparse.ArgumentParser(prog=f"python -m stages.{name}")
+    parser.add_argument("--run", required=True, help="the run whose earlier stages are read")
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", dest="overrides")
+    options = parser.parse_args(arguments)
+    try:
+        artifact = run_one(name, function, options.run, options.overrides, os.environ.get("MLFLOW_TRACKING_URI"), False)
+    except (StageError, ConfigError) as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(2)
+    sys.stdout.write(json.dumps({"stage": name, "fingerprint": artifact.fingerprint, "metrics": artifact.metrics}) + "\n")
+
+
+def run_one(
+    name: StageName,
+    function: StageFunction,
+    run_id: str,
+    overrides: Sequence[str],
+    tracking_uri: str | None,
+    show_progress: bool,
+) -> Artifact:
+    """One stage of an existing run, with settings changed or not; the run's record then names the new artifact and settings."""
+    store = store_folder()
+    record = read_record(store, run_id)
+    record = record.model_copy(update={"config": merged(record.config, {}, overrides)})
+    parents = open_parents(name, record, store)
+    write_record(store, record)
+    return call_stage(name, function, record, context_of(record, store, tracking_uri, show_progress), parents)
