@@ -30,16 +30,16 @@ class ReferenceConfig(Frozen):
     """Stage 0: candidates from the text prior, or a user's picture."""
 
     size: int = Field(default=128, ge=16, le=1024)
-    n_candidates: int = Field(default=4, ge=1, le=32)
+    n_candidates: int = Field(default=8, ge=1, le=32)
     sampling_steps: int = Field(default=25, ge=1)
     guidance_scale: float = Field(default=5.0, ge=0.0)
     negative_prompt: str = ""
-    border: float = Field(default=0.1, ge=0.0, lt=0.5)
-    """Free margin around the object, fraction of the side."""
     elevation_deg: float = Field(default=10.0, gt=-90.0, lt=90.0)
     normal_steps: int = Field(default=4, ge=1)
     background_tolerance: float = Field(default=0.06, ge=0.0, le=1.0)
     """Largest colour distance to the border colour that still counts as plain background."""
+    unknown_words: Literal["refuse", "allow"] = "refuse"
+    """What to do with a prompt of which the text prior has never seen a word; single unknown words are only said."""
 
 
 class GeometryConfig(Frozen):

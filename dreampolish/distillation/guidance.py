@@ -10,7 +10,7 @@ from dreampolish.cameras import Cameras, pose_condition, view_words
 from dreampolish.distillation.scores import Noised, TextConditions, distil, text_scores, view_scores
 from dreampolish.distillation.weights import ScoreWeights, SplitWeights
 from dreampolish.pictures import resize
-from dreampolish.priors.protocols import TextEmbedding, TextPrior, VariationalDomain, ViewCondition, ViewPrior
+from dreampolish.priors.protocols import TextPrior, VariationalDomain, ViewCondition, ViewPrior
 
 VIEWS = ("front view", "side view", "back view", "overhead view")
 
@@ -26,15 +26,12 @@ class PromptEmbeddings:
         texts = [f"{prompt}, {words}" for words in VIEWS] + [prompt, "", negative]
         self._all = prior.embed(texts)
 
-    def _rows(self, rows: list[int]) -> TextEmbedding:
-        return TextEmbedding(self._all.states[rows], self._all.mask[rows])
-
     def conditions(self, cameras: Cameras) -> TextConditions:
         """Embeddings for a batch of cameras."""
         angles = zip(cameras.azimuth_deg.tolist(), cameras.elevation_deg.tolist(), strict=True)
         rows = [VIEWS.index(view_words(azimuth, elevation, self._front_deg)) for azimuth, elevation in angles]
         n = len(rows)
-        return TextConditions(self._rows(rows), self._rows([5] * n), self._rows([6] * n), self._rows([4] * n))
+        return TextConditions(self._all.rows(rows), self._all.rows([5] * n), self._all.rows([6] * n), self._all.rows([4] * n))
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,10 @@ class TextEmbedding:
     states: Float[Tensor, "b l d"]
     mask: Tensor
 
+    def rows(self, index: slice | list[int]) -> "TextEmbedding":
+        """The embeddings of some of the texts."""
+        return TextEmbedding(self.states[index], self.mask[index])
+
     def expand(self, n: int) -> "TextEmbedding":
         """One embedding repeated for n pictures."""
         return TextEmbedding(self.states.expand(n, -1, -1), self.mask.expand(n, -1))

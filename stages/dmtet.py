@@ -1,0 +1,179 @@
+"""Stage 3: from the signed distance field to an explicit mesh over a tetrahedral grid, refined under both priors.
+
+Source: DMTet (arXiv:2111.04276) as DreamCraft3D uses it: the SDF's values are copied to the grid's vertices and optimised together
+with offsets tanh(deform) * spacing / 2; text guidance sees the normal map in three steps of four.
+"""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from pydantic import validate_call
+from torch import Tensor
+
+from dreampolish.cameras import SCENE_HALF_SIZE, Cameras
+from dreampolish.fields.color import ColorField, fit_colors
+from dreampolish.fields.sdf import SdfField
+from dreampolish.mesh.marching import EmptyLevelSetError, marching_tetrahedra
+from dreampolish.mesh.tetrahedra import TetGrid, tet_grid
+from dreampolish.mesh.topology import laplacian_loss, normal_consistency_loss, without_crumbs
+from dreampolish.optimize import Term, fit
+from dreampolish.renderers.raster_mesh import MeshRender
+from schemas.artifacts import MeshArtifact, ReferenceArtifact, SdfArtifact
+from schemas.config_stages import DmtetConfig
+from stages.context import RunContext, Stage, open_stage
+from stages.errors import StageError
+from stages.geometry_guide import GeometryGuide
+from stages.judging import judged, render_previews, write_previews
+from stages.meshes import Mesh, color_of_field, grid_sizes, mesh_figures, mesh_from_parts, write_mesh
+from stages.prior_set import open_text_prior, open_view_prior, prior_digests
+from stages.reference_view import ReferenceView, anchor_terms, load_reference
+from stages.sdf_files import load_sdf
+from stages.watching import StageWatch
+
+
+class TetSurface(torch.nn.Module):
+    """Signed distances and vertex offsets on a tetrahedral grid, and the mesh they span."""
+
+    def __init__(self, grid: TetGrid, sdf: Float[Tensor, " v"]) -> None:
+        super().__init__()
+        self._grid = grid
+        self.sdf = torch.nn.Parameter(sdf.clone())
+        self.deform = torch.nn.Parameter(torch.zeros_like(grid.vertices))
+
+    def mesh(self) -> Mesh:
+        """The current surface, differentiable in values and offsets. Raises EmptyLevelSetError if there is none."""
+        vertices = self._grid.vertices + torch.tanh(self.deform) * (self._grid.spacing / 2)
+        return mesh_from_parts(*marching_tetrahedra(vertices, self.sdf, self._grid.tets))
+
+
+@task(name="dmtet", cache_policy=NO_CACHE, persist_result=False)
+@validate_call(config={"arbitrary_types_allowed": True})
+def extract_mesh(reference: ReferenceArtifact, neus: SdfArtifact, config: DmtetConfig, run: RunContext) -> MeshArtifact:
+    """Turn the SDF into a mesh and refine it. Reads `neus.field`; raises StageError when the surface vanishes."""
+    digests = prior_digests(run, "text", "view", "judge")
+    with open_stage("dmtet", run, config, parents=[reference, neus], priors=digests) as stage:
+        if (done := stage.cached(MeshArtifact)) is not None:
+            return done
+        view = load_reference(stage, reference, config.reference_size)
+        source = load_sdf(stage, neus)
+        surface = TetSurface(*_grid_values(config, source, stage))
+        colors = _colors_from_sdf(config, source, surface, stage)
+        _refine(config, run, stage, view, surface, colors)
+        with torch.no_grad():
+            mesh = mesh_from_parts(*without_crumbs(surface.mesh().vertices, surface.mesh().faces, config.crumb_share))
+        return _published(config, run, stage, view, mesh, colors)
+
+
+def _grid_values(config: DmtetConfig, source: SdfField, stage: Stage) -> tuple[TetGrid, Tensor]:
+    grid = tet_grid(config.tet_resolution, SCENE_HALF_SIZE).to(stage.device)
+    with torch.no_grad():
+        values = torch.cat([source.sdf(part) for part in grid.vertices.split(65536)])
+    # The scene box's skin stays outside, so that every surface is closed.
+    skin = grid.vertices.abs().amax(dim=-1) > SCENE_HALF_SIZE - grid.spacing / 2
+    return grid, torch.where(skin, values.abs().clamp_min(grid.spacing), values)
+
+
+def _colors_from_sdf(config: DmtetConfig, source: SdfField, surface: TetSurface, stage: Stage) -> ColorField:
+    """A colour field fitted to the SDF's colours around the surface."""
+    colors = ColorField(grid_sizes(config.grid), config.grid.hidden_size, stage.generator)
+    with torch.no_grad():
+        try:
+            points = surface.mesh().vertices
+        except EmptyLevelSetError as error:
+            raise StageError(f"dmtet: {error}", 0, "look at the neus stage's previews; try another seed") from error
+        noise = torch.randn(4, *points.shape, generator=stage.generator, device=stage.device)
+        around = (points + noise * surface._grid.spacing).reshape(-1, 3)
+        wanted = torch.cat([source.color(part) for part in around.split(65536)])
+    fit_colors(colors, around, wanted, config.color_fit_steps, 8192, config.color_lr, stage.generator)
+    return colors
+
+
+def _refine(
+    config: DmtetConfig, run: RunContext, stage: Stage, view: ReferenceView, surface: TetSurface, colors: ColorField
+) -> None:
+    guide = GeometryGuide(config, open_text_prior(run), open_view_prior(run), view, stage.generator)
+    optimizer = torch.optim.Adam(
+        [
+            {"params": list(surface.parameters()), "lr": config.geometry_lr},
+            {"params": list(colors.parameters()), "lr": config.color_lr},
+        ],
+        betas=config.betas,
+        eps=1e-15,
+    )
+
+    def preview() -> Tensor:
+        return surface.mesh().render(view.camera, color_of_field(colors), 1, True).rgb[0]
+
+    try:
+        fit(
+            _losses(config, guide, view, surface, colors, stage.generator),
+            optimizer,
+            lambda step: 1.0,
+            config.steps,
+            stage.generator,
+            {"surface": surface, "colors": colors},
+            stage.checkpoints,
+            StageWatch(stage, config.steps, config.preview.interval, preview, None),
+        )
+    except EmptyLevelSetError as error:
+        raise StageError(f"dmtet: {error}", None, "lower dmtet.geometry_lr or the guidance weights") from error
+
+
+def _losses(
+    config: DmtetConfig,
+    guide: GeometryGuide,
+    view: ReferenceView,
+    surface: TetSurface,
+    colors: ColorField,
+    generator: torch.Generator,
+) -> Callable[[int], dict[str, Term]]:
+    def losses(step: int) -> dict[str, Term]:
+        progress = (step, config.steps)
+        mesh, color_of = surface.mesh(), color_of_field(colors)
+        front = mesh.render(view.camera, color_of, 1, True)
+        terms = anchor_terms(config.anchors, progress, view, front.rgb, front.alpha, front.normals_camera)
+        if step % config.guidance_interval == 0:
+            cameras = guide.cameras(step)
+            novel = mesh.render(cameras, color_of, 1, True)
+            terms.update(guide.view_terms(step, novel.rgb, cameras))
+            as_normals = float(torch.rand((), generator=generator, device=generator.device)) < config.normal_guidance_share
+            terms.update(guide.text_terms(step, _normal_picture(novel) if as_normals else novel.rgb, cameras))
+        smooth = normal_consistency_loss(mesh.vertices, mesh.faces, mesh.adjacency)
+        terms["normal_consistency"] = Term(smooth, config.normal_consistency_weight.at(*progress))
+        if config.laplacian_weight.at(*progress) > 0:
+            terms["laplacian"] = Term(laplacian_loss(mesh.vertices, mesh.faces), config.laplacian_weight.at(*progress))
+        return terms
+
+    return losses
+
+
+def _normal_picture(render: MeshRender) -> Float[Tensor, "b h w 3"]:
+    """Camera-frame normals as a picture on white."""
+    alpha = render.alpha[..., None]
+    return (render.normals_camera + 1) / 2 * alpha + (1 - alpha)
+
+
+def _published(
+    config: DmtetConfig, run: RunContext, stage: Stage, view: ReferenceView, mesh: Mesh, colors: ColorField
+) -> MeshArtifact:
+    def render(cameras: Cameras) -> Tensor:
+        return mesh.render(cameras, color_of_field(colors), 2, True).rgb
+
+    views = render_previews(config.preview, render, stage.device)
+    with torch.no_grad():
+        figures = judged(run, view, render(view.camera), views)
+    return stage.publish(
+        MeshArtifact,
+        metrics={**figures, **mesh_figures(mesh)},
+        previews=write_previews(stage, views),
+        **write_mesh(stage, mesh, colors),
+    )
+
+
+if __name__ == "__main__":
+    from stages.entry import main
+
+    main("dmtet")

@@ -1,0 +1,112 @@
+"""Mesh and colour-field files of artifacts, and the turntable render of a mesh: what dmtet, polish, texture and export share."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from dreampolish.cameras import SCENE_HALF_SIZE, Cameras
+from dreampolish.fields.color import ColorField, color_field_from_config
+from dreampolish.fields.hash_grid import GridSizes
+from dreampolish.mesh.topology import face_adjacency, topology
+from dreampolish.renderers.raster_mesh import MeshRender, render_mesh
+from schemas.artifacts import MeshArtifact, PolishedMeshArtifact, TexturedMeshArtifact
+from schemas.config_parts import HashGridConfig
+from stages.context import Stage
+
+ColorOf = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """Vertices, faces and the faces' neighbours across their edges."""
+
+    vertices: Float[Tensor, "v 3"]
+    faces: Int[Tensor, "f 3"]
+    adjacency: Int[Tensor, "f 3"]
+
+    def moved(self, vertices: Float[Tensor, "v 3"]) -> "Mesh":
+        """The same faces on other vertices."""
+        return Mesh(vertices, self.faces, self.adjacency)
+
+    def render(self, cameras: Cameras, color_of: ColorOf, supersample: int, smooth: bool) -> MeshRender:
+        """Pictures; back faces count, so that an open mesh shows no holes that are not there."""
+        return render_mesh(self.vertices, self.faces, cameras, color_of, supersample, smooth, False, self.adjacency)
+
+
+def mesh_from_parts(vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"]) -> Mesh:
+    """A mesh with its adjacency."""
+    return Mesh(vertices, faces, face_adjacency(faces))
+
+
+def grid_sizes(config: HashGridConfig) -> GridSizes:
+    """The engine's sizes of a hash grid over the scene box."""
+    return GridSizes(
+        n_levels=config.n_levels,
+        n_features=config.n_features,
+        base_resolution=config.base_resolution,
+        growth=config.growth,
+        table_size=2**config.log2_table_size,
+        half_size=SCENE_HALF_SIZE,
+    )
+
+
+def active_levels(config: HashGridConfig, progress: tuple[int, int]) -> int:
+    """How many levels of a grid are open at (step, steps): from `start_level` to all by `full_at`."""
+    step, steps = progress
+    share = 1.0 if config.full_at == 0 else min(1.0, step / steps / config.full_at)
+    start = min(config.start_level, config.n_levels)
+    return start + int(share * (config.n_levels - start))
+
+
+def load_mesh(stage: Stage, parent: MeshArtifact | PolishedMeshArtifact | TexturedMeshArtifact) -> Mesh:
+    """A parent's mesh on the stage's device."""
+    parts = load_file(stage.locate(parent, parent.mesh), device=str(stage.device))
+    return mesh_from_parts(parts["vertices"], parts["faces"])
+
+
+def load_colors(stage: Stage, parent: MeshArtifact | PolishedMeshArtifact | TexturedMeshArtifact) -> ColorField:
+    """A parent's colour field on the stage's device."""
+    field = color_field_from_config(dict(parent.color_config), stage.device)
+    field.load_state_dict(load_file(stage.locate(parent, parent.color_field), device=str(stage.device)))
+    return field
+
+
+def write_mesh(stage: Stage, mesh: Mesh, colors: ColorField) -> dict[str, Any]:
+    """Write mesh and colours; the artifact's fields that name them."""
+    mesh_path, color_path = stage.path("mesh.safetensors"), stage.path("colors.safetensors")
+    save_file({"vertices": mesh.vertices.detach().contiguous(), "faces": mesh.faces.contiguous()}, mesh_path)
+    save_state(colors, color_path)
+    return {
+        "mesh": mesh_path,
+        "color_field": color_path,
+        "color_config": colors.field_config,
+        "n_vertices": len(mesh.vertices),
+        "n_faces": len(mesh.faces),
+    }
+
+
+def save_state(module: torch.nn.Module, path: Path) -> None:
+    """A module's state as safetensors."""
+    save_file({name: tensor.detach().contiguous().clone() for name, tensor in module.state_dict().items()}, path)
+
+
+def color_of_field(field: ColorField) -> ColorOf:
+    """A colour field as the renderer wants it: colours from points, the same from every side."""
+    return lambda points, normals: field(points)
+
+
+def mesh_figures(mesh: Mesh) -> Mapping[str, float]:
+    """Triangles, components, watertightness and non-manifold edges, as metrics."""
+    found = topology(mesh.faces)
+    return {
+        "triangles": float(len(mesh.faces)),
+        "components": float(found.n_components),
+        "watertight": float(found.watertight),
+        "non_manifold_edges": float(found.n_nonmanifold_edges),
+    }

@@ -1,0 +1,163 @@
+"""Stage 4: a few steps in which the normal prior looks at renders from any field of view and the surface follows.
+
+Source: DreamPolish's description (arXiv:2411.01602): a frozen normal-estimation diffusion model predicts the normals of rendered novel
+views with varying field of view; loss (1 - cos) on the best agreeing pixels, anchored at the reference view. [choice] Vertices move through
+a smoothing reparametrisation (mesh/diffusion.py).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from pydantic import validate_call
+from torch import Tensor
+
+from dreampolish.cameras import Cameras, turntable_cameras
+from dreampolish.distillation.guidance import images_at_prior
+from dreampolish.fields.color import ColorField
+from dreampolish.mesh.diffusion import SmoothVertices
+from dreampolish.mesh.topology import laplacian_loss, normal_consistency_loss
+from dreampolish.optimize import Term, fit
+from dreampolish.pictures import resize
+from dreampolish.priors.protocols import NormalPrior
+from dreampolish.regularizers import normal_cosine_loss, normal_derivative_loss
+from schemas.artifacts import MeshArtifact, PolishedMeshArtifact, ReferenceArtifact
+from schemas.config_stages import PolishConfig
+from stages.context import RunContext, Stage, open_stage
+from stages.geometry_guide import guidance_cameras
+from stages.judging import judged, render_previews, write_previews
+from stages.meshes import Mesh, color_of_field, load_colors, load_mesh, mesh_figures, write_mesh
+from stages.prior_set import open_normal_prior, prior_digests, seeded_noise
+from stages.reference_view import ReferenceView, anchor_terms, load_reference
+from stages.watching import StageWatch
+
+
+@dataclass(frozen=True)
+class Polishing:
+    """What a polishing step needs."""
+
+    config: PolishConfig
+    prior: NormalPrior
+    view: ReferenceView
+    mesh: Mesh
+    colors: ColorField
+    generator: torch.Generator
+
+
+@task(name="polish", cache_policy=NO_CACHE, persist_result=False)
+@validate_call(config={"arbitrary_types_allowed": True})
+def polish_mesh(
+    reference: ReferenceArtifact, dmtet: MeshArtifact, config: PolishConfig, run: RunContext
+) -> PolishedMeshArtifact:
+    """Polish the mesh under the normal prior. Reports how well its normals agree with the prior before and after."""
+    with open_stage("polish", run, config, [reference, dmtet], prior_digests(run, "normals", "judge")) as stage:
+        if (done := stage.cached(PolishedMeshArtifact)) is not None:
+            return done
+        view = load_reference(stage, reference, config.size)
+        prior = open_normal_prior(run)
+        mesh, colors = load_mesh(stage, dmtet), load_colors(stage, dmtet)
+        polishing = Polishing(config, prior, view, mesh, colors, stage.generator)
+        before = prior_agreement(polishing, mesh, seeded_noise(run, "agreement"))
+        polished = mesh.moved(_moved_vertices(polishing, stage))
+        after = prior_agreement(polishing, polished, seeded_noise(run, "agreement"))
+        agreement = {"normal_agreement_before": before, "normal_agreement": after, "normal_agreement_change": after - before}
+        return _published(polishing, run, stage, polished, agreement)
+
+
+def prior_agreement(polishing: Polishing, mesh: Mesh, generator: torch.Generator) -> float:
+    """Mean cosine between the mesh's normals and the prior's on eight fixed views at FOV 40."""
+    cameras = turntable_cameras(8, 15.0, 40.0, polishing.config.size).to(generator.device)
+    cosines = []
+    with torch.no_grad():
+        for index in range(len(cameras)):
+            render = mesh.render(cameras[[index]], color_of_field(polishing.colors), 1, True)
+            wanted = estimated_normals(polishing, render.rgb, generator)
+            seen = render.alpha > 0.9
+            cosines.append((render.normals_camera * wanted).sum(-1)[seen].mean())
+    return float(torch.stack(cosines).nanmean())
+
+
+def estimated_normals(
+    polishing: Polishing, rgb: Float[Tensor, "b h w 3"], generator: torch.Generator
+) -> Float[Tensor, "b h w 3"]:
+    """The prior's camera-frame normals of renders, at their size; no gradient."""
+    images = images_at_prior(rgb.detach(), polishing.prior.image_size)
+    normals = polishing.prior.estimate(images, polishing.config.estimator_steps, generator).permute(0, 2, 3, 1)
+    return torch.nn.functional.normalize(resize(normals, rgb.shape[1]), dim=-1, eps=1e-6)
+
+
+def _moved_vertices(polishing: Polishing, stage: Stage) -> Tensor:
+    """The polished vertices."""
+    config, mesh = polishing.config, polishing.mesh
+    moving = SmoothVertices(mesh.vertices, mesh.faces, config.smoothness).to(stage.device)
+    if config.steps == 0:
+        return mesh.vertices
+
+    def preview() -> Tensor:
+        render = mesh.moved(moving()).render(polishing.view.camera, color_of_field(polishing.colors), 1, True)
+        return (render.normals_camera[0] + 1) / 2
+
+    fit(
+        _losses(polishing, moving),
+        torch.optim.Adam(moving.parameters(), lr=config.vertex_lr, betas=(0.9, 0.99)),
+        lambda step: 1.0,
+        config.steps,
+        stage.generator,
+        {"vertices": moving},
+        stage.checkpoints,
+        StageWatch(stage, config.steps, config.preview.interval, preview, None),
+    )
+    return moving().detach()
+
+
+def _losses(polishing: Polishing, moving: SmoothVertices) -> Callable[[int], Mapping[str, Term]]:
+    config, view = polishing.config, polishing.view
+    color_of = color_of_field(polishing.colors)
+
+    def losses(step: int) -> Mapping[str, Term]:
+        progress = (step, config.steps)
+        mesh = polishing.mesh.moved(moving())
+        front = mesh.render(view.camera, color_of, 1, True)
+        terms = anchor_terms(config.anchors, progress, view, front.rgb, front.alpha, front.normals_camera)
+        cameras = guidance_cameras(config.cameras, progress, config.views, config.size, polishing.generator)
+        novel = mesh.render(cameras, color_of, 1, True)
+        wanted = estimated_normals(polishing, novel.rgb, polishing.generator)
+        mask = novel.alpha.detach() > 0.9
+        loss = normal_cosine_loss(novel.normals_camera, wanted, mask, config.keep_quantile)
+        terms["normal"] = Term(loss, config.normal_weight.at(*progress))
+        if config.curvature_weight.at(*progress) > 0:
+            slopes = normal_derivative_loss(novel.normals_camera, wanted, mask, config.keep_quantile)
+            terms["curvature"] = Term(slopes, config.curvature_weight.at(*progress))
+        smooth = normal_consistency_loss(mesh.vertices, mesh.faces, mesh.adjacency)
+        terms["normal_consistency"] = Term(smooth, config.normal_consistency_weight.at(*progress))
+        if config.laplacian_weight.at(*progress) > 0:
+            terms["laplacian"] = Term(laplacian_loss(mesh.vertices, mesh.faces), config.laplacian_weight.at(*progress))
+        return terms
+
+    return losses
+
+
+def _published(
+    polishing: Polishing, run: RunContext, stage: Stage, mesh: Mesh, agreement: Mapping[str, float]
+) -> PolishedMeshArtifact:
+    def render(cameras: Cameras) -> Tensor:
+        return mesh.render(cameras, color_of_field(polishing.colors), 2, True).rgb
+
+    views = render_previews(polishing.config.preview, render, stage.device)
+    with torch.no_grad():
+        figures = judged(run, polishing.view, render(polishing.view.camera), views)
+    return stage.publish(
+        PolishedMeshArtifact,
+        metrics={**figures, **agreement, **mesh_figures(mesh)},
+        previews=write_previews(stage, views),
+        **write_mesh(stage, mesh, polishing.colors),
+    )
+
+
+if __name__ == "__main__":
+    from stages.entry import main
+
+    main("polish")

@@ -1,0 +1,164 @@
+"""Stage 0: the reference picture: the best of several candidates from the text prior, or a user's picture; and its normals.
+
+Source: DreamCraft3D and DreamPolish start from one reference picture; which candidate is best is judged by the embedded scorer. [choice]
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from pydantic import validate_call
+from safetensors.torch import save_file
+from torch import Tensor
+
+from dreampolish.cutout import alpha_from_plain_background, check_foreground, on_white, recentre
+from dreampolish.pictures import PictureError, read_picture, sheet, write_picture
+from dreampolish.priors.text import DiffusionTextPrior
+from schemas.artifacts import ReferenceArtifact
+from schemas.config_stages import ReferenceConfig
+from stages.context import RunContext, Stage, open_stage
+from stages.errors import StageError
+from stages.judging import alignment
+from stages.prior_set import open_normal_prior, open_text_prior, prior_digests
+from stages.watching import as_bytes, strip
+from stages.words import check_words
+
+PICTURE_REMEDY = "any object on a transparent or plain background will do"
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Pictures the text prior drew: RGBA made canonical, their alignment with the prompt, and which one is best."""
+
+    pictures: list[Float[Tensor, "h w 4"]]
+    scores: list[float]
+    best: int
+
+
+@task(name="reference", cache_policy=NO_CACHE, persist_result=False)
+@validate_call
+def make_reference(prompt: str, image: Path | None, config: ReferenceConfig, run: RunContext) -> ReferenceArtifact:
+    """Make or take the reference picture.
+
+    image: a user's picture (RGBA, or with a plain background), or None to let the text prior draw. Raises StageError in one line for
+    pictures that cannot be used and for prompts of which the prior knows no word.
+    """
+    inputs = {"prompt": prompt, "image": None if image is None else hashlib.sha256(_read_bytes(image)).hexdigest()}
+    digests = prior_digests(run, "text", "normals", "judge")
+    with open_stage("reference", run, config, [], digests, inputs) as stage:
+        if (done := stage.cached(ReferenceArtifact)) is not None:
+            return done
+        notes = check_words(run, prompt, config.unknown_words)
+        if image is not None:
+            return _published(stage, run, config, prompt, _users_picture(image, config), None, notes)
+        candidates = _drawn(stage, run, config, prompt)
+        return _published(stage, run, config, prompt, candidates.pictures[candidates.best], candidates, notes)
+
+
+def _read_bytes(image: Path) -> bytes:
+    try:
+        return image.read_bytes()
+    except OSError as error:
+        raise StageError(f"cannot read the picture {image}: {error.strerror}", None, PICTURE_REMEDY) from error
+
+
+def _users_picture(image: Path, config: ReferenceConfig) -> Float[Tensor, "h w 4"]:
+    """Cut out, recentred and scaled."""
+    try:
+        rgba = read_picture(image)
+        if bool((rgba[..., 3] == 1).all()):
+            alpha = alpha_from_plain_background(rgba[..., :3], config.background_tolerance)
+            rgba = torch.cat([rgba[..., :3], alpha[..., None]], dim=-1)
+        check_foreground(rgba[..., 3])
+    except PictureError as error:
+        raise StageError(str(error), None, PICTURE_REMEDY) from error
+    return recentre(rgba, config.size, keep_scale=False)
+
+
+def _drawn(stage: Stage, run: RunContext, config: ReferenceConfig, prompt: str) -> Candidates:
+    """Draw candidates, cut each out and let the judge choose; candidates without a usable object cannot win."""
+    prior = open_text_prior(run)
+    texts = prior.embed([f"{prompt}, front view"] * config.n_candidates + [config.negative_prompt])
+    text, negative = texts.rows(slice(0, config.n_candidates)), texts.rows(slice(config.n_candidates, None))
+    drawn = prior.sample(text, negative, config.guidance_scale, config.sampling_steps, stage.generator)
+    stage.progress(1, 2)
+    pictures, scores = [], []
+    for picture in drawn.permute(0, 2, 3, 1).cpu():
+        rgba, usable = _cut(picture, config)
+        pictures.append(rgba)
+        scores.append(alignment(run, prompt, on_white(rgba)[None]) if usable else -1.0)
+    best = max(range(len(scores)), key=scores.__getitem__)
+    if scores[best] == -1.0:
+        raise StageError(
+            f"none of {len(scores)} pictures drawn for '{prompt}' shows an object", None, "use another prompt, seed, or --image"
+        )
+    return Candidates(pictures, scores, best)
+
+
+def _cut(picture: Float[Tensor, "h w 3"], config: ReferenceConfig) -> tuple[Float[Tensor, "h w 4"], bool]:
+    """A drawn picture cut out and centred, and whether there was an object in it."""
+    try:
+        alpha = alpha_from_plain_background(picture, config.background_tolerance)
+        check_foreground(alpha)
+    except PictureError:
+        opaque = torch.cat([picture, torch.ones_like(picture[..., :1])], dim=-1)
+        return recentre(opaque, config.size, keep_scale=True), False
+    return recentre(torch.cat([picture, alpha[..., None]], dim=-1), config.size, keep_scale=True), True
+
+
+def _published(
+    stage: Stage,
+    run: RunContext,
+    config: ReferenceConfig,
+    prompt: str,
+    rgba: Float[Tensor, "h w 4"],
+    candidates: Candidates | None,
+    notes: list[str],
+) -> ReferenceArtifact:
+    rgb = on_white(rgba)
+    prior = open_normal_prior(run)
+    images = rgb.permute(2, 0, 1)[None].to(stage.device)
+    normals = prior.estimate(images, config.normal_steps, stage.generator)[0].permute(1, 2, 0).cpu()
+    paths = {name: stage.path(f"{name}.png") for name in ("image", "image_rgba", "mask", "preview")}
+    write_picture(paths["image"], rgb)
+    write_picture(paths["image_rgba"], rgba)
+    write_picture(paths["mask"], rgba[..., 3:])
+    write_picture(paths["preview"], rgb)
+    write_picture(stage.path("normals.png"), (normals + 1) / 2)
+    save_file({"normals_camera": normals.contiguous()}, stage.path("normals.safetensors"))
+    stage.image("reference", 0, as_bytes(strip(torch.stack([rgb, (normals + 1) / 2]))))
+    return stage.publish(
+        ReferenceArtifact,
+        metrics={"alignment": alignment(run, prompt, rgb[None]), "foreground_share": float((rgba[..., 3] > 0.5).float().mean())},
+        image=paths["image"],
+        image_rgba=paths["image_rgba"],
+        mask=paths["mask"],
+        normals=stage.path("normals.safetensors"),
+        candidates=None if candidates is None else _candidate_sheet(stage, candidates),
+        previews=[paths["preview"]],
+        prompt=prompt,
+        elevation_deg=config.elevation_deg,
+        is_user_image=candidates is None,
+        notes=notes,
+    )
+
+
+def _candidate_sheet(stage: Stage, candidates: Candidates) -> Path:
+    """All candidates with their scores; the chosen one is marked."""
+    rows = [
+        (f"{'* ' if index == candidates.best else ''}{score:.3f}", on_white(picture)[None])
+        for index, (picture, score) in enumerate(zip(candidates.pictures, candidates.scores, strict=True))
+    ]
+    path = stage.path("candidates.png")
+    sheet(rows, 1).save(path)
+    return path
+
+
+if __name__ == "__main__":
+    from stages.entry import main
+
+    main("reference")
