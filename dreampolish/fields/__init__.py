@@ -1,0 +1,1 @@
+"""Fields: functions of a point in the scene box, learned by gradient descent."""

@@ -1,0 +1,147 @@
+"""Where a ray is sampled: only in occupied space, in even steps, or where the weight is (importance).
+
+Notation: R rays with unit directions, N samples of all rays in one flat list, ordered by ray and by distance. t is the distance along the ray.
+`slots` numbers a ray's samples from 0, so that (ray_indices, slots) addresses a dense (R, S) array for nerfacc's dense functions.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class RaySamples:
+    """N samples on R rays; see the module's notation. points: middles of [t_starts, t_ends], world frame."""
+
+    ray_indices: Int[Tensor, " n"]
+    slots: Int[Tensor, " n"]
+    t_starts: Float[Tensor, " n"]
+    t_ends: Float[Tensor, " n"]
+    points: Float[Tensor, "n 3"]
+    n_rays: int
+
+    def keep(self, mask: Bool[Tensor, " n"]) -> "RaySamples":
+        """The samples where the mask is true, in their old slots."""
+        return RaySamples(
+            self.ray_indices[mask], self.slots[mask], self.t_starts[mask], self.t_ends[mask], self.points[mask], self.n_rays
+        )
+
+    @property
+    def n_slots(self) -> int:
+        """Length of the dense array's second axis (0 without samples)."""
+        return int(self.slots.max()) + 1 if len(self.slots) else 0
+
+    def dense(self, values: Float[Tensor, " n"]) -> Float[Tensor, "r s"]:
+        """Per-sample values as (R, S), zero where a ray has no sample; differentiable."""
+        empty = values.new_zeros(self.n_rays * self.n_slots)
+        return empty.index_copy(0, self.ray_indices * self.n_slots + self.slots, values).view(self.n_rays, self.n_slots)
+
+    def packed(self, values: Float[Tensor, "r s"]) -> Float[Tensor, " n"]:
+        """The inverse of `dense`."""
+        return values.reshape(-1).index_select(0, self.ray_indices * self.n_slots + self.slots)
+
+
+class OccupancyGrid(nn.Module):
+    """Which cells of the box [-half_size, half_size]^3 hold something: a decaying maximum of a value per cell, thresholded.
+
+    A fresh grid is occupied everywhere. The buffers are the whole state, so a checkpoint restores it exactly.
+    """
+
+    values: Tensor
+    occupied: Tensor
+
+    def __init__(self, resolution: int, half_size: float, device: torch.device | str) -> None:
+        """resolution: cells of a side."""
+        super().__init__()
+        self.resolution, self.half_size = resolution, half_size
+        self.register_buffer("values", torch.zeros(resolution**3, device=device))
+        self.register_buffer("occupied", torch.ones(resolution**3, dtype=torch.bool, device=device))
+
+    @torch.no_grad()
+    def update(
+        self,
+        value_of: Callable[[Tensor], Tensor],
+        threshold: float,
+        decay: float,
+        fraction: float,
+        generator: torch.Generator,
+    ) -> None:
+        """Evaluate `value_of` (points (n, 3) -> values (n,)) at a random point of each chosen cell (source: Instant-NGP, Appendix C).
+
+        A cell keeps max(value, old * decay) and counts as occupied above min(threshold, mean of all values). fraction: share of all
+        cells drawn at random beside the occupied ones; 1 evaluates every cell.
+        """
+        device, resolution = self.values.device, self.resolution
+        chosen = torch.arange(resolution**3, device=device)
+        if fraction < 1:
+            lucky = torch.rand(len(chosen), generator=generator, device=device) < fraction
+            chosen = chosen[lucky | self.occupied]
+        cells = torch.stack([chosen // resolution**2, chosen // resolution % resolution, chosen % resolution], dim=-1)
+        jitter = torch.rand(cells.shape, generator=generator, device=device)
+        fresh = value_of(((cells + jitter) / resolution * 2 - 1) * self.half_size)
+        self.values[chosen] = torch.maximum(self.values[chosen] * decay, fresh)
+        self.occupied.copy_(self.values > self.values.mean().clamp(max=threshold))
+
+    def bounds(self) -> tuple[Float[Tensor, "3"], Float[Tensor, "3"]]:
+        """Lowest and highest corner, world units, of the box around all occupied cells; an empty box at 0 if there is none."""
+        cube = self.occupied.view(self.resolution, self.resolution, self.resolution)
+        lower, upper = [], []
+        for axes in ((1, 2), (0, 2), (0, 1)):
+            filled = cube.any(dim=axes[1]).any(dim=axes[0]).nonzero()[:, 0]
+            lower.append(filled[0] if len(filled) else filled.new_tensor(self.resolution / 2))
+            upper.append(filled[-1] + 1 if len(filled) else filled.new_tensor(self.resolution / 2))
+        corners = torch.stack([torch.stack(lower), torch.stack(upper)]).float()
+        return tuple((corners / self.resolution * 2 - 1) * self.half_size)  # type: ignore[return-value]
+
+    def at_steps(
+        self, origins: Float[Tensor, "r 3"], directions: Float[Tensor, "r 3"], t: Float[Tensor, "r s"]
+    ) -> Bool[Tensor, "r s"]:
+        """Whether the points origins + t * directions lie in occupied cells; points outside take the nearest cell's answer."""
+        scale = self.resolution / (2 * self.half_size)
+        start, step = (origins + self.half_size) * scale, directions * scale
+        index = torch.zeros_like(t, dtype=torch.int32)
+        for axis in range(3):
+            cell = torch.addcmul(start[:, axis, None], step[:, axis, None], t)
+            index = index * self.resolution + cell.to(torch.int32).clamp_(0, self.resolution - 1)
+        return self.occupied.index_select(0, index.view(-1)).view_as(t)
+
+
+def t_range_from_box(
+    origins: Float[Tensor, "r 3"], directions: Float[Tensor, "r 3"], lower: Float[Tensor, "3"], upper: Float[Tensor, "3"]
+) -> tuple[Float[Tensor, " r"], Float[Tensor, " r"]]:
+    """Distances at which rays enter and leave a box (slab method), not before the origin; near >= far means a miss."""
+    safe = torch.where(directions.abs() < 1e-9, torch.full_like(directions, 1e-9), directions)
+    first, second = (lower - origins) / safe, (upper - origins) / safe
+    near = torch.minimum(first, second).amax(dim=-1).clamp(min=0)
+    return near, torch.maximum(first, second).amin(dim=-1)
+
+
+@torch.no_grad()
+def sample_rays(
+    origins: Float[Tensor, "r 3"],
+    directions: Float[Tensor, "r 3"],
+    occupancy: OccupancyGrid,
+    step_size: float,
+    generator: torch.Generator | None,
+) -> RaySamples:
+    """Even steps through the box of the occupied cells, those in empty cells left out.
+
+    step_size: world units. generator: shifts each ray's steps by a random part of a step (stratified); None: centred, reproducible.
+    """
+    near, far = t_range_from_box(origins, directions, *occupancy.bounds())
+    hit = (far > near).nonzero()[:, 0]
+    longest = float((far - near)[hit].max()) if len(hit) else 0.0
+    n_steps = math.ceil(longest / step_size)
+    device = origins.device
+    shift = torch.rand(len(hit), 1, generator=generator, device=device) if generator is not None else 0.5
+    t = near[hit, None] + (torch.arange(n_steps, device=device) + shift) * step_size
+    inside = occupancy.at_steps(origins[hit], directions[hit], t) & (t < far[hit, None])
+    row, column = inside.nonzero(as_tuple=True)
+    slots = (inside.cumsum(dim=1) - 1)[row, column]
+    middle, rays = t[row, column], hit[row]
+    points = torch.addcmul(origins[rays], directions[rays], middle[:, None])
+    return RaySamples(rays, slots, middle - step_size / 2, middle + step_size / 2, points, len(origins))
