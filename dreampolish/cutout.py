@@ -78,7 +78,7 @@ def recentre(rgba: Float[Tensor, "h w 4"], size: int, keep_scale: bool) -> Float
     columns = torch.nonzero((rgba[..., 3] > 0.5).any(dim=0)).flatten()
     top, bottom = int(rows[0]), int(rows[-1]) + 1
     left, right = int(columns[0]), int(columns[-1]) + 1
-    width, height = right - left, bottom - top
+    width, height = float(right - left), float(bottom - top)
     side = 2 * FRAMING_HALF_HEIGHT / scale_of_box(width, height)
     if keep_scale:
         side = max(float(rgba.shape[0]), max(width, height) / LARGEST_SHARE)

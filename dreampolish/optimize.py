@@ -6,7 +6,7 @@ LoRA fits) it does inside `losses`, with its state named in `stateful`, so that 
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from torch import Tensor
 from dreampolish.checkpoints import Checkpoints
 
 
+@runtime_checkable
 class Stateful(Protocol):
     """Anything with a restorable state: modules, optimisers, detectors."""
 
@@ -55,6 +56,7 @@ class FitInterruptedError(RuntimeError):
         self.step = step
 
 
+@runtime_checkable
 class Observer(Protocol):
     """Who watches a fit."""
 
@@ -70,9 +72,7 @@ class Observer(Protocol):
 class _Saved:
     """Optimiser, generator and every named stateful as one restorable state."""
 
-    def __init__(
-        self, optimizer: torch.optim.Optimizer, generator: torch.Generator, stateful: Mapping[str, Stateful]
-    ) -> None:
+    def __init__(self, optimizer: torch.optim.Optimizer, generator: torch.Generator, stateful: Mapping[str, Stateful]) -> None:
         self.optimizer, self.generator, self.stateful = optimizer, generator, stateful
 
     def state(self) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def pil_from_tensor(picture: Float[Tensor, "h w c"]) -> Image.Image:
     return Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
 
 
-def sheet(rows: Sequence[tuple[str, Float[Tensor, "n h w 3"]]], scale: int) -> Image.Image:
+def sheet(rows: Sequence[tuple[str, Float[Tensor, "_ _ _ 3"]]], scale: int) -> Image.Image:
     """Rows of pictures under each other, a label before each row; every row may have its own picture size.
 
     scale: integer factor by which pictures are enlarged (nearest neighbour).

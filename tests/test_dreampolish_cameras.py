@@ -19,14 +19,14 @@ def test_front_camera_stands_on_plus_x_at_distance_3_8() -> None:
 
 
 def test_rotations_are_right_handed_and_orthonormal() -> None:
-    cameras = c.random_cameras(16, (-180, 180), (-40, 80), (20, 60), 4, torch.Generator().manual_seed(0))
+    cameras = c.random_cameras(16, (-180.0, 180.0), (-40.0, 80.0), (20.0, 60.0), 4, torch.Generator().manual_seed(0))
     rotation = cameras.world_from_camera[:, :3, :3]
     torch.testing.assert_close(rotation @ rotation.mT, torch.eye(3).expand(16, 3, 3), atol=1e-5, rtol=0)
     torch.testing.assert_close(torch.linalg.det(rotation), torch.ones(16), atol=1e-5, rtol=0)
 
 
 def test_rays_project_back_to_their_pixels() -> None:
-    cameras = c.random_cameras(3, (-180, 180), (-30, 60), (20, 60), 5, torch.Generator().manual_seed(1))
+    cameras = c.random_cameras(3, (-180.0, 180.0), (-30.0, 60.0), (20.0, 60.0), 5, torch.Generator().manual_seed(1))
     origins, directions = c.rays_from_cameras(cameras)
     for index in range(3):
         points = (origins[index] + 2.5 * directions[index]).reshape(-1, 3)
@@ -64,7 +64,7 @@ def test_poles_are_refused() -> None:
      (180, 0, "back view"), (-180, 59, "back view"), (0, 61, "overhead view"), (359, 0, "front view")],
 )  # fmt: skip
 def test_view_words(azimuth: float, elevation: float, words: str) -> None:
-    assert c.view_words(azimuth, elevation, 45) == words
+    assert c.view_words(float(azimuth), float(elevation), 45.0) == words
 
 
 def test_pose_of_the_reference_itself_is_the_identity() -> None:
@@ -74,6 +74,6 @@ def test_pose_of_the_reference_itself_is_the_identity() -> None:
 
 
 def test_turntable_is_even_and_random_azimuths_are_stratified() -> None:
-    assert c.turntable_cameras(8, 10, 20, 4).azimuth_deg.tolist() == [0, 45, 90, 135, 180, 225, 270, 315]
-    drawn = c.random_cameras(4, (-180, 180), (0, 1), (20, 21), 4, torch.Generator().manual_seed(5)).azimuth_deg
+    assert c.turntable_cameras(8, 10.0, 20.0, 4).azimuth_deg.tolist() == [0, 45, 90, 135, 180, 225, 270, 315]
+    drawn = c.random_cameras(4, (-180.0, 180.0), (0.0, 1.0), (20.0, 21.0), 4, torch.Generator().manual_seed(5)).azimuth_deg
     assert [int((value + 180) // 90) for value in drawn.tolist()] == [0, 1, 2, 3]

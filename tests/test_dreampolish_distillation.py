@@ -73,7 +73,7 @@ def test_formulas_term_by_term() -> None:
         "dsd": 0.8 * (e_y - e_l) + 0.5 * (e_y - e_0),
     }
     actual = {
-        "sds": weights.sds_weights(100),
+        "sds": weights.sds_weights(100.0),
         "csd": weights.csd_weights(0.25),
         "vsd": weights.vsd_weights(7.5),
         "dsd": weights.dsd_weights(0.8, 0.5),
@@ -108,6 +108,14 @@ class LinearPrior:
 
     def encode(self, images: Tensor) -> Tensor:
         return 3 * images
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return latents / 3
+
+    def embed(self, prompts: object) -> TextEmbedding:
+        raise AssertionError("no prompt is embedded here")
+
+    sample = add_lora = embed
 
     def predict_epsilon(self, noisy: Tensor, timesteps: Tensor, text: TextEmbedding) -> Tensor:
         self.batches.append(len(noisy))
@@ -158,6 +166,15 @@ class ConstantDomain:
     def __init__(self) -> None:
         self.value = torch.nn.Parameter(torch.tensor(0.5))
         self.cameras: list[object] = []
+
+    def parameters(self) -> list[torch.nn.Parameter]:
+        return [self.value]
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {"value": self.value.detach()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        raise AssertionError("nothing is restored here")
 
     def predict_epsilon(self, noisy: Tensor, timesteps: Tensor, text: TextEmbedding, world_from_camera: Tensor | None) -> Tensor:
         self.cameras.append(world_from_camera)

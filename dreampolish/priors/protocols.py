@@ -8,7 +8,7 @@ eps = sigma_t z_t + alpha_t v. `predict_*` run without building a graph through 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -31,6 +31,7 @@ class TextEmbedding:
         return TextEmbedding(self.states.expand(n, -1, -1), self.mask.expand(n, -1))
 
 
+@runtime_checkable
 class LatentPrior(Protocol):
     """What text and view priors share: a latent space and a noise schedule."""
 
@@ -48,6 +49,7 @@ class LatentPrior(Protocol):
         ...
 
 
+@runtime_checkable
 class TextPrior(LatentPrior, Protocol):
     """A text-to-image diffusion model."""
 
@@ -72,6 +74,7 @@ class TextPrior(LatentPrior, Protocol):
         ...
 
 
+@runtime_checkable
 class VariationalDomain(Protocol):
     """A LoRA-fitted score network, conditioned on the camera (source: threestudio's ProlificDreamer guidance)."""
 
@@ -106,6 +109,7 @@ class ViewCondition:
     context: Float[Tensor, "1 l d"]
 
 
+@runtime_checkable
 class ViewPrior(LatentPrior, Protocol):
     """A view-conditioned diffusion model of Zero123's structure."""
 
@@ -135,6 +139,7 @@ class ViewPrior(LatentPrior, Protocol):
         ...
 
 
+@runtime_checkable
 class NormalPrior(Protocol):
     """A normal-estimation diffusion model of Marigold's structure."""
 
@@ -147,6 +152,7 @@ class NormalPrior(Protocol):
         ...
 
 
+@runtime_checkable
 class ImageTextScorer(Protocol):
     """An image-text judge: `alignment` for the embedded one, CLIP where one is configured."""
 
