@@ -160,7 +160,9 @@ HEADS = frozenset(
 
 ADJECTIVES_OF_COLOR = frozenset("black blue red white green yellow brown clear copper grey".split())
 
-_PLURALS = frozenset("apples flowers tulips orchids scissors glasses sunglasses headphones sneakers slippers shoes shorts trousers fries bottles shelves clothes pliers drawers".split())
+_PLURALS = frozenset(
+    "apples flowers tulips orchids scissors glasses sunglasses headphones sneakers slippers shoes shorts trousers fries bottles shelves clothes pliers drawers".split()
+)
 
 
 def noun_from_name(name: str) -> str:

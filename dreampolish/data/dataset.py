@@ -15,14 +15,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dreampolish.cameras import Cameras, orbit_cameras, pose_condition, rays_from_cameras
-from dreampolish.data.captions import TARGET_COLORS, color_word, compose_caption, nouns_of_entry, random_caption
+from dreampolish.data.captions import TARGET_COLORS, color_word, nouns_of_entry, random_caption
 from dreampolish.data.library import CatalogEntry
 from dreampolish.data.shading import (
     Lighting,
     headlight,
     lighting_in_camera,
     on_white,
-    painted_luminance,
     random_world_lighting,
     recolor,
     shade,
@@ -36,6 +35,18 @@ NATURAL_WORDS = frozenset(
     cake hot salad fruits sushi soap sugar snowman acacia deer rabbit cat dog bulldog horse logs box""".split()
 )
 """Words of nouns whose objects keep their own colours."""
+
+WOODEN_WORDS = frozenset(
+    """chair armchair table desk bench stool bed sofa bookcase shelf shelves cabinet wardrobe cupboard chest crib trunk dresser swing
+    ladder toy box crate barrel piano tray pallet wheelbarrow lamp clock house""".split()
+)
+"""Words of nouns whose objects may be painted "wooden"."""
+
+PLAIN_COLORS = tuple(word for word in TARGET_COLORS if word != "wooden")
+COLORS_AND_WOOD = (*PLAIN_COLORS, "wooden", "wooden")
+
+SEEN_PAINT = 0.3
+"""Share of a picture's covered pixels that must show the main paint for a caption to name its colour."""
 
 CLEAR_PAINT = 0.5
 """Share of the covered pixels that the main paint must have for its colour to be the object's colour."""
@@ -84,6 +95,7 @@ class RenderedViews:
         self._number = {entry.identifier: place for place, entry in enumerate(self.entries)}
         self._nouns = [nouns_of_entry(entry) for entry in self.entries]
         self._natural = [_is_natural(entry, nouns) for entry, nouns in zip(self.entries, self._nouns, strict=True)]
+        self._may_be_wooden = [bool(WOODEN_WORDS & set(" ".join(nouns).lower().split())) for nouns in self._nouns]
         self.refresh()
         self._looks = [self._measure_looks(place) for place in range(len(self.entries))]
 
@@ -141,13 +153,12 @@ class RenderedViews:
         )
         return ViewBuffers(floats[:, :3] / 255, normals, floats[:, 6:7] / 255, floats[:, 7:8] / 255, cameras)
 
-    def positions_world(self, views: np.ndarray) -> Float[Tensor, "n 3 s s"]:
-        """Surface points of views; meaningless on the background."""
+    def positions_world(self, views: np.ndarray, cameras: Cameras) -> Float[Tensor, "n 3 s s"]:
+        """Surface points of views that `cameras` saw; meaningless on the background."""
         relative = np.stack([self._depths[shard][row] for shard, row in self._place[views]])
-        buffers = self.load(views).cameras
-        origins, directions = rays_from_cameras(buffers)
-        forward = -buffers.world_from_camera[:, :3, 2]
-        distance = buffers.world_from_camera[:, :3, 3].norm(dim=1)
+        origins, directions = rays_from_cameras(cameras)
+        forward = -cameras.world_from_camera[:, :3, 2]
+        distance = cameras.world_from_camera[:, :3, 3].norm(dim=1)
         depth = torch.from_numpy(relative).float() + distance[:, None, None]
         along = torch.einsum("bhwc,bc->bhw", directions, forward)
         return (origins + directions * (depth / along)[..., None]).permute(0, 3, 1, 2)
@@ -157,7 +168,9 @@ class RenderedViews:
         found = self.load(np.flatnonzero(self.view_objects == place)[:4])
         weight, total = found.paint.sum(), found.coverage.sum().clamp(min=1)
         mean = (found.albedo * found.paint).sum(dim=(0, 2, 3)) / weight.clamp(min=1e-6)
-        spread = ((found.albedo - mean[:, None, None]).abs().mean(dim=1, keepdim=True) * found.paint).sum() / weight.clamp(min=1)
+        spread = ((found.albedo - mean[:, None, None]).abs().mean(dim=1, keepdim=True) * found.paint).sum() / weight.clamp(
+            min=1
+        )
         red, green, blue = mean.tolist()
         return ObjectLooks((red, green, blue), float(weight / total), float(spread))
 
@@ -165,11 +178,11 @@ class RenderedViews:
         """Colours for pictures of the given objects: two thirds of the recolourable get a new one, the others keep theirs."""
         words: list[str | None] = []
         targets: list[tuple[float, float, float]] = []
-        names = list(TARGET_COLORS)
         for place in objects:
             looks = self._looks[place]
             chance = torch.rand(3, generator=generator).tolist()
             if looks.share >= CLEAR_PAINT and not self._natural[place] and chance[0] < 2 / 3:
+                names = COLORS_AND_WOOD if self._may_be_wooden[place] else PLAIN_COLORS
                 word = names[int(chance[1] * len(names))]
                 shades = TARGET_COLORS[word]
                 words.append(word)
@@ -189,8 +202,7 @@ class RenderedViews:
         looks = self._looks[place]
         if looks.share < CLEAR_PAINT or looks.spread > 0.12 or self._natural[place]:
             return None
-        word = color_word(looks.paint_rgb)
-        return word
+        return color_word(looks.paint_rgb)
 
     def nouns(self, place: int) -> list[str]:
         """The noun of an object and other words for it."""
@@ -206,7 +218,7 @@ class RenderedViews:
             )
         wooden = torch.tensor([place for place in rows.tolist() if repaint.words[place] == "wooden"], dtype=torch.int64)
         if len(wooden):
-            grain = wood_grain(self.positions_world(views[wooden.numpy()]), generator)
+            grain = wood_grain(self.positions_world(views[wooden.numpy()], found.cameras[wooden]), generator)
             albedo[wooden] *= 1 + found.paint[wooden] * (grain - 1)
         return albedo.clamp(0, 1)
 
@@ -218,10 +230,11 @@ class RenderedViews:
         light = _random_lighting(found.cameras, generator)
         pictures = on_white(self._paint(views, found, repaint, generator) * shade(found.normals, light), found.coverage)
         mirrored = torch.rand(n, generator=generator) < 0.5
+        seen = found.paint.sum(dim=(1, 2, 3)) >= SEEN_PAINT * found.coverage.sum(dim=(1, 2, 3))
         captions = [
             random_caption(
                 self._nouns[self.view_objects[view]],
-                repaint.words[row],
+                repaint.words[row] if seen[row] else None,
                 float(self.azimuth_deg[view]),
                 float(self.elevation_deg[view]),
                 generator,
@@ -351,15 +364,15 @@ def _pair_lighting(cameras: Cameras, generator: torch.Generator) -> Lighting:
 
 
 def _mirror(pictures: Tensor, mirrored: Tensor) -> Tensor:
-    """Pictures (n, c, h, w) with the chosen ones flipped left to right."""
-    flipped = pictures.clone()
-    flipped[mirrored] = pictures[mirrored].flip(-1)
-    return flipped
+    """Flip the chosen ones of pictures (n, c, h, w) left to right, in place."""
+    pictures[mirrored] = pictures[mirrored].flip(-1)
+    return pictures
 
 
 def _zoomed(pictures: Tensor, zoom: Tensor) -> Tensor:
     """Pictures magnified about their centres, white outside."""
-    theta = torch.zeros(len(pictures), 2, 3)
-    theta[:, 0, 0] = theta[:, 1, 1] = 1 / zoom
-    grid = torch.nn.functional.affine_grid(theta, list(pictures.shape), align_corners=False)
-    return 1 - torch.nn.functional.grid_sample(1 - pictures, grid, mode="bilinear", align_corners=False)
+    size = pictures.shape[-1]
+    centres = (torch.arange(size) + 0.5) / size * 2 - 1
+    base = torch.stack(torch.meshgrid(centres, centres, indexing="xy"), dim=-1)
+    ink = torch.nn.functional.grid_sample(1 - pictures, base / zoom.view(-1, 1, 1, 1), mode="bilinear", align_corners=False)
+    return ink.neg_().add_(1)

@@ -200,9 +200,11 @@ def _painted(
     )
     normals = _corner_normals(positions, faces, doubled[kept], crease_deg=40)
     if len(file_normals):
+        # Files smooth hard edges as well; a stated normal counts only near the face's own, on either side of it.
         stated = file_normals[corners[:, :, 2]]
-        usable = (corners[:, :, 2] >= 0) & (np.linalg.norm(stated, axis=-1) > 0.5)
-        normals = np.where(usable[..., None], stated, normals)
+        face_normals = doubled[kept] / np.linalg.norm(doubled[kept], axis=1, keepdims=True)
+        near = np.abs((stated * face_normals[:, None]).sum(axis=-1)) > np.cos(np.radians(30))
+        normals = np.where(((corners[:, :, 2] >= 0) & near)[..., None], stated, normals)
     return PaintedMesh(
         positions.astype(np.float32),
         faces,

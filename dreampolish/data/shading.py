@@ -76,11 +76,9 @@ def shade(normals_camera: Float[Tensor, "b 3 h w"], lighting_camera: Lighting) -
     return factor.clamp(MIN_SHADE, MAX_SHADE)[:, None]
 
 
-def on_white(
-    colors: Float[Tensor, "b 3 h w"], coverage: Float[Tensor, "b 1 h w"]
-) -> Float[Tensor, "b 3 h w"]:
+def on_white(colors: Float[Tensor, "b 3 h w"], coverage: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 3 h w"]:
     """Colours over a white background, clamped to [0, 1]."""
-    return (colors.clamp(0, 1) - 1) * coverage + 1
+    return colors.clamp(0, 1).sub_(1).mul_(coverage).add_(1)
 
 
 def relight(
@@ -118,27 +116,23 @@ def recolor(
     return albedo + paint * ((target_rgb[:, :, None, None] * factor).clamp(0, 1) - albedo)
 
 
-def painted_luminance(
-    albedo: Float[Tensor, "b 3 h w"], paint: Float[Tensor, "b 1 h w"]
-) -> Float[Tensor, " b"]:
+def painted_luminance(albedo: Float[Tensor, "b 3 h w"], paint: Float[Tensor, "b 1 h w"]) -> Float[Tensor, " b"]:
     """Mean luminance of the painted pixels; 0 where none is painted."""
     weights = torch.tensor(LUMA).view(1, 3, 1, 1)
     luminance = (albedo * weights).sum(dim=1, keepdim=True)
     return (luminance * paint).sum(dim=(1, 2, 3)) / paint.sum(dim=(1, 2, 3)).clamp(min=1e-6)
 
 
-def wood_grain(
-    positions_world: Float[Tensor, "b 3 h w"], generator: torch.Generator
-) -> Float[Tensor, "b 1 h w"]:
+def wood_grain(positions_world: Float[Tensor, "b 3 h w"], generator: torch.Generator) -> Float[Tensor, "b 1 h w"]:
     """A mild factor (0.8..1.15) of stripes that run through space, so that views of an object agree.
 
     positions_world: the surface points; one random orientation and period per picture.
     """
     n = len(positions_world)
     axis = torch.nn.functional.normalize(torch.randn(n, 3, generator=generator) * torch.tensor([1.0, 1.0, 0.3]), dim=1)
-    period = 0.05 + 0.07 * torch.rand(n, 1, 1, generator=generator)
+    period = 0.07 + 0.08 * torch.rand(n, 1, 1, generator=generator)
     along = torch.einsum("bc,bchw->bhw", axis, positions_world)
     bend = 0.03 * torch.sin(9 * positions_world.sum(dim=1))
     stripes = torch.sin(2 * torch.pi * (along + bend) / period)
     fine = torch.sin(2 * torch.pi * (along * 2.7 + bend) / period)
-    return (0.97 + 0.10 * stripes + 0.05 * fine)[:, None]
+    return (0.98 + 0.07 * stripes + 0.04 * fine)[:, None]
