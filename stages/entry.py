@@ -77,7 +77,11 @@ def input_path(store: Path, digest: str) -> Path:
 def call_stage(
     name: StageName, function: StageFunction, record: RunRecord, run: RunContext, parents: Mapping[StageName, Artifact]
 ) -> Artifact:
-    """Call a stage's function with the arguments it names. parents: at least those it reads."""
+    """Call a stage's function with the arguments it names. parents: at least those it reads.
+
+    A Prefect task is called through its plain function: whether a task run surrounds the call is the caller's affair.
+    """
+    plain = getattr(function, "fn", function)
     image = None if record.image is None else input_path(run.store, record.image)
     offered = {
         **parents,
@@ -86,8 +90,8 @@ def call_stage(
         "prompt": record.prompt,
         "image": image,
     }
-    wanted = inspect.signature(function).parameters
-    return function(**{key: offered[key] for key in wanted})
+    wanted = inspect.signature(plain).parameters
+    return plain(**{key: offered[key] for key in wanted})
 
 
 def open_parents(name: StageName, record: RunRecord, store: Path) -> dict[StageName, Artifact]:

@@ -1,0 +1,94 @@
+"""Running stages of a run in order, as Prefect tasks whose states say Computed, Resumed or Cached."""
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
+
+from dreampolish.tracking import PARENT_JOURNAL, Journal, Place, place_from_store, replay_all
+from flows.lines import stage_line
+from flows.outputs import write_output
+from flows.stage_functions import stage_function
+from schemas.artifacts import Artifact, StageName
+from schemas.runs import PARENTS, STAGES, RunRecord
+from stages.context import RunContext
+from stages.entry import call_stage, context_of, open_recorded
+from stages.run_record import read_record
+from stages.store import LocalStore
+
+OUTPUTS = Path("outputs")
+
+
+def compute(record: RunRecord, store: Path, stages: Sequence[StageName], show: bool) -> RunRecord:
+    """Run the named stages of a run, taking the others from its record, and write the output folder.
+
+    show: a moving line while a stage runs and one line after it, on the terminal's error stream. Raises StageError and what stages raise.
+    """
+    place = place_from_store(store, os.environ.get("MLFLOW_TRACKING_URI"))
+    journal = open_journal(record, store, place)
+    run = context_of(record, store, place.uri, show)
+    artifacts: dict[StageName, Artifact] = {}
+    try:
+        for name in STAGES:
+            if name in stages:
+                artifacts[name] = as_task(name, record, run, artifacts)
+                tell(journal, name, read_record(store, record.run), show, artifacts[name])
+            elif name in record.stages:
+                artifacts[name] = open_recorded(name, record, store)
+        done = write_output(read_record(store, record.run), artifacts, LocalStore(store), OUTPUTS)
+        journal.set_tags({"output": done.output or ""})
+        journal.end("FINISHED")
+        return done
+    except BaseException:
+        journal.end("FAILED")
+        raise
+    finally:
+        journal.send(place)
+
+
+def as_task(name: StageName, record: RunRecord, run: RunContext, artifacts: Mapping[StageName, Artifact]) -> Artifact:
+    """One stage as a Prefect task run, its parents as arguments, so that the graph shows them."""
+    function = stage_function(name)
+
+    @task(name=name, task_run_name=name, cache_policy=NO_CACHE, persist_result=False)
+    def stage(**parents: Artifact) -> State[Artifact]:
+        artifact = call_stage(name, function, record, run, parents)  # type: ignore[arg-type]
+        state = read_record(run.store, run.run_id).stages[name].state
+        return Completed(name=state.capitalize(), message=f"{name} {state}", data=artifact)
+
+    finished = stage(return_state=True, **{parent: artifacts[parent] for parent in PARENTS[name]})
+    return finished.result()  # type: ignore[no-any-return]
+
+
+def open_journal(record: RunRecord, store: Path, place: Place) -> Journal:
+    """The pipeline run's own journal, with its parameters; what earlier runs left unsent is sent first, if the tracker is there."""
+    journals = store / "journals"
+    with suppress(Exception):
+        # Any error means that the tracker is away: every journal waits.
+        replay_all(journals, place)
+    tags = {
+        "prompt": record.prompt,
+        "preset": record.config.preset,
+        "seed": str(record.config.seed),
+        "dreampolish.run": record.run,
+    }
+    if record.parent_run is not None:
+        tags["geometry_of"] = record.parent_run
+    journal = Journal(journals / record.run, PARENT_JOURNAL, f"{record.prompt[:60]} {record.run}", tags)
+    journal.params(record.config.model_dump(mode="json"))
+    return journal
+
+
+def tell(journal: Journal, name: StageName, record: RunRecord, show: bool, artifact: Artifact) -> None:
+    """A finished stage's figures to the run's journal and, in one line, to the user."""
+    entry = record.stages[name]
+    step = STAGES.index(name)
+    journal.metrics(step, {f"final/{name}/{key}": value for key, value in entry.metrics.items()})
+    journal.metrics(step, {f"final/{name}/seconds": artifact.seconds})
+    if show:
+        stage_line(entry, artifact.notes)

@@ -1,0 +1,231 @@
+"""The command line `dreampolish`. A user's mistake costs one line and exit code 2; an interruption 130; a fault of ours 1."""
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flows.quiet import quiet_environment
+from schemas.presets import ConfigError
+from stages.disk import is_disk_error
+from stages.errors import StageError
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False, help=__doc__
+)
+priors = typer.Typer(no_args_is_help=True, help="The embedded priors: their training and its data.")
+app.add_typer(priors, name="priors")
+
+Run = Annotated[str, typer.Argument(metavar="RUN", help="a run's id, or its beginning")]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="change a setting; repeatable")]
+Json = Annotated[bool, typer.Option("--json", help="the last line of output is one JSON object")]
+
+
+@app.command()
+def run(
+    prompt: Annotated[str, typer.Argument(help="one object in a few words, as in: a red armchair")],
+    image: Annotated[Path | None, typer.Option(help="a picture of the object's front, in place of a generated one")] = None,
+    preset: Annotated[str, typer.Option(help="home, smoke or sd")] = "home",
+    overrides: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Make a textured 3D asset from a prompt."""
+
+    def work(store: Path) -> dict[str, Any]:
+        from flows.runs import new_run
+
+        record = new_run(store, prompt, preset, overrides or [], image)
+        return _continue(record.run, record.prompt, f"run {record.run}: {record.prompt}")
+
+    finish(work, as_json)
+
+
+@app.command()
+def resume(run: Run, as_json: Json = False) -> None:
+    """Go on with a run that was stopped; finished stages are taken from the store."""
+
+    def work(store: Path) -> dict[str, Any]:
+        from stages.run_record import read_record
+
+        record = read_record(store, run)
+        return _continue(record.run, record.prompt, f"resuming run {record.run}: {record.prompt}")
+
+    finish(work, as_json)
+
+
+@app.command()
+def texture(
+    run: Run,
+    overrides: Set = None,
+    refresh: Annotated[bool, typer.Option("--refresh", help="also compute stages whose settings changed")] = False,
+    as_json: Json = False,
+) -> None:
+    """Texture and export a run's mesh anew, as a new run; the geometry is reused."""
+
+    def work(store: Path) -> dict[str, Any]:
+        from flows.lines import say
+        from flows.texture import texture as texture_flow
+        from schemas.presets import merged
+        from stages.run_record import read_record
+
+        record = read_record(store, run)
+        merged(record.config, {}, overrides or [])
+        say(f"texturing run {record.run} anew: {record.prompt}")
+        return texture_flow(run=record.run, overrides=overrides or [], refresh=refresh, show_progress=True)
+
+    finish(work, as_json)
+
+
+@app.command()
+def stage(
+    name: Annotated[str, typer.Argument(help="reference, nerf, neus, dmtet, polish, texture or export")],
+    run: Annotated[str, typer.Option(help="the run whose earlier stages are read")],
+    overrides: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Compute one stage of a run alone."""
+
+    def work(store: Path) -> dict[str, Any]:
+        from dreampolish.tracking import place_from_store
+        from flows.lines import stage_line, summary
+        from flows.stage_functions import stage_function
+        from schemas.runs import STAGES
+        from stages.entry import run_one
+        from stages.run_record import read_record
+
+        chosen = next((stage for stage in STAGES if stage == name), None)
+        if chosen is None:
+            raise ConfigError(f"no stage {name!r}; there are {', '.join(STAGES)}")
+        run_id = read_record(store, run).run
+        place = place_from_store(store, os.environ.get("MLFLOW_TRACKING_URI"))
+        artifact = run_one(chosen, stage_function(chosen), run_id, overrides or [], place.uri, True)
+        record = read_record(store, run_id)
+        stage_line(record.stages[chosen], artifact.notes)
+        return summary(record)
+
+    finish(work, as_json)
+
+
+@app.command()
+def report(run: Run, as_json: Json = False) -> None:
+    """Tell what a run made: its stages, figures and output."""
+
+    def work(store: Path) -> dict[str, Any]:
+        from flows.lines import stage_line, summary
+        from stages.run_record import read_record
+
+        record = read_record(store, run)
+        for entry in record.stages.values():
+            stage_line(entry, ())
+        return summary(record)
+
+    finish(work, as_json)
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Say what is wrong with this installation and its store, and what mends it."""
+
+    def work(store: Path) -> dict[str, Any]:
+        from flows.doctor import findings
+        from flows.lines import answer
+
+        found = findings(store)
+        for finding in found:
+            answer(finding)
+        if not found:
+            answer("nothing is wrong")
+        return {"findings": found}
+
+    finish(work, as_json)
+
+
+@app.command()
+def benchmark(
+    objects: Annotated[Path, typer.Option(help="a folder of GLBs")] = Path("benchmark"),
+    preset: Annotated[str, typer.Option(help="home, smoke or sd")] = "home",
+    overrides: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Measure every stage on objects whose true shape is known; writes docs/benchmarks.md."""
+
+    def work(store: Path) -> dict[str, Any]:
+        from flows.benchmark import benchmark as benchmark_flow
+
+        return dict(benchmark_flow(objects=objects, preset=preset, overrides=overrides or []))
+
+    finish(work, as_json)
+
+
+def _continue(run_id: str, prompt: str, headline: str) -> dict[str, Any]:
+    """Run the whole chain of a run as the Prefect flow."""
+    from flows.lines import say
+
+    say(headline)
+    from flows.text_to_3d import text_to_3d
+
+    return text_to_3d(prompt=prompt, run=run_id, show_progress=True)
+
+
+def finish(work: Callable[[Path], dict[str, Any]], as_json: bool) -> None:
+    """Do a command's work in a quiet environment, print its result, and turn errors into one line and an exit code."""
+    from stages.entry import store_folder
+
+    store = store_folder()
+    quiet_environment(store)
+    try:
+        result = work(store)
+    except (StageError, ConfigError) as error:
+        _end(str(error), 2)
+    except KeyboardInterrupt:
+        _end(_how_to_resume("stopped", store), 130)
+    except Exception as error:
+        _end(*_told(error, store))
+    if as_json:
+        sys.stdout.write(json.dumps(result) + "\n")
+    elif result.get("output"):
+        sys.stdout.write(f"{result['output']}\n")
+    sys.stdout.flush()
+
+
+def _told(error: Exception, store: Path) -> tuple[str, int]:
+    """One line and an exit code for an error that is not a user's mistake."""
+    if type(error).__name__ == "FitInterruptedError":
+        return _how_to_resume(str(error), store), 130
+    if is_disk_error(error):
+        return f"{error}; make room or point DREAMPOLISH_STORE elsewhere", 2
+    try:
+        store.mkdir(parents=True, exist_ok=True)
+        log = store / "last-error.log"
+        log.write_text("".join(traceback.format_exception(error)))
+        where = f"; details in {log}"
+    except OSError:
+        where = ""
+    return f"internal error, {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}{where}", 1
+
+
+def _how_to_resume(what: str, store: Path) -> str:
+    from stages.run_record import newest_records
+
+    newest = newest_records(store)
+    return f"{what}; go on with: dreampolish resume {newest[0].stem}" if newest else what
+
+
+def _end(line: str, code: int) -> None:
+    sys.stderr.write(" ".join(line.split("\n")) + "\n")
+    sys.stderr.flush()
+    sys.exit(code)
+
+
+def main() -> None:
+    """The entry point `dreampolish`."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,36 @@
+"""The environment that keeps the tools silent, offline and inside the store. To be called before Prefect is imported."""
+
+import logging
+import os
+import warnings
+from pathlib import Path
+
+QUIET = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    "PREFECT_LOGGING_LEVEL": "CRITICAL",
+    "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
+    "PREFECT_LOGGING_TO_API_ENABLED": "false",
+    "PREFECT_CLI_PROMPT": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "DIFFUSERS_VERBOSITY": "error",
+    "TOKENIZERS_PARALLELISM": "false",
+    # torch's OpenMP threads spin at barriers and starve any neighbour.
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "GOMP_SPINCOUNT": "0",
+}
+
+
+def quiet_environment(store: Path) -> None:
+    """Set what is not already set; Prefect's home goes into the store."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    os.environ.setdefault("PREFECT_HOME", str(store / "prefect"))
+    warnings.filterwarnings("ignore")
+    for name in ("prefect", "alembic", "mlflow", "httpx", "diffusers", "transformers", "uvicorn", "trimesh", "PIL"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
