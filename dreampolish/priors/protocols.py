@@ -145,9 +145,7 @@ class NormalPrior(Protocol):
 
     image_size: int
 
-    def estimate(
-        self, images: Float[Tensor, "b 3 h w"], steps: int, generator: torch.Generator
-    ) -> Float[Tensor, "b 3 h w"]:
+    def estimate(self, images: Float[Tensor, "b 3 h w"], steps: int, generator: torch.Generator) -> Float[Tensor, "b 3 h w"]:
         """Unit normals in the camera frame (X right, Y up, Z to the viewer); no gradient."""
         ...
 

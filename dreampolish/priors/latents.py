@@ -1,0 +1,70 @@
+"""The latent space and noise schedule that text, view and normal priors share (protocols.LatentPrior)."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional
+
+from dreampolish.priors.loading import NoiseSchedule
+from dreampolish.priors.noise import epsilon_from_v, v_from_epsilon
+
+
+class LatentSpace:
+    """An autoencoder with a scale, and a schedule.
+
+    autoencoder: anything with AutoencoderKL's encode, decode and config. image_size: pixels of a side that the prior works at.
+    """
+
+    def __init__(self, autoencoder: Any, schedule: NoiseSchedule, image_size: int) -> None:
+        self.autoencoder, self.schedule, self.image_size = autoencoder, schedule, image_size
+        self.alphas_cumprod = schedule.alphas_cumprod
+        self._scale = float(autoencoder.config.scaling_factor)
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(C, h, w) of one latent."""
+        config = self.autoencoder.config
+        # AutoencoderKL halves the picture between its blocks; the patch autoencoder divides it by its patch.
+        ratio = config.patch_size if "patch_size" in config else 2 ** (len(config.block_out_channels) - 1)
+        side = self.image_size // ratio
+        return config.latent_channels, side, side
+
+    def to(self, device: torch.device | str) -> None:
+        """Move the autoencoder and the schedule."""
+        self.autoencoder.to(device)
+        self.alphas_cumprod = self.alphas_cumprod.to(device)
+
+    def encode(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c m n"]:
+        """Scaled latents of pictures in [0, 1]; differentiable. Other sizes than image_size are resized first."""
+        size = (self.image_size, self.image_size)
+        if images.shape[-2:] != size:
+            images = functional.interpolate(images, size, mode="bilinear", antialias=True, align_corners=False)
+        return self.autoencoder.encode(images * 2 - 1).latent_dist.mode() * self._scale
+
+    @torch.no_grad()
+    def decode(self, latents: Float[Tensor, "b c m n"]) -> Float[Tensor, "b 3 h w"]:
+        """Pictures of scaled latents, clamped to [0, 1]; no gradient."""
+        return ((self.autoencoder.decode(latents / self._scale).sample + 1) / 2).clamp(0, 1)
+
+    def epsilon_from_output(
+        self, output: Float[Tensor, "b c m n"], noisy: Float[Tensor, "b c m n"], timesteps: Int[Tensor, " b"]
+    ) -> Float[Tensor, "b c m n"]:
+        """A network's output as eps, whatever it predicts."""
+        if self.schedule.prediction_type == "epsilon":
+            return output
+        return epsilon_from_v(output, noisy, self.alphas_cumprod, timesteps)
+
+    def v_from_output(
+        self, output: Float[Tensor, "b c m n"], noisy: Float[Tensor, "b c m n"], timesteps: Int[Tensor, " b"]
+    ) -> Float[Tensor, "b c m n"]:
+        """A network's output as v, whatever it predicts."""
+        if self.schedule.prediction_type == "v_prediction":
+            return output
+        return v_from_epsilon(output, noisy, self.alphas_cumprod, timesteps)
+
+    def draw_noise(self, n: int, generator: torch.Generator) -> Float[Tensor, "n c h w"]:
+        """Pure noise latents for n pictures, on the schedule's device."""
+        noise = torch.randn(n, *self.latent_shape, generator=generator, device=generator.device)
+        return noise.to(self.alphas_cumprod.device)

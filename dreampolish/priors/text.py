@@ -1,0 +1,113 @@
+"""The text prior: text to image by latent diffusion (protocols.TextPrior), small or large by the folder that is opened."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from diffusers import UNet2DConditionModel
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from dreampolish.priors.latents import LatentSpace
+from dreampolish.priors.loading import PriorSource, load_autoencoder, load_schedule, load_text_encoder, load_unet
+from dreampolish.priors.lora import LoraDomain
+from dreampolish.priors.noise import guided, sample_ddim
+from dreampolish.priors.protocols import TextEmbedding
+
+
+class TextTower:
+    """Tokenizer and frozen encoder: prompts to token states."""
+
+    def __init__(self, tokenizer: Any, encoder: nn.Module) -> None:
+        self.tokenizer, self.encoder = tokenizer, encoder
+        # Stable Diffusion's U-Nets were trained on all 77 positions of CLIP, padding included.
+        self._fixed_length = str(encoder.config.model_type).startswith("clip")
+
+    @torch.no_grad()
+    def embed(self, prompts: Sequence[str]) -> TextEmbedding:
+        """Last hidden states (B, L, D); L is the longest prompt's, or the tower's fixed length. Too long prompts are cut."""
+        limit = min(int(self.tokenizer.model_max_length), int(self.encoder.config.max_position_embeddings))
+        tokens = self.tokenizer(
+            list(prompts),
+            padding="max_length" if self._fixed_length else "longest",
+            truncation=True,
+            max_length=limit,
+            return_tensors="pt",
+        ).to(next(self.encoder.parameters()).device)
+        mask = tokens["attention_mask"].bool()
+        if self._fixed_length:
+            return TextEmbedding(self.encoder(input_ids=tokens["input_ids"]).last_hidden_state, torch.ones_like(mask))
+        return TextEmbedding(self.encoder(**tokens).last_hidden_state, mask)
+
+    def n_unknown(self, prompt: str) -> int:
+        """How many tokens of a prompt the vocabulary does not hold at all."""
+        return int(sum(token == self.tokenizer.unk_token_id for token in self.tokenizer(prompt)["input_ids"]))
+
+
+class DiffusionTextPrior(LatentSpace):
+    """A U-Net conditioned on a text tower's token states, in an autoencoder's latent space."""
+
+    def __init__(self, space: LatentSpace, unet: UNet2DConditionModel, tower: TextTower) -> None:
+        super().__init__(space.autoencoder, space.schedule, space.image_size)
+        self.unet, self.tower = unet, tower
+        self._lora: LoraDomain | None = None
+
+    def to(self, device: torch.device | str) -> None:
+        """Move every component."""
+        super().to(device)
+        self.unet.to(device)
+        self.tower.encoder.to(device)
+
+    def embed(self, prompts: Sequence[str]) -> TextEmbedding:
+        """Token states of prompts; the empty string is the unconditional domain."""
+        return self.tower.embed(prompts)
+
+    @torch.no_grad()
+    def predict_epsilon(
+        self, noisy: Float[Tensor, "b c m n"], timesteps: Int[Tensor, " b"], text: TextEmbedding
+    ) -> Float[Tensor, "b c m n"]:
+        """e_y, e_0 or e_n, by the text that is given; no gradient. An adapter, where one was added, is switched off."""
+        return self.epsilon_from_output(self._base_output(noisy, timesteps, text), noisy, timesteps)
+
+    def _base_output(self, noisy: Tensor, timesteps: Tensor, text: TextEmbedding) -> Tensor:
+        if self._lora is not None:
+            self._lora.switch_off()
+        return unet_output(self.unet, noisy, timesteps, text)
+
+    @torch.no_grad()
+    def sample(
+        self, text: TextEmbedding, negative: TextEmbedding, guidance_scale: float, steps: int, generator: torch.Generator
+    ) -> Float[Tensor, "b 3 h w"]:
+        """Pictures by deterministic DDIM with classifier-free guidance, one per row of `text`; `negative` has one row or as many."""
+        n = len(text.states)
+        negative = negative.expand(n) if len(negative.states) == 1 else negative
+
+        def predict_v(noisy: Tensor, timesteps: Tensor) -> Tensor:
+            outputs = [self._base_output(noisy, timesteps, each) for each in (text, negative)]
+            conditional, unconditional = (self.v_from_output(output, noisy, timesteps) for output in outputs)
+            return guided(conditional, unconditional, guidance_scale)
+
+        return self.decode(sample_ddim(predict_v, self.draw_noise(n, generator), self.alphas_cumprod, steps))
+
+    def add_lora(self, rank: int, generator: torch.Generator) -> LoraDomain:
+        """The variational domain: a LoRA adapter with a camera embedding on the frozen network. One at a time."""
+        if self._lora is not None:
+            self._lora.remove()
+        self._lora = LoraDomain(self.unet, self, rank, generator)
+        return self._lora
+
+
+def unet_output(unet: UNet2DConditionModel, noisy: Tensor, timesteps: Tensor, text: TextEmbedding) -> Tensor:
+    """What the U-Net predicts under a text; padding is masked unless every token counts."""
+    mask = None if bool(text.mask.all()) else text.mask
+    return unet(noisy, timesteps, encoder_hidden_states=text.states, encoder_attention_mask=mask).sample
+
+
+def load_text_prior(source: PriorSource) -> DiffusionTextPrior:
+    """Open a text prior: the embedded one, or a Stable-Diffusion-class folder or repository."""
+    autoencoder, unet = load_autoencoder(source), load_unet(source)
+    size = int(autoencoder.config.sample_size)
+    if "patch_size" not in autoencoder.config:  # Stable Diffusion keeps the latent side in the U-Net
+        size = int(unet.config.sample_size) * 2 ** (len(autoencoder.config.block_out_channels) - 1)
+    space = LatentSpace(autoencoder, load_schedule(source), size)
+    return DiffusionTextPrior(space, unet, TextTower(*load_text_encoder(source)))

@@ -1,0 +1,189 @@
+"""The view prior: novel views of a reference picture (protocols.ViewPrior), in Zero123's structure.
+
+The U-Net sees the noisy latent beside the reference's latent (2 C input channels) and attends to context tokens joined with the
+pose, four numbers, through one linear projection (source: Zero123, arXiv:2303.11328). Two kinds of context:
+"latent_patches" (the embedded prior): the reference latent cut into square patches, one token each, so nothing besides the
+autoencoder is needed; "image_embedding": one token of a CLIP image tower, as Zero123's released weights expect.
+The unconditional domain keeps the pose and zeroes latent and tokens, as Zero123's training does.
+"""
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from diffusers import UNet2DConditionModel
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import CLIPVisionModelWithProjection
+
+from dreampolish.priors.latents import LatentSpace
+from dreampolish.priors.loading import PriorError, PriorSource, load_autoencoder, load_schedule, load_unet
+from dreampolish.priors.noise import guided, sample_ddim
+from dreampolish.priors.protocols import ViewCondition
+
+
+class ContextEncoder(Protocol):
+    """Turns a reference picture and its latent into tokens."""
+
+    def __call__(self, images: Float[Tensor, "b 3 h w"], latents: Float[Tensor, "b c m n"]) -> Float[Tensor, "b l d"]:
+        """Tokens (B, L, D) before the pose joins them."""
+        ...
+
+
+class LatentPatchContext:
+    """Context tokens that are the reference latent's patches: (B, (m/k)(n/k), C k^2), nothing learned."""
+
+    def __init__(self, patch: int) -> None:
+        self.patch = patch
+
+    def __call__(self, images: Float[Tensor, "b 3 h w"], latents: Float[Tensor, "b c m n"]) -> Float[Tensor, "b l d"]:
+        """One token a patch, row by row."""
+        return functional.unfold(latents, self.patch, stride=self.patch).transpose(1, 2)
+
+
+class ImageEmbeddingContext:
+    """One token: a CLIP image tower's projected embedding (Zero123's context)."""
+
+    mean, deviation = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+
+    def __init__(self, tower: CLIPVisionModelWithProjection) -> None:
+        self.tower = tower
+
+    @torch.no_grad()
+    def __call__(self, images: Float[Tensor, "b 3 h w"], latents: Float[Tensor, "b c m n"]) -> Float[Tensor, "b l d"]:
+        """The embedding as a sequence of one token."""
+        side = int(self.tower.config.image_size)
+        sized = functional.interpolate(images, (side, side), mode="bicubic", antialias=True, align_corners=False)
+        mean, deviation = (images.new_tensor(values).view(1, 3, 1, 1) for values in (self.mean, self.deviation))
+        return self.tower(pixel_values=(sized - mean) / deviation).image_embeds[:, None]
+
+
+class PoseProjection(ModelMixin, ConfigMixin):
+    """Zero123's single linear projection of [context token, pose] to a context token, one row a token.
+
+    context_dim: D. tokens: how many positions get a learned offset of their own; 0 for none, as in Zero123.
+    """
+
+    config_name = "config.json"
+
+    @register_to_config
+    def __init__(self, context_dim: int = 384, tokens: int = 16, context: str = "latent_patches", patch: int = 4) -> None:
+        super().__init__()
+        self.linear = nn.Linear(context_dim + 4, context_dim)
+        self.offsets = nn.Parameter(torch.zeros(max(tokens, 1), context_dim), requires_grad=tokens > 0)
+
+    def forward(self, tokens: Float[Tensor, "b l d"], pose: Float[Tensor, "b 4"]) -> Float[Tensor, "b l d"]:
+        """Context with the pose in every token."""
+        joined = torch.cat([tokens, pose[:, None].expand(-1, tokens.shape[1], -1)], dim=-1)
+        projected = self.linear(joined)
+        return projected + self.offsets if self.config.tokens else projected
+
+
+class DiffusionViewPrior(LatentSpace):
+    """A U-Net that paints the view at a pose, given a reference."""
+
+    def __init__(
+        self, space: LatentSpace, unet: UNet2DConditionModel, projection: PoseProjection, context: ContextEncoder
+    ) -> None:
+        super().__init__(space.autoencoder, space.schedule, space.image_size)
+        self.unet, self.projection, self.context = unet, projection, context
+        # Stable Diffusion's encoder latents enter Zero123's U-Net unscaled; ours has a scale of 1 anyway.
+        self._reference_scale = 1 / float(space.autoencoder.config.scaling_factor)
+
+    def to(self, device: torch.device | str) -> None:
+        """Move autoencoder, network and projection."""
+        super().to(device)
+        self.unet.to(device)
+        self.projection.to(device)
+
+    @torch.no_grad()
+    def condition(self, reference: Float[Tensor, "1 3 h w"]) -> ViewCondition:
+        """Encode the reference picture once."""
+        latents = self.encode(reference)
+        return ViewCondition(latents * self._reference_scale, self.context(reference, latents))
+
+    def _output(self, noisy: Tensor, timesteps: Tensor, reference: ViewCondition | None, pose: Tensor) -> Tensor:
+        n = len(noisy)
+        if reference is None:
+            latents = torch.zeros_like(noisy)
+            tokens = noisy.new_zeros(n, max(self.projection.config.tokens, 1), self.projection.config.context_dim)
+        else:
+            latents, tokens = reference.latent.expand(n, -1, -1, -1), reference.context.expand(n, -1, -1)
+        return view_output(self.unet, self.projection, noisy, timesteps, latents, tokens, pose)
+
+    @torch.no_grad()
+    def predict_epsilon(
+        self,
+        noisy: Float[Tensor, "b c m n"],
+        timesteps: Int[Tensor, " b"],
+        reference: ViewCondition | None,
+        pose: Float[Tensor, "b 4"],
+    ) -> Float[Tensor, "b c m n"]:
+        """The noise of the view at `pose`; None: the unconditional domain. No gradient."""
+        return self.epsilon_from_output(self._output(noisy, timesteps, reference, pose), noisy, timesteps)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        reference: ViewCondition,
+        pose: Float[Tensor, "b 4"],
+        guidance_scale: float,
+        steps: int,
+        generator: torch.Generator,
+    ) -> Float[Tensor, "b 3 h w"]:
+        """Novel views by deterministic DDIM, one per row of `pose`; a guidance scale of 1 needs one network call a step."""
+
+        def predict_v(noisy: Tensor, timesteps: Tensor) -> Tensor:
+            conditional = self.v_from_output(self._output(noisy, timesteps, reference, pose), noisy, timesteps)
+            if guidance_scale == 1:
+                return conditional
+            unconditional = self.v_from_output(self._output(noisy, timesteps, None, pose), noisy, timesteps)
+            return guided(conditional, unconditional, guidance_scale)
+
+        noise = self.draw_noise(len(pose), generator)
+        return self.decode(sample_ddim(predict_v, noise, self.alphas_cumprod, steps))
+
+
+def view_output(
+    unet: UNet2DConditionModel,
+    projection: PoseProjection,
+    noisy: Float[Tensor, "b c m n"],
+    timesteps: Int[Tensor, " b"],
+    reference_latents: Float[Tensor, "b c m n"],
+    tokens: Float[Tensor, "b l d"],
+    pose: Float[Tensor, "b 4"],
+) -> Tensor:
+    """What the U-Net predicts for noisy views; the pose also joins the time embedding where the U-Net has a place for it."""
+    labels = pose if unet.config.class_embed_type is not None else None
+    joined = torch.cat([noisy, reference_latents], dim=1)
+    return unet(joined, timesteps, encoder_hidden_states=projection(tokens, pose), class_labels=labels).sample
+
+
+def load_projection(source: PriorSource) -> PoseProjection:
+    """The pose projection: component `cc_projection`."""
+    path, arguments = source.component("cc_projection")
+    if Path(path).is_dir() and not (Path(path) / "config.json").is_file():
+        raise PriorError(f"{path} has no config.json: the pose projection is incomplete, restore it")
+    projection = PoseProjection.from_pretrained(path, use_safetensors=True, low_cpu_mem_usage=False, **arguments)
+    return projection.float().eval().requires_grad_(False)
+
+
+def load_context(source: PriorSource, projection: PoseProjection) -> ContextEncoder:
+    """The context encoder that the projection was trained with."""
+    if projection.config.context == "latent_patches":
+        return LatentPatchContext(projection.config.patch)
+    path, arguments = source.component("image_encoder")
+    tower: Any = CLIPVisionModelWithProjection.from_pretrained(path, use_safetensors=True, **arguments)
+    return ImageEmbeddingContext(tower.float().eval().requires_grad_(False))
+
+
+def load_view_prior(source: PriorSource) -> DiffusionViewPrior:
+    """Open a view prior: the embedded one, or a folder of Zero123's components (vae, unet, scheduler, cc_projection, image_encoder)."""
+    autoencoder, unet, projection = load_autoencoder(source), load_unet(source), load_projection(source)
+    size = int(unet.config.sample_size)
+    shrink = autoencoder.config.patch_size if "patch_size" in autoencoder.config else 8
+    space = LatentSpace(autoencoder, load_schedule(source), size * shrink)
+    return DiffusionViewPrior(space, unet, projection, load_context(source, projection))
