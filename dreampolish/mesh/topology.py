@@ -89,7 +89,7 @@ def face_areas(vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"]) -> Flo
 def without_crumbs(
     vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"], least_share: float
 ) -> tuple[Float[Tensor, "n 3"], Int[Tensor, "m 3"]]:
-    """The mesh without components whose area is below `least_share` (0..1) of the largest one's, and without unused vertices."""
+    """The mesh without components whose area is below `least_share` (0..1) of the largest's, and without unused vertices."""
     component = component_of_face(faces)
     area = torch.zeros(int(component.max()) + 1, device=faces.device, dtype=vertices.dtype)
     area.index_add_(0, component, face_areas(vertices.detach(), faces))

@@ -49,24 +49,28 @@ def render_mesh(
     """
     fine = cameras.at_size(cameras.size * supersample)
     fragments = rasterize(vertices, faces, fine, cull_backfaces)
-    return shaded(fragments, vertices, faces, fine, color_of, supersample, smooth, adjacency)
+    normals = vertex_normals(vertices, faces) if smooth else None
+    return shaded(fragments, vertices, faces, normals, fine, color_of, supersample, adjacency)
 
 
 def shaded(
     fragments: Fragments,
     vertices: Float[Tensor, "v 3"],
     faces: Int[Tensor, "f 3"],
+    normals_of_vertices: Float[Tensor, "v 3"] | None,
     cameras: Cameras,
     color_of: ColorOf,
     supersample: int,
-    smooth: bool,
     adjacency: Int[Tensor, "f 3"],
 ) -> MeshRender:
-    """`render_mesh` from fragments that are there already (embree's, or cached ones); `cameras` at the fragments' size."""
+    """`render_mesh` from fragments that are there already (embree's, or cached ones); `cameras` at the fragments' size.
+
+    normals_of_vertices: to be interpolated, world frame; None shows the faces' own normals.
+    """
     mask = fragments.mask
     covered = mask.reshape(-1).nonzero()[:, 0]
     points = interpolate_covered(fragments, faces, vertices)
-    normals = _normals_covered(fragments, vertices, faces, smooth)
+    normals = _normals_covered(fragments, vertices, faces, normals_of_vertices)
     eye = cameras.world_from_camera[:, :3, 3].index_select(0, torch.div(covered, cameras.size**2, rounding_mode="floor"))
     away = ((eye - points) * _face_normals_covered(fragments, vertices, faces)).sum(-1, keepdim=True) < 0
     normals = torch.where(away, -normals, normals)
@@ -115,11 +119,11 @@ def _face_normals_covered(fragments: Fragments, vertices: Tensor, faces: Tensor)
     return face_normals(vertices, faces.index_select(0, seen[seen >= 0]))
 
 
-def _normals_covered(fragments: Fragments, vertices: Tensor, faces: Tensor, smooth: bool) -> Tensor:
+def _normals_covered(fragments: Fragments, vertices: Tensor, faces: Tensor, normals: Tensor | None) -> Tensor:
     """Unit normals on covered pixels, outward."""
-    if not smooth:
+    if normals is None:
         return _face_normals_covered(fragments, vertices, faces)
-    mixed = interpolate_covered(fragments, faces, vertex_normals(vertices, faces))
+    mixed = interpolate_covered(fragments, faces, normals)
     return mixed / (mixed.square().sum(-1, keepdim=True) + 1e-12).sqrt()
 
 
