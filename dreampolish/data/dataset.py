@@ -15,32 +15,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dreampolish.cameras import Cameras, orbit_cameras, pose_condition, rays_from_cameras
-from dreampolish.data.captions import TARGET_COLORS, color_word, nouns_of_entry, random_caption
+from dreampolish.data.captions import color_word, nouns_of_entry, random_caption
 from dreampolish.data.library import CatalogEntry
-from dreampolish.data.shading import (
-    Lighting,
-    headlight,
-    lighting_in_camera,
-    on_white,
-    random_world_lighting,
-    recolor,
-    shade,
-    wood_grain,
-)
+from dreampolish.data.lighting import pair_lighting, random_camera_lighting
+from dreampolish.data.shading import on_white, recolor, shade, wood_grain
 from dreampolish.data.split import read_split
-
-NATURAL_CATEGORIES = frozenset({"Characters"})
-NATURAL_WORDS = frozenset(
-    """tree plant flowers tulips orchids lily bush cactus bamboo hedge rock apples bread butter milk steak hamburger fries chicken
-    cake hot salad fruits sushi soap sugar snowman acacia deer rabbit cat dog bulldog horse logs box""".split()
-)
-"""Words of nouns whose objects keep their own colours."""
-
-WOODEN_WORDS = frozenset(
-    """chair armchair table desk bench stool bed sofa bookcase shelf shelves cabinet wardrobe cupboard chest crib trunk dresser swing
-    ladder toy box crate barrel piano tray pallet wheelbarrow lamp clock house""".split()
-)
-"""Words of nouns whose objects may be painted "wooden"."""
+from dreampolish.data.vocabulary import NATURAL_CATEGORIES, NATURAL_WORDS, TARGET_COLORS, WOODEN_WORDS
 
 PLAIN_COLORS = tuple(word for word in TARGET_COLORS if word != "wooden")
 COLORS_AND_WOOD = (*PLAIN_COLORS, "wooden", "wooden")
@@ -192,7 +172,8 @@ class RenderedViews:
                 targets.append((-1.0, 0.0, 0.0))
         target = torch.tensor(targets)
         active = target[:, 0] >= 0
-        jitter = 1 + 0.12 * (torch.rand(len(objects), 3, generator=generator) - 0.5)
+        draw = torch.rand(len(objects), 4, generator=generator) - 0.5
+        jitter = 1 + 0.16 * draw[:, :1] + 0.04 * draw[:, 1:]
         luminance = torch.tensor([_luminance(self._looks[place].paint_rgb) for place in objects])
         contrast = 0.4 + 0.6 * torch.rand(len(objects), generator=generator)
         return Repaint(words, active, (target * jitter).clamp(0, 1), luminance, contrast)
@@ -227,7 +208,7 @@ class RenderedViews:
         views = self._text_views[torch.randint(len(self._text_views), (n,), generator=generator).numpy()]
         found = self.load(views)
         repaint = self.draw_repaint(self.view_objects[views], generator)
-        light = _random_lighting(found.cameras, generator)
+        light = random_camera_lighting(found.cameras, generator)
         pictures = on_white(self._paint(views, found, repaint, generator) * shade(found.normals, light), found.coverage)
         mirrored = torch.rand(n, generator=generator) < 0.5
         seen = found.paint.sum(dim=(1, 2, 3)) >= SEEN_PAINT * found.coverage.sum(dim=(1, 2, 3))
@@ -255,7 +236,7 @@ class RenderedViews:
         views = np.array([pair[0] for pair in chosen] + [pair[1] for pair in chosen])
         found = self.load(views)
         repaint = _twice(self.draw_repaint(self.view_objects[views[:n]], generator))
-        light = _pair_lighting(found.cameras, generator)
+        light = pair_lighting(found.cameras, generator)
         grain = torch.Generator().manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
         albedo = self._paint_pairs(views, found, repaint, grain)
         pictures = on_white(albedo * shade(found.normals, light), found.coverage)
@@ -300,7 +281,7 @@ class RenderedViews:
         views = torch.randint(len(self.view_objects), (n,), generator=generator).numpy()
         found = self.load(views)
         repaint = self.draw_repaint(self.view_objects[views], generator)
-        light = _random_lighting(found.cameras, generator)
+        light = random_camera_lighting(found.cameras, generator)
         pictures = on_white(self._paint(views, found, repaint, generator) * shade(found.normals, light), found.coverage)
         mask = (found.coverage > 0.5).float()
         facing = torch.tensor([0.0, 0.0, 1.0]).view(1, 3, 1, 1)
@@ -328,38 +309,6 @@ def _twice(repaint: Repaint) -> Repaint:
         repaint.target.repeat(2, 1),
         repaint.luminance.repeat(2),
         repaint.contrast.repeat(2),
-    )
-
-
-def _blend_lighting(first: Lighting, second: Lighting, use_first: Tensor) -> Lighting:
-    """Per picture, one of two lightings."""
-    one, three = use_first[:, None], use_first[:, None, None]
-    return Lighting(
-        torch.where(one, first.up, second.up),
-        torch.where(three, first.toward, second.toward),
-        torch.where(one, first.strengths, second.strengths),
-    )
-
-
-def _random_lighting(cameras: Cameras, generator: torch.Generator) -> Lighting:
-    """Camera-frame light: fixed in the world for 80 %, else a headlight; half of each nearly flat."""
-    n = len(cameras)
-    lit = torch.rand(n, generator=generator) < 0.5
-    world = lighting_in_camera(random_world_lighting(n, lit, generator), cameras.world_from_camera)
-    strength = (0.15 + 0.4 * torch.rand(n, generator=generator)) * torch.where(lit, 1.0, 0.15)
-    return _blend_lighting(world, headlight(n, strength), torch.rand(n, generator=generator) < 0.8)
-
-
-def _pair_lighting(cameras: Cameras, generator: torch.Generator) -> Lighting:
-    """The same scene's light for reference and target (the two halves of `cameras`): world-fixed for 70 %, else a headlight."""
-    n = len(cameras) // 2
-    lit = torch.rand(n, generator=generator) < 0.5
-    scene = random_world_lighting(n, lit, generator)
-    both = Lighting(scene.up.repeat(2, 1), scene.toward.repeat(2, 1, 1), scene.strengths.repeat(2, 1))
-    strength = (0.15 + 0.4 * torch.rand(n, generator=generator)) * torch.where(lit, 1.0, 0.15)
-    use_world = torch.rand(n, generator=generator) < 0.7
-    return _blend_lighting(
-        lighting_in_camera(both, cameras.world_from_camera), headlight(2 * n, strength.repeat(2)), use_world.repeat(2)
     )
 
 

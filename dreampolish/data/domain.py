@@ -10,13 +10,15 @@ from dreampolish.data.library import CatalogEntry
 
 DROPPED_CATEGORIES = frozenset({"Doors and windows", "Staircases"})
 
-DROPPED_WORDS = frozenset(
-    """air antenna arrow barnum basin bathmat bill blind board boiler building calendar carpet ceiling chimney column comb concrete
-    cooktop crossing curtain cutlery dimmer dispenser door doormat emergency entry escalator extension faucet fence flat fluorescent
-    frame furnace hanger hanging hashtray heater hedge holder hood induction intercom keys living logs lying mat newspaper opened
-    panel parking pedestrian plug pool porch puzzle radiator railing rails rug sandpit shower sidewalk smoke socket spotlight
-    stall switch tape tatami thermometer tool towel track upper urinal wall window wire""".split()
-)
+_DROPPED_WORDS_TEXT = """
+air antenna arrow barnum basin bathmat bill blind board boiler building calendar carpet ceiling chimney column
+comb concrete cooktop crossing curtain cutlery dimmer dispenser door doormat emergency entry escalator extension
+faucet fence flat fluorescent frame furnace hanger hanging hashtray heater hedge holder hood induction intercom
+keys living logs lying mat newspaper opened panel parking pedestrian plug pool porch puzzle radiator railing
+rails rug sandpit shower sidewalk smoke socket spotlight stall switch tape tatami thermometer tool towel track
+upper urinal wall window wire
+"""
+DROPPED_WORDS = frozenset(_DROPPED_WORDS_TEXT.split())
 """A name with one of these words is dropped, unless KEPT_NAMES holds it."""
 
 KEPT_NAMES = frozenset({"air mattress", "pool table", "pool lounge", "ceiling fan", "ceiling lamp", "concrete bench"})

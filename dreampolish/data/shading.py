@@ -4,64 +4,16 @@ Notation: albedo (B, 3, H, W) in [0, 1], display-referred; normals_camera (B, 3,
 (B, 1, H, W) in [0, 1]. Directions point from the object to the light. Nothing here reads global randomness.
 """
 
-from dataclasses import dataclass
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from dreampolish.data.lighting import Lighting
 
 MIN_SHADE, MAX_SHADE = 0.45, 1.15
 """Bounds of the factor that light puts on a colour."""
 
 LUMA = (0.299, 0.587, 0.114)
-
-
-@dataclass(frozen=True)
-class Lighting:
-    """Light of B scenes, world frame or camera frame: up (B, 3) and toward (B, 2, 3), unit; ambient, sky (hemisphere) and two
-    directional strengths (B, 4)."""
-
-    up: Float[Tensor, "b 3"]
-    toward: Float[Tensor, "b 2 3"]
-    strengths: Float[Tensor, "b 4"]
-
-
-def _directions(azimuth_deg: Tensor, elevation_deg: Tensor) -> Tensor:
-    """Unit vectors (..., 3) from azimuth and elevation, z up, degrees."""
-    azimuth, elevation = torch.deg2rad(azimuth_deg), torch.deg2rad(elevation_deg)
-    return torch.stack([elevation.cos() * azimuth.cos(), elevation.cos() * azimuth.sin(), elevation.sin()], dim=-1)
-
-
-def random_world_lighting(n: int, lit: Tensor, generator: torch.Generator) -> Lighting:
-    """Soft light from above, fixed in the world: ambient, a hemisphere and two directions at elevation 15..75 degrees.
-
-    lit: (n,) bool; False gives nearly flat light. The shade of a surface that faces the light is about 1.
-    """
-    azimuth = torch.rand(n, 2, generator=generator) * 360
-    elevation = 15 + 60 * torch.rand(n, 2, generator=generator)
-    draw = torch.rand(n, 3, generator=generator)
-    first, second = 0.15 + 0.30 * draw[:, 0], 0.15 * draw[:, 1] * (draw[:, 2] < 0.5)
-    sky = 0.08 + 0.14 * draw[:, 2]
-    depth = torch.where(lit, 1.0, 0.15)
-    first, second, sky = first * depth, second * depth, sky * depth
-    ambient = 1.04 - 0.75 * first - 0.6 * second - 0.6 * sky
-    up = torch.tensor([0.0, 0.0, 1.0]).expand(n, 3)
-    return Lighting(up, _directions(azimuth, elevation), torch.stack([ambient, sky, first, second], dim=1))
-
-
-def lighting_in_camera(lighting: Lighting, world_from_camera: Float[Tensor, "b 4 4"]) -> Lighting:
-    """World-fixed light in the frame of each camera."""
-    rotation = world_from_camera[:, :3, :3]
-    up = torch.einsum("bji,bj->bi", rotation, lighting.up)
-    return Lighting(up, torch.einsum("bji,blj->bli", rotation, lighting.toward), lighting.strengths)
-
-
-def headlight(n: int, strength: Float[Tensor, " n"]) -> Lighting:
-    """Light from the camera, already in its frame: a surface that faces it is at 1, one at a right angle at 1 - strength."""
-    forward = torch.tensor([0.0, 0.0, 1.0])
-    none = torch.zeros_like(strength)
-    strengths = torch.stack([1 - strength, none, strength, none], dim=1)
-    return Lighting(forward.expand(n, 3), forward.expand(n, 2, 3), strengths)
 
 
 def shade(normals_camera: Float[Tensor, "b 3 h w"], lighting_camera: Lighting) -> Float[Tensor, "b 1 h w"]:
