@@ -50,7 +50,9 @@ class GeometryConfig(Frozen):
     guidance_size: int = Field(default=64, ge=16)
     guidance_views: int = Field(default=2, ge=1)
     guidance_interval: int = Field(default=1, ge=1)
-    """Guidance is computed every so many steps; reference losses every step."""
+    """Guidance is computed every so many steps."""
+    anchor_interval: int = Field(default=1, ge=1)
+    """The reference view is rendered every so many steps."""
     cameras: CameraConfig = CameraConfig()
     text: DistillationConfig = DistillationConfig()
     view: ViewGuidanceConfig = ViewGuidanceConfig()
@@ -69,8 +71,12 @@ class NerfConfig(GeometryConfig):
     network_lr: float = Field(default=0.01, gt=0.0)
     occupancy_resolution: int = Field(default=64, ge=8)
     samples_per_ray: int = Field(default=64, ge=4)
-    blob_scale: float = Field(default=10.0, ge=0.0)
-    blob_std: float = Field(default=0.3, gt=0.0)
+    density_scale: float = Field(default=10.0, gt=0.0)
+    """Density per world unit of the field's unit output."""
+    blob_scale: float = Field(default=5.0, ge=0.0)
+    blob_std: float = Field(default=0.25, gt=0.0)
+    blob_offset: float = Field(default=3.0, ge=0.0)
+    """Subtracted from the field's raw output, so that space starts empty away from the blob."""
     opacity_entropy_weight: Schedule = Ramp(start=0.1, end=10.0, begin=0.4, until=0.8)
     sparsity_weight: Schedule = Ramp(start=0.1, end=10.0, begin=0.4, until=0.8)
     orientation_weight: Schedule = Ramp(start=1.0, end=10.0, begin=0.4, until=0.8)
@@ -177,6 +183,8 @@ class ExportConfig(Frozen):
     triangle_budget: int = Field(default=20_000, ge=100, le=500_000)
     texture_size: Literal[128, 256, 512, 1024, 2048, 4096] = 1024
     dilation: int = Field(default=8, ge=0)
+    chart_padding: int = Field(default=4, ge=0)
+    """Pixels between the charts of the atlas."""
     roughness: float = Field(default=0.9, ge=0.0, le=1.0)
     crumb_share: float = Field(default=0.01, ge=0.0, lt=1.0)
     turntable_views: int = Field(default=36, ge=2, le=360)

@@ -176,4 +176,4 @@ def _published(
 if __name__ == "__main__":
     from stages.entry import main
 
-    main("dmtet")
+    main("dmtet", extract_mesh)

@@ -160,4 +160,4 @@ def _published(
 if __name__ == "__main__":
     from stages.entry import main
 
-    main("polish")
+    main("polish", polish_mesh)

@@ -161,4 +161,4 @@ def _candidate_sheet(stage: Stage, candidates: Candidates) -> Path:
 if __name__ == "__main__":
     from stages.entry import main
 
-    main("reference")
+    main("reference", make_reference)

@@ -213,4 +213,4 @@ def _published(
 if __name__ == "__main__":
     from stages.entry import main
 
-    main("texture")
+    main("texture", paint_texture)
