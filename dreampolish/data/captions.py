@@ -11,7 +11,7 @@ import torch
 
 from dreampolish.cameras import view_words
 from dreampolish.data.library import CatalogEntry
-from dreampolish.data.vocabulary import ADJECTIVES_OF_COLOR, COLOR_SYNONYMS, HEADS, NOUNS, PLURALS, SYNONYMS
+from dreampolish.data.vocabulary import ADJECTIVES_OF_COLOR, COLOR_SYNONYMS, HEADS, NOUNS, PLURALS, SYNONYMS, WOOD_WORDS
 
 
 def noun_from_name(name: str) -> str:
@@ -19,8 +19,13 @@ def noun_from_name(name: str) -> str:
     plain = " ".join(re.findall(r"[^\W\d_]+(?:'[^\W\d_]+)?", re.sub(r"[0-9]+(:[0-9]+)?", " ", name.lower())))
     if plain in NOUNS:
         return NOUNS[plain]
-    words = [word for word in plain.split() if word not in ADJECTIVES_OF_COLOR]
-    return " ".join(words) or plain
+    words = " ".join(word for word in plain.split() if word not in ADJECTIVES_OF_COLOR | WOOD_WORDS)
+    return NOUNS.get(words, words) or plain
+
+
+def is_named_wooden(name: str) -> bool:
+    """Whether a catalogue name says that the object is of wood."""
+    return bool(WOOD_WORDS & set(name.lower().split()))
 
 
 def nouns_of_entry(entry: CatalogEntry) -> list[str]:
@@ -77,7 +82,7 @@ def _hue_word(degrees: float, value: float, lightness: float) -> str | None:
 
 def compose_caption(noun: str, color: str | None, view: str | None) -> str:
     """A caption such as "a red armchair, side view"; plural nouns take no article."""
-    words = f"{color} {noun}" if color and not noun.startswith("wooden") else noun
+    words = f"{color} {noun}" if color else noun
     article = "" if noun.split()[-1].lower() in PLURALS else ("an " if words[0].lower() in "aeio" else "a ")
     return f"{article}{words}" + (f", {view}" if view else "")
 

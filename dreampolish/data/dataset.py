@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dreampolish.cameras import Cameras, orbit_cameras, pose_condition, rays_from_cameras
-from dreampolish.data.captions import color_word, nouns_of_entry, random_caption
+from dreampolish.data.captions import color_word, is_named_wooden, nouns_of_entry, random_caption
 from dreampolish.data.library import CatalogEntry
 from dreampolish.data.lighting import pair_lighting, random_camera_lighting
 from dreampolish.data.shading import on_white, recolor, shade, wood_grain
@@ -27,6 +27,9 @@ COLORS_AND_WOOD = (*PLAIN_COLORS, "wooden", "wooden")
 
 SEEN_PAINT = 0.3
 """Share of a picture's covered pixels that must show the main paint for a caption to name its colour."""
+
+BRIGHTEST = 0.94
+"""Bound of the albedo, so that white things stay visible on white."""
 
 CLEAR_PAINT = 0.5
 """Share of the covered pixels that the main paint must have for its colour to be the object's colour."""
@@ -76,6 +79,7 @@ class RenderedViews:
         self._nouns = [nouns_of_entry(entry) for entry in self.entries]
         self._natural = [_is_natural(entry, nouns) for entry, nouns in zip(self.entries, self._nouns, strict=True)]
         self._may_be_wooden = [bool(WOODEN_WORDS & set(" ".join(nouns).lower().split())) for nouns in self._nouns]
+        self._named_wooden = [is_named_wooden(entry.name) for entry in self.entries]
         self.refresh()
         self._looks = [self._measure_looks(place) for place in range(len(self.entries))]
 
@@ -183,7 +187,13 @@ class RenderedViews:
         looks = self._looks[place]
         if looks.share < CLEAR_PAINT or looks.spread > 0.12 or self._natural[place]:
             return None
-        return color_word(looks.paint_rgb)
+        word = color_word(looks.paint_rgb)
+        grained = looks.spread > 0.02 and self._may_be_wooden[place]
+        return (
+            "wooden"
+            if word in ("brown", "beige", None) and (grained or self._named_wooden[place]) and _is_warm(looks)
+            else word
+        )
 
     def nouns(self, place: int) -> list[str]:
         """The noun of an object and other words for it."""
@@ -201,7 +211,7 @@ class RenderedViews:
         if len(wooden):
             grain = wood_grain(self.positions_world(views[wooden.numpy()], found.cameras[wooden]), generator)
             albedo[wooden] *= 1 + found.paint[wooden] * (grain - 1)
-        return albedo.clamp(0, 1)
+        return albedo.clamp(0, BRIGHTEST)
 
     def text_batch(self, n: int, generator: torch.Generator) -> tuple[Float[Tensor, "n 3 s s"], list[str]]:
         """Pictures and their captions."""
@@ -295,6 +305,12 @@ class RenderedViews:
 def _is_natural(entry: CatalogEntry, nouns: list[str]) -> bool:
     """Whether an object has colours of its own kind: people, animals, plants, food."""
     return entry.category in NATURAL_CATEGORIES or bool(NATURAL_WORDS & set(nouns[0].lower().split()))
+
+
+def _is_warm(looks: ObjectLooks) -> bool:
+    """Whether a paint's mean colour could be wood: red over green over blue, not vivid."""
+    red, green, blue = looks.paint_rgb
+    return red > green > blue and 0.06 < red - blue < 0.62
 
 
 def _luminance(rgb: tuple[float, float, float]) -> float:

@@ -11,6 +11,9 @@ from torch import Tensor
 
 from dreampolish.cameras import Cameras
 
+FLAT = 0.25
+"""How much of a lit picture's contrast a nearly flat one keeps."""
+
 
 @dataclass(frozen=True)
 class Lighting:
@@ -38,7 +41,7 @@ def random_world_lighting(n: int, lit: Tensor, generator: torch.Generator) -> Li
     draw = torch.rand(n, 3, generator=generator)
     first, second = 0.15 + 0.30 * draw[:, 0], 0.15 * draw[:, 1] * (draw[:, 2] < 0.5)
     sky = 0.08 + 0.14 * draw[:, 2]
-    depth = torch.where(lit, 1.0, 0.15)
+    depth = torch.where(lit, 1.0, FLAT)
     first, second, sky = first * depth, second * depth, sky * depth
     ambient = 1.04 - 0.75 * first - 0.6 * second - 0.6 * sky
     up = torch.tensor([0.0, 0.0, 1.0]).expand(n, 3)
@@ -75,7 +78,7 @@ def random_camera_lighting(cameras: Cameras, generator: torch.Generator) -> Ligh
     n = len(cameras)
     lit = torch.rand(n, generator=generator) < 0.5
     world = lighting_in_camera(random_world_lighting(n, lit, generator), cameras.world_from_camera)
-    strength = (0.15 + 0.4 * torch.rand(n, generator=generator)) * torch.where(lit, 1.0, 0.15)
+    strength = (0.15 + 0.4 * torch.rand(n, generator=generator)) * torch.where(lit, 1.0, FLAT)
     return blend_lighting(world, headlight(n, strength), torch.rand(n, generator=generator) < 0.8)
 
 
@@ -85,7 +88,7 @@ def pair_lighting(cameras: Cameras, generator: torch.Generator) -> Lighting:
     lit = torch.rand(n, generator=generator) < 0.5
     scene = random_world_lighting(n, lit, generator)
     both = Lighting(scene.up.repeat(2, 1), scene.toward.repeat(2, 1, 1), scene.strengths.repeat(2, 1))
-    strength = (0.15 + 0.4 * torch.rand(n, generator=generator)) * torch.where(lit, 1.0, 0.15)
+    strength = (0.15 + 0.4 * torch.rand(n, generator=generator)) * torch.where(lit, 1.0, FLAT)
     use_world = torch.rand(n, generator=generator) < 0.7
     return blend_lighting(
         lighting_in_camera(both, cameras.world_from_camera), headlight(2 * n, strength.repeat(2)), use_world.repeat(2)

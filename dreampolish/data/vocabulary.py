@@ -38,7 +38,7 @@ NOUNS = {
     "large fridge": "fridge",
     "lip stick": "lipstick",
     "little bank": "small bench",
-    "wood bank": "wooden bench",
+    "bank": "bench",
     "locked locker": "locker",
     "male": "man",
     "mannequin female": "female mannequin",
@@ -64,10 +64,10 @@ NOUNS = {
     "sitting female": "sitting woman",
     "sitting male": "sitting man",
     "smart car": "small car",
+    "sofa seats": "sofa",
     "spathiphyllum": "potted plant",
     "suv": "SUV",
     "sycamore maple": "maple tree",
-    "teck chair": "teak chair",
     "toilets unit": "toilet",
     "trunck": "trunk",
     "tv": "TV",
@@ -148,6 +148,9 @@ HEADS = frozenset(_HEADS_TEXT.split())
 """Last words of longer names that may stand alone ("oak chair" -> "chair")."""
 
 ADJECTIVES_OF_COLOR = frozenset({"black", "blue", "red", "white", "green", "yellow", "brown", "clear", "copper", "grey"})
+
+WOOD_WORDS = frozenset({"wooden", "wood", "oak", "teak", "teck", "alder"})
+"""Materials in a name that a caption says as a colour ("wooden") instead, since recolouring may change it."""
 
 _PLURAL_TEXT = """
 apples flowers tulips orchids scissors glasses sunglasses headphones sneakers slippers shoes shorts trousers
