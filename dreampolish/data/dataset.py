@@ -20,10 +20,13 @@ from dreampolish.data.library import CatalogEntry
 from dreampolish.data.lighting import pair_lighting, random_camera_lighting
 from dreampolish.data.shading import on_white, recolor, shade, wood_grain
 from dreampolish.data.split import read_split
-from dreampolish.data.vocabulary import NATURAL_CATEGORIES, NATURAL_WORDS, TARGET_COLORS, WOODEN_WORDS
+from dreampolish.data.vocabulary import CORE_WORDS, NATURAL_CATEGORIES, NATURAL_WORDS, TARGET_COLORS, WOODEN_WORDS
 
 PLAIN_COLORS = tuple(word for word in TARGET_COLORS if word != "wooden")
 COLORS_AND_WOOD = (*PLAIN_COLORS, "wooden", "wooden")
+
+CORE_EMPHASIS = 3
+"""How many times as often as others the core domain's objects are drawn for training (vocabulary.CORE_WORDS)."""
 
 SEEN_PAINT = 0.3
 """Share of a picture's covered pixels that must show the main paint for a caption to name its colour."""
@@ -80,6 +83,8 @@ class RenderedViews:
         self._natural = [_is_natural(entry, nouns) for entry, nouns in zip(self.entries, self._nouns, strict=True)]
         self._may_be_wooden = [bool(WOODEN_WORDS & set(" ".join(nouns).lower().split())) for nouns in self._nouns]
         self._named_wooden = [is_named_wooden(entry.name) for entry in self.entries]
+        core = [split == "train" and bool(CORE_WORDS & set(nouns[0].lower().split())) for nouns in self._nouns]
+        self._emphasis = [CORE_EMPHASIS if each else 1 for each in core]
         self.refresh()
         self._looks = [self._measure_looks(place) for place in range(len(self.entries))]
 
@@ -114,7 +119,9 @@ class RenderedViews:
         level = narrow & (self.elevation_deg > -5) & (self.elevation_deg < 25)
         frontal = level & (np.abs(folded) <= 30)
         everything = np.arange(len(self.view_objects))
-        self._text_views = everything[self.fov_deg <= 45]
+        repeats = np.array(self._emphasis)[self.view_objects]
+        self._text_views = np.repeat(everything, repeats)[np.repeat(self.fov_deg <= 45, repeats)]
+        self._places = np.repeat(np.arange(len(self.entries)), self._emphasis)
         self._narrow_of: list[np.ndarray] = []
         self._level_of: list[np.ndarray] = []
         self._frontal_of: list[np.ndarray] = []
@@ -261,7 +268,7 @@ class RenderedViews:
     def _draw_pair(self, generator: torch.Generator) -> tuple[int, int]:
         """A reference view and a target view of one object."""
         draw = torch.rand(4, generator=generator).tolist()
-        place = int(draw[0] * len(self.entries))
+        place = int(self._places[int(draw[0] * len(self._places))])
         pool = self._frontal_of[place] if draw[1] < 0.5 else self._level_of[place]
         pool = pool if len(pool) else self._narrow_of[place]
         targets = self._narrow_of[place]

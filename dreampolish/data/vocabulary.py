@@ -192,3 +192,8 @@ dresser swing ladder toy box crate barrel piano tray pallet clock house
 """
 WOODEN_WORDS = frozenset(_WOODEN_WORDS_TEXT.split())
 """Words of nouns whose objects may be painted "wooden"."""
+
+CORE_WORDS = frozenset(
+    "armchair bed bench bookcase bus cabinet car chair couch desk lamp sofa stool table truck van vase wardrobe".split()
+)
+"""Nouns of the core domain, where people's prompts are expected most: a small prior learns these well first."""
