@@ -26,6 +26,18 @@ GENERATOR = "DreamPolish"
 MAX_TEXTURE_SIDE = 4096
 _FLOAT, _UINT16, _UINT32 = 5126, 5123, 5125
 _VERTEX_DATA, _INDEX_DATA = 34962, 34963
+# What trimesh raises on broken files, seen by feeding it damaged ones.
+_UNREADABLE = (
+    ValueError,
+    KeyError,
+    IndexError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    NotImplementedError,
+    struct.error,
+    Image.DecompressionBombError,
+)
 _GLTF_FROM_WORLD = [1, 2, 0]
 _WORLD_FROM_GLTF = [2, 0, 1]
 
@@ -167,7 +179,7 @@ def read_glb(path: Path) -> TexturedMesh:
     """
     try:
         scene = trimesh.load_scene(io.BytesIO(path.read_bytes()), file_type="glb", process=False)
-    except (ValueError, KeyError, IndexError, TypeError, struct.error) as error:
+    except _UNREADABLE as error:
         raise ValueError(f"{path.name} is not a readable GLB: {error}") from error
     nodes = [scene.graph[name] for name in scene.graph.nodes_geometry]
     placed = [(transform, scene.geometry[name]) for transform, name in nodes]

@@ -1,0 +1,102 @@
+"""Distances between surfaces, by points sampled on them. Lengths in world units, angles in degrees."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from scipy.spatial import cKDTree
+from torch import Tensor
+
+from dreampolish.mesh.topology import face_areas, face_normals
+
+
+@dataclass(frozen=True)
+class SurfaceSamples:
+    """Points of a surface and the unit normals of their faces, world frame."""
+
+    points: Float[Tensor, "n 3"]
+    normals: Float[Tensor, "n 3"]
+
+
+@dataclass(frozen=True)
+class SurfaceDistance:
+    """How far a surface is from the true one.
+
+    chamfer: mean of the two mean nearest distances, world units. f_score, precision, recall: shares 0..1 within `threshold`
+    (world units). normal_angle_deg: mean of both directions' mean angle between nearest points' normals, orientation counted.
+    """
+
+    chamfer: float
+    f_score: float
+    precision: float
+    recall: float
+    normal_angle_deg: float
+    threshold: float
+
+
+def sample_surface(
+    vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"], n_points: int, generator: torch.Generator
+) -> SurfaceSamples:
+    """Points uniform by area, stratified over the faces in their order. Raises ValueError if the surface has no area."""
+    areas = face_areas(vertices.detach(), faces).double()
+    if len(faces) == 0 or float(areas.sum()) <= 0:
+        raise ValueError("a surface without area cannot be sampled")
+    device = vertices.device
+    draws = torch.rand(3, n_points, generator=generator, device=generator.device).to(device)
+    strata = (torch.arange(n_points, device=device) + draws[0].double()) / n_points
+    cumulative = areas.cumsum(0)
+    face = torch.searchsorted(cumulative, strata * cumulative[-1]).clamp(max=len(faces) - 1)
+    # Uniform in a triangle (Osada et al. 2002, Eq. 1).
+    root, other = draws[1].sqrt(), draws[2]
+    weights = torch.stack([1 - root, root * (1 - other), root * other], dim=-1)
+    corner = vertices.detach()[faces[face]]
+    return SurfaceSamples((weights[..., None] * corner).sum(1), face_normals(vertices.detach(), faces[face]))
+
+
+def nearest(
+    from_points: Float[Tensor, "n 3"], to_points: Float[Tensor, "m 3"]
+) -> tuple[Float[Tensor, " n"], Int[Tensor, " n"]]:
+    """Distance to, and number of, the nearest of `to_points` for each of `from_points`. Not differentiable."""
+    distance, index = cKDTree(to_points.detach().cpu().numpy()).query(from_points.detach().cpu().numpy())
+    device = from_points.device
+    return torch.as_tensor(distance, dtype=torch.float32, device=device), torch.as_tensor(index, device=device).long()
+
+
+def chamfer(first: Float[Tensor, "n 3"], second: Float[Tensor, "m 3"]) -> float:
+    """Half the sum of both mean nearest distances (not squared), world units."""
+    return float((nearest(first, second)[0].mean() + nearest(second, first)[0].mean()) / 2)
+
+
+def f_score(predicted: Float[Tensor, "n 3"], true: Float[Tensor, "m 3"], threshold: float) -> tuple[float, float, float]:
+    """F-score, precision and recall, 0..1, within `threshold` world units (Knapitsch et al. 2017)."""
+    precision = float((nearest(predicted, true)[0] <= threshold).double().mean())
+    recall = float((nearest(true, predicted)[0] <= threshold).double().mean())
+    return (2 * precision * recall / (precision + recall) if precision + recall else 0.0), precision, recall
+
+
+def surface_distance(predicted: SurfaceSamples, true: SurfaceSamples, threshold_share: float) -> SurfaceDistance:
+    """All figures at once; the threshold is `threshold_share` of the diagonal of the true points' box.
+
+    Densities bound what can be seen: two samplings of n points of one surface of area A lie about 0.5 sqrt(A / n) apart.
+    """
+    threshold = threshold_share * float((true.points.amax(0) - true.points.amin(0)).norm())
+    forth, nearest_true = nearest(predicted.points, true.points)
+    back, nearest_predicted = nearest(true.points, predicted.points)
+    precision, recall = float((forth <= threshold).double().mean()), float((back <= threshold).double().mean())
+    angles = [
+        _mean_angle_deg(predicted.normals, true.normals[nearest_true]),
+        _mean_angle_deg(true.normals, predicted.normals[nearest_predicted]),
+    ]
+    return SurfaceDistance(
+        chamfer=float((forth.mean() + back.mean()) / 2),
+        f_score=2 * precision * recall / (precision + recall) if precision + recall else 0.0,
+        precision=precision,
+        recall=recall,
+        normal_angle_deg=sum(angles) / 2,
+        threshold=threshold,
+    )
+
+
+def _mean_angle_deg(first: Tensor, second: Tensor) -> float:
+    angle = torch.atan2(torch.linalg.cross(first, second).norm(dim=-1), (first * second).sum(-1))
+    return float(torch.rad2deg(angle).mean())

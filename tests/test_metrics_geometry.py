@@ -1,0 +1,71 @@
+"""Surface metrics against brute force and closed forms."""
+
+import math
+
+import pytest
+import torch
+import trimesh
+from torch import Tensor
+
+from dreampolish.metrics.geometry import chamfer, f_score, nearest, sample_surface, surface_distance
+
+
+def _sphere(radius: float) -> tuple[Tensor, Tensor]:
+    mesh = trimesh.creation.icosphere(subdivisions=5, radius=radius)
+    return torch.tensor(mesh.vertices, dtype=torch.float32), torch.tensor(mesh.faces, dtype=torch.int64)
+
+
+def test_samples_lie_on_the_surface_uniformly_by_area() -> None:
+    box = trimesh.creation.box(extents=(1.0, 2.0, 3.0))
+    vertices, faces = torch.tensor(box.vertices, dtype=torch.float32), torch.tensor(box.faces, dtype=torch.int64)
+    samples = sample_surface(vertices, faces, 20_000, torch.Generator().manual_seed(1))
+    wall = (samples.points.abs() - torch.tensor([0.5, 1.0, 1.5])).abs() < 1e-5
+    assert wall.any(-1).all()
+    shares = wall.double().mean(0)
+    assert shares.tolist() == pytest.approx([6 / 11, 3 / 11, 2 / 11], abs=2e-3)
+    assert samples.points.mean(0).abs().max() < 0.02
+    upward = samples.points[:, 2] > 1.49999
+    assert torch.allclose(samples.normals[upward], torch.tensor([0.0, 0, 1]))
+
+
+def test_same_generator_same_points_and_no_area_is_refused() -> None:
+    vertices, faces = _sphere(0.5)
+    first, second = (sample_surface(vertices, faces, 50, torch.Generator().manual_seed(3)).points for _ in range(2))
+    assert torch.equal(first, second)
+    with pytest.raises(ValueError, match="without area"):
+        sample_surface(vertices * 0, faces, 50, torch.Generator())
+
+
+def test_chamfer_and_f_score_equal_brute_force() -> None:
+    generator = torch.Generator().manual_seed(2)
+    first, second = torch.rand(300, 3, generator=generator), torch.rand(200, 3, generator=generator)
+    table = torch.cdist(first, second)
+    assert torch.equal(nearest(first, second)[1], table.argmin(1))
+    assert chamfer(first, second) == pytest.approx((table.amin(1).mean() + table.amin(0).mean()).item() / 2, rel=1e-5)
+    precision, recall = (table.amin(1) <= 0.08).double().mean().item(), (table.amin(0) <= 0.08).double().mean().item()
+    assert 0.1 < precision < 0.9
+    expected = (2 * precision * recall / (precision + recall), precision, recall)
+    assert f_score(first, second, 0.08) == pytest.approx(expected)
+    assert f_score(first, first + 5, 0.08) == (0.0, 0.0, 0.0)
+
+
+def test_concentric_spheres_have_their_closed_forms() -> None:
+    small, large = (sample_surface(*_sphere(r), 20_000, torch.Generator().manual_seed(4)) for r in (0.5, 0.55))
+    apart = surface_distance(small, large, 0.02)
+    assert apart.chamfer == pytest.approx(0.05, rel=0.02)
+    assert apart.threshold == pytest.approx(0.02 * 1.1 * math.sqrt(3), rel=0.01)
+    assert apart.f_score == 0
+    assert surface_distance(small, large, 0.04).f_score == 1
+    assert apart.normal_angle_deg < 2
+
+
+def test_half_a_sphere_has_full_precision_and_turned_faces_are_seen() -> None:
+    vertices, faces = _sphere(0.5)
+    upper = faces[(vertices[faces][:, :, 2].mean(1) > 0)]
+    true = sample_surface(vertices, faces, 20_000, torch.Generator().manual_seed(5))
+    half = surface_distance(sample_surface(vertices, upper, 20_000, torch.Generator().manual_seed(6)), true, 0.02)
+    assert half.precision > 0.999
+    # A strip of the threshold's height beyond the rim is still near: its area share is threshold / (2 r).
+    assert half.recall == pytest.approx(0.5 + half.threshold, abs=0.01)
+    inside_out = sample_surface(vertices, faces.flip(-1), 20_000, torch.Generator().manual_seed(6))
+    assert surface_distance(inside_out, true, 0.02).normal_angle_deg > 177
