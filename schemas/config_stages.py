@@ -94,8 +94,16 @@ class NeusConfig(GeometryConfig):
     grid_lr: float = Field(default=0.01, gt=0.0)
     network_lr: float = Field(default=0.001, gt=0.0)
     sharpness_lr: float = Field(default=0.001, gt=0.0)
-    initial_log_sharpness: float = 3.0
-    """NeuS's inverse standard deviation starts at exp(10 * 0.3) = exp(3)."""
+    refine_lr_factor: float = Field(default=0.2, gt=0.0, le=1.0)
+    """Of `grid_lr` after the conversion, so that the first steps do not wash away what was converted."""
+    conversion_smoothing: float = Field(default=1.0, ge=0.0)
+    """Gaussian blur of densities and distances, in lattice steps."""
+    conversion_component_share: float = Field(default=0.02, ge=0.0, lt=1.0)
+    """Solid parts below this share of the largest are dropped."""
+    importance_samples: int = Field(default=16, ge=0)
+    """Samples a ray gets around the surface; 0: the even steps are used."""
+    initial_inverse_std: float = Field(default=60.0, gt=1.0)
+    """Sharpness of the surface at the start, per world unit. NeuS itself starts at exp(3) = 20, from a sphere; ours starts converted."""
     occupancy_resolution: int = Field(default=64, ge=8)
     samples_per_ray: int = Field(default=64, ge=4)
     eikonal_weight: Schedule = constant(0.1)
