@@ -152,7 +152,8 @@ class Stage:
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
-            raise StageError(f"{self.name}: {where} is {first.get('input')!r}: {first['msg']}", None, "report it") from error
+            told = f" is {first['input']!r}" if isinstance(first["input"], int | float | str) else ""
+            raise StageError(f"{self.name}: {where}{told}: {first['msg']}", None, "report it") from error
         assert self._work is not None
         self.published = self.store.publish(self._work, artifact)
         return artifact

@@ -1,0 +1,49 @@
+# make run PROMPT="a red armchair"   an asset in outputs/
+# make test                          the tests
+# make check                         lint, types, layers, tests
+PYTHON ?= python3.11
+VENV ?= .venv
+BIN := $(VENV)/bin
+PRESET ?= home
+export PROMPT
+
+# torch's OpenMP threads spin at barriers and starve any neighbour.
+export OMP_WAIT_POLICY := PASSIVE
+export GOMP_SPINCOUNT := 0
+
+.PHONY: run test check lint types layers venv clean
+
+run: venv
+	@test -n "$$PROMPT" || { echo 'say what you want: make run PROMPT="a red armchair"' >&2; exit 2; }
+	@$(BIN)/dreampolish run --preset $(PRESET) -- "$$PROMPT"
+
+test: venv
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
+
+check: lint types layers test
+
+lint: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: venv
+	$(BIN)/mypy
+
+layers: venv
+	$(BIN)/lint-imports --no-cache
+
+venv: $(VENV)/.installed
+
+# torch first: it is the largest, and the rest must not choose another.
+$(VENV)/.torch:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check $$(grep '^torch==' requirements.lock)
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.torch requirements.lock pyproject.toml
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
