@@ -145,3 +145,43 @@ def sample_rays(
     middle, rays = t[row, column], hit[row]
     points = torch.addcmul(origins[rays], directions[rays], middle[:, None])
     return RaySamples(rays, slots, middle - step_size / 2, middle + step_size / 2, points, len(origins))
+
+
+@torch.no_grad()
+def importance_samples(
+    samples: RaySamples,
+    weights: Float[Tensor, " n"],
+    origins: Float[Tensor, "r 3"],
+    directions: Float[Tensor, "r 3"],
+    n_samples: int,
+    generator: torch.Generator | None,
+) -> RaySamples:
+    """`n_samples` new samples on every ray that has samples, drawn where its weights are (inverse transform; source: NeRF, Section 5.2).
+
+    A little uniform weight keeps rays without weight sampled. Each sample reaches half-way to its neighbours, but not further than
+    half the length of the interval it fell into, so that none bridges empty space.
+    """
+    chosen, row = samples.ray_indices.unique_consecutive(return_inverse=True)
+    if not len(chosen):
+        return samples
+    local = RaySamples(row, samples.slots, samples.t_starts, samples.t_ends, samples.points, len(chosen))
+    starts, lengths = local.dense(samples.t_starts), local.dense(samples.t_ends - samples.t_starts)
+    mass = local.dense(weights + 1e-3 / local.n_slots)
+    cumulative = (mass / mass.sum(dim=1, keepdim=True)).cumsum(dim=1)
+    device = origins.device
+    shift = torch.rand(len(chosen), n_samples, generator=generator, device=device) if generator is not None else 0.5
+    level = ((torch.arange(n_samples, device=device) + shift) / n_samples).expand(len(chosen), n_samples) * cumulative[:, -1:]
+    slot = torch.searchsorted(cumulative, level.contiguous()).clamp(max=local.n_slots - 1)
+    share = (mass / mass.sum(dim=1, keepdim=True)).gather(1, slot)
+    inside = 1 - (cumulative.gather(1, slot) - level) / share.clamp(min=1e-12)
+    length = lengths.gather(1, slot)
+    t = starts.gather(1, slot) + inside.clamp(0, 1) * length
+    between = (t[:, 1:] + t[:, :-1]) / 2
+    lower, upper = t - length / 2, t + length / 2
+    lower[:, 1:] = torch.maximum(lower[:, 1:], between)
+    upper[:, :-1] = torch.minimum(upper[:, :-1], between)
+    rays = chosen.repeat_interleave(n_samples)
+    slots = torch.arange(n_samples, device=device).repeat(len(chosen))
+    middle = ((lower + upper) / 2).view(-1)
+    points = torch.addcmul(origins[rays], directions[rays], middle[:, None])
+    return RaySamples(rays, slots, lower.view(-1), upper.view(-1), points, samples.n_rays)

@@ -1,0 +1,209 @@
+"""From a density to a signed distance: no geometry that the NeRF stage found is thrown away (RECIPE: stage hand-over)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from scipy import ndimage
+from skimage.measure import marching_cubes
+from torch import Tensor, nn
+
+from dreampolish.cameras import Cameras, rays_from_cameras
+from dreampolish.fields.density import DensityField
+from dreampolish.fields.sdf import SdfField
+from dreampolish.renderers.sampling import OccupancyGrid, t_range_from_box
+from dreampolish.renderers.volume import render_density
+
+
+class EmptyFieldError(ValueError):
+    """Nothing in a field is solid enough to have a surface; the message says what was found and what to try."""
+
+
+@dataclass(frozen=True)
+class SignedDistanceGrid:
+    """Signed distances (R, R, R), world units, negative inside, at points that fill [-half_size, half_size]^3, axes x, y, z.
+
+    level: the density that was taken as the surface. surface: points on it, world frame.
+    """
+
+    values: Float[Tensor, "r r r"]
+    surface: Float[Tensor, "v 3"]
+    level: float
+    half_size: float
+
+    def at(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
+        """Trilinear values; points outside take the value at the box's side."""
+        return sample_lattice(self.values, points, self.half_size)
+
+
+@dataclass(frozen=True)
+class FitReport:
+    """How far the fitted field is from its target: |sdf| on the target's surface, mean and largest, world units; mean colour error."""
+
+    mean_deviation: float
+    max_deviation: float
+    color_error: float
+
+
+def lattice_points(resolution: int, half_size: float, device: torch.device | str) -> Float[Tensor, "n 3"]:
+    """The points of a lattice whose outermost points lie on the box's sides, x slowest."""
+    axis = torch.linspace(-half_size, half_size, resolution, device=device)
+    return torch.cartesian_prod(axis, axis, axis)
+
+
+def sample_lattice(values: Float[Tensor, "r r r"], points: Float[Tensor, "n 3"], half_size: float) -> Float[Tensor, " n"]:
+    """Trilinear interpolation of values at `lattice_points`."""
+    where = (points / half_size).flip(-1).view(1, 1, 1, -1, 3)
+    picked = nn.functional.grid_sample(values[None, None], where, align_corners=True, padding_mode="border")
+    return picked.view(-1)
+
+
+@torch.no_grad()
+def density_lattice(field: DensityField, resolution: int, half_size: float, smoothing: float) -> Float[Tensor, "r r r"]:
+    """Densities on a lattice, blurred by a Gaussian of `smoothing` lattice steps."""
+    device = field.network.grid.table.device
+    points = lattice_points(resolution, half_size, device)
+    values = torch.cat([field.density(part) for part in points.split(2**18)]).view((resolution,) * 3)
+    if smoothing <= 0:
+        return values
+    return torch.from_numpy(ndimage.gaussian_filter(values.cpu().numpy(), smoothing)).to(device)
+
+
+@torch.no_grad()
+def automatic_level(
+    field: DensityField,
+    occupancy: OccupancyGrid,
+    densities: Float[Tensor, "r r r"],
+    cameras: Cameras,
+    step_size: float,
+    n_levels: int,
+) -> float:
+    """The density whose level set looks most like the rendered field, seen through `cameras`.
+
+    Every candidate (log-spaced from 2 % to 98 % of the largest density that any ray meets) gives a silhouette and a first hit along each
+    ray; the best has the highest mask IoU minus depth error, that is the mean |difference| of first hit and rendered depth where both hit,
+    in units of 0.1 world units. Raises EmptyFieldError if the rendered field is nowhere half opaque.
+    """
+    origins, directions = (rays.reshape(-1, 3) for rays in rays_from_cameras(cameras))
+    background = torch.ones(3, device=origins.device)
+    picture = render_density(field, occupancy, cameras, step_size, 1e-3, background, False, None)
+    solid = picture.opacity.reshape(-1) > 0.5
+    if not bool(solid.any()):
+        raise EmptyFieldError(
+            f"the density field is nowhere half opaque (highest opacity {float(picture.opacity.max()):.3f}): "
+            "train the nerf stage longer, or lower its sparsity weight"
+        )
+    corner = torch.full((3,), occupancy.half_size, device=origins.device)
+    near, far = t_range_from_box(origins, directions, -corner, corner)
+    n_steps = int(2 * occupancy.half_size * 3**0.5 / step_size) + 1
+    t = near[:, None] + (torch.arange(n_steps, device=origins.device) + 0.5) * step_size
+    points = origins[:, None] + directions[:, None] * t[..., None]
+    along = sample_lattice(densities, points.view(-1, 3), occupancy.half_size).view_as(t) * (t < far[:, None])
+    axial = -(directions.view(len(cameras), -1, 3) * cameras.world_from_camera[:, None, :3, 2]).sum(dim=-1).reshape(-1)
+    depth = picture.depth.reshape(-1)
+    top = float(along.max())
+    best_level, best_score = 0.5 * top, -float("inf")
+    for level in np.geomspace(0.02 * top, 0.98 * top, n_levels):
+        above = along > level
+        hit = above.any(dim=1)
+        both = hit & solid
+        if not bool(both.any()):
+            continue
+        iou = float(both.sum() / (hit | solid).sum())
+        first = t.gather(1, above.int().argmax(dim=1, keepdim=True))[:, 0] * axial
+        error = float((first - depth)[both].abs().clamp(max=0.1).mean()) / 0.1
+        if iou - error > best_score:
+            best_level, best_score = float(level), iou - error
+    return best_level
+
+
+def solid_from_density(
+    densities: Float[Tensor, "r r r"], level: float, min_component_share: float
+) -> Bool[np.ndarray, "r r r"]:
+    """Cells above the level, closed cavities filled, components smaller than a share of the largest dropped.
+
+    Raises EmptyFieldError if nothing is above the level.
+    """
+    solid = ndimage.binary_fill_holes(densities.cpu().numpy() > level)
+    solid[[0, -1]] = solid[:, [0, -1]] = solid[:, :, [0, -1]] = False  # the surface has to close inside the box
+    labels, count = ndimage.label(solid)
+    if count == 0:
+        raise EmptyFieldError(
+            f"no density above the level {level:.4g} (highest {float(densities.max()):.4g}): train the nerf stage longer"
+        )
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    return (sizes >= min_component_share * sizes.max())[labels] & solid
+
+
+def sdf_from_density(
+    field: DensityField,
+    occupancy: OccupancyGrid,
+    cameras: Cameras,
+    resolution: int,
+    smoothing: float,
+    step_size: float,
+    n_levels: int,
+    min_component_share: float,
+) -> SignedDistanceGrid:
+    """Signed distances to the automatic level set of a density field.
+
+    resolution: lattice points of a side. smoothing: Gaussian blur in lattice steps, of the densities and of the distances, which are exact
+    (scipy's Euclidean transform on both sides) but staircased. cameras, step_size, n_levels: see `automatic_level`. Raises EmptyFieldError.
+    """
+    half_size = occupancy.half_size
+    densities = density_lattice(field, resolution, half_size, smoothing)
+    level = automatic_level(field, occupancy, densities, cameras, step_size, n_levels)
+    solid = solid_from_density(densities, level, min_component_share)
+    spacing = 2 * half_size / (resolution - 1)
+    outside, inside = ndimage.distance_transform_edt(~solid), ndimage.distance_transform_edt(solid)
+    signed = np.where(solid, 0.5 - inside, outside - 0.5) * spacing
+    if smoothing > 0:
+        signed = ndimage.gaussian_filter(signed, smoothing)
+    if signed.min() >= 0:
+        raise EmptyFieldError("the solid part of the density field is thinner than a lattice step: raise the resolution")
+    vertices = marching_cubes(signed, 0.0, spacing=(spacing,) * 3)[0] - half_size
+    device = densities.device
+    return SignedDistanceGrid(
+        torch.from_numpy(signed).float().to(device), torch.from_numpy(vertices.copy()).float().to(device), level, half_size
+    )
+
+
+def fit_sdf(
+    field: SdfField,
+    target: SignedDistanceGrid,
+    source: DensityField,
+    steps: int,
+    batch: int,
+    learning_rate: float,
+    generator: torch.Generator,
+) -> FitReport:
+    """Fit an SDF field to a grid of distances and carry the density field's colours over.
+
+    Half of a batch lies within three lattice steps of the surface, half anywhere in the box; errors of distance count by their absolute value,
+    relative to 0.02 + |distance|, so that the surface comes first. Colours are asked of the source on the surface and learned on both of
+    its sides. Adam, with the learning rate falling to a tenth.
+    """
+    device, spacing = target.surface.device, 2 * target.half_size / (len(target.values) - 1)
+    optimizer = torch.optim.Adam(field.network.parameters(), lr=learning_rate, betas=(0.9, 0.99), eps=1e-15)
+    color_error = torch.zeros((), device=device)
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate * 0.1 ** (step / steps)
+        anchors = target.surface[torch.randint(len(target.surface), (batch // 2,), generator=generator, device=device)]
+        near = anchors + torch.randn(anchors.shape, generator=generator, device=device) * spacing * 1.5
+        anywhere = (torch.rand(anchors.shape, generator=generator, device=device) * 2 - 1) * target.half_size
+        points = torch.cat([near, anywhere])
+        wanted = target.at(points)
+        with torch.no_grad():
+            wanted_colors = source(anchors)[1]
+        sdf, colors = field(points)
+        sdf_loss = ((sdf - wanted).abs() / (0.02 + wanted.abs())).mean()
+        color_error = (colors[: len(near)] - wanted_colors).abs().mean()
+        optimizer.zero_grad()
+        (sdf_loss + color_error).backward()
+        optimizer.step()
+    with torch.no_grad():
+        deviation = torch.cat([field.sdf(part).abs() for part in target.surface.split(2**18)])
+    return FitReport(float(deviation.mean()), float(deviation.max()), float(color_error.detach()))

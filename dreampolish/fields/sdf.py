@@ -1,0 +1,90 @@
+"""The signed distance field of the NeuS stage."""
+
+import math
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dreampolish.fields.hash_grid import GridSizes
+from dreampolish.fields.network import GridNetwork
+
+
+class SdfField(nn.Module):
+    """sdf(x) = |x| - sphere_radius + network_0(x), negative inside, world units; colour(x) = sigmoid(network_1..3(x)).
+
+    A fresh field is the sphere, since the network starts near zero. `inverse_std`, learned, is the sharpness of the rendered
+    surface (source: NeuS, arXiv:2106.10689, where it starts at exp(3)).
+    """
+
+    def __init__(
+        self,
+        grid_sizes: GridSizes,
+        hidden_width: int,
+        sphere_radius: float,
+        initial_inverse_std: float,
+        generator: torch.Generator,
+    ) -> None:
+        """sphere_radius: world units. initial_inverse_std: per world unit. The parameters live on the generator's device."""
+        super().__init__()
+        self.sphere_radius, self.initial_inverse_std, self.hidden_width = sphere_radius, initial_inverse_std, hidden_width
+        self.network = GridNetwork(grid_sizes, hidden_width, 4, "softplus", generator)
+        # A tenth of the logarithm, so that a learning rate of 0.001 moves the sharpness by 1 % a step (source: NeuS).
+        self.sharpness = nn.Parameter(torch.tensor(math.log(initial_inverse_std) / 10, device=generator.device))
+
+    @property
+    def field_config(self) -> dict[str, Any]:
+        """JSON-ready settings from which `sdf_field_from_config` rebuilds the field."""
+        return {
+            "grid_sizes": asdict(self.network.grid.sizes),
+            "hidden_width": self.hidden_width,
+            "sphere_radius": self.sphere_radius,
+            "initial_inverse_std": self.initial_inverse_std,
+        }
+
+    @property
+    def inverse_std(self) -> Float[Tensor, ""]:
+        """Sharpness of the logistic density around the surface, per world unit; capped at 5000, where floats end to resolve it."""
+        return torch.exp(10 * self.sharpness).clamp(max=5000.0)
+
+    def sdf(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
+        """Signed distance, world units; differentiable in parameters and points."""
+        return points.norm(dim=-1) - self.sphere_radius + self.network(points)[:, 0]
+
+    def color(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
+        """Colour in [0, 1]."""
+        return torch.sigmoid(self.network(points)[:, 1:])
+
+    def forward(self, points: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, " n"], Float[Tensor, "n 3"]]:
+        """Signed distance and colour."""
+        raw = self.network(points)
+        return points.norm(dim=-1) - self.sphere_radius + raw[:, 0], torch.sigmoid(raw[:, 1:])
+
+    def with_gradient(
+        self, points: Float[Tensor, "n 3"]
+    ) -> tuple[Float[Tensor, " n"], Float[Tensor, "n 3"], Float[Tensor, "n 3"]]:
+        """Signed distance, its spatial gradient (not normalised) and colour, all differentiable in the parameters.
+
+        Warning: the gradient is not differentiable in the points.
+        """
+        raw, gradient = self.network.with_gradient(points)
+        distance = points.norm(dim=-1, keepdim=True)
+        sdf = distance[:, 0] - self.sphere_radius + raw[:, 0]
+        return sdf, gradient + points / distance.clamp(min=1e-6), torch.sigmoid(raw[:, 1:])
+
+    def finite_gradient(self, points: Float[Tensor, "n 3"], step: float) -> Float[Tensor, "n 3"]:
+        """Central differences of the SDF over +-step world units: six evaluations, and a smoothing that sharp levels need
+        (source: Neuralangelo, arXiv:2306.03092)."""
+        offsets = step * torch.eye(3, dtype=points.dtype, device=points.device)
+        shifted = torch.cat([points[:, None] + offsets, points[:, None] - offsets], dim=1)
+        values = self.sdf(shifted.view(-1, 3)).view(-1, 2, 3)
+        return (values[:, 0] - values[:, 1]) / (2 * step)
+
+
+def sdf_field_from_config(config: dict[str, Any], device: torch.device | str) -> SdfField:
+    """A field with the sizes of a `field_config`, its parameters meant to be loaded next."""
+    settings = {name: value for name, value in config.items() if name != "grid_sizes"}
+    generator = torch.Generator(device=device).manual_seed(0)
+    return SdfField(grid_sizes=GridSizes(**config["grid_sizes"]), generator=generator, **settings)
