@@ -39,7 +39,8 @@ class SignedDistanceGrid:
 
 @dataclass(frozen=True)
 class FitReport:
-    """How far the fitted field is from its target: |sdf| on the target's surface, mean and largest, world units; mean colour error."""
+    """How far the fitted field is from its target: |sdf| on the target's surface, mean and largest, world units; mean colour
+    error."""
 
     mean_deviation: float
     max_deviation: float
@@ -81,9 +82,9 @@ def automatic_level(
 ) -> float:
     """The density whose level set looks most like the rendered field, seen through `cameras`.
 
-    Every candidate (log-spaced from 2 % to 98 % of the largest density that any ray meets) gives a silhouette and a first hit along each
-    ray; the best has the highest mask IoU minus depth error, that is the mean |difference| of first hit and rendered depth where both hit,
-    in units of 0.1 world units. Raises EmptyFieldError if the rendered field is nowhere half opaque.
+    Every candidate (log-spaced from 2 % to 98 % of the largest density that any ray meets) gives a silhouette and a first hit
+    along each ray; the best has the highest mask IoU minus depth error, that is the mean |difference| of first hit and rendered
+    depth where both hit, in units of 0.1 world units. Raises EmptyFieldError if the rendered field is nowhere half opaque.
     """
     origins, directions = (rays.reshape(-1, 3) for rays in rays_from_cameras(cameras))
     background = torch.ones(3, device=origins.device)
@@ -149,8 +150,9 @@ def sdf_from_density(
 ) -> SignedDistanceGrid:
     """Signed distances to the automatic level set of a density field.
 
-    resolution: lattice points of a side. smoothing: Gaussian blur in lattice steps, of the densities and of the distances, which are exact
-    (scipy's Euclidean transform on both sides) but staircased. cameras, step_size, n_levels: see `automatic_level`. Raises EmptyFieldError.
+    resolution: lattice points of a side. smoothing: Gaussian blur in lattice steps, of the densities and of the distances,
+    which are exact (scipy's Euclidean transform on both sides) but staircased. cameras, step_size, n_levels: see
+    `automatic_level`. Raises EmptyFieldError.
     """
     half_size = occupancy.half_size
     densities = density_lattice(field, resolution, half_size, smoothing)
@@ -181,9 +183,9 @@ def fit_sdf(
 ) -> FitReport:
     """Fit an SDF field to a grid of distances and carry the density field's colours over.
 
-    Half of a batch lies within three lattice steps of the surface, half anywhere in the box; errors of distance count by their absolute value,
-    relative to 0.02 + |distance|, so that the surface comes first. Colours are asked of the source on the surface and learned on both of
-    its sides. Adam, with the learning rate falling to a tenth.
+    Half of a batch lies within three lattice steps of the surface, half anywhere in the box; errors of distance count by their
+    absolute value, relative to 0.02 + |distance|, so that the surface comes first. Colours are asked of the source on the
+    surface and learned on both of its sides. Adam, with the learning rate falling to a tenth.
     """
     device, spacing = target.surface.device, 2 * target.half_size / (len(target.values) - 1)
     optimizer = torch.optim.Adam(field.network.parameters(), lr=learning_rate, betas=(0.9, 0.99), eps=1e-15)

@@ -12,10 +12,11 @@ from dreampolish.fields.network import GridNetwork
 
 
 class DensityField(nn.Module):
-    """density(x) = density_scale * softplus(network_0(x) + blob(x)); colour(x) = sigmoid(network_1..3(x)), the same from every side.
+    """density(x) = density_scale * softplus(network_0(x) + blob(x)); colour(x) = sigmoid(network_1..3(x)), the same from every
+    side.
 
-    blob(x) = blob_scale * exp(-|x|^2 / (2 blob_std^2)) - blob_offset: a centred start (source: DreamFusion, arXiv:2209.14988, with our offset,
-    without which empty space would begin at softplus(0)).
+    blob(x) = blob_scale * exp(-|x|^2 / (2 blob_std^2)) - blob_offset: a centred start (source: DreamFusion, arXiv:2209.14988,
+    with our offset, without which empty space would begin at softplus(0)).
     """
 
     def __init__(

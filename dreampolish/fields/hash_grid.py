@@ -1,8 +1,9 @@
 """A multiresolution hash grid in plain torch (source: Instant-NGP, arXiv:2201.05989), with hand-written gradients.
 
-Notation: N points, L levels, C features a level, 8 corners of the cell a point lies in. Everything inside is corner-major, (8, L, N), and tables
-are channel-major, (C, entries), so that a level costs one-dimensional gathers and scatters only: on a CPU that is several times faster than
-`embedding_bag`, whose backward sorts, and than row-wise `index_add_`. A level whose lattice fits the table is indexed densely, a finer one is hashed.
+Notation: N points, L levels, C features a level, 8 corners of the cell a point lies in. Everything inside is corner-major, (8,
+L, N), and tables are channel-major, (C, entries), so that a level costs one-dimensional gathers and scatters only: on a CPU
+that is several times faster than `embedding_bag`, whose backward sorts, and than row-wise `index_add_`. A level whose lattice
+fits the table is indexed densely, a finer one is hashed.
 """
 
 from dataclasses import dataclass
@@ -23,7 +24,8 @@ _CPU_CHUNK = 16384
 class GridSizes:
     """Sizes of a hash grid that covers [-half_size, half_size]^3.
 
-    base_resolution: cells of a side on level 0; level i has floor(base_resolution * growth**i). table_size: entries a hashed level has, a power of two.
+    base_resolution: cells of a side on level 0; level i has floor(base_resolution * growth**i). table_size: entries a hashed
+    level has, a power of two.
     """
 
     n_levels: int

@@ -46,7 +46,8 @@ class SdfField(nn.Module):
 
     @property
     def inverse_std(self) -> Float[Tensor, ""]:
-        """Sharpness of the logistic density around the surface, per world unit; capped at 5000, where floats end to resolve it."""
+        """Sharpness of the logistic density around the surface, per world unit; capped at 5000, where floats end to resolve
+        it."""
         return torch.exp(10 * self.sharpness).clamp(max=5000.0)
 
     def sdf(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:

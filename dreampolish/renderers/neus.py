@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from dreampolish.cameras import Cameras, rays_from_cameras
 from dreampolish.fields.sdf import SdfField
-from dreampolish.renderers.sampling import OccupancyGrid, RaySamples, importance_samples, sample_rays
+from dreampolish.renderers.sampling import OccupancyGrid, RaySamples, sample_rays, split_samples
 from dreampolish.renderers.volume import SampleRecord, VolumeRender, composite
 
 
@@ -34,8 +34,8 @@ def alphas_from_sdf(
 ) -> Float[Tensor, " n"]:
     """Opacity of intervals, max((Phi(s f_start) - Phi(s f_end)) / Phi(s f_start), 0) (source: NeuS, Eq. 13).
 
-    f at the ends is extrapolated from the middle along the ray by the cosine. cosine_anneal: from 0 (surfaces that face away count too, which
-    helps at first) to 1 (exact). Computed as 1 - exp of a difference of log-sigmoids, which needs no epsilon.
+    f at the ends is extrapolated from the middle along the ray by the cosine. cosine_anneal: from 0 (surfaces that face away
+    count too, which helps at first) to 1 (exact). Computed as 1 - exp of a difference of log-sigmoids, which needs no epsilon.
     """
     softened = nn.functional.relu(0.5 - 0.5 * cosines) * (1 - cosine_anneal)
     falling = -(softened + nn.functional.relu(-cosines) * cosine_anneal)
@@ -59,18 +59,29 @@ def update_surface_occupancy(occupancy: OccupancyGrid, field: SdfField, margin: 
     occupancy.update(lambda points: (field.sdf(points).abs() < reach).float(), 0.5, 0.0, 1.0, generator)
 
 
-def _concentrate(
-    field: SdfField, samples: RaySamples, origins: Tensor, directions: Tensor, n_samples: int, generator: torch.Generator | None
-) -> RaySamples:
-    """Importance samples at the field's present sharpness, as if every surface faced the ray."""
+def _slopes_between(samples: RaySamples, sdf: Tensor) -> Tensor:
+    """Slope of f along the ray at each sample, from its neighbour in touch; -1 for a sample without one."""
+    step = samples.t_ends - samples.t_starts
+    touching = (samples.ray_indices[1:] == samples.ray_indices[:-1]) & (
+        samples.t_starts[1:] - samples.t_ends[:-1] < 0.5 * step[1:]
+    )
+    rise = torch.where(touching, (sdf[1:] - sdf[:-1]) / step[1:], torch.full_like(sdf[1:], -torch.inf))
+    lone = sdf.new_full((1,), -torch.inf)
+    after, before = torch.cat([rise, lone]), torch.cat([lone, rise])
+    slope = torch.where(after.isinf(), before, after)
+    return torch.where(slope.isinf(), -torch.ones_like(slope), slope)
+
+
+def visible_shell(samples: RaySamples, field: SdfField, min_transmittance: float, cosine_anneal: float) -> RaySamples:
+    """The samples that light reaches and whose opacity counts (more than 0.002), judged without a graph and no sharper than the
+    steps can tell."""
     with torch.no_grad():
         lengths = samples.t_ends - samples.t_starts
-        sharpness = torch.minimum(
-            field.inverse_std, 1 / lengths.mean()
-        )  # blunter than a step, so that no surface falls between
-        alphas = alphas_from_sdf(field.sdf(samples.points), -torch.ones_like(lengths), lengths, sharpness, 1.0)
-        weights = weights_from_alphas(samples, alphas)
-    return importance_samples(samples, weights, origins, directions, n_samples, generator)
+        sdf = field.sdf(samples.points)
+        sharpness = torch.minimum(field.inverse_std, 2 / lengths.mean())
+        alphas = alphas_from_sdf(sdf, _slopes_between(samples, sdf), lengths, sharpness, cosine_anneal)
+        _, transmittance = render_weight_from_alpha(samples.dense(alphas))
+        return samples.keep((samples.packed(transmittance) > min_transmittance) & (alphas > 0.002))
 
 
 def render_sdf(
@@ -78,20 +89,22 @@ def render_sdf(
     occupancy: OccupancyGrid,
     cameras: Cameras,
     step_size: float,
-    n_importance: int,
+    parts: int,
+    min_transmittance: float,
     cosine_anneal: float,
     background: Float[Tensor, "3"],
     generator: torch.Generator | None,
 ) -> NeusRender:
     """Pictures of an SDF through every camera, with normals.
 
-    step_size: world units, of the even steps through the occupied cells. n_importance: samples a ray gets from the weights found there; 0
-    renders the even steps themselves. cosine_anneal: see `alphas_from_sdf`. generator: stratified sampling; None gives the same picture every time.
+    step_size: world units, of the even steps through the occupied cells. parts: the steps that light reaches are cut into so
+    many; 0 skips that choice and renders the even steps themselves. min_transmittance: where rays end. cosine_anneal: see
+    `alphas_from_sdf`. generator: stratified sampling; None gives the same picture every time.
     """
     origins, directions = (rays.reshape(-1, 3) for rays in rays_from_cameras(cameras))
     samples = sample_rays(origins, directions, occupancy, step_size, generator)
-    if n_importance > 0 and len(samples.slots):
-        samples = _concentrate(field, samples, origins, directions, n_importance, generator)
+    if parts > 0 and len(samples.slots):
+        samples = split_samples(visible_shell(samples, field, min_transmittance, cosine_anneal), parts, origins, directions)
     sdf, gradients, colors = field.with_gradient(samples.points)
     along = directions[samples.ray_indices]
     normals = nn.functional.normalize(gradients, dim=-1)

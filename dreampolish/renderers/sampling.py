@@ -1,7 +1,8 @@
 """Where a ray is sampled: only in occupied space, in even steps, or where the weight is (importance).
 
-Notation: R rays with unit directions, N samples of all rays in one flat list, ordered by ray and by distance. t is the distance along the ray.
-`slots` numbers a ray's samples from 0, so that (ray_indices, slots) addresses a dense (R, S) array for nerfacc's dense functions.
+Notation: R rays with unit directions, N samples of all rays in one flat list, ordered by ray and by distance. t is the distance
+along the ray. `slots` numbers a ray's samples from 0, so that (ray_indices, slots) addresses a dense (R, S) array for nerfacc's
+dense functions.
 """
 
 import math
@@ -70,10 +71,11 @@ class OccupancyGrid(nn.Module):
         fraction: float,
         generator: torch.Generator,
     ) -> None:
-        """Evaluate `value_of` (points (n, 3) -> values (n,)) at a random point of each chosen cell (source: Instant-NGP, Appendix C).
+        """Evaluate `value_of` (points (n, 3) -> values (n,)) at a random point of each chosen cell (source: Instant-NGP,
+        Appendix C).
 
-        A cell keeps max(value, old * decay) and counts as occupied above min(threshold, mean of all values). fraction: share of all
-        cells drawn at random beside the occupied ones; 1 evaluates every cell.
+        A cell keeps max(value, old * decay) and counts as occupied above min(threshold, mean of all values). fraction: share of
+        all cells drawn at random beside the occupied ones; 1 evaluates every cell.
         """
         device, resolution = self.values.device, self.resolution
         chosen = torch.arange(resolution**3, device=device)
@@ -130,7 +132,8 @@ def sample_rays(
 ) -> RaySamples:
     """Even steps through the box of the occupied cells, those in empty cells left out.
 
-    step_size: world units. generator: shifts each ray's steps by a random part of a step (stratified); None: centred, reproducible.
+    step_size: world units. generator: shifts each ray's steps by a random part of a step (stratified); None: centred,
+    reproducible.
     """
     near, far = t_range_from_box(origins, directions, *occupancy.bounds())
     hit = (far > near).nonzero()[:, 0]
@@ -147,41 +150,19 @@ def sample_rays(
     return RaySamples(rays, slots, middle - step_size / 2, middle + step_size / 2, points, len(origins))
 
 
-@torch.no_grad()
-def importance_samples(
-    samples: RaySamples,
-    weights: Float[Tensor, " n"],
-    origins: Float[Tensor, "r 3"],
-    directions: Float[Tensor, "r 3"],
-    n_samples: int,
-    generator: torch.Generator | None,
+def split_samples(
+    samples: RaySamples, parts: int, origins: Float[Tensor, "r 3"], directions: Float[Tensor, "r 3"]
 ) -> RaySamples:
-    """`n_samples` new samples on every ray that has samples, drawn where its weights are (inverse transform; source: NeRF, Section 5.2).
+    """Every sample's interval cut into equal parts, slots numbered anew without holes.
 
-    A little uniform weight keeps rays without weight sampled. Each sample reaches half-way to its neighbours, but not further than
-    half the length of the interval it fell into, so that none bridges empty space.
+    After `keep` with a mask of the samples that carry weight this is hierarchical sampling (source: NeRF, Section 5.2) without
+    its chance: no part of a surface falls between two samples, however long a ray grazes it.
     """
-    chosen, row = samples.ray_indices.unique_consecutive(return_inverse=True)
-    if not len(chosen):
-        return samples
-    local = RaySamples(row, samples.slots, samples.t_starts, samples.t_ends, samples.points, len(chosen))
-    starts, lengths = local.dense(samples.t_starts), local.dense(samples.t_ends - samples.t_starts)
-    mass = local.dense(weights + 1e-3 / local.n_slots)
-    cumulative = (mass / mass.sum(dim=1, keepdim=True)).cumsum(dim=1)
-    device = origins.device
-    shift = torch.rand(len(chosen), n_samples, generator=generator, device=device) if generator is not None else 0.5
-    level = ((torch.arange(n_samples, device=device) + shift) / n_samples).expand(len(chosen), n_samples) * cumulative[:, -1:]
-    slot = torch.searchsorted(cumulative, level.contiguous()).clamp(max=local.n_slots - 1)
-    share = (mass / mass.sum(dim=1, keepdim=True)).gather(1, slot)
-    inside = 1 - (cumulative.gather(1, slot) - level) / share.clamp(min=1e-12)
-    length = lengths.gather(1, slot)
-    t = starts.gather(1, slot) + inside.clamp(0, 1) * length
-    between = (t[:, 1:] + t[:, :-1]) / 2
-    lower, upper = t - length / 2, t + length / 2
-    lower[:, 1:] = torch.maximum(lower[:, 1:], between)
-    upper[:, :-1] = torch.minimum(upper[:, :-1], between)
-    rays = chosen.repeat_interleave(n_samples)
-    slots = torch.arange(n_samples, device=device).repeat(len(chosen))
-    middle = ((lower + upper) / 2).view(-1)
-    points = torch.addcmul(origins[rays], directions[rays], middle[:, None])
-    return RaySamples(rays, slots, lower.view(-1), upper.view(-1), points, samples.n_rays)
+    length = ((samples.t_ends - samples.t_starts) / parts).repeat_interleave(parts)
+    index = torch.arange(parts, device=origins.device).repeat(len(samples.slots))
+    starts = samples.t_starts.repeat_interleave(parts) + index * length
+    rays = samples.ray_indices.repeat_interleave(parts)
+    counts = torch.bincount(rays, minlength=samples.n_rays)
+    slots = torch.arange(len(rays), device=origins.device) - (counts.cumsum(0) - counts)[rays]
+    points = torch.addcmul(origins[rays], directions[rays], (starts + length / 2)[:, None])
+    return RaySamples(rays, slots, starts, starts + length, points, samples.n_rays)

@@ -34,8 +34,8 @@ class SampleRecord:
 class VolumeRender:
     """Pictures of a field, differentiable in its parameters.
 
-    rgb: over the background, in [0, 1]. opacity: in [0, 1]. depth: expected, along the viewing axis, world units, given that the ray is stopped;
-    0 where nothing is. normals_camera: unit where opacity is positive, else 0; None if not asked for.
+    rgb: over the background, in [0, 1]. opacity: in [0, 1]. depth: expected, along the viewing axis, world units, given that
+    the ray is stopped; 0 where nothing is. normals_camera: unit where opacity is positive, else 0; None if not asked for.
     """
 
     rgb: Float[Tensor, "b h w 3"]
@@ -58,7 +58,8 @@ def weights_from_densities(
 
 
 def visible_samples(samples: RaySamples, field: DensityField, min_transmittance: float) -> RaySamples:
-    """Early termination: drop the samples that light hardly reaches. Evaluates densities without a graph, front to back, a few at a time.
+    """Early termination: drop the samples that light hardly reaches. Evaluates densities without a graph, front to back, a few
+    at a time.
 
     Warning: what is hidden gets no gradient; with min_transmittance 1e-2 or less that is beyond notice.
     """
@@ -117,8 +118,8 @@ def render_density(
 ) -> VolumeRender:
     """Pictures of a density field through every camera.
 
-    step_size: world units. min_transmittance: where rays end, 0 for never (see `visible_samples`). with_normals: costs about as much again.
-    generator: stratified sampling; None gives the same picture every time.
+    step_size: world units. min_transmittance: where rays end, 0 for never (see `visible_samples`). with_normals: costs about as
+    much again. generator: stratified sampling; None gives the same picture every time.
     """
     origins, directions = (rays.reshape(-1, 3) for rays in rays_from_cameras(cameras))
     samples = sample_rays(origins, directions, occupancy, step_size, generator)
