@@ -71,7 +71,9 @@ class Journal:
         self._last_step: dict[str, int] = {}
         self._next_send = time.monotonic() + SEND_INTERVAL_S
         folder.mkdir(parents=True, exist_ok=True)
-        if self._path.exists():
+        self.is_new = not self._path.exists()
+        """Whether this object began the journal."""
+        if not self.is_new:
             self._read_last_steps()
         else:
             self._write({"title": title, "tags": dict(tags)})
@@ -120,7 +122,8 @@ class Journal:
         """Replay what is new; False when the tracker could not be reached (the journal keeps everything)."""
         try:
             replay(self.folder, self.name, place)
-        except Exception as error:  # noqa: BLE001 the tracker's many error kinds all mean: later
+        except Exception as error:
+            # The tracker's many kinds of error all mean: later.
             logging.getLogger(__name__).debug("tracker away: %s", error)
             return False
         return True

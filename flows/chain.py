@@ -61,8 +61,9 @@ def as_task(name: StageName, record: RunRecord, run: RunContext, artifacts: Mapp
         state = read_record(run.store, run.run_id).stages[name].state
         return Completed(name=state.capitalize(), message=f"{name} {state}", data=artifact)
 
-    finished = stage(return_state=True, **{parent: artifacts[parent] for parent in PARENTS[name]})
-    return finished.result()  # type: ignore[no-any-return]
+    finished: State[Artifact] = stage(return_state=True, **{parent: artifacts[parent] for parent in PARENTS[name]})
+    artifact: Artifact = finished.result()  # type: ignore[assignment]
+    return artifact
 
 
 def open_journal(record: RunRecord, store: Path, place: Place) -> Journal:

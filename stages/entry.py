@@ -16,6 +16,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from schemas.artifacts import (
     Artifact,
@@ -83,8 +84,8 @@ def call_stage(
     """
     plain = getattr(function, "fn", function)
     image = None if record.image is None else input_path(run.store, record.image)
-    offered = {
-        **parents,
+    offered: dict[str, Any] = {
+        **{str(parent): artifact for parent, artifact in parents.items()},
         "config": getattr(record.config, name),
         "run": run,
         "prompt": record.prompt,

@@ -95,7 +95,7 @@ def _source(name: str, root: Path) -> bytes:
     return path.read_bytes().replace(b"\r\n", b"\n")
 
 
-def _direct_imports(name: str, root: Path) -> set[str]:
+def _direct_imports(name: str, root: Path) -> frozenset[str]:
     return _names_in_source(name, _source(name, root), root)
 
 

@@ -47,8 +47,9 @@ class StageProgress:
         self._journal.image(f"{self.name}/{name}", step, picture)
 
     def params(self, values: Mapping[str, object]) -> None:
-        """The stage's settings."""
-        self._journal.params(values)
+        """The stage's settings, once."""
+        if self._journal.is_new:
+            self._journal.params(values)
 
     def advance(self, step: int, total: int) -> None:
         """How far the stage is: the terminal's line each time, Prefect at every twentieth."""
@@ -68,7 +69,9 @@ class StageProgress:
         best = {f"best/{key}": value for key, value in self._best.items()}
         seconds = {"final/seconds": artifact.seconds, "final/peak_memory_mib": artifact.peak_memory / 2**20}
         self._journal.metrics(0, {**final, **best, **seconds})
-        self._journal.set_tags({"state": state, "fingerprint": artifact.fingerprint})
+        if self._journal.is_new or state != "cached":
+            # A resumed run finds its own finished stages cached; they keep the state they got when they were computed.
+            self._journal.set_tags({"state": state, "fingerprint": artifact.fingerprint})
         self._journal.end("FINISHED")
         self._ended = True
 

@@ -2,17 +2,19 @@
 
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+_PREFECT_HOME = tempfile.TemporaryDirectory(prefix="prefect-")
 # Before torch, prefect and mlflow are imported anywhere.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
 
 from flows.quiet import quiet_environment
 
+os.environ["PREFECT_HOME"] = _PREFECT_HOME.name
 quiet_environment(Path("store"))
-os.environ.pop("PREFECT_HOME")
 
 import pytest
 import torch
@@ -37,9 +39,8 @@ torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
-def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def prefect_server() -> Iterator[None]:
     """One Prefect server for the session; tests that use it carry `pytest.mark.xdist_group("prefect")`."""
-    os.environ["PREFECT_HOME"] = str(tmp_path_factory.mktemp("prefect"))
     from prefect.testing.utilities import prefect_test_harness
 
     with prefect_test_harness(server_startup_timeout=120):

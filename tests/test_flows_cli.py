@@ -1,0 +1,138 @@
+"""The command line: one line and an exit code for every mistake, JSON on demand."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from flows.cli import app
+from flows.runs import new_run, slug_from_prompt
+from stages.disk import free_space
+
+runner = CliRunner()
+
+
+def invoke(*arguments: str) -> Result:
+    return runner.invoke(app, list(arguments))
+
+
+def assert_one_line(result: Result, *words: str) -> None:
+    """Exit code 2, nothing on stdout, one line on stderr that holds every word."""
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+    assert len(result.stderr.strip().splitlines()) == 1
+    for word in words:
+        assert word in result.stderr
+
+
+@pytest.mark.usefixtures("priors_folder")
+@pytest.mark.parametrize(
+    ("prompt", "word"), [("", "empty"), ("   ", "empty"), ("x" * 10_000, "limit is 300"), ("\x00\x07", "readable"), ("!!!", "readable")]
+)
+def test_bad_prompts_are_refused(store: Path, prompt: str, word: str) -> None:
+    assert_one_line(invoke("run", prompt), word)
+    assert not (store / "runs").exists()
+
+
+@pytest.mark.usefixtures("priors_folder", "store")
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("texture.lamda_stable=0.5", ["unknown setting texture.lamda_stable", "did you mean texture.lambda_stable?"]),
+        ("seed=minus one", ["seed", "integer"]),
+        ("nerf.steps=0", ["nerf.steps", "greater than or equal to 1"]),
+        ("nonsense", ["section.key=value"]),
+    ],
+)
+def test_bad_settings_are_refused(setting: str, words: list[str]) -> None:
+    assert_one_line(invoke("run", "a chair", "--set", setting), *words)
+
+
+@pytest.mark.usefixtures("store")
+def test_a_missing_priors_folder_is_named(tmp_path: Path) -> None:
+    missing = tmp_path / "nowhere"
+    result = invoke("run", "a chair", *(f for name in ("text", "view") for f in ("--set", f"priors.{name}.source={missing}")))
+    assert_one_line(result, str(missing), "dreampolish priors train text")
+
+
+@pytest.mark.usefixtures("priors_folder", "store")
+def test_bad_pictures_are_refused(tmp_path: Path) -> None:
+    text = tmp_path / "text.png"
+    text.write_text("no picture")
+    assert_one_line(invoke("run", "a chair", "--image", str(text)), "text.png", "PNG")
+    assert_one_line(invoke("run", "a chair", "--image", str(tmp_path / "absent.png")), "absent.png")
+    large = tmp_path / "large.png"
+    Image.fromarray(np.zeros((1, 5000), np.uint8)).save(large)
+    assert_one_line(invoke("run", "a chair", "--image", str(large)), "4096")
+
+
+@pytest.mark.usefixtures("store")
+def test_unknown_runs_presets_and_stages_are_named() -> None:
+    assert_one_line(invoke("report", "feedbeef"), "feedbeef", "known: none")
+    assert_one_line(invoke("resume", "../../etc/passwd"), "no single run")
+    assert_one_line(invoke("run", "a chair", "--preset", "smoky"), "did you mean smoke?")
+    assert_one_line(invoke("stage", "nurf", "--run", "feedbeef"), "no stage 'nurf'")
+
+
+@pytest.mark.usefixtures("priors_folder")
+def test_a_full_disk_is_one_line_and_leaves_the_store_whole(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, payload: bytes) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr("stages.run_record.write_atomically", full)
+    assert_one_line(invoke("run", "a chair"), "No space left on device", str(store), f"{free_space(store)} free")
+    assert list((store / "runs").iterdir()) == []
+
+
+@pytest.mark.usefixtures("priors_folder", "stand_ins", "tracker")
+def test_stage_computes_one_stage_and_report_tells_it(store: Path, calls: list[str]) -> None:
+    record = new_run(store, "a chair", "smoke", [], None)
+    first = invoke("stage", "reference", "--run", record.run[:6], "--json")
+    assert first.exit_code == 0, first.stderr
+    told = json.loads(first.stdout.splitlines()[-1])
+    assert told["run"] == record.run
+    assert set(told["stages"][0]) == {"name", "state", "seconds", "fingerprint", "metrics"}
+    assert invoke("stage", "nerf", "--run", record.run, "--set", "nerf.steps=3").exit_code == 0
+    assert_one_line(invoke("stage", "dmtet", "--run", record.run), "has no neus yet", f"dreampolish resume {record.run}")
+    assert calls == ["reference", "nerf"]
+    report = json.loads(invoke("report", record.run, "--json").stdout.splitlines()[-1])
+    assert [entry["name"] for entry in report["stages"]] == ["reference", "nerf"]
+
+
+@pytest.mark.usefixtures("priors_folder", "stand_ins", "tracker")
+def test_a_damaged_parent_is_not_used(store: Path) -> None:
+    record = new_run(store, "a chair", "smoke", [], None)
+    assert invoke("stage", "reference", "--run", record.run).exit_code == 0
+    payload = next((store / "reference").glob("*/payload.bin"))
+    content = bytearray(payload.read_bytes())
+    content[5] ^= 1
+    payload.write_bytes(content)
+    assert_one_line(invoke("stage", "nerf", "--run", record.run), "payload.bin differs", "resume")
+    assert any("payload.bin differs" in line for line in invoke("doctor").stdout.splitlines())
+
+
+@pytest.mark.prefect
+@pytest.mark.xdist_group("prefect")
+@pytest.mark.usefixtures("priors_folder", "stand_ins", "tracker", "prefect_server")
+def test_run_texture_and_resume_end_with_json(store: Path, calls: list[str]) -> None:
+    first = json.loads(invoke("run", "a chair", "--preset", "smoke", "--json").stdout.splitlines()[-1])
+    assert (Path(first["output"]) / "asset.glb").is_file()
+    painted = json.loads(invoke("texture", first["run"], "--set", "texture.steps=3", "--json").stdout.splitlines()[-1])
+    assert [entry["state"] for entry in painted["stages"] if entry["name"] in ("texture", "export")] == ["computed", "computed"]
+    calls.clear()
+    shutil.rmtree(store / "polish")
+    resumed = invoke("resume", first["run"], "--json")
+    assert calls == ["polish"]
+    assert json.loads(resumed.stdout.splitlines()[-1])["run"] == first["run"]
+
+
+def test_slugs_are_plain_names() -> None:
+    assert slug_from_prompt("A red  Armchair!") == "a-red-armchair"
+    assert slug_from_prompt("../../etc/passwd") == "etc-passwd"
+    assert slug_from_prompt("Stühle für Käthe") == "stuhle-fur-kathe"
+    assert slug_from_prompt("椅子") == "asset"
+    assert len(slug_from_prompt("chair " * 40)) <= 40
