@@ -12,8 +12,12 @@ from dreampolish.fields.hash_grid import GridSizes
 from dreampolish.fields.network import GridNetwork
 
 
+_SDF_SCALE = 0.1
+"""World units a unit of the network's output is worth. Without it one Adam step moved the whole surface by a lattice step."""
+
+
 class SdfField(nn.Module):
-    """sdf(x) = |x| - sphere_radius + network_0(x), negative inside, world units; colour(x) = sigmoid(network_1..3(x)).
+    """sdf(x) = |x| - sphere_radius + 0.1 network_0(x), negative inside, world units; colour(x) = sigmoid(network_1..3(x)).
 
     A fresh field is the sphere, since the network starts near zero. `inverse_std`, learned, is the sharpness of the rendered
     surface (source: NeuS, arXiv:2106.10689, where it starts at exp(3)).
@@ -50,9 +54,12 @@ class SdfField(nn.Module):
         it."""
         return torch.exp(10 * self.sharpness).clamp(max=5000.0)
 
+    def _distance(self, raw: Tensor, points: Tensor) -> Tensor:
+        return points.norm(dim=-1) - self.sphere_radius + _SDF_SCALE * raw
+
     def sdf(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
         """Signed distance, world units; differentiable in parameters and points."""
-        return points.norm(dim=-1) - self.sphere_radius + self.network(points)[:, 0]
+        return self._distance(self.network(points)[:, 0], points)
 
     def color(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
         """Colour in [0, 1]."""
@@ -61,7 +68,7 @@ class SdfField(nn.Module):
     def forward(self, points: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, " n"], Float[Tensor, "n 3"]]:
         """Signed distance and colour."""
         raw = self.network(points)
-        return points.norm(dim=-1) - self.sphere_radius + raw[:, 0], torch.sigmoid(raw[:, 1:])
+        return self._distance(raw[:, 0], points), torch.sigmoid(raw[:, 1:])
 
     def with_gradient(
         self, points: Float[Tensor, "n 3"]
@@ -71,9 +78,8 @@ class SdfField(nn.Module):
         Warning: the gradient is not differentiable in the points.
         """
         raw, gradient = self.network.with_gradient(points)
-        distance = points.norm(dim=-1, keepdim=True)
-        sdf = distance[:, 0] - self.sphere_radius + raw[:, 0]
-        return sdf, gradient + points / distance.clamp(min=1e-6), torch.sigmoid(raw[:, 1:])
+        outward = points / points.norm(dim=-1, keepdim=True).clamp(min=1e-6)
+        return self._distance(raw[:, 0], points), outward + _SDF_SCALE * gradient, torch.sigmoid(raw[:, 1:])
 
     def finite_gradient(self, points: Float[Tensor, "n 3"], step: float) -> Float[Tensor, "n 3"]:
         """Central differences of the SDF over +-step world units: six evaluations, and a smoothing that sharp levels need

@@ -1,0 +1,129 @@
+"""Losses that ask for a plausible shape rather than for a picture.
+
+Every function returns one unweighted, non-negative scalar, differentiable, and finite for finite inputs; an empty selection gives 0.
+Pictures are (B, H, W) or (B, H, W, 3); masks are boolean.
+"""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+_SAFE = 1e-5
+
+
+def _mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean where the mask is true; 0 if nowhere. Never divides by zero, so that gradients stay finite."""
+    return (values * mask).sum() / mask.sum().clamp(min=1)
+
+
+def opacity_entropy_loss(opacity: Float[Tensor, "b h w"]) -> Float[Tensor, ""]:
+    """Mean binary entropy of the opacities, nats, in [0, ln 2]: pixels shall be either empty or solid (source: DreamFusion)."""
+    p = opacity.clamp(_SAFE, 1 - _SAFE)
+    return -(p * p.log() + (1 - p) * torch.log1p(-p)).mean()
+
+
+def sparsity_loss(opacity: Float[Tensor, "b h w"]) -> Float[Tensor, ""]:
+    """Mean of sqrt(opacity^2 + 0.01): less matter, with a gradient that fades where there is none (source: DreamFusion)."""
+    return (opacity.square() + 0.01).sqrt().mean()
+
+
+def orientation_loss(
+    weights: Float[Tensor, " n"], normals: Float[Tensor, "n 3"], directions: Float[Tensor, "n 3"]
+) -> Float[Tensor, ""]:
+    """Visible samples shall not face away: sum of weight * max(0, normal . direction)^2, over the sum of weights
+    (source: Ref-NeRF, arXiv:2112.03907, Eq. 11).
+
+    Warning: weights are held constant, as in the open recipes, or the loss would rather make the sample transparent.
+    """
+    away = (normals * directions).sum(dim=-1).clamp(min=0).square()
+    held = weights.detach()
+    return (held * away).sum() / held.sum().clamp(min=_SAFE)
+
+
+def eikonal_loss(gradients: Float[Tensor, "n 3"]) -> Float[Tensor, ""]:
+    """Mean of (|gradient| - 1)^2: an SDF grows by one per unit. The norm's gradient at 0 is taken as 0."""
+    if not len(gradients):
+        return gradients.sum()
+    return (torch.linalg.vector_norm(gradients, dim=-1) - 1).square().mean()
+
+
+def laplace_loss(sdf: Float[Tensor, " n"], shifted: Float[Tensor, "n 6"], step: float) -> Float[Tensor, ""]:
+    """Mean |Laplacian| of an SDF, which is twice the mean curvature on its surface (source: Neuralangelo's curvature term).
+
+    sdf: at points; shifted: at the points moved by +-step along x, y, z. Per world unit.
+    """
+    if not len(sdf):
+        return sdf.sum()
+    return ((shifted.sum(dim=-1) - 6 * sdf) / step**2).abs().mean()
+
+
+def field_smoothness_loss(
+    normals: Float[Tensor, "n 3"], moved_normals: Float[Tensor, "n 3"], weights: Float[Tensor, " n"]
+) -> Float[Tensor, ""]:
+    """Weighted mean distance of normals from those at slightly moved points (3D normal smoothness; source: DreamCraft3D).
+
+    Weights are held constant.
+    """
+    held = weights.detach()
+    return (held * (normals - moved_normals).abs().sum(dim=-1)).sum() / held.sum().clamp(min=_SAFE)
+
+
+def _screen_differences(normals: Tensor, mask: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    """Differences between horizontal and vertical neighbours, and the masks where both pixels are on the object."""
+    differences = [normals[:, :, 1:] - normals[:, :, :-1], normals[:, 1:] - normals[:, :-1]]
+    return differences, [mask[:, :, 1:] & mask[:, :, :-1], mask[:, 1:] & mask[:, :-1]]
+
+
+def normal_smoothness_loss(normals: Float[Tensor, "b h w 3"], mask: Bool[Tensor, "b h w"]) -> Float[Tensor, ""]:
+    """Mean squared difference of neighbouring pixels' normals inside the mask (2D normal smoothness; source: DreamCraft3D)."""
+    differences, masks = _screen_differences(normals, mask)
+    horizontal, vertical = (_mean(d.square().sum(dim=-1), m) for d, m in zip(differences, masks, strict=True))
+    return horizontal + vertical
+
+
+def depth_correlation_loss(
+    depth: Float[Tensor, "b h w"], target: Float[Tensor, "b h w"], mask: Bool[Tensor, "b h w"]
+) -> Float[Tensor, ""]:
+    """1 - Pearson correlation on the mask, in [0, 2]: depth up to an unknown scale and shift (source: DreamCraft3D).
+
+    Fewer than two pixels, or a constant depth or target, give 1: no correlation.
+    """
+    a, b = depth[mask], target[mask]
+    if len(a) < 2:
+        return 1 + depth.sum() * 0
+    a, b = a - a.mean(), b - b.mean()
+    return 1 - (a * b).sum() / (a.square().sum() * b.square().sum()).clamp(min=1e-12).sqrt()
+
+
+def _robust_mean(errors: Tensor, keep_quantile: float) -> Tensor:
+    """Mean of the smallest share of the errors (source: Wonder3D: the worst pixels are the estimator's faults); 0 of none."""
+    if not len(errors):
+        return errors.sum()
+    kept = max(1, int(keep_quantile * len(errors)))
+    return errors.topk(kept, largest=False).values.mean()
+
+
+def normal_cosine_loss(
+    normals: Float[Tensor, "b h w 3"],
+    target: Float[Tensor, "b h w 3"],
+    mask: Bool[Tensor, "b h w"],
+    keep_quantile: float,
+) -> Float[Tensor, ""]:
+    """Mean of 1 - cosine between unit normals on the mask, over the best `keep_quantile` (0, 1] of its pixels."""
+    errors = 1 - (normals * target).sum(dim=-1)
+    return _robust_mean(errors[mask], keep_quantile)
+
+
+def normal_derivative_loss(
+    normals: Float[Tensor, "b h w 3"],
+    target: Float[Tensor, "b h w 3"],
+    mask: Bool[Tensor, "b h w"],
+    keep_quantile: float,
+) -> Float[Tensor, ""]:
+    """Mean absolute error of the normals' differences between neighbouring pixels, that is of screen-space curvature [choice],
+    over the best `keep_quantile` (0, 1] of the pixel pairs inside the mask. A constant error of direction costs nothing here.
+    """
+    ours, masks = _screen_differences(normals, mask)
+    theirs, _ = _screen_differences(target, mask)
+    errors = [(a - b).abs().sum(dim=-1)[m] for a, b, m in zip(ours, theirs, masks, strict=True)]
+    return _robust_mean(torch.cat(errors), keep_quantile)
