@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from dreampolish.fields.hash_grid import GridSizes
 from dreampolish.fields.network import GridNetwork
 
-
 _SDF_SCALE = 0.1
 """World units a unit of the network's output is worth. Without it one Adam step moved the whole surface by a lattice step."""
 
@@ -80,14 +79,6 @@ class SdfField(nn.Module):
         raw, gradient = self.network.with_gradient(points)
         outward = points / points.norm(dim=-1, keepdim=True).clamp(min=1e-6)
         return self._distance(raw[:, 0], points), outward + _SDF_SCALE * gradient, torch.sigmoid(raw[:, 1:])
-
-    def finite_gradient(self, points: Float[Tensor, "n 3"], step: float) -> Float[Tensor, "n 3"]:
-        """Central differences of the SDF over +-step world units: six evaluations, and a smoothing that sharp levels need
-        (source: Neuralangelo, arXiv:2306.03092)."""
-        offsets = step * torch.eye(3, dtype=points.dtype, device=points.device)
-        shifted = torch.cat([points[:, None] + offsets, points[:, None] - offsets], dim=1)
-        values = self.sdf(shifted.view(-1, 3)).view(-1, 2, 3)
-        return (values[:, 0] - values[:, 1]) / (2 * step)
 
 
 def sdf_field_from_config(config: dict[str, Any], device: torch.device | str) -> SdfField:
