@@ -204,3 +204,29 @@ def test_only_covered_pixels_are_coloured() -> None:
 
     picture = render_mesh(vertices, faces, _front(32, 20.0, torch.float32), color_of, 1, False, True, face_adjacency(faces))
     assert seen == [int(picture.fragments.mask.sum())]
+
+
+def test_hidden_silhouettes_do_not_blend() -> None:
+    """A tilted fine sheet hides a quad's edges: between the sheet's own faces nothing may be mixed."""
+    grid = torch.linspace(-0.62, 0.62, 41, dtype=torch.float64)
+    across, up = torch.meshgrid(grid, grid, indexing="ij")
+    sheet = torch.stack([0.4 + 0.3 * across + 0.2 * up, across, up], dim=-1).reshape(-1, 3)
+    corner = (torch.arange(40)[:, None] * 41 + torch.arange(40)).reshape(-1)
+    sheet_faces = torch.cat(
+        [torch.stack([corner, corner + 41, corner + 42], -1), torch.stack([corner, corner + 42, corner + 1], -1)]
+    )
+    quad, quad_faces = _front_quad(0.31, torch.float64)
+    vertices = torch.cat([sheet, quad + torch.tensor([-0.3, 0.01, 0.01], dtype=torch.float64)])
+    faces = torch.cat([sheet_faces, quad_faces + len(sheet)])
+    cameras = _front(48, 20.0, torch.float64)
+    fragments = rasterize(vertices, faces, cameras, False)
+    colors = torch.rand(1, 48, 48, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    blended = antialias(colors, fragments, vertices, faces, cameras, face_adjacency(faces))
+    assert fragments.mask[0, 10:38, 10:38].all()
+    assert torch.equal(blended[0, 10:38, 10:38], colors[0, 10:38, 10:38])
+
+
+def test_faces_without_area_are_not_seen() -> None:
+    vertices = torch.tensor([[0.0, -0.4, 0.0], [0.0, 0.4, 0.0], [0.0, 0.1, 0.0]], requires_grad=True)
+    fragments = rasterize(vertices, torch.tensor([[0, 1, 2]]), _front(5, 20.0, torch.float32), False)
+    assert not fragments.mask.any()

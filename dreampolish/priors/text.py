@@ -1,7 +1,7 @@
 """The text prior: text to image by latent diffusion (protocols.TextPrior), small or large by the folder that is opened."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -13,6 +13,19 @@ from dreampolish.priors.loading import PriorSource, load_autoencoder, load_sched
 from dreampolish.priors.lora import LoraDomain
 from dreampolish.priors.noise import guided, sample_ddim
 from dreampolish.priors.protocols import TextEmbedding
+
+
+@runtime_checkable
+class PromptEmbedder(Protocol):
+    """Whatever turns prompts into token states."""
+
+    def embed(self, prompts: Sequence[str]) -> TextEmbedding:
+        """Token states and mask of prompts."""
+        ...
+
+    def to(self, device: torch.device | str) -> None:
+        """Move to a device."""
+        ...
 
 
 class TextTower:
@@ -39,15 +52,15 @@ class TextTower:
             return TextEmbedding(self.encoder(input_ids=tokens["input_ids"]).last_hidden_state, torch.ones_like(mask))
         return TextEmbedding(self.encoder(**tokens).last_hidden_state, mask)
 
-    def n_unknown(self, prompt: str) -> int:
-        """How many tokens of a prompt the vocabulary does not hold at all."""
-        return int(sum(token == self.tokenizer.unk_token_id for token in self.tokenizer(prompt)["input_ids"]))
+    def to(self, device: torch.device | str) -> None:
+        """Move the encoder."""
+        self.encoder.to(device)
 
 
 class DiffusionTextPrior(LatentSpace):
     """A U-Net conditioned on a text tower's token states, in an autoencoder's latent space."""
 
-    def __init__(self, space: LatentSpace, unet: UNet2DConditionModel, tower: TextTower) -> None:
+    def __init__(self, space: LatentSpace, unet: UNet2DConditionModel, tower: PromptEmbedder) -> None:
         super().__init__(space.autoencoder, space.schedule, space.image_size)
         self.unet, self.tower = unet, tower
         self._lora: LoraDomain | None = None
@@ -56,7 +69,7 @@ class DiffusionTextPrior(LatentSpace):
         """Move every component."""
         super().to(device)
         self.unet.to(device)
-        self.tower.encoder.to(device)
+        self.tower.to(device)
 
     def embed(self, prompts: Sequence[str]) -> TextEmbedding:
         """Token states of prompts; the empty string is the unconditional domain."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dreampolish.priors.latents import LatentSpace
 from dreampolish.priors.protocols import TextEmbedding
-from dreampolish.priors.text import TextTower, unet_output
+from dreampolish.priors.text import PromptEmbedder, unet_output
 from dreampolish.priors.training_diffusion import Denoiser, DenoiserBatch
 
 CaptionedSource = Callable[[int, torch.Generator], tuple[Float[Tensor, "n 3 h w"], list[str]]]
@@ -23,7 +23,7 @@ class RememberingTower:
     limit: how many prompts are remembered; about 18 KB each.
     """
 
-    def __init__(self, tower: TextTower, limit: int) -> None:
+    def __init__(self, tower: PromptEmbedder, limit: int) -> None:
         self._tower, self._limit = tower, limit
         self._states: dict[str, Tensor] = {}
 

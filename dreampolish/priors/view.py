@@ -7,8 +7,9 @@ autoencoder is needed; "image_embedding": one token of a CLIP image tower, as Ze
 The unconditional domain keeps the pose and zeroes latent and tokens, as Zero123's training does.
 """
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -24,13 +25,8 @@ from dreampolish.priors.loading import PriorError, PriorSource, load_autoencoder
 from dreampolish.priors.noise import guided, sample_ddim
 from dreampolish.priors.protocols import ViewCondition
 
-
-class ContextEncoder(Protocol):
-    """Turns a reference picture and its latent into tokens."""
-
-    def __call__(self, images: Float[Tensor, "b 3 h w"], latents: Float[Tensor, "b c m n"]) -> Float[Tensor, "b l d"]:
-        """Tokens (B, L, D) before the pose joins them."""
-        ...
+ContextEncoder = Callable[[Tensor, Tensor], Tensor]
+"""(pictures (B, 3, H, W), their latents (B, C, m, n)) -> tokens (B, L, D), before the pose joins them."""
 
 
 class LatentPatchContext:

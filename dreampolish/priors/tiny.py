@@ -1,0 +1,75 @@
+"""Priors of the real classes with tiny random networks: for tests and for trials of the pipeline's plumbing."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from diffusers import UNet2DConditionModel
+from transformers import BertConfig, BertModel, BertTokenizerFast
+
+from dreampolish.priors.latents import LatentSpace
+from dreampolish.priors.loading import NoiseSchedule
+from dreampolish.priors.patch_autoencoder import PatchAutoencoder
+from dreampolish.priors.protocols import TextEmbedding
+from dreampolish.priors.training_diffusion import UnetShape, build_schedule, build_unet
+from dreampolish.priors.view import DiffusionViewPrior, LatentPatchContext, PoseProjection
+
+CHANNELS, CONTEXT = 4, 16
+
+
+def tiny_unet(in_channels: int, pose_labels: bool) -> UNet2DConditionModel:
+    """A U-Net of two resolutions whose last layer is not zero."""
+    shape = UnetShape(in_channels, CHANNELS, 4, (16, 16), (False, True), 2, CONTEXT, pose_labels)
+    unet = build_unet(shape, seed=0)
+    with torch.no_grad():
+        unet.conv_out.weight.normal_(generator=torch.Generator().manual_seed(1), std=0.1)
+    return unet.eval().requires_grad_(False)
+
+
+def tiny_space() -> LatentSpace:
+    """8-pixel pictures with patches of 2."""
+    autoencoder = PatchAutoencoder(latent_channels=CHANNELS, patch_size=2, hidden_channels=8, sample_size=8)
+    basis = torch.linalg.qr(torch.randn(12, CHANNELS, generator=torch.Generator().manual_seed(2))).Q.T
+    autoencoder.set_basis(basis, torch.ones(CHANNELS))
+    autoencoder.eval().requires_grad_(False)
+    return LatentSpace(autoencoder, NoiseSchedule(build_schedule().alphas_cumprod, "v_prediction"), 8)
+
+
+class CountingTower:
+    """A text tower that writes the length of a prompt into its tokens."""
+
+    def __init__(self) -> None:
+        self.calls: list[list[str]] = []
+
+    def embed(self, prompts: Sequence[str]) -> TextEmbedding:
+        """Prompts to (B, L, CONTEXT) states, L the longest prompt's words plus one."""
+        self.calls.append(list(prompts))
+        lengths = [len(prompt.split()) + 1 for prompt in prompts]
+        states = torch.zeros(len(prompts), max(lengths), CONTEXT)
+        mask = torch.zeros(len(prompts), max(lengths), dtype=torch.bool)
+        for row, (prompt, length) in enumerate(zip(prompts, lengths, strict=True)):
+            states[row, :length] = torch.sin(torch.arange(CONTEXT) * (1.0 + len(prompt)))
+            mask[row, :length] = True
+        return TextEmbedding(states, mask)
+
+    def to(self, device: torch.device | str) -> None:
+        """Nothing to move."""
+
+
+def tiny_view_prior() -> DiffusionViewPrior:
+    """A view prior over 8-pixel pictures, patches of 2 latents as context."""
+    space = tiny_space()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        projection = PoseProjection(CHANNELS * 4, 4, "latent_patches", 2).eval().requires_grad_(False)
+    return DiffusionViewPrior(space, tiny_unet(2 * CHANNELS, True), projection, LatentPatchContext(2))
+
+
+def write_text_encoder(folder: Path) -> None:
+    """A BERT of one layer with a twelve-word vocabulary, tokenizer beside it."""
+    folder.mkdir(parents=True)
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "red", "blue", "chair", "table", "front", "view"]
+    (folder / "vocab.txt").write_text("\n".join(words))
+    BertTokenizerFast(str(folder / "vocab.txt"), model_max_length=12).save_pretrained(folder)
+    config = BertConfig(len(words), CONTEXT, 1, 2, 32, max_position_embeddings=12)
+    BertModel(config).save_pretrained(folder, safe_serialization=True)
