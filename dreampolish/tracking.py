@@ -149,12 +149,11 @@ class Journal:
 
 def replay_all(journals: Path, place: Place) -> int:
     """Send what earlier runs left unsent; journals: the folder of all runs' folders. Returns how many journals had something left."""
-    behind = 0
-    for path in sorted(journals.glob("*/*.jsonl")):
-        if _cursor(path.parent, path.stem)["sent"] < path.stat().st_size:
-            behind += 1
-            replay(path.parent, path.stem, place)
-    return behind
+    paths = sorted(journals.glob("*/*.jsonl"))
+    behind = [path for path in paths if _cursor(path.parent, path.stem)["sent"] < path.stat().st_size]
+    for path in behind:
+        replay(path.parent, path.stem, place)
+    return len(behind)
 
 
 def replay(folder: Path, name: str, place: Place) -> str:

@@ -22,10 +22,10 @@ class Ramp(Frozen):
     def at(self, step: int, steps: int) -> float:
         """The value at a step of a stage of `steps` steps (0 <= step < steps)."""
         progress = step / max(steps - 1, 1)
-        if progress <= self.begin and self.begin < self.until:
-            return self.start
         if progress >= self.until:
             return self.end
+        if progress <= self.begin:
+            return self.start
         return self.start + (self.end - self.start) * (progress - self.begin) / (self.until - self.begin)
 
 

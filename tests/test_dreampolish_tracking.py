@@ -1,0 +1,102 @@
+"""The journal: nothing lost, nothing doubled, whatever happens between it and the tracker."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+
+from dreampolish.tracking import Journal, flattened, place_from_store, replay, replay_all, run_id_at_tracker
+
+
+def begun(store: Path) -> Journal:
+    Journal(store / "journals/run1", "run", "a chair", {"prompt": "a chair"}).params({"nerf": {"steps": 4}})
+    return Journal(store / "journals/run1", "nerf", "nerf", {"stage": "nerf"})
+
+
+def logged(store: Path, uri: str) -> tuple[MlflowClient, str]:
+    run = run_id_at_tracker(store / "journals/run1", "nerf")
+    assert run is not None
+    return MlflowClient(tracking_uri=uri), run
+
+
+def forget_sent(store: Path) -> None:
+    """As if the process had died between sending and noting so."""
+    for path in (store / "journals").rglob("*.sent.json"):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "sent": 0}))
+
+
+def test_a_stage_becomes_a_child_with_its_curve_and_picture(store: Path, tracker: str) -> None:
+    journal, place = begun(store), place_from_store(store, tracker)
+    for step in range(1, 6):
+        journal.metrics(step, {"nerf/psnr": 10.0 + step})
+    journal.image("nerf/view", 5, np.zeros((8, 8, 3), np.uint8))
+    journal.end("FINISHED")
+    assert journal.send(place)
+    client, run = logged(store, tracker)
+    child, parent = client.get_run(run), client.get_run(run_id_at_tracker(store / "journals/run1", "run"))
+    assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert child.info.status == "FINISHED"
+    assert parent.data.params == {"nerf.steps": "4"}
+    assert [point.value for point in client.get_metric_history(run, "nerf/psnr")] == [11.0, 12.0, 13.0, 14.0, 15.0]
+    pictures = [entry.path for entry in client.list_artifacts(run, "images")]
+    assert [path.rpartition(".")[2] for path in sorted(pictures)] == ["webp", "png"]
+    assert not list((store / "journals").rglob("*.png"))
+
+
+def test_sending_twice_stores_once(store: Path, tracker: str) -> None:
+    journal, place = begun(store), place_from_store(store, tracker)
+    journal.metrics(1, {"nerf/psnr": 1.0, "nerf/ssim": 0.5})
+    journal.metrics(2, {"nerf/psnr": 2.0})
+    assert journal.send(place)
+    forget_sent(store)
+    replay(store / "journals/run1", "nerf", place)
+    journal.metrics(3, {"nerf/psnr": 3.0})
+    assert journal.send(place)
+    client, run = logged(store, tracker)
+    assert [point.step for point in client.get_metric_history(run, "nerf/psnr")] == [1, 2, 3]
+    assert len(client.search_runs(["1"])) == 2
+
+
+def test_a_repeated_step_after_a_resume_is_not_doubled(store: Path) -> None:
+    begun(store).metrics(4, {"psnr": 1.0})
+    again = begun(store)
+    again.metrics(3, {"psnr": 1.0})
+    again.metrics(4, {"psnr": 1.0, "ssim": 2.0})
+    again.metrics(5, {"psnr": 1.0})
+    lines = [json.loads(line) for line in (store / "journals/run1/nerf.jsonl").read_text().splitlines()]
+    points = [(line["step"], sorted(line["metrics"])) for line in lines if "metrics" in line]
+    assert points == [(4, ["psnr"]), (4, ["ssim"]), (5, ["psnr"])]
+
+
+def test_a_torn_last_line_is_cut_off(store: Path) -> None:
+    begun(store).metrics(1, {"psnr": 1.0})
+    path = store / "journals/run1/nerf.jsonl"
+    with path.open("a") as file:
+        file.write('{"t":1,"step":2,"metr')
+    begun(store).metrics(2, {"psnr": 2.0})
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line["step"] for line in lines if "metrics" in line] == [1, 2]
+
+
+def test_an_absent_tracker_delays_but_loses_nothing(store: Path, tracker: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    journal = begun(store)
+    journal.metrics(1, {"nerf/psnr": 1.0})
+    journal.image("view", 1, np.zeros((8, 8, 3), np.uint8))
+    assert not journal.send(place_from_store(store, "http://127.0.0.1:9"))
+    assert replay_all(store / "journals", place_from_store(store, tracker)) == 2
+    assert replay_all(store / "journals", place_from_store(store, tracker)) == 0
+    client, run = logged(store, tracker)
+    assert client.get_run(run).data.metrics == {"nerf/psnr": 1.0}
+    assert len(client.list_artifacts(run, "images")) == 2
+
+
+def test_nan_is_refused(store: Path) -> None:
+    with pytest.raises(ValueError, match="psnr is nan at step 1"):
+        begun(store).metrics(1, {"psnr": float("nan")})
+
+
+def test_flattening() -> None:
+    assert flattened({"a": {"b": 1, "c": {"d": None}}, "e": [1]}) == {"a.b": 1, "a.c.d": None, "e": [1]}

@@ -1,0 +1,43 @@
+"""The whole pipeline on the embedded priors at the smallest budgets, twice: every stage computes, then every stage is found."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from schemas.runs import STAGES
+
+PROJECT = Path(__file__).parents[1]
+PRIORS = [PROJECT / "priors/home" / name for name in ("text", "view", "normals", "judge")]
+
+
+def smoke(store: Path) -> tuple[dict, str]:
+    """One run of the command in a process of its own; the JSON result and what the user saw."""
+    command = [sys.executable, "-m", "flows.cli", "run", "a red armchair", "--preset", "smoke", "--set", "device=cpu", "--json"]
+    environment = {**os.environ, "DREAMPOLISH_STORE": str(store), "PYTHONPATH": str(PROJECT)}
+    environment.pop("PREFECT_API_URL", None)
+    environment["PREFECT_HOME"] = str(store.parent / "prefect")
+    ended = subprocess.run(command, cwd=store.parent, env=environment, capture_output=True, text=True, check=False, timeout=900)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    return json.loads(ended.stdout.splitlines()[-1]), ended.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not all(folder.is_dir() for folder in PRIORS), reason="the embedded priors are not in this checkout")
+def test_a_prompt_becomes_an_asset_and_the_second_run_finds_every_stage(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    first, seen = smoke(store)
+    assert [entry["name"] for entry in first["stages"]] == list(STAGES)
+    assert [entry["state"] for entry in first["stages"]] == ["computed"] * 7
+    folder = Path(first["output"])
+    assert (folder / "asset.glb").read_bytes()[:4] == b"glTF"
+    assert (folder / "contact_sheet.png").stat().st_size > 1000
+    assert len(list(folder.glob("turntable.*"))) == 1
+    # A headline, one line a stage, perhaps a note: no warning storms.
+    assert len(seen.strip().splitlines()) <= 2 * (len(STAGES) + 1), seen
+    second, _ = smoke(store)
+    assert [entry["state"] for entry in second["stages"]] == ["cached"] * 7
+    assert [entry["fingerprint"] for entry in second["stages"]] == [entry["fingerprint"] for entry in first["stages"]]
