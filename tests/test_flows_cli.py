@@ -31,7 +31,8 @@ def assert_one_line(result: Result, *words: str) -> None:
 
 @pytest.mark.usefixtures("priors_folder")
 @pytest.mark.parametrize(
-    ("prompt", "word"), [("", "empty"), ("   ", "empty"), ("x" * 10_000, "limit is 300"), ("\x00\x07", "readable"), ("!!!", "readable")]
+    ("prompt", "word"),
+    [("", "empty"), ("   ", "empty"), ("x" * 10_000, "limit is 300"), ("\x00\x07", "readable"), ("!!!", "readable")],
 )
 def test_bad_prompts_are_refused(store: Path, prompt: str, word: str) -> None:
     assert_one_line(invoke("run", prompt), word)

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -98,6 +97,10 @@ def _frozen(module: AnyModule) -> AnyModule:
 def load_autoencoder(source: PriorSource) -> PatchAutoencoder | AutoencoderKL:
     """The latent space: `vae`, of the class that its config names."""
     path, arguments = source.component("vae")
+    return _open_autoencoder(path, arguments)
+
+
+def _open_autoencoder(path: str, arguments: dict[str, Any]) -> PatchAutoencoder | AutoencoderKL:
     _refuse_unsafe(path, "diffusion_pytorch_model")
     local = Path(path) / "config.json"
     name = json.loads(local.read_text()).get("_class_name") if local.is_file() else "AutoencoderKL"
@@ -106,6 +109,13 @@ def load_autoencoder(source: PriorSource) -> PatchAutoencoder | AutoencoderKL:
     if name == "PatchAutoencoder":
         return _frozen(PatchAutoencoder.from_pretrained(path, use_safetensors=True, low_cpu_mem_usage=False, **arguments))
     return _frozen(AutoencoderKL.from_pretrained(path, use_safetensors=True, **arguments))
+
+
+def load_autoencoder_folder(folder: Path) -> PatchAutoencoder | AutoencoderKL:
+    """The autoencoder that a folder holds itself; PriorError where there is none."""
+    if not folder.is_dir():
+        raise PriorError(f"no autoencoder at {folder.absolute()}: train it first with `dreampolish priors train autoencoder`")
+    return _open_autoencoder(str(folder), {"local_files_only": True})
 
 
 def load_unet(source: PriorSource) -> UNet2DConditionModel:
@@ -138,15 +148,18 @@ def load_text_encoder(source: PriorSource) -> tuple[Any, nn.Module]:
     path, arguments = source.component("tokenizer")
     tokenizer = AutoTokenizer.from_pretrained(path, **arguments)
     path, arguments = source.component("text_encoder")
+    return tokenizer, _open_text_encoder(path, arguments)
+
+
+def _open_text_encoder(path: str, arguments: dict[str, Any]) -> nn.Module:
     _refuse_unsafe(path, "model")
-    encoder = AutoModel.from_pretrained(path, use_safetensors=True, **arguments)
-    return tokenizer, _frozen(encoder)
+    return _frozen(AutoModel.from_pretrained(path, use_safetensors=True, **arguments))
 
 
-def default_device_dtype(module: nn.Module) -> tuple[torch.device, torch.dtype]:
-    """Device and floating type of a module's first parameter."""
-    parameter = next(module.parameters())
-    return parameter.device, parameter.dtype
+def load_packaged_text_encoder(reference: str) -> tuple[Any, nn.Module]:
+    """Tokenizer and encoder of a "package:NAME/sub/folder" reference."""
+    path, arguments = str(_referenced_folder(Path(), reference)), {"local_files_only": True}
+    return AutoTokenizer.from_pretrained(path, **arguments), _open_text_encoder(path, arguments)
 
 
 def digest(folder: Path) -> str:

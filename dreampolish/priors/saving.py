@@ -23,11 +23,11 @@ def write_prior(folder: Path, components: Mapping[str, Any], references: Mapping
     for name, component in components.items():
         with tempfile.TemporaryDirectory(dir=folder, prefix=".partial-") as partial:
             write_component(Path(partial), component)
-            _move_files(Path(partial), folder / name)
+            move_files(Path(partial), folder / name)
     index = {"_class_name": "DreamPolishPrior", "components": sorted(components), "references": dict(references)}
     with tempfile.TemporaryDirectory(dir=folder, prefix=".partial-") as partial:
         (Path(partial) / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
-        _move_files(Path(partial), folder)
+        move_files(Path(partial), folder)
 
 
 def write_component(folder: Path, component: ModelMixin | ConfigMixin) -> None:
@@ -40,7 +40,9 @@ def write_component(folder: Path, component: ModelMixin | ConfigMixin) -> None:
     halved.half().save_pretrained(str(folder), safe_serialization=True)
 
 
-def _move_files(source: Path, target: Path) -> None:
+def move_files(source: Path, target: Path) -> None:
+    """Move a folder's files into another, each in one step, over those of the same names."""
     target.mkdir(parents=True, exist_ok=True)
     for path in sorted(source.iterdir()):
+        path.chmod(0o644)  # safetensors writes files that only their owner reads
         os.replace(path, target / path.name)

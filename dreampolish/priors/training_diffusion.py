@@ -44,6 +44,9 @@ class DenoiserBatch:
 Denoiser = Callable[[Tensor, Tensor, dict[str, Any]], Tensor]
 """(noisy, timesteps, told) -> v prediction."""
 
+BatchSource = Callable[[torch.Generator], DenoiserBatch]
+"""A batch from a generator."""
+
 
 def build_unet(shape: UnetShape, seed: int) -> UNet2DConditionModel:
     """A U-Net with random weights of the given seed, its last layer zero. One layer a block; attention with few heads."""
@@ -135,7 +138,7 @@ class DenoisingLoss:
 
     denoiser: Denoiser
     average: ExponentialAverage
-    draw: Callable[[torch.Generator], DenoiserBatch]
+    draw: BatchSource
     alphas_cumprod: Float[Tensor, " t"]
     gamma: float
     autocast: bool

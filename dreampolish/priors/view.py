@@ -58,20 +58,28 @@ class ImageEmbeddingContext:
 
 
 class PoseProjection(ModelMixin, ConfigMixin):
-    """Zero123's single linear projection of [context token, pose] to a context token, one row a token.
+    """Zero123's single linear projection of [context token, pose] to a context token of the U-Net's width, one row a token.
 
-    context_dim: D. tokens: how many positions get a learned offset of their own; 0 for none, as in Zero123.
+    context_dim: D of the tokens that come in. output_dim: the U-Net's cross-attention width. tokens: how many positions get a
+    learned offset of their own; 0 for none, as in Zero123. context, patch: the context encoder that the tokens come from.
     """
 
     config_name = "config.json"
 
     @register_to_config
-    def __init__(self, context_dim: int = 384, tokens: int = 16, context: str = "latent_patches", patch: int = 4) -> None:
+    def __init__(
+        self,
+        context_dim: int = 768,
+        output_dim: int = 768,
+        tokens: int = 0,
+        context: str = "image_embedding",
+        patch: int = 4,
+    ) -> None:
         super().__init__()
-        self.linear = nn.Linear(context_dim + 4, context_dim)
-        self.offsets = nn.Parameter(torch.zeros(max(tokens, 1), context_dim), requires_grad=tokens > 0)
+        self.linear = nn.Linear(context_dim + 4, output_dim)
+        self.offsets = nn.Parameter(torch.zeros(max(tokens, 1), output_dim), requires_grad=tokens > 0)
 
-    def forward(self, tokens: Float[Tensor, "b l d"], pose: Float[Tensor, "b 4"]) -> Float[Tensor, "b l d"]:
+    def forward(self, tokens: Float[Tensor, "b l d"], pose: Float[Tensor, "b 4"]) -> Float[Tensor, "b l e"]:
         """Context with the pose in every token."""
         joined = torch.cat([tokens, pose[:, None].expand(-1, tokens.shape[1], -1)], dim=-1)
         projected = self.linear(joined)

@@ -1,0 +1,60 @@
+"""The flow `dreampolish-priors`: the embedded priors made anew from the rendered furniture, one task each, resumable."""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+
+from dreampolish.tracking import place_from_store
+from schemas.priors import PriorsTraining
+from stages.context import PROJECT
+from stages.entry import store_folder
+from stages.priors_autoencoder import train_autoencoder
+from stages.priors_card import write_card
+from stages.priors_denoisers import train_normals, train_text, train_view
+from stages.priors_judge import train_judge
+from stages.priors_training import TrainingPlace
+from stages.stopping import StopSignal, stop_on_signals
+
+Part = Literal["autoencoder", "text", "view", "normals", "judge"]
+ORDER: Sequence[Part] = ("autoencoder", "text", "view", "normals", "judge")
+TRAININGS: dict[Part, Callable[[TrainingPlace, PriorsTraining], dict[str, float]]] = {
+    "autoencoder": train_autoencoder,
+    "text": train_text,
+    "view": train_view,
+    "normals": train_normals,
+    "judge": train_judge,
+}
+
+
+@flow(name="dreampolish-priors", persist_result=False, log_prints=False)
+def train_priors(parts: Sequence[Part] | None = None, config: PriorsTraining | None = None) -> dict[str, Any]:
+    """Train the named parts, or all, in an order that they need each other in; returns their held-out figures.
+
+    A stopped training goes on where it stopped. Every part overwrites its folder under `home`, the model card at the end.
+    """
+    settings = config or PriorsTraining()
+    store = store_folder()
+    with stop_on_signals() as stop:
+        place = training_place(store, stop)
+        scores = {part: _as_task(part, place, settings) for part in ORDER if parts is None or part in parts}
+        write_card(PROJECT / settings.home, PROJECT / settings.renders, PROJECT / settings.split, scores)
+    return {"output": str(PROJECT / settings.home), "scores": scores}
+
+
+def training_place(store: Path, stop: StopSignal) -> TrainingPlace:
+    """Checkpoints and journals inside the store, figures to its tracker."""
+    return TrainingPlace(PROJECT, store / "priors", place_from_store(store, os.environ.get("MLFLOW_TRACKING_URI")), stop)
+
+
+def _as_task(part: Part, place: TrainingPlace, settings: PriorsTraining) -> dict[str, float]:
+    """One training as a Prefect task run."""
+
+    @task(name=f"priors-{part}", task_run_name=part, cache_policy=NO_CACHE, persist_result=False)
+    def training() -> dict[str, float]:
+        return TRAININGS[part](place, settings)
+
+    return training()

@@ -1,0 +1,74 @@
+"""Settings of the trainings of the embedded priors; the defaults are how `priors/home` was made."""
+
+from pydantic import Field
+
+from schemas.frozen import Frozen
+
+
+class AutoencoderTraining(Frozen):
+    """The patch autoencoder. whitening: 0 keeps the channels' spreads, 1 equalises them. latent_noise: added while the decoder learns."""
+
+    latent_channels: int = Field(default=32, ge=1, le=192)
+    patch_size: int = Field(default=8, ge=2)
+    hidden_channels: int = Field(default=96, ge=1)
+    whitening: float = Field(default=0.5, ge=0, le=1)
+    basis_pictures: int = Field(default=6400, ge=1)
+    steps: int = Field(default=700, ge=1)
+    batch: int = Field(default=32, ge=4)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    latent_noise: float = Field(default=0.03, ge=0)
+    seed: int = 3
+
+
+class DenoiserTraining(Frozen):
+    """One U-Net and its training. decay_from: the step from which the learning rate falls. gamma: Min-SNR's bound.
+    unconditional: share of conditions dropped. autocast: bfloat16, where the processor is good at it."""
+
+    block_channels: tuple[int, ...] = (64, 160, 192)
+    attended: tuple[bool, ...] = (False, True, False)
+    heads: int = Field(default=4, ge=1)
+    steps: int = Field(default=9000, ge=1)
+    decay_from: int = Field(default=6500, ge=0)
+    warmup: int = Field(default=200, ge=0)
+    batch: int = Field(default=32, ge=1)
+    learning_rate: float = Field(default=4e-4, gt=0)
+    gamma: float = Field(default=5.0, gt=0)
+    average_decay: float = Field(default=0.999, ge=0, lt=1)
+    unconditional: float = Field(default=0.1, ge=0, le=1)
+    autocast: bool = True
+    seed: int = 11
+
+
+class JudgeTraining(Frozen):
+    """The image-text judge's heads. samples: pictures whose features are computed; logit_scale: fixed inverse temperature."""
+
+    samples: int = Field(default=16000, ge=1)
+    steps: int = Field(default=1500, ge=1)
+    batch: int = Field(default=256, ge=2)
+    logit_scale: float = Field(default=20.0, gt=0)
+    dropout: float = Field(default=0.3, ge=0, lt=1)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=0.05, ge=0)
+    width: int = Field(default=512, ge=1)
+    embedding: int = Field(default=256, ge=1)
+    seed: int = 20
+
+
+class PriorsTraining(Frozen):
+    """Everything that `dreampolish priors train` needs. Folders are relative to the project."""
+
+    renders: str = "data/renders"
+    split: str = "configs/data/split.json"
+    home: str = "priors/home"
+    checkpoint_interval: int = Field(default=500, ge=1)
+    autoencoder: AutoencoderTraining = AutoencoderTraining()
+    text: DenoiserTraining = DenoiserTraining()
+    view: DenoiserTraining = DenoiserTraining(steps=8000, decay_from=5500, seed=12)
+    normals: DenoiserTraining = DenoiserTraining(block_channels=(64, 128, 192), steps=5000, decay_from=3500, seed=13)
+    judge: JudgeTraining = JudgeTraining()
+    sheet_pictures: int = Field(default=48, ge=1)
+    """Held-out pictures or pairs that the figures are taken on."""
+    sampling_steps: int = Field(default=20, ge=1)
+    text_guidance: float = 4.0
+    view_guidance: float = 2.0
+    normal_steps: int = Field(default=4, ge=1)

@@ -1,0 +1,129 @@
+"""Training tasks: text, view and normal prior, one function each, over one way to fit a U-Net."""
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from dreampolish.data.dataset import RenderedViews
+from dreampolish.optimize import FitResult, fit
+from dreampolish.priors.evaluation import TEXT_SHEET, normal_scores, text_sheet, view_scores
+from dreampolish.priors.loading import PriorError, PriorSource, load_unet
+from dreampolish.priors.normals import load_normal_prior, pictures_from_normals
+from dreampolish.priors.recipes import Draws, Recipe, Size, normals_recipe, text_recipe, view_recipe
+from dreampolish.priors.saving import write_prior
+from dreampolish.priors.sheets import interleaved, tiled, write_png
+from dreampolish.priors.text import load_text_prior
+from dreampolish.priors.training_diffusion import DenoisingLoss, ExponentialAverage, build_schedule, learning_rate_factor
+from dreampolish.priors.view import load_view_prior
+from schemas.priors import DenoiserTraining, PriorsTraining
+from stages.errors import StageError
+from stages.priors_pairs import held_out_trial
+from stages.priors_training import TrainingPlace, TrainingWatch, finish, open_space, open_views
+
+Kind = Literal["text", "view", "normals"]
+
+
+def train_text(place: TrainingPlace, config: PriorsTraining) -> dict[str, float]:
+    """Train the text prior and write `<home>/text` with its sheet of prompts. The judge, not a figure here, says how well it aligns."""
+    views = open_views(place, config, "train")
+    recipe = text_recipe(views, open_space(place, config), _size(config.text), _draws(config.text))
+    fitted = _fit(place, config, "text", recipe, views)
+    return judge_text(place, config, fitted.steps)
+
+
+def train_view(place: TrainingPlace, config: PriorsTraining) -> dict[str, float]:
+    """Train the view prior from the text prior's weights and write `<home>/view`; figures on held-out objects."""
+    views = open_views(place, config, "train")
+    try:
+        start = load_unet(PriorSource(str(place.project / config.home / "text"), None))
+    except PriorError as error:
+        raise StageError(str(error), None, "train the text prior first: the view prior starts from it") from error
+    context_dim = int(start.config.cross_attention_dim)
+    recipe = view_recipe(views, open_space(place, config), _size(config.view), _draws(config.view), context_dim, start)
+    fitted = _fit(place, config, "view", recipe, views)
+    return judge_view(place, config, fitted.steps)
+
+
+def train_normals(place: TrainingPlace, config: PriorsTraining) -> dict[str, float]:
+    """Train the normal prior and write `<home>/normals`; angular errors on held-out objects."""
+    views = open_views(place, config, "train")
+    recipe = normals_recipe(views, open_space(place, config), _size(config.normals), _draws(config.normals))
+    fitted = _fit(place, config, "normals", recipe, views)
+    return judge_normals(place, config, fitted.steps)
+
+
+def _size(settings: DenoiserTraining) -> Size:
+    return Size(settings.block_channels, settings.attended, settings.heads, settings.seed)
+
+
+def _draws(settings: DenoiserTraining) -> Draws:
+    return Draws(settings.batch, settings.unconditional)
+
+
+def _fit(place: TrainingPlace, config: PriorsTraining, kind: Kind, recipe: Recipe, views: RenderedViews) -> FitResult:
+    """Fit a recipe's modules, resuming where an earlier attempt stopped, and write the averaged weights."""
+    settings: DenoiserTraining = getattr(config, kind)
+    generator = torch.Generator().manual_seed(settings.seed)
+    average = ExponentialAverage(recipe.modules, settings.average_decay)
+    alphas_cumprod = build_schedule().alphas_cumprod.float()
+    loss = DenoisingLoss(recipe.denoiser, average, recipe.draw, alphas_cumprod, settings.gamma, settings.autocast, generator)
+    parameters = [p for module in recipe.modules.values() for p in module.parameters()]
+    folder = place.project / config.home / kind
+
+    def export() -> None:
+        average.swap()
+        write_prior(folder, {**recipe.modules, "scheduler": build_schedule()}, recipe.references)
+        average.swap()
+
+    fitted = fit(
+        loss,
+        torch.optim.AdamW(parameters, lr=settings.learning_rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True),
+        lambda step: learning_rate_factor(step, settings.warmup, settings.decay_from, settings.steps),
+        settings.steps,
+        generator,
+        {**recipe.modules, "average": average},
+        place.checkpoints(kind, config.checkpoint_interval),
+        TrainingWatch(place, place.journal(kind), export, views),
+    )
+    export()
+    return fitted
+
+
+def _source(place: TrainingPlace, config: PriorsTraining, kind: Kind) -> tuple[Path, PriorSource]:
+    folder = place.project / config.home / kind
+    return folder, PriorSource(str(folder), None)
+
+
+def judge_text(place: TrainingPlace, config: PriorsTraining, step: int) -> dict[str, float]:
+    """Draw the sheet of prompts."""
+    folder, source = _source(place, config, "text")
+    generator = torch.Generator().manual_seed(1)
+    pictures = text_sheet(load_text_prior(source), TEXT_SHEET, config.text_guidance, config.sampling_steps, generator)
+    sheet = tiled(pictures, columns=8, gap=4)
+    write_png(sheet, folder / "sheet.png")
+    return finish(place, place.journal("text"), {}, sheet, step)
+
+
+def judge_view(place: TrainingPlace, config: PriorsTraining, step: int) -> dict[str, float]:
+    """Sampled views of held-out objects against the true ones, beside both baselines."""
+    folder, source = _source(place, config, "view")
+    trial = held_out_trial(open_views(place, config, "held_out"), open_views(place, config, "train"), config.sheet_pictures)
+    generator = torch.Generator().manual_seed(1)
+    scores, sampled = view_scores(load_view_prior(source), trial, config.view_guidance, config.sampling_steps, generator)
+    shown = [part[:24] for part in (trial.references, trial.targets, sampled)]
+    sheet = tiled(interleaved(shown), columns=12, gap=4)
+    write_png(sheet, folder / "sheet.png")
+    return finish(place, place.journal("view"), scores, sheet, step)
+
+
+def judge_normals(place: TrainingPlace, config: PriorsTraining, step: int) -> dict[str, float]:
+    """Angular errors of estimates on held-out objects, beside normals that all face the viewer."""
+    folder, source = _source(place, config, "normals")
+    generator = torch.Generator().manual_seed(1)
+    pictures, normals, mask = open_views(place, config, "held_out").normal_batch(config.sheet_pictures, generator)
+    scores, found = normal_scores(load_normal_prior(source), pictures, normals, mask, config.normal_steps, generator)
+    shown = [part[:24] for part in (pictures, pictures_from_normals(normals, mask), pictures_from_normals(found, mask))]
+    sheet = tiled(interleaved(shown), columns=12, gap=4)
+    write_png(sheet, folder / "sheet.png")
+    return finish(place, place.journal("normals"), scores, sheet, step)
