@@ -19,6 +19,7 @@ QUIET = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "TRANSFORMERS_VERBOSITY": "error",
     "DIFFUSERS_VERBOSITY": "error",
+    "TQDM_DISABLE": "1",
     "TOKENIZERS_PARALLELISM": "false",
     # torch's OpenMP threads spin at barriers and starve any neighbour.
     "OMP_WAIT_POLICY": "PASSIVE",
