@@ -241,6 +241,12 @@ class RenderedViews:
         ]
         return _mirror(pictures, mirrored), captions
 
+    def original_pictures(self, views: np.ndarray, generator: torch.Generator) -> Float[Tensor, "n 3 s s"]:
+        """The given views (n,) in their own colours under random light; for measurements."""
+        found = self.load(views)
+        light = random_camera_lighting(found.cameras, generator)
+        return on_white(found.albedo.clamp(0, BRIGHTEST) * shade(found.normals, light), found.coverage)
+
     def view_batch(
         self, n: int, generator: torch.Generator
     ) -> tuple[Float[Tensor, "n 3 s s"], Float[Tensor, "n 3 s s"], Float[Tensor, "n 4"]]:
