@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -61,8 +62,9 @@ def as_task(name: StageName, record: RunRecord, run: RunContext, artifacts: Mapp
         state = read_record(run.store, run.run_id).stages[name].state
         return Completed(name=state.capitalize(), message=f"{name} {state}", data=artifact)
 
-    finished: State[Artifact] = stage(return_state=True, **{parent: artifacts[parent] for parent in PARENTS[name]})
-    artifact: Artifact = finished.result()  # type: ignore[assignment]
+    # Prefect's types see a state inside a state where it has only taken ours over.
+    finished: Any = stage(return_state=True, **{parent: artifacts[parent] for parent in PARENTS[name]})
+    artifact: Artifact = finished.result()
     return artifact
 
 

@@ -162,6 +162,46 @@ def benchmark(
     finish(work, as_json)
 
 
+@priors.command("train")
+def priors_train(
+    parts: Annotated[list[str] | None, typer.Argument(help="autoencoder, text, view, normals, judge; none: all")] = None,
+    as_json: Json = False,
+) -> None:
+    """Train the embedded priors on the rendered furniture; a stopped training goes on where it stopped."""
+
+    def work(store: Path) -> dict[str, Any]:
+        from flows.train_priors import ORDER, train_priors
+
+        chosen = [part for part in ORDER if not parts or part in parts]
+        unknown = [part for part in parts or [] if part not in ORDER]
+        if unknown:
+            raise ConfigError(f"no prior {unknown[0]!r}; there are {', '.join(ORDER)}")
+        return dict(train_priors(parts=chosen))
+
+    finish(work, as_json)
+
+
+@priors.command("data")
+def priors_data(
+    libraries: Annotated[
+        Path, typer.Argument(help="the folder of the .sh3f files, from the Debian package sweethome3d-furniture")
+    ],
+    output: Annotated[Path, typer.Option(help="where the renders go")] = Path("data/renders"),
+    as_json: Json = False,
+) -> None:
+    """Render the furniture that the priors are trained on; takes hours, and goes on where it stopped."""
+
+    def work(store: Path) -> dict[str, Any]:
+        from dreampolish.data.renders import RenderPlan, render_all
+
+        if not list(libraries.glob("*.sh3f")):
+            raise ConfigError(f"no .sh3f files in {libraries}; apt-get download sweethome3d-furniture, then dpkg -x it")
+        render_all(libraries, output, RenderPlan(size=128, supersampling=2, views_per_round=(8, 10, 10, 10)))
+        return {"output": str(output)}
+
+    finish(work, as_json)
+
+
 def _continue(run_id: str, prompt: str, headline: str) -> dict[str, Any]:
     """Run the whole chain of a run as the Prefect flow."""
     from flows.lines import say
