@@ -71,6 +71,14 @@ def density_lattice(field: DensityField, resolution: int, half_size: float, smoo
     return torch.from_numpy(ndimage.gaussian_filter(values.cpu().numpy(), smoothing)).to(device)
 
 
+def _first_crossing(along: Tensor, t: Tensor, level: float, step_size: float) -> Tensor:
+    """Distance at which each ray's values (R, S) first rise above a level, interpolated between steps; meaningless where none does."""
+    index = (along > level).int().argmax(dim=1, keepdim=True)
+    above, below = along.gather(1, index), along.gather(1, (index - 1).clamp(min=0))
+    share = (above - level) / (above - below).clamp(min=1e-9)
+    return (t.gather(1, index) - share.clamp(0, 1) * step_size * (index > 0))[:, 0]
+
+
 @torch.no_grad()
 def automatic_level(
     field: DensityField,
@@ -112,7 +120,7 @@ def automatic_level(
         if not bool(both.any()):
             continue
         iou = float(both.sum() / (hit | solid).sum())
-        first = t.gather(1, above.int().argmax(dim=1, keepdim=True))[:, 0] * axial
+        first = _first_crossing(along, t, float(level), step_size) * axial
         error = float((first - depth)[both].abs().clamp(max=0.1).mean()) / 0.1
         if iou - error > best_score:
             best_level, best_score = float(level), iou - error

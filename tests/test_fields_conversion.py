@@ -1,0 +1,102 @@
+"""Density to signed distance: a ball keeps its radius, cavities close, crumbs go, emptiness is said."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from dreampolish.cameras import turntable_cameras
+from dreampolish.fields.conversion import (
+    EmptyFieldError,
+    fit_sdf,
+    lattice_points,
+    sample_lattice,
+    sdf_from_density,
+    solid_from_density,
+)
+from dreampolish.fields.density import DensityField
+from dreampolish.fields.hash_grid import GridSizes
+from dreampolish.fields.sdf import SdfField
+from dreampolish.renderers.sampling import OccupancyGrid
+
+RADIUS = 0.35
+
+
+class SoftBall(DensityField):
+    """A hollow-ish ball whose density falls softly through its surface, red above and green below, in place of a trained network."""
+
+    def __init__(self, peak: float) -> None:
+        nn.Module.__init__(self)
+        self.peak = peak
+        self.network = nn.Module()
+        self.network.grid = nn.Module()
+        self.network.grid.table = nn.Parameter(torch.zeros(1))
+
+    def density(self, points: torch.Tensor) -> torch.Tensor:
+        distance = points.norm(dim=-1)
+        return self.peak * torch.sigmoid((RADIUS - distance) / 0.005) * (distance > 0.15)
+
+    def forward(self, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        colors = torch.zeros_like(points)
+        colors[:, 0], colors[:, 1] = (points[:, 2] > 0).float(), (points[:, 2] <= 0).float()
+        return self.density(points), colors
+
+
+def converted(peak: float):
+    occupancy = OccupancyGrid(16, 0.65, "cpu")
+    cameras = turntable_cameras(3, 15.0, 20.0, 24)
+    return sdf_from_density(SoftBall(peak), occupancy, cameras, 48, 0.7, 0.005, 24, 0.02)
+
+
+def test_sampling_a_lattice_inverts_building_one() -> None:
+    points = lattice_points(6, 0.65, "cpu")
+    values = (points @ torch.tensor([1.0, -2.0, 3.0])).view(6, 6, 6)
+    asked = (torch.rand(40, 3, generator=torch.Generator().manual_seed(0)) * 2 - 1) * 0.65
+    assert torch.allclose(sample_lattice(values, asked, 0.65), asked @ torch.tensor([1.0, -2.0, 3.0]), atol=1e-5)
+
+
+def test_a_soft_ball_keeps_its_radius_and_its_cavity_closes() -> None:
+    target = converted(300.0)
+    radii = target.surface.norm(dim=-1)
+    assert float(radii.mean()) == pytest.approx(RADIUS, abs=0.014)  # half a lattice step
+    assert float(radii.min()) > 0.3  # no inner wall at 0.15
+    points = lattice_points(48, 0.65, "cpu")
+    error = (target.values.view(-1) - (points.norm(dim=-1) - RADIUS)).abs()
+    assert float(error.mean()) < 0.02  # far away, the transform sees the outermost lattice points
+    assert float(target.at(torch.zeros(1, 3))) < -0.3
+    assert 0.02 * 300 <= target.level <= 300
+
+
+def test_fitting_carries_geometry_and_colours_over() -> None:
+    generator = torch.Generator().manual_seed(0)
+    sizes = GridSizes(n_levels=4, n_features=2, base_resolution=6, growth=1.6, table_size=2**14, half_size=0.65)
+    field = SdfField(sizes, 16, 0.5, math.exp(3), generator)
+    target = converted(300.0)
+    report = fit_sdf(field, target, SoftBall(300.0), steps=80, batch=1024, learning_rate=0.01, generator=generator)
+    assert report.mean_deviation < 0.005
+    assert report.max_deviation < 0.03
+    poles = torch.tensor([[0.0, 0, RADIUS], [0, 0, -RADIUS]])
+    assert field.color(poles)[0, 0] > 0.6
+    assert field.color(poles)[1, 1] > 0.6
+    assert field.sdf(torch.tensor([[0.6, 0, 0]])).item() == pytest.approx(0.25, abs=0.03)
+
+
+def test_an_empty_field_is_an_error_with_a_remedy() -> None:
+    with pytest.raises(EmptyFieldError, match="nowhere half opaque.*train"):
+        converted(0.05)
+
+
+def test_crumbs_go_cavities_close_and_the_sides_of_the_box_stay_free() -> None:
+    densities = torch.zeros(20, 20, 20)
+    densities[4:14, 4:14, 4:14] = 5.0
+    densities[8, 8, 8] = 0.0
+    densities[17, 17, 17] = 5.0
+    densities[0, 5, 5] = 5.0
+    solid = solid_from_density(densities, 1.0, 0.01)
+    expected = np.zeros((20, 20, 20), dtype=bool)
+    expected[4:14, 4:14, 4:14] = True
+    assert np.array_equal(solid, expected)
+    with pytest.raises(EmptyFieldError, match="above the level"):
+        solid_from_density(densities, 9.0, 0.01)
