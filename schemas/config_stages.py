@@ -65,7 +65,8 @@ class GeometryConfig(Frozen):
 class NerfConfig(GeometryConfig):
     """Stage 1: rough structure."""
 
-    steps: int = Field(default=400, ge=1)
+    steps: int = Field(default=300, ge=1)
+    reference_size: int = Field(default=64, ge=16)
     grid: HashGridConfig = HashGridConfig()
     grid_lr: float = Field(default=0.01, gt=0.0)
     network_lr: float = Field(default=0.01, gt=0.0)
@@ -73,21 +74,22 @@ class NerfConfig(GeometryConfig):
     samples_per_ray: int = Field(default=64, ge=4)
     density_scale: float = Field(default=10.0, gt=0.0)
     """Density per world unit of the field's unit output."""
-    blob_scale: float = Field(default=5.0, ge=0.0)
+    blob_scale: float = Field(default=8.0, ge=0.0)
     blob_std: float = Field(default=0.25, gt=0.0)
-    blob_offset: float = Field(default=3.0, ge=0.0)
+    blob_offset: float = Field(default=5.0, ge=0.0)
     """Subtracted from the field's raw output, so that space starts empty away from the blob."""
     opacity_entropy_weight: Schedule = Ramp(start=0.1, end=10.0, begin=0.4, until=0.8)
     sparsity_weight: Schedule = Ramp(start=0.1, end=10.0, begin=0.4, until=0.8)
-    orientation_weight: Schedule = Ramp(start=1.0, end=10.0, begin=0.4, until=0.8)
-    normal_smooth_weight: Schedule = constant(1.0)
+    orientation_weight: Schedule = constant(0.0)
+    """Costs the normals of every sample; the recipe's 1 -> 10 is in the `sd` preset."""
     anchors: AnchorConfig = AnchorConfig(depth=constant(0.05))
 
 
 class NeusConfig(GeometryConfig):
     """Stage 2: the density becomes a signed distance field and is sharpened."""
 
-    steps: int = Field(default=250, ge=1)
+    steps: int = Field(default=150, ge=1)
+    reference_size: int = Field(default=64, ge=16)
     conversion_resolution: int = Field(default=96, ge=16)
     conversion_steps: int = Field(default=300, ge=1)
     grid: HashGridConfig = HashGridConfig()
@@ -100,8 +102,8 @@ class NeusConfig(GeometryConfig):
     """Gaussian blur of densities and distances, in lattice steps."""
     conversion_component_share: float = Field(default=0.02, ge=0.0, lt=1.0)
     """Solid parts below this share of the largest are dropped."""
-    importance_samples: int = Field(default=16, ge=0)
-    """Samples a ray gets around the surface; 0: the even steps are used."""
+    shell_parts: int = Field(default=3, ge=0)
+    """Finer samples per even step of the shell that light reaches; 0: the even steps themselves."""
     initial_inverse_std: float = Field(default=60.0, gt=1.0)
     """Sharpness of the surface at the start, per world unit. NeuS itself starts at exp(3) = 20, from a sphere; ours starts converted."""
     occupancy_resolution: int = Field(default=64, ge=8)
@@ -110,7 +112,6 @@ class NeusConfig(GeometryConfig):
     orientation_weight: Schedule = constant(10.0)
     sparsity_weight: Schedule = constant(0.1)
     opacity_entropy_weight: Schedule = constant(0.1)
-    curvature_weight: Schedule = constant(0.0)
     text: DistillationConfig = DistillationConfig(t_min=constant(0.2), t_max=constant(0.5))
     view: ViewGuidanceConfig = ViewGuidanceConfig(t_min=constant(0.2), t_max=constant(0.5))
     anchors: AnchorConfig = AnchorConfig(depth=constant(0.05))

@@ -123,7 +123,7 @@ def _published(
     written = mesh_from_parts(asset.vertices, asset.faces)
     return stage.publish(
         AssetArtifact,
-        metrics={**figures, "export_psnr": float(agreement), "triangles": mesh_figures(written)["triangles"]},
+        metrics={**figures, "export_psnr": float(agreement.mean()), "triangles": mesh_figures(written)["triangles"]},
         glb=paths["glb"],
         textures={"base_color": paths["base_color"]},
         turntable=stage.path("turntable.webp"),

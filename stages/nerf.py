@@ -61,9 +61,7 @@ class Scene:
     def render(self, cameras: Cameras, with_normals: bool, stratified: bool) -> VolumeRender:
         """Pictures on white."""
         generator = self._generator if stratified else None
-        return render_density(
-            self.field, self.occupancy, cameras, self.step_size, 1e-3, self._white, with_normals, generator
-        )
+        return render_density(self.field, self.occupancy, cameras, self.step_size, 1e-3, self._white, with_normals, generator)
 
     def picture(self, cameras: Cameras) -> Tensor:
         """Colours alone, the same every time."""
@@ -101,9 +99,7 @@ def _optimizer(scene: Scene, config: NerfConfig) -> torch.optim.Optimizer:
     return torch.optim.Adam(groups, betas=config.betas, eps=1e-15)
 
 
-def _losses(
-    scene: Scene, guide: GeometryGuide, view: ReferenceView, switch: Switch
-) -> Callable[[int], Mapping[str, Term]]:
+def _losses(scene: Scene, guide: GeometryGuide, view: ReferenceView, switch: Switch) -> Callable[[int], Mapping[str, Term]]:
     config = scene.config
 
     def losses(step: int) -> Mapping[str, Term]:
@@ -138,9 +134,7 @@ def _regularizers(config: NerfConfig, progress: tuple[int, int], render: VolumeR
     return terms
 
 
-def _published(
-    stage: Stage, run: RunContext, scene: Scene, view: ReferenceView, steps: int, reason: str
-) -> NerfArtifact:
+def _published(stage: Stage, run: RunContext, scene: Scene, view: ReferenceView, steps: int, reason: str) -> NerfArtifact:
     with torch.no_grad():
         front = scene.render(view.camera, False, False)
         if float(front.opacity.max()) < 0.5:

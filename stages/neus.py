@@ -64,7 +64,7 @@ class Surface:
         white = torch.ones(3, device=self.generator.device)
         generator = self.generator if stratified else None
         return render_sdf(
-            self.field, self.occupancy, cameras, self.step_size, self.config.importance_samples, cosine_anneal, white, generator
+            self.field, self.occupancy, cameras, self.step_size, self.config.shell_parts, 1e-3, cosine_anneal, white, generator
         )
 
     def picture(self, cameras: Cameras) -> Tensor:
@@ -112,9 +112,7 @@ def _converted(stage: Stage, nerf: NerfArtifact, config: NeusConfig) -> tuple[Su
         )  # fmt: skip
     except EmptyFieldError as error:
         raise StageError(f"neus: {error}", None, "or use another seed") from error
-    field = SdfField(
-        grid_sizes(config.grid), config.grid.hidden_size, 0.5, config.initial_inverse_std, stage.generator
-    )
+    field = SdfField(grid_sizes(config.grid), config.grid.hidden_size, 0.5, config.initial_inverse_std, stage.generator)
     report = fit_sdf(field, target, source, config.conversion_steps, 8192, config.grid_lr, stage.generator)
     fresh = OccupancyGrid(config.occupancy_resolution, SCENE_HALF_SIZE, stage.device)
     surface = Surface(config, field, fresh, target.surface, stage.generator)
@@ -133,9 +131,7 @@ def _optimizer(field: SdfField, config: NeusConfig) -> torch.optim.Optimizer:
     return torch.optim.Adam(groups, betas=config.betas, eps=1e-15)
 
 
-def _losses(
-    surface: Surface, guide: GeometryGuide, view: ReferenceView, switch: Switch
-) -> Callable[[int], Mapping[str, Term]]:
+def _losses(surface: Surface, guide: GeometryGuide, view: ReferenceView, switch: Switch) -> Callable[[int], Mapping[str, Term]]:
     config = surface.config
 
     def losses(step: int) -> Mapping[str, Term]:

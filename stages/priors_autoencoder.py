@@ -53,7 +53,10 @@ def train_autoencoder(place: TrainingPlace, config: PriorsTraining) -> dict[str,
 
 def _with_basis(views: RenderedViews, settings: AutoencoderTraining, generator: torch.Generator) -> PatchAutoencoder:
     autoencoder = PatchAutoencoder(
-        settings.latent_channels, settings.patch_size, settings.hidden_channels, views.size, scaling_factor=1.0
+        latent_channels=settings.latent_channels,
+        patch_size=settings.patch_size,
+        hidden_channels=settings.hidden_channels,
+        sample_size=views.size,
     )
     fit_basis(autoencoder, mixed_pictures(views), settings.basis_pictures, settings.whitening, generator)
     autoencoder.encoder.requires_grad_(False)

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from dreampolish.cutout import alpha_from_plain_background, check_foreground, on_white, recentre
 from dreampolish.pictures import PictureError, read_picture, sheet, write_picture
-from dreampolish.priors.text import DiffusionTextPrior
 from schemas.artifacts import ReferenceArtifact
 from schemas.config_stages import ReferenceConfig
 from stages.context import RunContext, Stage, open_stage
@@ -133,7 +132,10 @@ def _published(
     stage.image("reference", 0, as_bytes(strip(torch.stack([rgb, (normals + 1) / 2]))))
     return stage.publish(
         ReferenceArtifact,
-        metrics={"alignment": alignment(run, prompt, rgb[None]), "foreground_share": float((rgba[..., 3] > 0.5).float().mean())},
+        metrics={
+            "alignment": alignment(run, prompt, rgb[None]),
+            "foreground_share": float((rgba[..., 3] > 0.5).float().mean()),
+        },
         image=paths["image"],
         image_rgba=paths["image_rgba"],
         mask=paths["mask"],

@@ -183,9 +183,7 @@ def domain_norms(guided: GuidanceStep, config: TextureConfig, progress: tuple[in
     return norms
 
 
-def reference_color_loss(
-    rgb: Float[Tensor, "1 h w 3"], view: ReferenceView, erosion: int
-) -> Float[Tensor, ""]:
+def reference_color_loss(rgb: Float[Tensor, "1 h w 3"], view: ReferenceView, erosion: int) -> Float[Tensor, ""]:
     """Mean absolute colour difference on the reference's mask, eroded by `erosion` pixels (source: DreamCraft3D)."""
     outside = 1 - (view.mask[:, None] > 0.5).float()
     outside = torch.nn.functional.max_pool2d(outside, 2 * erosion + 1, stride=1, padding=erosion)
@@ -193,9 +191,7 @@ def reference_color_loss(
     return ((rgb - view.rgb).abs() * inside).sum() / (3 * inside.sum().clamp_min(1.0))
 
 
-def _published(
-    painting: Painting, run: RunContext, stage: Stage, figures: Mapping[str, float]
-) -> TexturedMeshArtifact:
+def _published(painting: Painting, run: RunContext, stage: Stage, figures: Mapping[str, float]) -> TexturedMeshArtifact:
     def render(cameras: Cameras) -> Tensor:
         return painting.mesh.render(cameras, color_of_field(painting.colors), 2, True).rgb
 

@@ -8,7 +8,35 @@ from typing import Literal
 from stages.context import RunContext
 from stages.errors import StageError
 
-FUNCTION_WORDS = frozenset("a an and at by for from her his in its my of on or our some the their this to two with without your".split())
+FUNCTION_WORDS = frozenset(
+    [
+        "a",
+        "an",
+        "and",
+        "at",
+        "by",
+        "for",
+        "from",
+        "her",
+        "his",
+        "in",
+        "its",
+        "my",
+        "of",
+        "on",
+        "or",
+        "our",
+        "some",
+        "the",
+        "their",
+        "this",
+        "to",
+        "two",
+        "with",
+        "without",
+        "your",
+    ]
+)
 
 VOCABULARY = "vocabulary.json"
 """A prior's list of training words, beside its model_index.json; priors without one (Stable Diffusion class) are not checked."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_library import write_tiny_library
+from tests.tiny_library import write_tiny_library
 
 from dreampolish.data.dataset import RenderedViews
 from dreampolish.data.renders import RenderPlan, render_all, training_cameras

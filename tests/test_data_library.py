@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_library import write_tiny_library
+from tests.tiny_library import write_tiny_library
 
 from dreampolish.data.domain import in_domain
 from dreampolish.data.library import BOUNDING_RADIUS, load_model, read_catalog

@@ -23,7 +23,9 @@ T = torch.tensor([0, 100, 199, 200, 500, 999])
 
 
 def same(left: ScoreWeights | SplitWeights, right: ScoreWeights | SplitWeights, given_scores: dict[str, Tensor]) -> None:
-    torch.testing.assert_close(weighted_delta(given_scores, left, T), weighted_delta(given_scores, right, T), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(
+        weighted_delta(given_scores, left, T), weighted_delta(given_scores, right, T), rtol=1e-9, atol=1e-9
+    )
 
 
 @given(scale)
@@ -176,7 +178,9 @@ class ConstantDomain:
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         raise AssertionError("nothing is restored here")
 
-    def predict_epsilon(self, noisy: Tensor, timesteps: Tensor, text: TextEmbedding, world_from_camera: Tensor | None) -> Tensor:
+    def predict_epsilon(
+        self, noisy: Tensor, timesteps: Tensor, text: TextEmbedding, world_from_camera: Tensor | None
+    ) -> Tensor:
         self.cameras.append(world_from_camera)
         return self.value.expand_as(noisy)
 

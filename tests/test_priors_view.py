@@ -24,7 +24,7 @@ def test_patch_tokens_hold_every_latent_value_once() -> None:
 
 
 def test_the_pose_joins_every_token_by_one_linear_map() -> None:
-    projection = PoseProjection(16, 12, 0, "latent_patches", 2)
+    projection = PoseProjection(context_dim=16, output_dim=12, tokens=0, context="latent_patches", patch=2)
     tokens, pose = torch.randn(1, 4, 16, generator=_generator(0)), torch.tensor([[0.1, 0.2, 0.3, 0.0]])
     weight, bias = projection.linear.weight, projection.linear.bias
     expected = tokens @ weight[:, :16].T + pose @ weight[:, 16:].T + bias

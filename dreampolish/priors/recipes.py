@@ -110,7 +110,13 @@ def view_recipe(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(size.seed + 1)
         tokens = (side // CONTEXT_PATCH) ** 2
-        projection = PoseProjection(channels * CONTEXT_PATCH**2, context_dim, tokens, "latent_patches", CONTEXT_PATCH)
+        projection = PoseProjection(
+            context_dim=channels * CONTEXT_PATCH**2,
+            output_dim=context_dim,
+            tokens=tokens,
+            context="latent_patches",
+            patch=CONTEXT_PATCH,
+        )
     projection.train()
     context = LatentPatchContext(CONTEXT_PATCH)
     draw = ViewBatches(views.view_batch, space, context, draws.batch, draws.unconditional)

@@ -31,7 +31,10 @@ def write_prior(folder: Path, components: Mapping[str, Any], references: Mapping
 
 
 def write_component(folder: Path, component: ModelMixin | ConfigMixin) -> None:
-    """Save one component; a model is copied to float16 first."""
+    """Save one component; a model is copied to float16 first.
+
+    A model must have been made with keyword arguments: diffusers takes positional ones for defaults when it copies a config.
+    """
     if not isinstance(component, ModelMixin):
         component.save_config(str(folder))
         return

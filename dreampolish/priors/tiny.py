@@ -61,7 +61,8 @@ def tiny_view_prior() -> DiffusionViewPrior:
     space = tiny_space()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
-        projection = PoseProjection(CHANNELS * 4, CONTEXT, 4, "latent_patches", 2).eval().requires_grad_(False)
+        projection = PoseProjection(context_dim=CHANNELS * 4, output_dim=CONTEXT, tokens=4, context="latent_patches", patch=2)
+        projection.eval().requires_grad_(False)
     return DiffusionViewPrior(space, tiny_unet(2 * CHANNELS, True), projection, LatentPatchContext(2))
 
 
