@@ -1,14 +1,80 @@
-"""Reading libraries and models: frames, sizes, paints."""
+"""From a library to batches: frames, sizes and paints of models, renders in rounds, and the pictures made of them.
 
+The library is made up: a box with a green front, the same box in another colour, one that the catalogue turns, and a door.
+"""
+
+import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.tiny_library import write_tiny_library
+import torch
 
+from dreampolish.data.dataset import RenderedViews
 from dreampolish.data.domain import in_domain
 from dreampolish.data.library import BOUNDING_RADIUS, load_model, read_catalog
+from dreampolish.data.renders import RenderPlan, render_all, training_cameras
 from dreampolish.data.wavefront import parse_mtl, parse_obj
+
+CUBE = """mtllib cube.mtl
+v -1 -1 -1\nv 1 -1 -1\nv 1 1 -1\nv -1 1 -1\nv -1 -1 1\nv 1 -1 1\nv 1 1 1\nv -1 1 1
+usemtl front
+f 5 6 7 8
+usemtl body
+f 1 4 3 2\nf 1 2 6 5\nf 2 3 7 6\nf 3 4 8 7\nf 4 1 5 8
+"""
+
+PROPERTIES = """id=Tiny
+name#1=Red box
+id#1=Tiny#red
+tags#1=Test, Box
+category#1=Living room
+model#1=/tiny/red/cube.obj
+width#1=100
+depth#1=50
+height#1=200
+creator#1=Nobody
+id#2=Tiny#blue
+name#2=Blue crate
+tags#2=
+category#2=Living room
+model#2=/tiny/blue/cube.obj
+width#2=100
+depth#2=50
+height#2=200
+creator#2=Nobody
+id#3=Tiny#turned
+name#3=Caf\\u00e9 table
+tags#3=
+category#3=Kitchen
+model#3=/tiny/red/cube.obj
+modelRotation#3=0 0 1 0 1 0 -1 0 0
+width#3=100
+depth#3=100
+height#3=100
+creator#3=Nobody
+id#4=Tiny#door
+name#4=Glass door
+tags#4=
+category#4=Doors and windows
+model#4=/tiny/red/cube.obj
+width#4=100
+depth#4=100
+height#4=100
+creator#4=Nobody
+"""
+
+
+def write_tiny_library(folder: Path) -> Path:
+    """Write Tiny.sh3f into `folder` and answer the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(folder / "Tiny.sh3f", "w") as archive:
+        archive.writestr("PluginFurnitureCatalog.properties", PROPERTIES.encode("latin-1"))
+        for name, body in (("red", "0.8 0.1 0.1"), ("blue", "0.1 0.1 0.8")):
+            archive.writestr(f"tiny/{name}/cube.obj", CUBE)
+            archive.writestr(f"tiny/{name}/cube.mtl", f"newmtl front\nKd 0 1 0\nnewmtl body\nKd {body}\n")
+    return folder
 
 
 @pytest.fixture
@@ -43,7 +109,7 @@ def test_model_is_normalised_with_catalogue_proportions(folder: Path) -> None:
 
 def test_front_faces_plus_x(folder: Path) -> None:
     mesh = load_model(read_catalog(folder)[0], folder, 0.01)
-    green = [place for place, color in enumerate(mesh.colors) if color[1] == 1][0]
+    green = next(place for place, color in enumerate(mesh.colors) if color[1] == 1)
     corners = mesh.vertices[mesh.faces[mesh.face_paints == green]]
     assert (corners[..., 0] > 0).all()
     np.testing.assert_allclose(mesh.corner_normals[mesh.face_paints == green], np.broadcast_to([1, 0, 0], (2, 3, 3)), atol=1e-6)
@@ -51,7 +117,7 @@ def test_front_faces_plus_x(folder: Path) -> None:
 
 def test_catalogue_rotation_turns_the_model(folder: Path) -> None:
     mesh = load_model(read_catalog(folder)[2], folder, 0.01)  # x' = z: the model's front (+z) goes to +x, our +y
-    green = [place for place, color in enumerate(mesh.colors) if color[1] == 1][0]
+    green = next(place for place, color in enumerate(mesh.colors) if color[1] == 1)
     assert (mesh.vertices[mesh.faces[mesh.face_paints == green]][..., 1] > 0).all()
 
 
@@ -72,3 +138,90 @@ def test_mtl_defaults_and_clamps() -> None:
     assert materials["a"].opacity == 0.25
     assert materials["b"].texture == "wood grain.jpg"
     assert materials["b"].opacity == 1.0
+
+
+@pytest.fixture(scope="module")
+def views(tmp_path_factory: pytest.TempPathFactory) -> RenderedViews:
+    folder = tmp_path_factory.mktemp("renders")
+    libraries = write_tiny_library(folder / "libraries")
+    render_all(libraries, folder / "renders", RenderPlan(size=32, supersampling=2, views_per_round=(6, 4)))
+    split = folder / "split.json"
+    split.write_text(json.dumps({"train": ["Tiny#red", "Tiny#blue"], "validation": [], "held_out": ["Tiny#turned"]}))
+    return RenderedViews(folder / "renders", split, "train")
+
+
+def test_every_round_holds_every_object(views: RenderedViews) -> None:
+    assert len(views.view_objects) == 2 * (6 + 4)
+    assert np.bincount(views.view_objects).tolist() == [10, 10]
+    assert views.azimuth_deg[:2].tolist() == [0, 0]  # fronts first
+
+
+def test_front_view_shows_the_front(views: RenderedViews) -> None:
+    front = views.load(np.array([0]))
+    assert front.albedo[0, :, 16, 16].tolist() == pytest.approx([0, 1, 0], abs=0.01)
+    assert front.normals[0, 2, 16, 16] > 0.9
+
+
+def test_rendering_again_changes_nothing(views: RenderedViews, tmp_path: Path) -> None:
+    libraries = write_tiny_library(tmp_path / "libraries")
+    render_all(libraries, tmp_path / "renders", RenderPlan(size=32, supersampling=2, views_per_round=(6, 4)))
+    again = np.load(tmp_path / "renders" / "round_1" / "buffers.npy")
+    kept = [row for row, name in enumerate(json.loads((tmp_path / "renders/round_1/index.json").read_text())["objects"])]
+    first = np.load(views._renders / "round_1" / "buffers.npy")
+    np.testing.assert_array_equal(again[kept], first[kept])
+
+
+def test_positions_lie_on_the_object(views: RenderedViews) -> None:
+    chosen = np.arange(8)
+    found = views.load(chosen)
+    points = views.positions_world(chosen, found.cameras)
+    radius = points.norm(dim=1)[found.coverage[:, 0] == 1]
+    assert radius.max() < 0.61
+    assert points.abs()[:, 0][found.coverage[:, 0] == 1].max() < 0.14  # depth 50 of height 200: x within 0.6 * 0.25 / |..|
+
+
+def test_text_batch(views: RenderedViews) -> None:
+    images, captions = views.text_batch(16, torch.Generator().manual_seed(0))
+    assert images.shape == (16, 3, 32, 32)
+    assert images.min() >= 0
+    assert images.max() <= 1
+    assert all("box" in caption or "crate" in caption for caption in captions)
+    again, same = views.text_batch(16, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(images, again)
+    assert captions == same
+
+
+def test_view_batch_pose_is_a_unit_angle(views: RenderedViews) -> None:
+    reference, target, pose = views.view_batch(8, torch.Generator().manual_seed(1))
+    assert reference.shape == target.shape == (8, 3, 32, 32)
+    torch.testing.assert_close(pose[:, 1] ** 2 + pose[:, 2] ** 2, torch.ones(8))
+    assert (pose[:, 3] == 0).all()
+    same = (pose[:, 2] > 1 - 1e-6) & (pose[:, 0].abs() < 1e-6)
+    torch.testing.assert_close(reference[same], target[same])
+
+
+def test_normal_batch_is_unit_and_faces_the_viewer_on_the_background(views: RenderedViews) -> None:
+    images, normals, mask = views.normal_batch(8, torch.Generator().manual_seed(2))
+    torch.testing.assert_close(normals.norm(dim=1), torch.ones(8, 32, 32), atol=1e-4, rtol=0)
+    outside = mask[:, 0] == 0
+    assert (normals.permute(0, 2, 3, 1)[outside] == torch.tensor([0.0, 0.0, 1.0])).all()
+    assert images.shape == normals.shape
+    assert 0.02 < mask.mean() < 0.6
+
+
+def test_training_cameras_have_the_stated_ranges() -> None:
+    cameras = training_cameras(500, True, 32, torch.Generator().manual_seed(0))
+    assert cameras.azimuth_deg[0] == 0
+    assert 0 <= cameras.elevation_deg[0] <= 20
+    assert cameras.elevation_deg.min() >= -10
+    assert 45 < cameras.elevation_deg.max() <= 70
+    narrow = (cameras.fov_deg == 20).float().mean()
+    assert 0.5 < narrow < 0.7
+    assert cameras.fov_deg.max() > 55
+
+
+def test_missing_renders_are_named(tmp_path: Path) -> None:
+    (tmp_path / "objects.json").write_text("[]")
+    (tmp_path / "split.json").write_text('{"train": [], "validation": [], "held_out": []}')
+    with pytest.raises(FileNotFoundError, match="dreampolish.data.renders"):
+        RenderedViews(tmp_path, tmp_path / "split.json", "train")

@@ -49,12 +49,11 @@ class JudgeSettings:
 
 @dataclass(frozen=True)
 class Samples:
-    """N pictures: trunk features (N, F), sentence embeddings (N, S), noun and colour ("" for none) of each caption."""
+    """N pictures: trunk features (N, F), sentence embeddings (N, S) and keys of their captions."""
 
     features: Float[Tensor, "n f"]
     sentences: Float[Tensor, "n s"]
-    nouns: list[str]
-    colors: list[str]
+    keys: "CaptionKeys"
 
 
 def parse_caption(caption: str) -> tuple[str, str]:
@@ -79,23 +78,39 @@ def _canonical_words() -> dict[str, str]:
     return canon
 
 
-def positives(nouns: Sequence[str], colors: Sequence[str]) -> Bool[Tensor, "n n"]:
-    """Which captions also fit which pictures: synonymous nouns or the same last word, and colours equal or not both given."""
+@dataclass(frozen=True)
+class CaptionKeys:
+    """What decides which captions agree, as numbers (N,): the noun up to synonyms, its last word, the colour (-1 for none)."""
+
+    noun: Tensor
+    head: Tensor
+    color: Tensor
+
+    def __getitem__(self, rows: Tensor) -> "CaptionKeys":
+        """The keys of some rows."""
+        return CaptionKeys(self.noun[rows], self.head[rows], self.color[rows])
+
+
+def keys_of_captions(nouns: Sequence[str], colors: Sequence[str]) -> CaptionKeys:
+    """Keys of parsed captions; "" as a colour means none."""
     canon = _canonical_words()
-    named = [canon.get(noun, noun) for noun in nouns]
-    heads = [canon.get(noun.split()[-1], noun.split()[-1]) for noun in nouns]
-    shades = [canon.get(color, color) for color in colors]
 
-    def numbers(words: Sequence[str]) -> Tensor:
-        table = {word: place for place, word in enumerate(dict.fromkeys(words))}
-        return torch.tensor([table[word] for word in words])
+    def numbered(words: Sequence[str]) -> Tensor:
+        named = [canon.get(word, word) for word in words]
+        table = {word: place for place, word in enumerate(dict.fromkeys(named))}
+        return torch.tensor([table[word] if word else -1 for word in named])
 
-    def equal(words: Sequence[str]) -> Tensor:
-        values = numbers(words)
+    return CaptionKeys(numbered(nouns), numbered([noun.split()[-1] for noun in nouns]), numbered(colors))
+
+
+def positives(keys: CaptionKeys) -> Bool[Tensor, "n n"]:
+    """Which captions also fit which pictures: synonymous nouns or the same last word, and colours equal or not both given."""
+
+    def equal(values: Tensor) -> Tensor:
         return values[:, None] == values[None, :]
 
-    plain = torch.tensor([not shade for shade in shades])
-    return (equal(named) | equal(heads)) & (equal(shades) | plain[:, None] | plain[None, :])
+    plain = keys.color < 0
+    return (equal(keys.noun) | equal(keys.head)) & (equal(keys.color) | plain[:, None] | plain[None, :])
 
 
 def contrastive_loss(
@@ -132,7 +147,7 @@ def collect_samples(views: RenderedViews, trunk: LiteTrunk, sentences: SentenceE
     unique = sorted(set(texts))
     place = {text: row for row, text in enumerate(unique)}
     table = torch.cat([sentences.embed(unique[start : start + 64]) for start in range(0, len(unique), 64)])
-    return Samples(torch.cat(features), table[[place[text] for text in texts]], nouns, colors)
+    return Samples(torch.cat(features), table[[place[text] for text in texts]], keys_of_captions(nouns, colors))
 
 
 class _Log:
@@ -161,7 +176,7 @@ def train_heads(samples: Samples, settings: JudgeSettings, checkpoints: Checkpoi
 
     def losses(step: int) -> dict[str, Term]:
         rows = torch.randint(len(features), (settings.batch,), generator=generator)
-        positive = positives([samples.nouns[row] for row in rows], [samples.colors[row] for row in rows])
+        positive = positives(samples.keys[rows])
         images, texts = image_head(features[rows]), text_head(samples.sentences[rows])
         return {"contrastive": Term(contrastive_loss(images, texts, positive, settings.logit_scale), 1.0)}
 
@@ -172,7 +187,10 @@ def train_heads(samples: Samples, settings: JudgeSettings, checkpoints: Checkpoi
     return heads.eval()
 
 
-COARSE = "chair armchair sofa table desk bed lamp cabinet bottle glass bin oven tree plant car piano camera phone toy umbrella".split()
+_COARSE_TEXT = (
+    "chair armchair sofa table desk bed lamp cabinet bottle glass bin oven tree plant car piano camera phone toy umbrella"
+)
+COARSE = _COARSE_TEXT.split()
 """Class nouns for the coarse retrieval; an object's class is one that its noun ends with, or has as a synonym."""
 
 
@@ -233,15 +251,15 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(1)
     settings = JudgeSettings(
-        samples=16000,
-        steps=1500,
+        samples=5120,
+        steps=400,
         batch=256,
         logit_scale=20.0,
         dropout=0.3,
         learning_rate=1e-3,
         weight_decay=0.05,
-        width=512,
-        embedding=256,
+        width=384,
+        embedding=192,
         seed=20,
     )
     log.info("%s", train_judge(options.renders, options.split, options.folder, options.work, settings))
