@@ -72,5 +72,12 @@ def write_text_encoder(folder: Path) -> None:
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "red", "blue", "chair", "table", "front", "view"]
     (folder / "vocab.txt").write_text("\n".join(words))
     BertTokenizerFast(str(folder / "vocab.txt"), model_max_length=12).save_pretrained(folder)
-    config = BertConfig(len(words), CONTEXT, 1, 2, 32, max_position_embeddings=12)
+    config = BertConfig(
+        vocab_size=len(words),
+        hidden_size=CONTEXT,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=12,
+    )
     BertModel(config).save_pretrained(folder, safe_serialization=True)
