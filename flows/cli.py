@@ -12,7 +12,7 @@ import typer
 
 from flows.quiet import quiet_environment
 from schemas.presets import ConfigError
-from stages.disk import is_disk_error
+from stages.disk import is_disk_error, store_folder
 from stages.errors import StageError
 
 app = typer.Typer(
@@ -214,9 +214,8 @@ def _continue(run_id: str, prompt: str, headline: str) -> dict[str, Any]:
 
 def finish(work: Callable[[Path], dict[str, Any]], as_json: bool) -> None:
     """Do a command's work in a quiet environment, print its result, and turn errors into one line and an exit code."""
-    from stages.entry import store_folder
-
     store = store_folder()
+    # Commands import torch, Prefect and transformers only inside `work`: all three read the environment as they are imported.
     quiet_environment(store)
     try:
         result = work(store)

@@ -18,9 +18,8 @@ from schemas.artifacts import StageName
 from schemas.config import PROMPT_LIMIT
 from schemas.presets import ConfigError, load_config
 from schemas.runs import STAGES, RunRecord
-from stages.entry import run_one, store_folder
+from stages.disk import store_folder
 from stages.errors import StageError
-from stages.run_record import read_record, record_path, write_record
 
 RUN = "dvcasset"
 """The id of the run that DVC's asset belongs to."""
@@ -42,6 +41,8 @@ def run_dvc_stage(name: StageName, params_path: Path) -> Path:
     from dreampolish.tracking import place_from_store
     from flows.runs import CONFIGS, checked_prompt, now
     from flows.stage_functions import stage_function
+    from stages.entry import run_one
+    from stages.run_record import read_record, record_path, write_record
 
     try:
         params = Params.model_validate(yaml.safe_load(params_path.read_text()))

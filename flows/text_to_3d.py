@@ -11,7 +11,7 @@ from flows.lines import summary
 from flows.runs import new_run
 from schemas.config import PROMPT_LIMIT
 from schemas.runs import STAGES
-from stages.entry import store_folder
+from stages.disk import store_folder
 from stages.run_record import read_record
 
 

@@ -9,7 +9,7 @@ from flows.lines import say, summary
 from flows.runs import derived_run
 from schemas.artifacts import StageName
 from schemas.runs import STAGES
-from stages.entry import store_folder
+from stages.disk import store_folder
 from stages.run_record import read_record
 
 TEXTURE_STAGES: tuple[StageName, ...] = ("texture", "export")

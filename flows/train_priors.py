@@ -10,8 +10,8 @@ from prefect.cache_policies import NO_CACHE
 
 from dreampolish.tracking import place_from_store
 from schemas.priors import PriorsTraining
-from stages.context import PROJECT
-from stages.entry import store_folder
+from stages.disk import store_folder
+from stages.fingerprint import PROJECT
 from stages.priors_autoencoder import train_autoencoder
 from stages.priors_card import write_card
 from stages.priors_denoisers import train_normals, train_text, train_view

@@ -13,6 +13,11 @@ from stages.errors import StageError
 _DISK_ERRORS = {errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS, errno.EFBIG}
 
 
+def store_folder() -> Path:
+    """The store of this process: DREAMPOLISH_STORE, else ./store."""
+    return Path(os.environ.get("DREAMPOLISH_STORE") or "store").resolve()
+
+
 def sha256_of(path: Path) -> str:
     """Hexadecimal SHA-256 of a file."""
     with path.open("rb") as file:

@@ -32,6 +32,7 @@ from schemas.artifacts import (
 from schemas.presets import ConfigError, merged
 from schemas.runs import PARENTS, RunRecord
 from stages.context import RunContext
+from stages.disk import store_folder
 from stages.errors import StageError
 from stages.run_record import read_record, write_record
 from stages.store import DamagedArtifactError, LocalStore
@@ -47,11 +48,6 @@ ARTIFACTS: Mapping[StageName, type[Artifact]] = {
     "texture": TexturedMeshArtifact,
     "export": AssetArtifact,
 }
-
-
-def store_folder() -> Path:
-    """The store of this process: DREAMPOLISH_STORE, else ./store."""
-    return Path(os.environ.get("DREAMPOLISH_STORE") or "store").resolve()
 
 
 def context_of(record: RunRecord, store: Path, tracking_uri: str | None, show_progress: bool) -> RunContext:

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -137,3 +139,11 @@ def test_slugs_are_plain_names() -> None:
     assert slug_from_prompt("Stühle für Käthe") == "stuhle-fur-kathe"
     assert slug_from_prompt("椅子") == "asset"
     assert len(slug_from_prompt("chair " * 40)) <= 40
+
+
+def test_the_command_line_sets_the_environment_before_heavy_imports() -> None:
+    script = "import sys, flows.cli; sys.exit(', '.join({'torch', 'prefect', 'mlflow'} & set(sys.modules)) or 0)"
+    ended = subprocess.run(
+        [sys.executable, "-c", script], cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
