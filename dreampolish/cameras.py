@@ -160,7 +160,7 @@ def pose_condition(
 ) -> Float[Tensor, "b 4"]:
     """Zero123's pose: [elevation change in rad, sin and cos of azimuth change, distance change] from the front reference view.
 
-    The distance change is 0: our framing is constant (source: RECIPE 4, Zero123).
+    The distance change is 0: our framing is constant (source: Zero123).
     """
     azimuth = torch.deg2rad(azimuth_deg)
     # Zero123 measures polar angles from the top, hence the sign: a higher target has a smaller polar angle.

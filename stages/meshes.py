@@ -17,6 +17,7 @@ from dreampolish.mesh.topology import face_adjacency, topology
 from dreampolish.renderers.raster_mesh import MeshRender, render_mesh
 from schemas.artifacts import MeshArtifact, PolishedMeshArtifact, TexturedMeshArtifact
 from schemas.config_parts import HashGridConfig
+from stages.artifact_files import ArtifactFiles
 from stages.context import Stage
 
 ColorOf = Callable[[Tensor, Tensor], Tensor]
@@ -64,16 +65,16 @@ def active_levels(config: HashGridConfig, progress: tuple[int, int]) -> int:
     return start + int(share * (config.n_levels - start))
 
 
-def load_mesh(stage: Stage, parent: MeshArtifact | PolishedMeshArtifact | TexturedMeshArtifact) -> Mesh:
-    """A parent's mesh on the stage's device."""
-    parts = load_file(stage.locate(parent, parent.mesh), device=str(stage.device))
+def load_mesh(files: ArtifactFiles, parent: MeshArtifact | PolishedMeshArtifact | TexturedMeshArtifact) -> Mesh:
+    """An artifact's mesh on its reader's device."""
+    parts = load_file(files.locate(parent, parent.mesh), device=str(files.device))
     return mesh_from_parts(parts["vertices"], parts["faces"])
 
 
-def load_colors(stage: Stage, parent: MeshArtifact | PolishedMeshArtifact | TexturedMeshArtifact) -> ColorField:
-    """A parent's colour field on the stage's device."""
-    field = color_field_from_config(dict(parent.color_config), stage.device)
-    field.load_state_dict(load_file(stage.locate(parent, parent.color_field), device=str(stage.device)))
+def load_colors(files: ArtifactFiles, parent: MeshArtifact | PolishedMeshArtifact | TexturedMeshArtifact) -> ColorField:
+    """An artifact's colour field on its reader's device."""
+    field = color_field_from_config(dict(parent.color_config), files.device)
+    field.load_state_dict(load_file(files.locate(parent, parent.color_field), device=str(files.device)))
     return field
 
 

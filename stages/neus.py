@@ -11,12 +11,11 @@ import torch
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from pydantic import validate_call
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from dreampolish.cameras import SCENE_HALF_SIZE, Cameras, turntable_cameras
 from dreampolish.fields.conversion import EmptyFieldError, FitReport, fit_sdf, sdf_from_density
-from dreampolish.fields.density import density_field_from_config
 from dreampolish.fields.sdf import SdfField
 from dreampolish.optimize import Term, fit
 from dreampolish.regularizers import eikonal_loss, opacity_entropy_loss, orientation_loss, sparsity_loss
@@ -31,6 +30,7 @@ from stages.judging import judged, render_previews, write_previews
 from stages.meshes import grid_sizes, save_state
 from stages.prior_set import open_text_prior, open_view_prior, prior_digests
 from stages.reference_view import REFERENCE_FOV_DEG, ReferenceView, anchor_terms, load_reference
+from stages.sdf_files import load_density, load_occupancy
 from stages.switching import Switch
 from stages.watching import StageWatch
 
@@ -98,11 +98,7 @@ def refine_sdf(reference: ReferenceArtifact, nerf: NerfArtifact, config: NeusCon
 
 def _converted(stage: Stage, nerf: NerfArtifact, config: NeusConfig) -> tuple[Surface, FitReport]:
     """The NeRF's geometry and colours as an SDF field."""
-    source = density_field_from_config(dict(nerf.field_config), stage.device)
-    source.load_state_dict(load_file(stage.locate(nerf, nerf.field), device=str(stage.device)))
-    state = load_file(stage.locate(nerf, nerf.occupancy), device=str(stage.device))
-    occupancy = OccupancyGrid(round(len(state["occupied"]) ** (1 / 3)), SCENE_HALF_SIZE, stage.device)
-    occupancy.load_state_dict(state)
+    source, occupancy = load_density(stage, nerf), load_occupancy(stage, nerf, nerf.occupancy)
     cameras = turntable_cameras(8, 15.0, REFERENCE_FOV_DEG, 64).to(stage.device)
     step_size = 2 * SCENE_HALF_SIZE * 3**0.5 / config.samples_per_ray
     try:

@@ -15,7 +15,7 @@ from pydantic import validate_call
 from safetensors.torch import save_file
 from torch import Tensor
 
-from dreampolish.cutout import alpha_from_plain_background, check_foreground, on_white, recentre
+from dreampolish.cutout import alpha_from_plain_background, as_framed, check_foreground, on_white, recentre
 from dreampolish.pictures import PictureError, read_picture, sheet, write_picture
 from schemas.artifacts import ReferenceArtifact
 from schemas.config_stages import ReferenceConfig
@@ -66,13 +66,15 @@ def _read_bytes(image: Path) -> bytes:
 
 
 def _users_picture(image: Path, config: ReferenceConfig) -> Float[Tensor, "h w 4"]:
-    """Cut out, recentred and scaled."""
+    """Cut out, and recentred and scaled unless the settings leave it as it is framed."""
     try:
         rgba = read_picture(image)
         if bool((rgba[..., 3] == 1).all()):
             alpha = alpha_from_plain_background(rgba[..., :3], config.background_tolerance)
             rgba = torch.cat([rgba[..., :3], alpha[..., None]], dim=-1)
         check_foreground(rgba[..., 3])
+        if config.framing == "as_is":
+            return as_framed(rgba, config.size)
     except PictureError as error:
         raise StageError(str(error), None, PICTURE_REMEDY) from error
     return recentre(rgba, config.size, keep_scale=False)

@@ -1,6 +1,6 @@
 """Stage 5: the texture, painted on the frozen mesh by Domain Score Distillation.
 
-delta = lambda_realistic (e_y - e_lora) + lambda_stable (e_y - e_0) (RECIPE 2): the variational domain e_lora is a LoRA fitted to the
+delta = lambda_realistic (e_y - e_lora) + lambda_stable (e_y - e_0) [choice]: the variational domain e_lora is a LoRA fitted to the
 current renders and conditioned on the camera; any other objective of distillation/weights.py is a setting away. The reference view is
 anchored by its colours.
 """
@@ -19,7 +19,7 @@ from dreampolish.cameras import Cameras
 from dreampolish.distillation.guidance import GuidanceStep, PromptEmbeddings, mean_norm, text_guidance
 from dreampolish.distillation.scores import variational_loss
 from dreampolish.fields.color import ColorField
-from dreampolish.optimize import Term, fit
+from dreampolish.optimize import Stateful, Term, fit
 from dreampolish.priors.protocols import TextPrior, VariationalDomain
 from schemas.artifacts import PolishedMeshArtifact, ReferenceArtifact, TexturedMeshArtifact
 from schemas.config_stages import TextureConfig
@@ -123,7 +123,7 @@ def _paint(painting: Painting, stage: Stage) -> dict[str, float]:
         return painting.mesh.render(painting.view.camera, color_of_field(colors), 1, True).rgb[0]
 
     watch = StageWatch(stage, config.steps, config.preview.interval, preview, None)
-    stateful = {"colors": colors}
+    stateful: dict[str, Stateful] = {"colors": colors}
     if painting.variational is not None:
         stateful["variational"] = painting.variational
     fit(

@@ -9,33 +9,7 @@ from stages.context import RunContext
 from stages.errors import StageError
 
 FUNCTION_WORDS = frozenset(
-    [
-        "a",
-        "an",
-        "and",
-        "at",
-        "by",
-        "for",
-        "from",
-        "her",
-        "his",
-        "in",
-        "its",
-        "my",
-        "of",
-        "on",
-        "or",
-        "our",
-        "some",
-        "the",
-        "their",
-        "this",
-        "to",
-        "two",
-        "with",
-        "without",
-        "your",
-    ]
+    "a an and at by for from her his in its my of on or our some the their this to two with without your".split()  # noqa: SIM905
 )
 
 VOCABULARY = "vocabulary.json"

@@ -1,7 +1,7 @@
 """From rendered pictures to a distillation loss: noise, predictions, weighted sum, gradient at the latent.
 
 Notation: x pictures (B, 3, H, W) in [0, 1]; z = encode(x); z_t = alpha_t z + sigma_t eps; w(t) = 1 - abar_t = sigma_t^2. The loss
-0.5 ||z - stopgrad(z - w delta)||^2 / B has the gradient w delta / B at z (source: threestudio, RECIPE 2).
+0.5 ||z - stopgrad(z - w delta)||^2 / B has the gradient w delta / B at z (source: threestudio).
 """
 
 from collections.abc import Callable

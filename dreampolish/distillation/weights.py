@@ -1,9 +1,9 @@
 """Every distillation objective as weights over five predictions.
 
-Notation (RECIPE 2): delta = a_y e_y + a_0 e_0 + a_n e_n + a_lora e_lora + a_eps eps, where e_y is the prediction for the prompt, e_0 for the
-empty prompt, e_n for the negative prompt, e_lora of the variational (LoRA) network, eps the injected noise; the gradient that
-reaches a latent is w(t) delta. The weights of an objective sum to 0, so that a perfect prior moves nothing, with one exception: NFSD
-below its split timestep takes e_0 itself for the domain correction (source: NFSD, arXiv:2310.17590, Sec. 4).
+Notation: delta = a_y e_y + a_0 e_0 + a_n e_n + a_lora e_lora + a_eps eps, where e_y is the prediction for the prompt, e_0 for
+the empty prompt, e_n for the negative prompt, e_lora of the variational (LoRA) network, eps the injected noise; the gradient
+that reaches a latent is w(t) delta. The weights of an objective sum to 0, so that a perfect prior moves nothing, with one
+exception: NFSD below its split timestep takes e_0 itself for the domain correction (source: NFSD, arXiv:2310.17590, Sec. 4).
 """
 
 from dataclasses import dataclass

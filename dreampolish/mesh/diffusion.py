@@ -60,4 +60,4 @@ class SmoothVertices(torch.nn.Module):
 
     def forward(self) -> Float[Tensor, "v 3"]:
         """The vertices, world frame; differentiable in `smoothed`."""
-        return _Solve.apply(self.smoothed, self._factors)  # type: ignore[no-any-return]
+        return _Solve.apply(self.smoothed, self._factors)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -33,6 +34,11 @@ class TexturedMesh:
             rows = (texture_of_pixel == number).nonzero()[:, 0]
             colors = colors.index_copy(0, rows, texels_bilinear(texture, uv.index_select(0, rows)))
         return colors
+
+    def to(self, device: torch.device | str) -> "TexturedMesh":
+        """The same mesh on another device."""
+        moved = (part.to(device) for part in (self.vertices, self.normals, self.uv, self.faces))
+        return TexturedMesh(*moved, tuple(texture.to(device) for texture in self.textures), self.face_texture.to(device))
 
     def normalized(self, radius: float) -> "TexturedMesh":
         """The same object moved to the origin (centre of its box) and scaled so that its farthest vertex is `radius` away."""
