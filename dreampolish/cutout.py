@@ -85,6 +85,14 @@ def recentre(rgba: Float[Tensor, "h w 4"], size: int, keep_scale: bool) -> Float
     return _resample(rgba, ((left + right) / 2, (top + bottom) / 2), side, size)
 
 
+def as_framed(rgba: Float[Tensor, "h w 4"], size: int) -> Float[Tensor, "size size 4"]:
+    """A square RGBA picture at `size` pixels, neither moved nor scaled within its frame. Raises PictureError if it is not square."""
+    height, width = rgba.shape[:2]
+    if height != width:
+        raise PictureError(f"the picture has {width}x{height} pixels, but one that keeps its framing must be square; crop it")
+    return _resample(rgba, (width / 2, height / 2), float(width), size)
+
+
 def _resample(
     rgba: Float[Tensor, "h w 4"], centre: tuple[float, float], side: float, size: int
 ) -> Float[Tensor, "size size 4"]:

@@ -1,4 +1,4 @@
-"""Settings of each stage. The defaults are the `home` preset: two cores, small priors; RECIPE 3's weights, scaled budgets."""
+"""Settings of each stage. The defaults are the `home` preset: two cores, small priors; DreamCraft3D's weights, scaled budgets."""
 
 from typing import Literal
 
@@ -38,6 +38,9 @@ class ReferenceConfig(Frozen):
     normal_steps: int = Field(default=4, ge=1)
     background_tolerance: float = Field(default=0.06, ge=0.0, le=1.0)
     """Largest colour distance to the border colour that still counts as plain background."""
+    framing: Literal["fit", "as_is"] = "fit"
+    """A user's picture: "fit" moves and scales the object to where the priors expect it; "as_is" only resizes a square picture that
+    is framed canonically already (FOV 20 at distance 3.8)."""
     unknown_words: Literal["refuse", "allow"] = "refuse"
     """What to do with a prompt of which the text prior has never seen a word; single unknown words are only said."""
 
