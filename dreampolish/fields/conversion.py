@@ -1,4 +1,4 @@
-"""From a density to a signed distance: no geometry that the NeRF stage found is thrown away (RECIPE: stage hand-over)."""
+"""From a density to a signed distance: no geometry that the NeRF stage found is thrown away."""
 
 from dataclasses import dataclass
 
@@ -14,6 +14,9 @@ from dreampolish.fields.density import DensityField
 from dreampolish.fields.sdf import SdfField
 from dreampolish.renderers.sampling import OccupancyGrid, t_range_from_box
 from dreampolish.renderers.volume import render_density
+
+_COLOR_EMPHASIS = 5.0
+"""Weight of colours in the fit beside relative distances (measured: at 1 colours blur, at 20 the surface suffers)."""
 
 
 class EmptyFieldError(ValueError):
@@ -212,7 +215,7 @@ def fit_sdf(
         sdf_loss = ((sdf - wanted).abs() / (0.02 + wanted.abs())).mean()
         color_error = (colors[: len(near)] - wanted_colors).abs().mean()
         optimizer.zero_grad()
-        (sdf_loss + color_error).backward()
+        (sdf_loss + _COLOR_EMPHASIS * color_error).backward()
         optimizer.step()
     with torch.no_grad():
         deviation = torch.cat([field.sdf(part).abs() for part in target.surface.split(2**18)])

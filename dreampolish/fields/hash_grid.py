@@ -141,7 +141,7 @@ class _Interpolate(torch.autograd.Function):
         return result[0], result[1:]
 
     @staticmethod
-    def backward(  # type: ignore[override]
+    def backward(
         ctx: FunctionCtx, grad_features: Tensor, grad_jacobian: Tensor
     ) -> tuple[Tensor | None, Tensor | None, None, None]:
         table, index, fraction = ctx.saved_tensors  # type: ignore[attr-defined]

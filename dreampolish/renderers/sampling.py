@@ -97,7 +97,7 @@ class OccupancyGrid(nn.Module):
             lower.append(filled[0] if len(filled) else filled.new_tensor(self.resolution / 2))
             upper.append(filled[-1] + 1 if len(filled) else filled.new_tensor(self.resolution / 2))
         corners = torch.stack([torch.stack(lower), torch.stack(upper)]).float()
-        return tuple((corners / self.resolution * 2 - 1) * self.half_size)  # type: ignore[return-value]
+        return tuple((corners / self.resolution * 2 - 1) * self.half_size)
 
     def at_steps(
         self, origins: Float[Tensor, "r 3"], directions: Float[Tensor, "r 3"], t: Float[Tensor, "r s"]
