@@ -34,7 +34,7 @@ def read_record(store: Path, run_id: str) -> RunRecord:
     try:
         return RunRecord.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
-        raise StageError(f"{path} cannot be read as a run record", None, "start a new run") from error
+        raise StageError(f"{path} is damaged or of another version", None, "start a new run") from error
 
 
 def newest_records(store: Path) -> list[Path]:
