@@ -10,6 +10,7 @@ from torch import nn
 from dreampolish.cameras import turntable_cameras
 from dreampolish.fields.conversion import (
     EmptyFieldError,
+    density_lattice,
     fit_sdf,
     lattice_points,
     sample_lattice,
@@ -30,9 +31,6 @@ class SoftBall(DensityField):
     def __init__(self, peak: float) -> None:
         nn.Module.__init__(self)
         self.peak = peak
-        self.network = nn.Module()
-        self.network.grid = nn.Module()
-        self.network.grid.table = nn.Parameter(torch.zeros(1))
 
     def density(self, points: torch.Tensor) -> torch.Tensor:
         distance = points.norm(dim=-1)
@@ -60,7 +58,7 @@ def test_sampling_a_lattice_inverts_building_one() -> None:
 def test_a_soft_ball_keeps_its_radius_and_its_cavity_closes() -> None:
     target = converted(300.0)
     radii = target.surface.norm(dim=-1)
-    assert float(radii.mean()) == pytest.approx(RADIUS, abs=0.014)  # half a lattice step
+    assert float(radii.mean()) == pytest.approx(RADIUS, abs=0.02)  # a lattice step is 0.028
     assert float(radii.min()) > 0.3  # no inner wall at 0.15
     points = lattice_points(48, 0.65, "cpu")
     error = (target.values.view(-1) - (points.norm(dim=-1) - RADIUS)).abs()
@@ -81,6 +79,14 @@ def test_fitting_carries_geometry_and_colours_over() -> None:
     assert field.color(poles)[0, 0] > 0.6
     assert field.color(poles)[1, 1] > 0.6
     assert field.sdf(torch.tensor([[0.6, 0, 0]])).item() == pytest.approx(0.25, abs=0.03)
+
+
+def test_cells_that_are_not_occupied_count_as_empty() -> None:
+    occupancy = OccupancyGrid(4, 0.65, "cpu")
+    occupancy.occupied.view(4, 4, 4)[2:] = False
+    lattice = density_lattice(SoftBall(300.0), occupancy, 21)
+    assert float(lattice[:10].max()) > 200
+    assert not bool(lattice[11:].any())
 
 
 def test_an_empty_field_is_an_error_with_a_remedy() -> None:

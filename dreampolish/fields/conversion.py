@@ -1,5 +1,6 @@
 """From a density to a signed distance: no geometry that the NeRF stage found is thrown away."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,6 @@ from dreampolish.cameras import Cameras, rays_from_cameras
 from dreampolish.fields.density import DensityField
 from dreampolish.fields.sdf import SdfField
 from dreampolish.renderers.sampling import OccupancyGrid, t_range_from_box
-from dreampolish.renderers.volume import render_density
 
 _COLOR_EMPHASIS = 5.0
 """Weight of colours in the fit beside relative distances (measured: at 1 colours blur, at 20 the surface suffers)."""
@@ -64,18 +64,23 @@ def sample_lattice(values: Float[Tensor, "r r r"], points: Float[Tensor, "n 3"],
 
 
 @torch.no_grad()
-def density_lattice(field: DensityField, resolution: int, half_size: float, smoothing: float) -> Float[Tensor, "r r r"]:
-    """Densities on a lattice, blurred by a Gaussian of `smoothing` lattice steps."""
-    device = field.network.grid.table.device
-    points = lattice_points(resolution, half_size, device)
-    values = torch.cat([field.density(part) for part in points.split(2**18)]).view((resolution,) * 3)
-    if smoothing <= 0:
-        return values
-    return torch.from_numpy(ndimage.gaussian_filter(values.cpu().numpy(), smoothing)).to(device)
+def density_lattice(field: DensityField, occupancy: OccupancyGrid, resolution: int) -> Float[Tensor, "r r r"]:
+    """Densities on a lattice, 0 in empty cells, as the renderer sees them."""
+    values = []
+    for part in lattice_points(resolution, occupancy.half_size, occupancy.values.device).split(2**18):
+        occupied = occupancy.at_steps(part, torch.zeros_like(part), part.new_zeros(len(part), 1))[:, 0]
+        values.append(part.new_zeros(len(part)).masked_scatter(occupied, field.density(part[occupied])))
+    return torch.cat(values).view((resolution,) * 3)
+
+
+def _blurred(values: Tensor, smoothing: float) -> Tensor:
+    """A Gaussian of `smoothing` lattice steps over a lattice."""
+    return torch.from_numpy(ndimage.gaussian_filter(values.cpu().numpy(), smoothing)).to(values.device)
 
 
 def _first_crossing(along: Tensor, t: Tensor, level: float, step_size: float) -> Tensor:
-    """Distance at which each ray's values (R, S) first rise above a level, interpolated between steps; meaningless where none does."""
+    """Distance at which each ray's values (R, S) first rise above a level, interpolated between steps; meaningless where none
+    does."""
     index = (along > level).int().argmax(dim=1, keepdim=True)
     above, below = along.gather(1, index), along.gather(1, (index - 1).clamp(min=0))
     share = (above - level) / (above - below).clamp(min=1e-9)
@@ -84,50 +89,53 @@ def _first_crossing(along: Tensor, t: Tensor, level: float, step_size: float) ->
 
 @torch.no_grad()
 def automatic_level(
-    field: DensityField,
-    occupancy: OccupancyGrid,
     densities: Float[Tensor, "r r r"],
+    blurred: Float[Tensor, "r r r"],
+    half_size: float,
     cameras: Cameras,
     step_size: float,
     n_levels: int,
 ) -> float:
-    """The density whose level set looks most like the rendered field, seen through `cameras`.
+    """The density whose level set of the blurred field looks most like the field itself, seen through `cameras`.
 
-    Every candidate (log-spaced from 2 % to 98 % of the largest density that any ray meets) gives a silhouette and a first hit
-    along each ray; the best has the highest mask IoU minus depth error, that is the mean |difference| of first hit and rendered
-    depth where both hit, in units of 0.1 world units. Raises EmptyFieldError if the rendered field is nowhere half opaque.
+    The field's own surface is where a ray has lost half of its light; its mask is where a ray does so at all. Every candidate
+    level (log-spaced from 2 % to 98 % of the largest density that a ray meets) gives a silhouette and a first crossing along
+    each ray. The best has the highest mask IoU minus mean |difference of distance| where both hit, in units of 0.1 world units,
+    cut at 1. [choice; on a chair fitted from 24 pictures it found the level of least distance to the true surface, while
+    expected depth in place of the median was one third too high, because light that goes deep pulls the mean inwards.] Raises
+    EmptyFieldError if no ray loses half of its light.
     """
     origins, directions = (rays.reshape(-1, 3) for rays in rays_from_cameras(cameras))
-    background = torch.ones(3, device=origins.device)
-    picture = render_density(field, occupancy, cameras, step_size, 1e-3, background, False, None)
-    solid = picture.opacity.reshape(-1) > 0.5
-    if not bool(solid.any()):
-        raise EmptyFieldError(
-            f"the density field is nowhere half opaque (highest opacity {float(picture.opacity.max()):.3f}): "
-            "train the nerf stage longer, or lower its sparsity weight"
-        )
-    corner = torch.full((3,), occupancy.half_size, device=origins.device)
+    corner = torch.full((3,), half_size, device=origins.device)
     near, far = t_range_from_box(origins, directions, -corner, corner)
-    n_steps = int(2 * occupancy.half_size * 3**0.5 / step_size) + 1
+    origins, directions, near, far = (values[far > near] for values in (origins, directions, near, far))
+    n_steps = int(2 * half_size * 3**0.5 / step_size) + 1
     t = near[:, None] + (torch.arange(n_steps, device=origins.device) + 0.5) * step_size
     points = origins[:, None] + directions[:, None] * t[..., None]
-    along = sample_lattice(densities, points.view(-1, 3), occupancy.half_size).view_as(t) * (t < far[:, None])
-    axial = -(directions.view(len(cameras), -1, 3) * cameras.world_from_camera[:, None, :3, 2]).sum(dim=-1).reshape(-1)
-    depth = picture.depth.reshape(-1)
+    seen, along = (
+        sample_lattice(values, points.view(-1, 3), half_size).view_as(t) * (t < far[:, None]) for values in (densities, blurred)
+    )
+    optical_depth = seen.cumsum(dim=1) * step_size
+    solid = optical_depth[:, -1] > math.log(2)
+    if not bool(solid.any()):
+        raise EmptyFieldError(
+            f"the density field is nowhere half opaque (highest opacity {1 - math.exp(-float(optical_depth.max())):.3f}): "
+            "train the nerf stage longer, or lower its sparsity weight"
+        )
+    median = _first_crossing(optical_depth, t, math.log(2), step_size)
     top = float(along.max())
-    best_level, best_score = 0.5 * top, -float("inf")
-    for level in np.geomspace(0.02 * top, 0.98 * top, n_levels):
-        above = along > level
-        hit = above.any(dim=1)
-        both = hit & solid
-        if not bool(both.any()):
-            continue
-        iou = float(both.sum() / (hit | solid).sum())
-        first = _first_crossing(along, t, float(level), step_size) * axial
-        error = float((first - depth)[both].abs().clamp(max=0.1).mean()) / 0.1
-        if iou - error > best_score:
-            best_level, best_score = float(level), iou - error
-    return best_level
+    levels = np.geomspace(0.02 * top, 0.98 * top, n_levels).tolist()
+    return max(levels, key=lambda level: _likeness(along, t, level, step_size, solid, median))
+
+
+def _likeness(along: Tensor, t: Tensor, level: float, step_size: float, solid: Tensor, median: Tensor) -> float:
+    """The score of `automatic_level`."""
+    hit = (along > level).any(dim=1)
+    both = hit & solid
+    if not bool(both.any()):
+        return -math.inf
+    error = (_first_crossing(along, t, level, step_size) - median)[both].abs().clamp(max=0.1).mean() / 0.1
+    return float(both.sum() / (hit | solid).sum() - error)
 
 
 def solid_from_density(
@@ -166,14 +174,14 @@ def sdf_from_density(
     `automatic_level`. Raises EmptyFieldError.
     """
     half_size = occupancy.half_size
-    densities = density_lattice(field, resolution, half_size, smoothing)
-    level = automatic_level(field, occupancy, densities, cameras, step_size, n_levels)
-    solid = solid_from_density(densities, level, min_component_share)
+    densities = density_lattice(field, occupancy, resolution)
+    blurred = _blurred(densities, smoothing)
+    level = automatic_level(densities, blurred, half_size, cameras, step_size, n_levels)
+    solid = solid_from_density(blurred, level, min_component_share)
     spacing = 2 * half_size / (resolution - 1)
     outside, inside = ndimage.distance_transform_edt(~solid), ndimage.distance_transform_edt(solid)
     signed = np.where(solid, 0.5 - inside, outside - 0.5) * spacing
-    if smoothing > 0:
-        signed = ndimage.gaussian_filter(signed, smoothing)
+    signed = ndimage.gaussian_filter(signed, smoothing)
     if signed.min() >= 0:
         raise EmptyFieldError("the solid part of the density field is thinner than a lattice step: raise the resolution")
     vertices = marching_cubes(signed, 0.0, spacing=(spacing,) * 3)[0] - half_size
