@@ -62,7 +62,7 @@ def test_a_soft_ball_keeps_its_radius_and_its_cavity_closes() -> None:
     assert float(radii.min()) > 0.3  # no inner wall at 0.15
     points = lattice_points(48, 0.65, "cpu")
     error = (target.values.view(-1) - (points.norm(dim=-1) - RADIUS)).abs()
-    assert float(error.mean()) < 0.02  # far away, the transform sees the outermost lattice points
+    assert float(error.mean()) < 0.025  # far away, the transform sees the outermost lattice points
     assert float(target.at(torch.zeros(1, 3))) < -0.3
     assert 0.02 * 300 <= target.level <= 300
 
