@@ -150,16 +150,25 @@ def benchmark(
     objects: Annotated[Path, typer.Option(help="a folder of GLBs")] = Path("benchmark"),
     preset: Annotated[str, typer.Option(help="home, smoke or sd")] = "home",
     overrides: Set = None,
+    only: Annotated[list[str] | None, typer.Option("--only", metavar="NAME", help="this object alone; repeatable")] = None,
+    no_prompts: Annotated[bool, typer.Option("--no-prompts", help="objects only")] = False,
     as_json: Json = False,
 ) -> None:
     """Measure every stage on objects whose true shape is known; writes docs/benchmarks.md."""
+    failures: list[Any] = []
 
     def work(store: Path) -> dict[str, Any]:
         from flows.benchmark import benchmark as benchmark_flow
 
-        return dict(benchmark_flow(objects=objects, preset=preset, overrides=overrides or []))
+        result: dict[str, Any] = benchmark_flow(
+            objects=objects, preset=preset, overrides=overrides or [], only=only or [], with_prompts=not no_prompts
+        )
+        failures.extend(result["failures"])
+        return result
 
     finish(work, as_json)
+    if failures:
+        _end(f"{len(failures)} could not be measured, first {failures[0]['name']}: {failures[0]['message']}", 1)
 
 
 @priors.command("train")

@@ -150,6 +150,6 @@ def surface_of_lattice(values: Float[Tensor, "r r r"]) -> tuple[Float[Tensor, "v
     padded = np.pad(values.cpu().numpy(), 1, constant_values=max(float(values.abs().max()), spacing))
     if padded.min() >= 0:
         raise ValueError("the field has no surface")
-    vertices, faces, _, _ = marching_cubes(padded, 0.0, spacing=(spacing,) * 3, gradient_direction="ascent")
+    vertices, faces, _, _ = marching_cubes(padded, 0.0, spacing=(spacing,) * 3, gradient_direction="descent")
     world = torch.from_numpy(vertices.copy()).float() - (SCENE_HALF_SIZE + spacing)
     return world.to(values.device), torch.from_numpy(faces.astype(np.int64)).to(values.device)

@@ -1,0 +1,125 @@
+"""Measuring a stage's result against the true object, and the pictures that show both."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dreampolish.cameras import Cameras, orbit_cameras
+from dreampolish.cutout import OBJECT_RADIUS
+from dreampolish.mesh.gltf import read_glb
+from dreampolish.mesh.textured import TexturedMesh
+from dreampolish.metrics.geometry import SurfaceSamples, sample_surface, surface_distance
+from dreampolish.metrics.images import mask_iou, mean_normal_angle, psnr, ssim
+from dreampolish.pictures import read_picture, resize, write_picture
+from stages.opened import Opened, View, opened_from_textured
+from stages.reference_view import REFERENCE_FOV_DEG
+
+N_VIEWS = 16
+ELEVATIONS_DEG = (5.0, 35.0)
+SIZE = 128
+N_POINTS = 30_000
+THRESHOLD_SHARE = 0.02
+"""Of the true bounding box's diagonal: the F-score's threshold."""
+
+SHOWN = (0, 3, 4, 7, 8, 11, 12, 15)
+"""Which of the views are on the contact sheet."""
+
+HIGHEST_PSNR = 99.0
+"""Stands for infinity, which no table and no tracker takes."""
+
+LEAST_FRAMING_IOU = 0.9
+"""Between the silhouettes of reference.png and of the true mesh from the front; below it they are not the same picture."""
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The true object: its pictures from the fixed views and from the front, and points on its surface."""
+
+    cameras: Cameras
+    front: Cameras
+    views: View
+    front_view: View
+    samples: SurfaceSamples
+
+
+def novel_cameras(size: int) -> Cameras:
+    """The fixed views: evenly spaced azimuths, half a step off the front, elevations in turn from ELEVATIONS_DEG."""
+    number = torch.arange(N_VIEWS)
+    azimuth = (number + 0.5) * (360 / N_VIEWS)
+    elevation = torch.tensor(ELEVATIONS_DEG)[number % len(ELEVATIONS_DEG)]
+    return orbit_cameras(azimuth, elevation, torch.full((N_VIEWS,), REFERENCE_FOV_DEG), size)
+
+
+def front_camera(elevation_deg: float, size: int) -> Cameras:
+    """Where the reference picture was taken from."""
+    return orbit_cameras(torch.zeros(1), torch.tensor([elevation_deg]), torch.tensor([REFERENCE_FOV_DEG]), size)
+
+
+def true_mesh(glb: Path, device: torch.device) -> TexturedMesh:
+    """A GLB's object in the canonical frame: centred, inside a sphere of OBJECT_RADIUS. Raises ValueError if it cannot be read."""
+    return read_glb(glb).normalized(OBJECT_RADIUS).to(device)
+
+
+def truth_of(mesh: TexturedMesh, elevation_deg: float) -> Truth:
+    """Render and sample a true object. elevation_deg: of its reference picture."""
+    opened, device = opened_from_textured(mesh), mesh.vertices.device
+    cameras, front = novel_cameras(SIZE).to(device), front_camera(elevation_deg, SIZE).to(device)
+    return Truth(cameras, front, rendered(opened, cameras), opened.render(front), sampled(opened))
+
+
+def rendered(opened: Opened, cameras: Cameras) -> View:
+    """All views, one camera at a time to bound memory."""
+    views = [opened.render(cameras[[index]]) for index in range(len(cameras))]
+    return View(*(torch.cat(parts) for parts in zip(*((v.rgb, v.alpha, v.normals_camera) for v in views), strict=True)))
+
+
+def sampled(opened: Opened) -> SurfaceSamples:
+    """Points of the surface, the same every time."""
+    vertices, faces = opened.mesh()
+    return sample_surface(vertices, faces, N_POINTS, torch.Generator().manual_seed(0))
+
+
+def measured(opened: Opened, truth: Truth) -> tuple[dict[str, float], Float[Tensor, "n h w 3"]]:
+    """All figures of a result against the truth, and its pictures for the contact sheet. Raises ValueError without a surface."""
+    views, front = rendered(opened, truth.cameras), opened.render(truth.front)
+    distance = surface_distance(sampled(opened), truth.samples, THRESHOLD_SHARE)
+    figures = {
+        "psnr": _bounded(psnr(views.rgb, truth.views.rgb)),
+        "ssim": float(ssim(views.rgb, truth.views.rgb).mean()),
+        "mask_iou": float(mask_iou(views.alpha, truth.views.alpha).mean()),
+        "chamfer": distance.chamfer,
+        "f_score": distance.f_score,
+        "reference_psnr": _bounded(psnr(front.rgb, truth.front_view.rgb)),
+        "reference_ssim": float(ssim(front.rgb, truth.front_view.rgb).mean()),
+    }
+    common = ((views.alpha > 0.5) & (truth.views.alpha > 0.5)).float()
+    if bool(common.any()):
+        angle = mean_normal_angle(_unit(views.normals_camera), _unit(truth.views.normals_camera), common)
+        figures["normal_angle_deg"] = float(angle.nanmean())
+    return figures, views.rgb[list(SHOWN)].cpu()
+
+
+def _bounded(decibels: Float[Tensor, " n"]) -> float:
+    return float(decibels.clamp(max=HIGHEST_PSNR).mean())
+
+
+def _unit(normals: Tensor) -> Tensor:
+    return torch.nn.functional.normalize(normals, dim=-1, eps=1e-6)
+
+
+def framing_iou(picture: Path, mesh: TexturedMesh, elevation_deg: float) -> float:
+    """How well the silhouette of a reference picture (RGBA) fits the true mesh seen from the front, 0..1."""
+    device = mesh.vertices.device
+    alpha = resize(read_picture(picture)[None, ..., 3:], SIZE)[..., 0].to(device)
+    return float(mask_iou(alpha, opened_from_textured(mesh).render(front_camera(elevation_deg, SIZE).to(device)).alpha))
+
+
+def write_reference(path: Path, mesh: TexturedMesh, elevation_deg: float, size: int) -> None:
+    """The true front picture, RGBA, for an object that came without one."""
+    view = opened_from_textured(mesh).render(front_camera(elevation_deg, size).to(mesh.vertices.device))
+    alpha = view.alpha[0, ..., None]
+    colour = torch.where(alpha > 1e-3, (view.rgb[0] - (1 - alpha)) / alpha.clamp_min(1e-3), torch.ones_like(view.rgb[0]))
+    write_picture(path, torch.cat([colour, alpha], dim=-1))

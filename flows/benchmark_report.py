@@ -1,0 +1,197 @@
+"""docs/benchmarks.md: what a benchmark measured, in tables and plain sentences."""
+
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+from flows.benchmark_results import (
+    FIGURES,
+    MEASURED,
+    Change,
+    Figure,
+    ObjectResult,
+    Results,
+    change_of,
+    mean_of,
+    r_precision,
+    stage_pairs,
+)
+from schemas.artifacts import StageName
+
+BRINGS: dict[tuple[StageName, StageName], str] = {
+    ("nerf", "neus"): "density -> signed distance",
+    ("neus", "dmtet"): "field -> mesh",
+    ("dmtet", "polish"): "normal polishing",
+    ("polish", "texture"): "untextured -> DSD",
+    ("texture", "export"): "decimation and baking",
+}
+
+HOW = """Each object's true front picture and its prompt went through `dreampolish run --image`. Every stage's result was then compared
+with the true mesh (normalised to a sphere of radius 0.6): PSNR, SSIM, mask IoU and the mean angle of normals on the common mask over
+16 views all around at two elevations (128 pixels, FOV 20); Chamfer distance (half the sum of both mean distances, world units) and
+F-score (threshold 2 % of the true box's diagonal) on 30,000 points of each surface, those that no camera sees among them; PSNR and SSIM
+of the front view; `alignment`, the embedded judge's mean cosine between the turntable and the prompt. A NeRF's surface is the level
+set that looks most like its pictures. Seconds and peak memory are those of the computation."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Under what a benchmark ran. objects: the folder. names: how many names the judge chose from."""
+
+    date: str
+    machine: str
+    versions: str
+    preset: str
+    overrides: tuple[str, ...]
+    seed: int
+    threads: int
+    objects: str
+    names: int
+
+
+def report_text(results: Results, setting: Setting) -> str:
+    """The whole page, Markdown."""
+    parts = [
+        "# Benchmarks",
+        f"Written by `dreampolish benchmark` on {setting.date}; not to be edited by hand.",
+        _setting_lines(setting),
+    ]
+    if results.failures:
+        failed = "\n".join(f"- **{failure.name}**: {failure.message}" for failure in results.failures)
+        parts += ["## Failed", f"Not in any figure below:\n\n{failed}"]
+    if results.objects:
+        parts += ["## Held to the truth", HOW, _mean_table(results.objects)]
+        parts += ["## What each stage brings", _change_table(results.objects), _verdicts(results.objects)]
+        parts += ["## Object by object", _object_table(results.objects), _sheet_links(results.objects)]
+    if results.prompts:
+        parts += ["## Prompts", _prompt_section(results, setting)]
+    return "\n\n".join(parts) + "\n"
+
+
+def machine_line(device: torch.device) -> str:
+    """Processor, cores, memory and, when it is used, the graphics card."""
+    name = platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
+    except OSError:
+        pass
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    card = f", {torch.cuda.get_device_name(device)}" if device.type == "cuda" else ", no GPU"
+    return f"{name}, {os.cpu_count()} cores, {memory:.0f} GiB{card}"
+
+
+def versions_line() -> str:
+    """Of what decides the figures."""
+    found = [f"Python {platform.python_version()}"]
+    for package in ("dreampolish", "torch", "diffusers", "nerfacc"):
+        try:
+            found.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            continue
+    return ", ".join(found)
+
+
+def _setting_lines(setting: Setting) -> str:
+    changed = ", ".join(f"`{override}`" for override in setting.overrides) or "none"
+    lines = [
+        f"machine: {setting.machine}; {setting.threads} threads",
+        f"versions: {setting.versions}",
+        f"preset `{setting.preset}`, seed {setting.seed}, settings changed: {changed}",
+        f"objects: `{setting.objects}`",
+    ]
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    rule = ["---", *("---:" for _ in head[1:])]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, rule, *rows))
+
+
+def _number(value: float | None, figure: Figure) -> str:
+    return "-" if value is None else f"{value * figure.scale:.{figure.digits}f}"
+
+
+def _mean_table(objects: Sequence[ObjectResult]) -> str:
+    rows = [[stage, *(_number(mean_of(objects, stage, figure.key), figure) for figure in FIGURES)] for stage in MEASURED]
+    told = f"Means over {len(objects)} object{'s' if len(objects) > 1 else ''}:"
+    return told + "\n\n" + _table(["stage", *(figure.label for figure in FIGURES)], rows)
+
+
+def _change_table(objects: Sequence[ObjectResult]) -> str:
+    figures = [figure for figure in FIGURES if figure.better]
+    rows = []
+    for before, after in stage_pairs():
+        changes = [(change_of(objects, before, after, figure), figure) for figure in figures]
+        rows.append([f"{before} -> {after}: {BRINGS[before, after]}", *(_change(*pair) for pair in changes)])
+    told = "Mean paired change, and how many objects it makes better; **bold** where the average gets worse:"
+    return told + "\n\n" + _table(["from -> to", *(figure.label for figure in figures)], rows)
+
+
+def _change(change: Change | None, figure: Figure) -> str:
+    if change is None:
+        return "-"
+    if change.improved == change.worsened == 0:
+        return "="
+    told = f"{change.mean * figure.scale:+.{figure.digits}f} ({change.improved}/{change.objects})"
+    return f"**{told}**" if change.is_worse(figure) else told
+
+
+def _verdicts(objects: Sequence[ObjectResult]) -> str:
+    """One sentence a stage."""
+    sentences = []
+    for before, after in stage_pairs():
+        found = [(change_of(objects, before, after, figure), figure) for figure in FIGURES if figure.better]
+        changes = [(change, figure) for change, figure in found if change is not None]
+        if not changes:
+            continue
+        worse = [_worse(change, figure) for change, figure in changes if change.is_worse(figure)]
+        better = [figure.label.split(",")[0] for change, figure in changes if change.mean * figure.better > 0]
+        gains = f"improves {', '.join(better)}" if better else "improves nothing"
+        losses = f"**makes things worse on the average: {'; '.join(worse)}**" if worse else "makes nothing worse on the average"
+        sentences.append(f"- **{after}** {gains}, and {losses}.")
+    return "\n".join(sentences)
+
+
+def _worse(change: Change, figure: Figure) -> str:
+    return (
+        f"{figure.label} {change.mean * figure.scale:+.{figure.digits}f} "
+        f"(worse on {change.worsened} of {change.objects} objects)"
+    )
+
+
+def _object_table(objects: Sequence[ObjectResult]) -> str:
+    rows = []
+    for result in objects:
+        for stage in MEASURED:
+            if stage in result.stages:
+                numbers = [_number(result.stages[stage].get(figure.key), figure) for figure in FIGURES]
+                rows.append([result.name, stage, *numbers])
+    return _table(["object", "stage", *(figure.label for figure in FIGURES)], rows)
+
+
+def _sheet_links(objects: Sequence[ObjectResult]) -> str:
+    return "\n\n".join(
+        f'{result.name}, "{result.prompt}", run {result.run}: the truth, then each stage.\n\n'
+        f"![{result.name}](benchmark-{result.name}.png)"
+        for result in objects
+    )
+
+
+def _prompt_section(results: Results, setting: Setting) -> str:
+    rows = [
+        [result.prompt, result.run, f"{result.hits}/{result.views}", result.nearest, f"{result.alignment:.3f}"]
+        for result in results.prompts
+    ]
+    share = r_precision(results.prompts)
+    told = (
+        f"R-precision of the final renders (the asset's turntable) by the embedded judge, among {len(rows)} prompts and "
+        f"{setting.names} names of held-out objects; a name of the same thing counts as right: "
+        f"**{0.0 if share is None else share:.2f}**."
+    )
+    return told + "\n\n" + _table(["prompt", "run", "views taken for it", "most views taken for", "alignment"], rows)

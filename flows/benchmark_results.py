@@ -1,0 +1,121 @@
+"""What a benchmark measured, and what that says: means over objects and paired changes from stage to stage."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from schemas.artifacts import StageName
+
+MEASURED: tuple[StageName, ...] = ("nerf", "neus", "dmtet", "polish", "texture", "export")
+"""Stages whose results have a shape."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured number. better: +1 when more is better, -1 when less is, 0 for a cost that is only told."""
+
+    key: str
+    label: str
+    digits: int
+    scale: float
+    better: int
+
+
+FIGURES = (
+    Figure("psnr", "PSNR, dB", 2, 1, 1),
+    Figure("ssim", "SSIM", 3, 1, 1),
+    Figure("mask_iou", "mask IoU", 3, 1, 1),
+    Figure("chamfer", "Chamfer, 1/1000", 1, 1000, -1),
+    Figure("f_score", "F-score", 3, 1, 1),
+    Figure("normal_angle_deg", "normals, deg", 1, 1, -1),
+    Figure("reference_psnr", "front PSNR, dB", 2, 1, 1),
+    Figure("reference_ssim", "front SSIM", 3, 1, 1),
+    Figure("alignment", "alignment", 3, 1, 1),
+    Figure("seconds", "seconds", 0, 1, 0),
+    Figure("peak_memory_gib", "peak GiB", 2, 1, 0),
+)
+
+
+@dataclass(frozen=True)
+class ObjectResult:
+    """One object's figures by stage, unscaled; a figure that has no value (no common mask) is left out."""
+
+    name: str
+    prompt: str
+    run: str
+    stages: dict[StageName, dict[str, float]]
+
+
+@dataclass(frozen=True)
+class PromptResult:
+    """One prompt's final renders: how many of its views the judge took for it, and what it took most views for."""
+
+    prompt: str
+    run: str
+    hits: int
+    views: int
+    nearest: str
+    alignment: float
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What could not be measured, and why, in one line."""
+
+    name: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Results:
+    """All of one benchmark."""
+
+    objects: list[ObjectResult] = field(default_factory=list)
+    prompts: list[PromptResult] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Change:
+    """Paired difference of a figure between two stages. mean: after minus before, unscaled. improved, worsened, objects: counts."""
+
+    mean: float
+    improved: int
+    worsened: int
+    objects: int
+
+    def is_worse(self, figure: Figure) -> bool:
+        """Whether the average moved the wrong way."""
+        return self.mean * figure.better < 0
+
+
+def mean_of(objects: Sequence[ObjectResult], stage: StageName, key: str) -> float | None:
+    """The mean over the objects that have the figure; None if none has."""
+    values = [result.stages[stage][key] for result in objects if key in result.stages.get(stage, {})]
+    return sum(values) / len(values) if values else None
+
+
+def change_of(objects: Sequence[ObjectResult], before: StageName, after: StageName, figure: Figure) -> Change | None:
+    """The paired change over the objects that have the figure in both stages; None if none has."""
+    both = [result.stages for result in objects if all(figure.key in result.stages.get(s, {}) for s in (before, after))]
+    differences = [stages[after][figure.key] - stages[before][figure.key] for stages in both]
+    if not differences:
+        return None
+    signs = [difference * figure.better for difference in differences]
+    return Change(
+        mean=sum(differences) / len(differences),
+        improved=sum(sign > 0 for sign in signs),
+        worsened=sum(sign < 0 for sign in signs),
+        objects=len(differences),
+    )
+
+
+def stage_pairs() -> list[tuple[StageName, StageName]]:
+    """Each measured stage with the one before it."""
+    return list(pairwise(MEASURED))
+
+
+def r_precision(prompts: Sequence[PromptResult]) -> float | None:
+    """The share of all prompts' views that the judge took for their prompt; None without prompts."""
+    views = sum(result.views for result in prompts)
+    return sum(result.hits for result in prompts) / views if views else None

@@ -1,0 +1,227 @@
+"""The benchmark: sums done by hand, figures of balls by closed forms, and a report that says what was measured."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+import trimesh
+from typer.testing import CliRunner
+
+from dreampolish.mesh.gltf import write_glb
+from dreampolish.mesh.textured import TexturedMesh
+from dreampolish.metrics.retrieval import candidate_texts, right_texts
+from dreampolish.pictures import read_picture
+from flows import benchmark_measures
+from flows.benchmark import benchmark, mean_figures
+from flows.benchmark_measures import HIGHEST_PSNR, framing_iou, measured, novel_cameras, truth_of, write_reference
+from flows.benchmark_report import Setting, report_text
+from flows.benchmark_results import (
+    FIGURES,
+    MEASURED,
+    Failure,
+    ObjectResult,
+    PromptResult,
+    Results,
+    change_of,
+    mean_of,
+    r_precision,
+)
+from flows.benchmark_subjects import Subject, found_subjects, prompts_of, reference_picture
+from flows.cli import app
+from schemas.presets import ConfigError
+from stages.errors import StageError
+from stages.opened import opened_from_textured
+
+FIGURE = {figure.key: figure for figure in FIGURES}
+SETTING = Setting("2026-01-01", "a machine, 2 cores", "torch 2", "home", ("seed=3",), 3, 2, "benchmark", 81)
+
+
+def result(name: str, **psnr: float) -> ObjectResult:
+    """An object with a PSNR at some stages; its Chamfer distance is 1 / PSNR."""
+    return ObjectResult(
+        name, f"a {name}", "0123abcd", {stage: {"psnr": value, "chamfer": 1 / value} for stage, value in psnr.items()}
+    )
+
+
+def test_means_and_paired_changes() -> None:
+    objects = [result("a", nerf=20.0, neus=25.0), result("b", nerf=10.0, neus=8.0), result("c", nerf=30.0)]
+    assert mean_of(objects, "nerf", "psnr") == 20.0
+    assert mean_of(objects, "neus", "psnr") == 16.5
+    assert mean_of(objects, "export", "psnr") is None
+    change = change_of(objects, "nerf", "neus", FIGURE["psnr"])
+    # c has no neus: it must not enter, or the mean would mix different objects.
+    assert change is not None
+    assert (change.mean, change.improved, change.worsened, change.objects) == (1.5, 1, 1, 2)
+    assert not change.is_worse(FIGURE["psnr"])
+    nearer = change_of(objects, "nerf", "neus", FIGURE["chamfer"])
+    assert nearer is not None
+    assert nearer.mean == pytest.approx((1 / 25 - 1 / 20 + 1 / 8 - 1 / 10) / 2)
+    assert nearer.is_worse(FIGURE["chamfer"])
+    assert (nearer.improved, nearer.worsened) == (1, 1)
+    assert change_of(objects, "texture", "export", FIGURE["psnr"]) is None
+
+
+def test_r_precision_counts_views() -> None:
+    prompts = [PromptResult("a couch", "r", 8, 8, "a sofa", 0.5), PromptResult("a car", "s", 1, 8, "a van", 0.1)]
+    assert r_precision(prompts) == 9 / 16
+    assert r_precision([]) is None
+
+
+def test_the_tracker_gets_means_of_what_there_is() -> None:
+    figures = mean_figures(Results(objects=[result("a", nerf=20.0), result("b", nerf=10.0)]))
+    assert figures == {"benchmark/nerf/psnr": 15.0, "benchmark/nerf/chamfer": pytest.approx(0.075), "benchmark/failures": 0.0}
+
+
+def test_the_report_says_what_was_measured_and_where_it_gets_worse() -> None:
+    objects = [result("barrel", nerf=20.0, neus=25.0, dmtet=24.0), result("lamp", nerf=10.0, neus=8.0, dmtet=7.5)]
+    prompts = [PromptResult("a couch", "89abcdef", 6, 8, "a sofa", 0.5)]
+    text = report_text(Results(objects, prompts, [Failure("robot", "the density field is empty")]), SETTING)
+    for told in ("a machine, 2 cores", "torch 2", "`home`, seed 3", "`seed=3`", "81 names", "| nerf | 15.00 |", "**0.75**"):
+        assert told in text
+    assert "| nerf -> neus: density -> signed distance | +1.50 (1/2) |" in text
+    assert "| neus -> dmtet: field -> mesh | **-0.75 (0/2)** |" in text
+    assert (
+        "**dmtet** improves nothing, and **makes things worse on the average: PSNR, dB -0.75 (worse on 2 of 2 objects)" in text
+    )
+    assert "| barrel | neus | 25.00 |" in text
+    assert "![lamp](benchmark-lamp.png)" in text
+    assert "**robot**: the density field is empty" in text
+    assert "| a couch | 89abcdef | 6/8 | a sofa | 0.500 |" in text
+
+
+def ball(radius: float) -> TexturedMesh:
+    sphere = trimesh.creation.icosphere(subdivisions=3, radius=radius)
+    vertices, faces = torch.tensor(sphere.vertices).float(), torch.tensor(sphere.faces)
+    texture = torch.full((2, 2, 3), 0.5)
+    return TexturedMesh(
+        vertices,
+        vertices / radius,
+        torch.zeros(len(vertices), 2),
+        faces,
+        (texture,),
+        torch.zeros(len(faces), dtype=torch.int64),
+    )
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benchmark_measures, "SIZE", 32)
+    monkeypatch.setattr(benchmark_measures, "N_POINTS", 4000)
+
+
+@pytest.mark.usefixtures("small")
+def test_balls_measure_as_the_formulas_say() -> None:
+    truth = truth_of(ball(0.6), 10.0)
+    same, pictures = measured(opened_from_textured(ball(0.6)), truth)
+    assert same["psnr"] == same["reference_psnr"] == HIGHEST_PSNR
+    assert (same["ssim"], same["mask_iou"], same["f_score"], same["chamfer"]) == pytest.approx((1, 1, 1, 0), abs=1e-5)
+    assert same["normal_angle_deg"] == pytest.approx(0, abs=0.1)
+    assert pictures.shape == (8, 32, 32, 3)
+    smaller, _ = measured(opened_from_textured(ball(0.5)), truth)
+    # Concentric balls: every nearest distance is the difference of the radii, some 0.1, beyond 2 % of the diagonal.
+    assert smaller["chamfer"] == pytest.approx(0.1, abs=0.003)
+    assert smaller["f_score"] == 0
+    distance = 0.670 / math.tan(math.radians(10))
+    shares = [radius**2 / (distance**2 - radius**2) for radius in (0.5, 0.6)]
+    assert smaller["mask_iou"] == pytest.approx(shares[0] / shares[1], rel=0.02)
+    # Grey 0.5 instead of white on the ring between both silhouettes; partly covered pixels on its rims lower the mean square.
+    ring = math.pi / 4 * (shares[1] - shares[0]) / math.tan(math.radians(10)) ** 2
+    highest = 0.25 * ring
+    assert -10 * math.log10(highest) < smaller["psnr"] < -10 * math.log10(0.8 * highest)
+
+
+def test_the_views_go_all_around_at_two_elevations_and_leave_the_front_out() -> None:
+    cameras = novel_cameras(8)
+    assert len(cameras) == 16
+    assert cameras.azimuth_deg.diff().tolist() == [22.5] * 15
+    assert float(cameras.azimuth_deg.min()) > 0
+    assert cameras.elevation_deg.unique().tolist() == [5.0, 35.0]
+
+
+@pytest.mark.usefixtures("small")
+def test_a_reference_that_shows_something_else_is_refused(tmp_path: Path) -> None:
+    mesh = ball(0.6)
+    write_reference(tmp_path / "reference.png", mesh, 10.0, 64)
+    assert framing_iou(tmp_path / "reference.png", mesh, 10.0) > 0.97
+    assert float(read_picture(tmp_path / "reference.png")[32, 32, 3]) == 1
+    subject = Subject("ball", tmp_path / "mesh.glb", "a ball", tmp_path / "reference.png", 10.0)
+    assert reference_picture(subject, mesh, tmp_path) == subject.reference
+    with pytest.raises(StageError, match="does not show mesh.glb"):
+        reference_picture(subject, ball(0.4), tmp_path)
+
+
+def objects_folder(folder: Path) -> Path:
+    """Two objects: one with an attribution, one a bare file."""
+    (folder / "red-ball").mkdir(parents=True)
+    write_glb(folder / "red-ball" / "mesh.glb", ball(2.0), None, 0.9, None, "ball", {})
+    told = {"prompt": "a red ball", "reference": {"elevation_deg": 20.0}}
+    (folder / "red-ball" / "attribution.json").write_text(json.dumps(told))
+    write_glb(folder / "Big Ball.glb", ball(1.0), None, 0.9, None, "ball", {})
+    return folder
+
+
+def test_objects_are_found_with_what_lies_beside_them(tmp_path: Path) -> None:
+    folder = objects_folder(tmp_path / "objects")
+    bare, told = sorted(found_subjects(folder, [], 10.0), key=lambda subject: subject.name)
+    assert (bare.name, bare.prompt, bare.reference, bare.elevation_deg) == ("big-ball", "a big ball", None, 10.0)
+    assert (told.name, told.prompt, told.reference, told.elevation_deg) == ("red-ball", "a red ball", None, 20.0)
+    assert [subject.name for subject in found_subjects(folder, ["red-ball"], 10.0)] == ["red-ball"]
+    with pytest.raises(ConfigError, match=r"no object 'cube'.*big-ball"):
+        found_subjects(folder, ["cube"], 10.0)
+    with pytest.raises(ConfigError, match="no GLBs"):
+        found_subjects(tmp_path / "nowhere", [], 10.0)
+    assert len(prompts_of(folder)) == 8
+    (folder / "prompts.txt").write_text("a ball\n\na cube\n")
+    assert prompts_of(folder) == ["a ball", "a cube"]
+
+
+def test_names_of_the_same_thing_are_right() -> None:
+    prompts, names = ["a red couch", "a wooden table"], ["winchester sofa", "folding table", "dog"]
+    assert candidate_texts(prompts, names)[2:] == ["a winchester sofa", "a folding table", "a dog"]
+    assert right_texts(prompts, names).tolist() == [[True, False, True, False, False], [False, True, False, True, False]]
+
+
+def test_one_failure_does_not_end_the_others(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def one_object(pipeline: object, subject: Subject) -> tuple[ObjectResult, list]:
+        if subject.name == "big-ball":
+            raise StageError("the density field is empty", 3, "try another seed")
+        return result(subject.name, nerf=20.0), [("truth", torch.ones(2, 8, 8, 3))]
+
+    monkeypatch.setattr("flows.benchmark.one_object", one_object)
+    monkeypatch.setattr("flows.benchmark.check_priors", lambda config: None)
+    monkeypatch.setattr("flows.benchmark.Journal.send", lambda journal, place: True)
+    told = benchmark.fn(objects=objects_folder(tmp_path / "objects"), preset="smoke", with_prompts=False)
+    assert [entry["name"] for entry in told["objects"]] == ["red-ball"]
+    assert [entry["name"] for entry in told["failures"]] == ["big-ball"]
+    assert "the density field is empty" in Path(told["output"]).read_text()
+    assert (tmp_path / "docs" / "benchmark-red-ball.png").is_file()
+    folder = next((store / "journals").glob("benchmark-*"))
+    logged = [json.loads(line) for line in (folder / "run.jsonl").read_text().splitlines()]
+    assert {"benchmark/nerf/psnr": 20.0}.items() <= next(line["metrics"] for line in logged if "metrics" in line).items()
+    assert logged[-1]["status"] == "FAILED"
+    child = [json.loads(line) for line in (folder / "red-ball.jsonl").read_text().splitlines()]
+    assert child[1]["metrics"] == {"benchmark/nerf/psnr": 20.0, "benchmark/nerf/chamfer": 0.05}
+
+
+@pytest.mark.usefixtures("store")
+def test_the_command_ends_with_1_after_failures(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, object] = {}
+
+    def stand_in(**arguments: object) -> dict[str, object]:
+        seen.update(arguments)
+        return {"output": "docs/benchmarks.md", "failures": [{"name": "ball", "message": "empty"}]}
+
+    monkeypatch.setattr("flows.benchmark.benchmark", stand_in)
+    ended = CliRunner().invoke(app, ["benchmark", "--only", "ball", "--only", "cube", "--no-prompts", "--json"])
+    assert ended.exit_code == 1
+    assert "1 could not be measured, first ball: empty" in ended.stderr
+    assert json.loads(ended.stdout)["output"] == "docs/benchmarks.md"
+    assert (seen["only"], seen["with_prompts"], seen["objects"]) == (["ball", "cube"], False, Path("benchmark"))
+
+
+def test_every_measured_stage_has_its_predecessor_named() -> None:
+    assert MEASURED == ("nerf", "neus", "dmtet", "polish", "texture", "export")
+    text = report_text(Results(objects=[result("a", **dict.fromkeys(MEASURED, 10.0))]), SETTING)
+    assert text.count("| = |") >= 5
