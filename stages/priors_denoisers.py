@@ -1,10 +1,13 @@
 """Training tasks: text, view and normal prior, one function each, over one way to fit a U-Net."""
 
+import json
 from pathlib import Path
 from typing import Literal
 
 import torch
+from torch import nn
 
+from dreampolish.data.captions import training_words
 from dreampolish.data.dataset import RenderedViews
 from dreampolish.optimize import FitResult, fit
 from dreampolish.priors.evaluation import TEXT_SHEET, normal_scores, text_sheet, view_scores
@@ -29,28 +32,36 @@ def train_text(place: TrainingPlace, config: PriorsTraining) -> dict[str, float]
     views = open_views(place, config, "train")
     recipe = text_recipe(views, open_space(place, config), _size(config.text), _draws(config.text))
     fitted = _fit(place, config, "text", recipe, views)
+    words = training_words(views.nouns(index) for index in range(len(views.entries)))
+    (place.project / config.home / "text" / "vocabulary.json").write_text(json.dumps(words))
     return judge_text(place, config, fitted.steps)
 
 
 def train_view(place: TrainingPlace, config: PriorsTraining) -> dict[str, float]:
     """Train the view prior from the text prior's weights and write `<home>/view`; figures on held-out objects."""
     views = open_views(place, config, "train")
-    try:
-        start = load_unet(PriorSource(str(place.project / config.home / "text"), None))
-    except PriorError as error:
-        raise StageError(str(error), None, "train the text prior first: the view prior starts from it") from error
-    context_dim = int(start.config.cross_attention_dim)
+    start = _start(place, config, "text", "view")
+    context_dim = int(start.config.cross_attention_dim)  # type: ignore[union-attr,arg-type]
     recipe = view_recipe(views, open_space(place, config), _size(config.view), _draws(config.view), context_dim, start)
     fitted = _fit(place, config, "view", recipe, views)
     return judge_view(place, config, fitted.steps)
 
 
 def train_normals(place: TrainingPlace, config: PriorsTraining) -> dict[str, float]:
-    """Train the normal prior and write `<home>/normals`; angular errors on held-out objects."""
+    """Train the normal prior from the view prior's weights and write `<home>/normals`; angular errors on held-out objects."""
     views = open_views(place, config, "train")
-    recipe = normals_recipe(views, open_space(place, config), _size(config.normals), _draws(config.normals))
+    start = _start(place, config, "view", "normal")
+    recipe = normals_recipe(views, open_space(place, config), _size(config.normals), _draws(config.normals), start)
     fitted = _fit(place, config, "normals", recipe, views)
     return judge_normals(place, config, fitted.steps)
+
+
+def _start(place: TrainingPlace, config: PriorsTraining, kind: Kind, for_whom: str) -> nn.Module:
+    """The U-Net that a training begins with; StageError where it has not been trained."""
+    try:
+        return load_unet(PriorSource(str(place.project / config.home / kind), None))
+    except PriorError as error:
+        raise StageError(str(error), None, f"train the {kind} prior first: the {for_whom} prior starts from it") from error
 
 
 def _size(settings: DenoiserTraining) -> Size:
@@ -67,7 +78,16 @@ def _fit(place: TrainingPlace, config: PriorsTraining, kind: Kind, recipe: Recip
     generator = torch.Generator().manual_seed(settings.seed)
     average = ExponentialAverage(recipe.modules, settings.average_decay)
     alphas_cumprod = build_schedule().alphas_cumprod.float()
-    loss = DenoisingLoss(recipe.denoiser, average, recipe.draw, alphas_cumprod, settings.gamma, settings.autocast, generator)
+    loss = DenoisingLoss(
+        recipe.denoiser,
+        average,
+        recipe.draw,
+        alphas_cumprod,
+        settings.gamma,
+        settings.timestep_exponent,
+        settings.autocast,
+        generator,
+    )
     parameters = [p for module in recipe.modules.values() for p in module.parameters()]
     folder = place.project / config.home / kind
 

@@ -5,13 +5,22 @@ Colours are display-referred sRGB in [0, 1].
 
 import colorsys
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 
 from dreampolish.cameras import view_words
 from dreampolish.data.library import CatalogEntry
-from dreampolish.data.vocabulary import ADJECTIVES_OF_COLOR, COLOR_SYNONYMS, HEADS, NOUNS, PLURALS, SYNONYMS, WOOD_WORDS
+from dreampolish.data.vocabulary import (
+    ADJECTIVES_OF_COLOR,
+    COLOR_SYNONYMS,
+    HEADS,
+    NOUNS,
+    PLURALS,
+    SYNONYMS,
+    TARGET_COLORS,
+    WOOD_WORDS,
+)
 
 
 def noun_from_name(name: str) -> str:
@@ -104,5 +113,12 @@ def random_caption(
     word = color if chance[1] < 0.9 else None
     if word in COLOR_SYNONYMS and chance[2] < 0.35:
         word = _pick(COLOR_SYNONYMS[word], generator)
-    view = view_words(azimuth_deg, elevation_deg, front_deg=45) if chance[3] < 0.7 else None
+    view = view_words(azimuth_deg, elevation_deg, front_deg=45.0) if chance[3] < 0.7 else None
     return compose_caption(noun, word, view)
+
+
+def training_words(nouns: Iterable[Sequence[str]]) -> list[str]:
+    """Every word, lower case and sorted, that captions of objects with these nouns can hold."""
+    colors = [*TARGET_COLORS, *(word for words in COLOR_SYNONYMS.values() for word in words)]
+    phrases = [*(noun for each in nouns for noun in each), *colors, "front side back overhead view"]
+    return sorted({word for phrase in phrases for word in re.findall(r"[^\W\d_]+", phrase.lower())})
