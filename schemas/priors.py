@@ -21,7 +21,7 @@ class AutoencoderTraining(Frozen):
 
 
 class DenoiserTraining(Frozen):
-    """One U-Net and its training. decay_from: the step from which the learning rate falls. gamma: Min-SNR's bound.
+    """One U-Net and its training. decay_from: the step from which the learning rate falls. gamma: bound of the loss's weight.
     unconditional: share of conditions dropped. autocast: bfloat16, where the processor is good at it."""
 
     block_channels: tuple[int, ...] = (64, 160, 192)
@@ -32,7 +32,9 @@ class DenoiserTraining(Frozen):
     warmup: int = Field(default=200, ge=0)
     batch: int = Field(default=32, ge=1)
     learning_rate: float = Field(default=4e-4, gt=0)
-    gamma: float = Field(default=5.0, gt=0)
+    gamma: float = Field(default=5.0, ge=1)
+    timestep_exponent: float = Field(default=1.0, gt=0)
+    """Below 1: more of the noisy timesteps."""
     average_decay: float = Field(default=0.999, ge=0, lt=1)
     unconditional: float = Field(default=0.1, ge=0, le=1)
     autocast: bool = True
@@ -64,7 +66,7 @@ class PriorsTraining(Frozen):
     autoencoder: AutoencoderTraining = AutoencoderTraining()
     text: DenoiserTraining = DenoiserTraining()
     view: DenoiserTraining = DenoiserTraining(steps=8000, decay_from=5500, seed=12)
-    normals: DenoiserTraining = DenoiserTraining(block_channels=(64, 128, 192), steps=5000, decay_from=3500, seed=13)
+    normals: DenoiserTraining = DenoiserTraining(steps=3000, decay_from=2000, seed=13)
     judge: JudgeTraining = JudgeTraining()
     sheet_pictures: int = Field(default=48, ge=1)
     """Held-out pictures or pairs that the figures are taken on."""

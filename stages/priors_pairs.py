@@ -7,7 +7,8 @@ from torch import Tensor
 
 from dreampolish.cameras import pose_condition
 from dreampolish.data.dataset import RenderedViews
-from dreampolish.data.shading import headlight, on_white, shade
+from dreampolish.data.lighting import headlight
+from dreampolish.data.shading import on_white, shade
 from dreampolish.priors.evaluation import ViewTrial
 
 HEADLIGHT = 0.25

@@ -86,12 +86,14 @@ def test_guidance_at_one_is_the_condition_and_at_zero_the_unconditional() -> Non
     assert torch.allclose(N.guided(c, u, 3.0), 3 * c - 2 * u)
 
 
-def test_min_snr_weight_equals_its_closed_form_at_known_levels() -> None:
-    levels = torch.tensor([0.9, 0.5, 0.1])  # SNR 9, 1, 1/9
-    weights = N.min_snr_weight(levels, torch.arange(3), 5.0)
-    assert torch.allclose(weights, torch.tensor([5 / 10, 1 / 2, (1 / 9) / (10 / 9)]), atol=1e-6)
+def test_the_losss_weight_equals_its_closed_form_at_known_levels() -> None:
+    levels = torch.tensor([0.9, 0.5, 0.1])  # SNR + 1 = 10, 2, 10/9
+    weights = N.bounded_snr_weight(levels, torch.arange(3), 5.0)
+    assert torch.allclose(weights, torch.tensor([5 / 10, 1.0, 1.0]), atol=1e-6)
 
 
 def test_stratified_timesteps_hit_every_part_once() -> None:
-    t = stratified_timesteps(10, 1000, torch.Generator().manual_seed(0))
+    t = stratified_timesteps(10, 1000, 1.0, torch.Generator().manual_seed(0))
     assert sorted((t // 100).tolist()) == list(range(10))
+    shifted = stratified_timesteps(1000, 1000, 0.5, torch.Generator().manual_seed(0))
+    assert abs(shifted.float().mean() - 1000 * 2 / 3) < 2  # the mean of sqrt(u) is 2/3

@@ -44,7 +44,7 @@ def _training(folder: Path | None, steps: int) -> dict[str, torch.Tensor]:
     prepare_for_training(unet)
     generator, average = torch.Generator().manual_seed(0), ExponentialAverage({"unet": unet}, 0.9)
     draw = TextBatches(_captioned, tiny_space(), RememberingTower(CountingTower(), 100), 4, 0.5)
-    loss = DenoisingLoss(text_denoiser(unet), average, draw, ALPHAS, 5.0, False, generator)
+    loss = DenoisingLoss(text_denoiser(unet), average, draw, ALPHAS, 5.0, 1.0, False, generator)
     optimizer = torch.optim.AdamW(unet.parameters(), lr=1e-3)
     checkpoints = Checkpoints(folder, interval=2, keep=1) if folder else None
     stateful = {"unet": unet, "average": average}
@@ -90,6 +90,7 @@ def test_a_perfect_denoiser_has_no_loss() -> None:
         lambda generator: DenoiserBatch(clean.expand(8, -1, -1, -1), {}),
         ALPHAS,
         5.0,
+        0.6,
         False,
         torch.Generator().manual_seed(2),
     )
@@ -101,13 +102,25 @@ def test_a_wider_network_begins_as_the_one_it_starts_from() -> None:
     with torch.no_grad():
         for parameter in wide.parameters():
             parameter.add_(0.1)
-    assert start_from(wide, narrow) == []
+    assert start_from(wide, narrow, [*range(CHANNELS), *[None] * CHANNELS]) == []
     noisy = torch.randn(2, CHANNELS, 4, 4, generator=torch.Generator().manual_seed(3))
     beside = torch.randn(2, CHANNELS, 4, 4, generator=torch.Generator().manual_seed(4))
     text, t = CountingTower().embed(["a", "b c"]), torch.tensor([100, 700])
     with torch.no_grad():
         found = unet_output(wide, torch.cat([noisy, beside], dim=1), t, text)
         assert torch.allclose(found, unet_output(narrow, noisy, t, text), atol=1e-5)
+
+
+def test_input_channels_may_change_places() -> None:
+    first, second = tiny_unet(2 * CHANNELS, False), tiny_unet(2 * CHANNELS, False)
+    with torch.no_grad():
+        second.conv_in.weight.zero_()
+    start_from(second, first, [*range(CHANNELS, 2 * CHANNELS), *range(CHANNELS)])
+    one, other = (torch.randn(1, CHANNELS, 4, 4, generator=torch.Generator().manual_seed(seed)) for seed in (5, 6))
+    text, t = CountingTower().embed(["a"]), torch.tensor([300])
+    with torch.no_grad():
+        found = unet_output(second, torch.cat([one, other], dim=1), t, text)
+        assert torch.allclose(found, unet_output(first, torch.cat([other, one], dim=1), t, text), atol=1e-5)
 
 
 def test_the_training_attention_is_the_same_function() -> None:

@@ -67,11 +67,16 @@ def v_from_epsilon(
     return (epsilon - sigma * noisy) / alpha.clamp_min(1e-4)
 
 
-def min_snr_weight(alphas_cumprod: Float[Tensor, " t"], timesteps: Int[Tensor, " b"], gamma: float) -> Float[Tensor, " b"]:
-    """min(SNR, gamma) / (SNR + 1), the weight of a squared v error (source: Min-SNR, arXiv:2303.09556, v form)."""
+def bounded_snr_weight(alphas_cumprod: Float[Tensor, " t"], timesteps: Int[Tensor, " b"], gamma: float) -> Float[Tensor, " b"]:
+    """min(SNR + 1, gamma) / (SNR + 1), the weight of a squared v error; gamma at least 1.
+
+    In terms of the squared error of z this is min(SNR + 1, gamma): bounded above as in Min-SNR (arXiv:2303.09556), so that all but
+    clean latents do not dominate, but 1 at pure noise, where Min-SNR's own weight SNR vanishes and a conditional network would
+    hardly learn the layout that its first sampling steps decide.
+    """
     level = alphas_cumprod[timesteps]
     snr = level / (1 - level).clamp_min(1e-12)
-    return snr.clamp_max(gamma) / (snr + 1)
+    return (snr + 1).clamp_max(gamma) / (snr + 1)
 
 
 def trailing_timesteps(n_train: int, steps: int) -> Int[Tensor, " s"]:

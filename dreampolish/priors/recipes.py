@@ -87,10 +87,16 @@ def text_recipe(views: RenderedViews, space: LatentSpace, size: Size, draws: Dra
     return Recipe({"unet": unet}, text_denoiser(unet), draw, references)
 
 
-def normals_recipe(views: RenderedViews, space: LatentSpace, size: Size, draws: Draws) -> Recipe:
-    """Normal pictures beside pictures; nothing is dropped, since there is no guidance."""
+def normals_recipe(views: RenderedViews, space: LatentSpace, size: Size, draws: Draws, start: nn.Module | None) -> Recipe:
+    """Normal pictures beside pictures; nothing is dropped, since there is no guidance.
+
+    start: the view prior's U-Net, whose reference channels become the picture's and which knows objects already, or None.
+    """
     tower, width = _text_tower()
     unet = build_unet(_shape(space, size, 2, width, pose_labels=False), size.seed)
+    if start is not None:
+        channels = space.latent_shape[0]
+        start_from(unet, start, [*range(channels, 2 * channels), *range(channels)])
     prepare_for_training(unet)
     draw = NormalBatches(views.normal_batch, space, draws.batch)
     references = {"vae": "../autoencoder", "text_encoder": TEXT_ENCODER_REFERENCE, "tokenizer": TEXT_ENCODER_REFERENCE}
@@ -104,7 +110,8 @@ def view_recipe(
     Stable Diffusion's), or None. context_dim: the U-Net's cross-attention width."""
     unet = build_unet(_shape(space, size, 2, context_dim, pose_labels=True), size.seed)
     if start is not None:
-        start_from(unet, start)
+        channels = space.latent_shape[0]
+        start_from(unet, start, [*range(channels), *[None] * channels])
     prepare_for_training(unet)
     channels, side, _ = space.latent_shape
     with torch.random.fork_rng(devices=[]):

@@ -1,10 +1,10 @@
 """What the trainings of all three U-Nets share: their making, their average, their loss.
 
-The loss is the squared error of v, weighted by min(SNR, gamma) / (SNR + 1) (Min-SNR, arXiv:2303.09556); noise and timesteps come
+The loss is the squared error of v, weighted by min(SNR + 1, gamma) / (SNR + 1) (noise.bounded_snr_weight); noise and timesteps come
 from one generator, timesteps stratified over a batch.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from dreampolish.optimize import Term
 from dreampolish.priors.attention import Float32Attention
-from dreampolish.priors.noise import min_snr_weight, noisy_latents, velocity
+from dreampolish.priors.noise import bounded_snr_weight, noisy_latents, velocity
 
 
 @dataclass(frozen=True)
@@ -123,17 +123,21 @@ class ExponentialAverage:
         self._updates = int(state_dict["updates"])
 
 
-def stratified_timesteps(n: int, n_train: int, generator: torch.Generator) -> Int[Tensor, " n"]:
-    """One uniform timestep from each of n equal parts of the schedule, in random order."""
+def stratified_timesteps(n: int, n_train: int, exponent: float, generator: torch.Generator) -> Int[Tensor, " n"]:
+    """Timesteps T u^exponent, u uniform and stratified over n equal parts, in random order.
+
+    exponent: 1 is uniform; below 1 there are more noisy ones, which decide layout and need the condition most.
+    """
     parts = (torch.randperm(n, generator=generator) + torch.rand(n, generator=generator)) / n
-    return (parts * n_train).long().clamp_max(n_train - 1)
+    return (parts**exponent * n_train).long().clamp_max(n_train - 1)
 
 
 @dataclass(frozen=True)
 class DenoisingLoss:
     """One training's loss, step by step; calling it averages the weights that the last step left.
 
-    draw: a batch from the generator. gamma: Min-SNR's. autocast: compute in bfloat16 where the processor is good at it.
+    draw: a batch from the generator. gamma: bound of the weight. exponent: of stratified_timesteps. autocast: compute in bfloat16
+    where the processor is good at it.
     """
 
     denoiser: Denoiser
@@ -141,6 +145,7 @@ class DenoisingLoss:
     draw: BatchSource
     alphas_cumprod: Float[Tensor, " t"]
     gamma: float
+    exponent: float
     autocast: bool
     generator: torch.Generator
 
@@ -150,13 +155,13 @@ class DenoisingLoss:
             self.average.update()
         batch = self.draw(self.generator)
         latents = batch.latents
-        timesteps = stratified_timesteps(len(latents), len(self.alphas_cumprod), self.generator)
+        timesteps = stratified_timesteps(len(latents), len(self.alphas_cumprod), self.exponent, self.generator)
         noise = torch.randn(latents.shape, generator=self.generator)
         noisy = noisy_latents(latents, noise, self.alphas_cumprod, timesteps)
         with torch.autocast(latents.device.type, torch.bfloat16, enabled=self.autocast):
             predicted = self.denoiser(noisy, timesteps, batch.told).float()
         error = (predicted - velocity(latents, noise, self.alphas_cumprod, timesteps)).square().mean(dim=(1, 2, 3))
-        weighted = (min_snr_weight(self.alphas_cumprod, timesteps, self.gamma) * error).mean()
+        weighted = (bounded_snr_weight(self.alphas_cumprod, timesteps, self.gamma) * error).mean()
         return {"denoise": Term(weighted, 1.0), "v_error": Term(error.detach().mean(), 0.0)}
 
 
@@ -175,20 +180,20 @@ def learning_rate_factor(step: int, warmup: int, decay_from: int, steps: int) ->
 
 
 @torch.no_grad()
-def start_from(unet: UNet2DConditionModel, other: UNet2DConditionModel) -> list[str]:
-    """Copy another U-Net's weights where names and shapes agree; a wider first layer gets them for its first channels.
+def start_from(unet: UNet2DConditionModel, other: UNet2DConditionModel, inputs: Sequence[int | None]) -> list[str]:
+    """Copy another U-Net's weights where names and shapes agree (source: Zero123, Marigold start from Stable Diffusion so).
 
-    Channels that the other lacks start at zero, so that the network begins as the other one (source: Zero123, Marigold).
-    Returns the names of the parameters that keep their own start.
+    inputs: for each input channel of `unet`, the channel of `other` whose weights it begins with, or None for zero. Returns the
+    names of the parameters that keep their own start.
     """
     theirs, kept = dict(other.named_parameters()), []
     for name, own in unet.named_parameters():
         source = theirs.get(name)
-        if source is not None and source.shape == own.shape:
+        if name == "conv_in.weight" and source is not None:
+            for channel, origin in enumerate(inputs):
+                own[:, channel] = 0 if origin is None else source[:, origin]
+        elif source is not None and source.shape == own.shape:
             own.copy_(source)
-        elif name == "conv_in.weight" and source is not None:
-            own.zero_()
-            own[:, : source.shape[1]] = source
         else:
             kept.append(name)
     return kept
