@@ -87,7 +87,7 @@ def test_catalog_keeps_names_sizes_and_unicode(folder: Path) -> None:
     assert [entry.name for entry in entries] == ["Red box", "Blue crate", "Café table", "Glass door"]
     assert entries[0].size_m == (1.0, 0.5, 2.0)
     assert entries[0].tags == ("Test", "Box")
-    assert entries[2].rotation == (0, 0, 1, 0, 1, 0, -1, 0, 0)
+    assert entries[2].rotation == (0.0, 0.0, 1.0, 0.0, 1.0, 0.0, -1.0, 0.0, 0.0)
 
 
 def test_empty_folder_is_refused(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ SPLIT = Path(__file__).parent.parent / "configs" / "data" / "split.json"
 
 
 def entry(identifier: str, name: str) -> CatalogEntry:
-    return CatalogEntry(identifier, name, (), "Living room", "CC0-1.0", "", (1, 1, 1), None, "Tiny", "a.obj")
+    return CatalogEntry(identifier, name, (), "Living room", "CC0-1.0", "", (1.0, 1.0, 1.0), None, "Tiny", "a.obj")
 
 
 def test_names_lose_digits_and_brackets() -> None:
@@ -28,9 +28,7 @@ def test_groups_join_names_and_geometries_transitively() -> None:
 def test_draw_keeps_groups_whole_and_holds_reserved_out() -> None:
     entries = [entry(f"e{place}", f"Thing {chr(97 + place % 26)}") for place in range(200)]
     groups = group_near_copies({e.identifier: e.name for e in entries}, {e.identifier: e.identifier for e in entries})
-    split = draw_split(
-        entries, groups, ["e3"], ["thing b"], largest_group=100, held_out_fraction=0.3, validation_fraction=0.1
-    )
+    split = draw_split(entries, groups, ["e3"], ["thing b"], largest_group=100, held_out_fraction=0.3, validation_fraction=0.1)
     side = {identifier: name for name, members in split.items() for identifier in members}
     assert len(side) == 200
     for e in entries:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dreampolish.cameras import Cameras, orbit_cameras, pose_condition, rays_from_cameras
 from dreampolish.data.captions import color_word, is_named_wooden, nouns_of_entry, random_caption
-from dreampolish.data.library import CatalogEntry
+from dreampolish.data.library import CatalogEntry, entry_from_fields
 from dreampolish.data.lighting import pair_lighting, random_camera_lighting
 from dreampolish.data.shading import on_white, recolor, shade, wood_grain
 from dreampolish.data.split import read_split
@@ -76,7 +76,7 @@ class RenderedViews:
         """renders: the folder that renders.py wrote. Raises FileNotFoundError when no round is complete."""
         self._renders = renders
         wanted = set(read_split(split_file)[split])
-        described = [CatalogEntry(**fields) for fields in json.loads((renders / "objects.json").read_text())]
+        described = [entry_from_fields(fields) for fields in json.loads((renders / "objects.json").read_text())]
         self.entries = [entry for entry in described if entry.identifier in wanted]
         self._number = {entry.identifier: place for place, entry in enumerate(self.entries)}
         self._nouns = [nouns_of_entry(entry) for entry in self.entries]

@@ -13,9 +13,11 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
+from scipy.sparse import csr_array
 
 from dreampolish.data.wavefront import Material, WavefrontMesh, parse_mtl, parse_obj
 
@@ -102,6 +104,11 @@ def _entry(library: str, fields: dict[str, str]) -> CatalogEntry:
         library=library,
         model_path=fields["model"].lstrip("/"),
     )
+
+
+def entry_from_fields(fields: dict[str, Any]) -> CatalogEntry:
+    """A catalogue entry from its JSON form (dataclasses.asdict), where tuples have become lists."""
+    return CatalogEntry(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
 
 
 def load_model(entry: CatalogEntry, folder: Path, sample_size: float) -> PaintedMesh:
@@ -198,7 +205,7 @@ def _painted(
         _prefiltered(pictures.get(m.texture or ""), uvs[face_paints == i], area[kept][face_paints == i], sample_size)
         for i, m in enumerate(first)
     )
-    normals = _corner_normals(positions, faces, doubled[kept], crease_deg=40)
+    normals = _corner_normals(positions, faces, doubled[kept], crease_deg=40.0)
     if len(file_normals):
         # Files smooth hard edges as well; a stated normal counts only near the face's own, on either side of it.
         stated = file_normals[corners[:, :, 2]]
@@ -231,17 +238,18 @@ def _prefiltered(picture: np.ndarray | None, uvs: np.ndarray, area: np.ndarray, 
 
 
 def _corner_normals(positions: np.ndarray, faces: np.ndarray, doubled: np.ndarray, crease_deg: float) -> np.ndarray:
-    """Unit normals (F, 3, 3), smooth where faces meet at less than the crease angle, else the face's own.
+    """Unit normals (F, 3, 3): at each corner the area-weighted mean over the faces that meet there at less than the crease angle.
 
-    Computed from the triangles, since half of the files carry none; area-weighted over all faces at a position.
+    doubled: (F, 3) face normals of twice the faces' area. Computed from the triangles, since half of the files carry no normals.
     """
     face_normals = doubled / np.linalg.norm(doubled, axis=1, keepdims=True)
     _, shared = np.unique(np.round(positions, 5), axis=0, return_inverse=True)
-    shared = shared.reshape(-1)[faces]
-    sums = np.zeros((shared.max() + 1, 3))
-    for corner in range(3):
-        np.add.at(sums, shared[:, corner], doubled)
-    smooth = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)
-    found = smooth[shared]
-    sharp = (found * face_normals[:, None]).sum(axis=-1) < np.cos(np.radians(crease_deg))
-    return np.where(sharp[..., None], face_normals[:, None], found)
+    corner_vertex = shared.reshape(-1)[faces].reshape(-1)
+    n = len(corner_vertex)
+    incidence = csr_array((np.ones(n, np.int8), (np.arange(n), corner_vertex)), shape=(n, len(positions)))
+    pairs = (incidence @ incidence.T).tocoo()
+    own, other = pairs.row, pairs.col // 3
+    smooth = (face_normals[own // 3] * face_normals[other]).sum(axis=1) > np.cos(np.radians(crease_deg))
+    own, other = own[smooth], other[smooth]
+    sums = np.stack([np.bincount(own, doubled[other, axis], minlength=n) for axis in range(3)], axis=1)
+    return (sums / np.linalg.norm(sums, axis=1, keepdims=True)).reshape(-1, 3, 3)

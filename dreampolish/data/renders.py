@@ -20,7 +20,7 @@ from torch import Tensor
 
 from dreampolish.cameras import Cameras, orbit_cameras
 from dreampolish.data.domain import in_domain
-from dreampolish.data.library import CatalogEntry, load_model, read_catalog
+from dreampolish.data.library import CatalogEntry, entry_from_fields, load_model, read_catalog
 from dreampolish.data.raycasting import RayCaster
 
 CHANNELS = ("red", "green", "blue", "normal_x", "normal_y", "normal_z", "coverage", "paint")
@@ -48,12 +48,12 @@ def training_cameras(n_views: int, with_front: bool, size: int, generator: torch
     """
     azimuth = (torch.arange(n_views) + torch.rand(n_views, generator=generator)) * (360 / n_views)
     high = torch.rand(n_views, generator=generator) < 0.1
-    elevation = torch.where(high, _uniform(45, 70, n_views, generator), _uniform(-10, 45, n_views, generator))
+    elevation = torch.where(high, _uniform(45.0, 70.0, n_views, generator), _uniform(-10.0, 45.0, n_views, generator))
     narrow = torch.rand(n_views, generator=generator) < 0.6
-    fov = torch.where(narrow, torch.tensor(20.0), _uniform(20, 60, n_views, generator))
+    fov = torch.where(narrow, torch.tensor(20.0), _uniform(20.0, 60.0, n_views, generator))
     if with_front:
         azimuth[0], fov[0] = 0.0, 20.0
-        elevation[0] = _uniform(0, 20, 1, generator)[0]
+        elevation[0] = _uniform(0.0, 20.0, 1, generator)[0]
     return orbit_cameras(azimuth, elevation, fov, size)
 
 
@@ -118,10 +118,14 @@ def loadable_entries(libraries: Path) -> list[CatalogEntry]:
 
 
 def render_all(libraries: Path, output: Path, plan: RenderPlan) -> None:
-    """Render every round that is not there yet, the evaluation views after round 0."""
-    entries = loadable_entries(libraries)
+    """Render every round that is not there yet, the evaluation views after round 0. The objects are fixed by the first call."""
     output.mkdir(parents=True, exist_ok=True)
-    (output / "objects.json").write_text(json.dumps([asdict(entry) for entry in entries], indent=1))
+    described = output / "objects.json"
+    if described.exists():
+        entries = [entry_from_fields(fields) for fields in json.loads(described.read_text())]
+    else:
+        entries = loadable_entries(libraries)
+        described.write_text(json.dumps([asdict(entry) for entry in entries], indent=1))
     names = [f"round_{number}" for number in range(len(plan.views_per_round))]
     for name in [names[0], EVALUATION, *names[1:]]:
         if not (output / name / "index.json").exists():

@@ -171,7 +171,7 @@ TARGET_COLORS: dict[str, tuple[tuple[float, float, float], ...]] = {
     "black": ((0.08, 0.08, 0.08), (0.12, 0.12, 0.13)),
     "white": ((0.93, 0.93, 0.92), (0.97, 0.97, 0.97)),
     "grey": ((0.50, 0.50, 0.51), (0.62, 0.62, 0.62)),
-    "beige": ((0.86, 0.78, 0.64), (0.80, 0.71, 0.56)),
+    "beige": ((0.86, 0.78, 0.64), (0.83, 0.75, 0.60)),
     "wooden": ((0.62, 0.42, 0.24), (0.70, 0.50, 0.30), (0.48, 0.30, 0.16)),
 }
 """Colours that recolouring aims at, by the word that a caption then uses; "wooden" goes with a grain."""
@@ -193,7 +193,6 @@ dresser swing ladder toy box crate barrel piano tray pallet clock house
 WOODEN_WORDS = frozenset(_WOODEN_WORDS_TEXT.split())
 """Words of nouns whose objects may be painted "wooden"."""
 
-CORE_WORDS = frozenset(
-    "armchair bed bench bookcase bus cabinet car chair couch desk lamp sofa stool table truck van vase wardrobe".split()
-)
+_CORE_TEXT = "armchair bed bench bookcase bus cabinet car chair couch desk lamp sofa stool table truck van vase wardrobe"
+CORE_WORDS = frozenset(_CORE_TEXT.split())
 """Nouns of the core domain, where people's prompts are expected most: a small prior learns these well first."""
