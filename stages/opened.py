@@ -105,9 +105,9 @@ def _opened_density(artifact: NerfArtifact, config: Config, files: ArtifactFiles
         return View(picture.rgb, picture.opacity, picture.normals_camera)
 
     def mesh() -> tuple[Tensor, Tensor]:
-        densities = density_lattice(scene.field, LATTICE, SCENE_HALF_SIZE, 0.0)
+        densities = density_lattice(scene.field, scene.occupancy, LATTICE)
         cameras = turntable_cameras(8, 15.0, REFERENCE_FOV_DEG, 64).to(files.device)
-        level = automatic_level(scene.field, scene.occupancy, densities, cameras, scene.step_size, 24)
+        level = automatic_level(densities, densities, SCENE_HALF_SIZE, cameras, scene.step_size, 24)
         # A density is high inside, a signed distance low.
         return surface_of_lattice(level - densities)
 

@@ -10,13 +10,15 @@ from safetensors.torch import save_file
 from dreampolish.cameras import SCENE_HALF_SIZE, Cameras, turntable_cameras
 from dreampolish.fields.color import ColorField
 from dreampolish.fields.conversion import lattice_points
+from dreampolish.fields.density import DensityField
 from dreampolish.fields.sdf import SdfField
 from dreampolish.mesh.gltf import write_glb
 from dreampolish.mesh.textured import TexturedMesh
-from schemas.artifacts import AssetArtifact, FileRef, MeshArtifact, ReferenceArtifact, SdfArtifact
+from dreampolish.renderers.sampling import OccupancyGrid
+from schemas.artifacts import AssetArtifact, FileRef, MeshArtifact, NerfArtifact, ReferenceArtifact, SdfArtifact
 from schemas.config import Config
 from schemas.config_parts import HashGridConfig
-from schemas.config_stages import NeusConfig
+from schemas.config_stages import NerfConfig, NeusConfig
 from stages.artifact_files import StoredFiles
 from stages.meshes import grid_sizes, save_state
 from stages.opened import Opened, open_artifact, surface_of_lattice
@@ -138,3 +140,34 @@ def test_a_reference_picture_has_no_shape(files: StoredFiles) -> None:
     )
     with pytest.raises(TypeError, match="reference"):
         open_artifact(artifact, Config(), files)
+
+
+def test_a_fresh_density_field_is_its_blob(files: StoredFiles) -> None:
+    folder = folder_for(files, "nerf")
+    nerf = NerfConfig(occupancy_resolution=16, samples_per_ray=64, density_scale=60.0)
+    field = DensityField(SIZES, 8, 60.0, nerf.blob_scale, nerf.blob_std, nerf.blob_offset, torch.Generator().manual_seed(0))
+    save_state(field, folder / "field.safetensors")
+    occupancy = OccupancyGrid(16, SCENE_HALF_SIZE, "cpu")
+    save_file(dict(occupancy.state_dict()), folder / "occupancy.safetensors")
+    artifact = NerfArtifact(
+        **COMMON,
+        field=named("field.safetensors"),
+        field_config=field.field_config,
+        occupancy=named("occupancy.safetensors"),
+        steps=1,
+        switch_reason="step cap 1",
+    )
+    opened = open_artifact(artifact, Config(nerf=nerf), files)
+    vertices, faces = opened.mesh()
+    radii = vertices.norm(dim=-1)
+    # The density depends on the radius alone, the network's small start aside; its level set is a sphere inside the blob.
+    assert 0.1 < float(radii.mean()) < 0.5
+    assert float(radii.std()) < 0.01
+    solid = trimesh.Trimesh(vertices.numpy(), faces.numpy())
+    assert solid.is_watertight
+    assert solid.volume == pytest.approx(4 / 3 * torch.pi * float(radii.mean()) ** 3, rel=0.03)
+    view = opened.render(views())
+    assert float(view.alpha[:, 15:17, 15:17].min()) > 0.9
+    # softplus(-blob_offset) is not quite empty.
+    assert float(view.alpha[:, 0].max()) < 0.3
+    torch.testing.assert_close(view.normals_camera[:, 15:17, 15:17, 2], torch.ones(2, 2, 2), atol=0.1, rtol=0)
