@@ -158,6 +158,8 @@ def benchmark(
     failures: list[Any] = []
 
     def work(store: Path) -> dict[str, Any]:
+        # Prefect's home lies in the store and is made at import, but not the folders above it.
+        store.mkdir(parents=True, exist_ok=True)
         from flows.benchmark import benchmark as benchmark_flow
 
         result: dict[str, Any] = benchmark_flow(
