@@ -1,0 +1,128 @@
+"""The judge: network identities, the loss, caption keys, and the shipped weights on plain pictures."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from dreampolish.metrics.alignment import FILES, AlignmentScorer, load_alignment, retrieval_hits, without_view_words
+from dreampolish.metrics.alignment_network import (
+    FEATURES,
+    ImageHead,
+    LiteTrunk,
+    SameConv,
+    TextHead,
+    color_statistics,
+)
+from dreampolish.metrics.alignment_training import contrastive_loss, degraded, keys_of_captions, parse_caption, positives
+
+JUDGE = Path(__file__).parent.parent / "priors" / "home" / "judge"
+
+
+def test_same_conv_pads_to_the_right_as_tensorflow_does() -> None:
+    layer = SameConv(1, 1, 3, 2, 1)
+    torch.nn.init.ones_(layer.conv.weight)
+    torch.nn.init.zeros_(layer.conv.bias)
+    picture = torch.arange(16.0).view(1, 1, 4, 4)
+    # Windows start at 0 and 2; the fifth row and column are padding.
+    expected = torch.tensor([[0 + 1 + 2 + 4 + 5 + 6 + 8 + 9 + 10, 2 + 3 + 6 + 7 + 10 + 11], [8 + 9 + 10 + 12 + 13 + 14, 50]])
+    torch.testing.assert_close(layer(picture)[0, 0], expected.float())
+
+
+def test_trunk_features_have_the_stated_length_and_no_gradient() -> None:
+    trunk = LiteTrunk().eval()
+    images = torch.rand(2, 3, 96, 96, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    features = trunk(images)
+    assert features.shape == (2, FEATURES)
+    assert not features.requires_grad
+
+
+def test_color_statistics_ignore_white() -> None:
+    picture = torch.ones(1, 3, 8, 8)
+    picture[:, :, 2:4, 2:6] = torch.tensor([0.8, 0.2, 0.1]).view(1, 3, 1, 1)
+    found = color_statistics(picture)[0]
+    torch.testing.assert_close(found[:3], torch.tensor([0.8, 0.2, 0.1]))
+    torch.testing.assert_close(found[3:6], torch.zeros(3), atol=1e-6, rtol=0)
+
+
+def test_heads_answer_unit_vectors() -> None:
+    image, text = ImageHead(16, 8, 0.0), TextHead(12, 16, 8, 0.0)
+    torch.testing.assert_close(image(torch.randn(3, FEATURES)).norm(dim=1), torch.ones(3))
+    torch.testing.assert_close(text(torch.randn(3, 12)).norm(dim=1), torch.ones(3))
+
+
+@pytest.mark.parametrize(
+    ("caption", "parsed"),
+    [
+        ("a red armchair, side view", ("armchair", "red")),
+        ("an office chair", ("office chair", "")),
+        ("orange scissors, front view", ("scissors", "orange")),
+        ("a brown wooden table", ("table", "brown wooden")),
+    ],
+)
+def test_captions_are_parsed(caption: str, parsed: tuple[str, str]) -> None:
+    assert parse_caption(caption) == parsed
+
+
+def test_positives_join_synonyms_and_missing_colours_only() -> None:
+    keys = keys_of_captions(["sofa", "couch", "sofa", "office chair", "chair"], ["red", "", "blue", "grey", "gray"])
+    found = positives(keys)
+    expected = torch.eye(5, dtype=torch.bool)
+    for a, b in ((0, 1), (1, 2), (3, 4)):
+        expected[a, b] = expected[b, a] = True
+    assert torch.equal(found, expected)
+
+
+def test_contrastive_loss_of_orthogonal_pairs_has_its_closed_form() -> None:
+    vectors = torch.eye(4)
+    alone = torch.eye(4, dtype=torch.bool)
+    expected = -torch.log(torch.exp(torch.tensor(5.0)) / (torch.exp(torch.tensor(5.0)) + 3))
+    torch.testing.assert_close(contrastive_loss(vectors, vectors, alone, 5.0), expected)
+    everything = torch.ones(4, 4, dtype=torch.bool)
+    torch.testing.assert_close(contrastive_loss(vectors, vectors, everything, 5.0), torch.tensor(0.0))
+
+
+def test_degraded_stays_in_range_and_touches_only_some() -> None:
+    images = torch.rand(30, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    found = degraded(images, torch.Generator().manual_seed(1))
+    untouched = (found == images).flatten(1).all(dim=1).float().mean()
+    assert 0.2 < untouched < 0.75
+    assert found.min() >= 0
+    assert found.max() <= 1
+
+
+def test_retrieval_hits_by_hand() -> None:
+    images = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    right = torch.tensor([[True, False], [True, False]])
+    assert retrieval_hits(images, torch.eye(2), right).tolist() == [True, False]
+
+
+def test_view_words_are_dropped() -> None:
+    assert without_view_words("a red armchair, side view") == "a red armchair"
+    assert without_view_words("a table, four legs") == "a table, four legs"
+
+
+def test_missing_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=FILES[1]):
+        load_alignment(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def judge() -> AlignmentScorer:
+    return load_alignment(JUDGE)
+
+
+def test_shipped_judge_knows_colours_of_a_benchmark_reference(judge: AlignmentScorer) -> None:
+    from dreampolish.pictures import read_picture
+
+    folder = JUDGE.parents[2] / "benchmark"
+    rgba = torch.stack(
+        [read_picture(folder / name / "reference.png") for name in ("leather-armchair", "oak-table", "teddy-bear")]
+    )
+    pictures = (rgba[..., :3] * rgba[..., 3:] + 1 - rgba[..., 3:]).permute(0, 3, 1, 2)
+    images = judge.embed_images(pictures)
+    torch.testing.assert_close(images.norm(dim=1), torch.ones(3))
+    texts = judge.embed_texts(["a red armchair", "a wooden table", "a teddy bear"])
+    assert (images @ texts.T).argmax(dim=1).tolist() == [0, 1, 2]
+    blue = judge.embed_texts(["a blue armchair"])
+    assert float(images[0] @ texts[0]) > float(images[0] @ blue[0])
