@@ -108,7 +108,8 @@ def _entry(library: str, fields: dict[str, str]) -> CatalogEntry:
 
 def entry_from_fields(fields: dict[str, Any]) -> CatalogEntry:
     """A catalogue entry from its JSON form (dataclasses.asdict), where tuples have become lists."""
-    return CatalogEntry(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
+    known: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+    return CatalogEntry(**known)
 
 
 def load_model(entry: CatalogEntry, folder: Path, sample_size: float) -> PaintedMesh:
