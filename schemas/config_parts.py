@@ -22,13 +22,13 @@ class CameraConfig(Frozen):
 class HashGridConfig(Frozen):
     """Multiresolution hash grid. source: DreamCraft3D (16 levels, 2^19 entries, growth 1.447), cut down for two cores."""
 
-    n_levels: int = Field(default=12, ge=1, le=24)
+    n_levels: int = Field(default=8, ge=1, le=24)
     n_features: int = Field(default=2, ge=1, le=8)
     log2_table_size: int = Field(default=15, ge=4, le=24)
     base_resolution: int = Field(default=8, ge=2)
     growth: float = Field(default=1.447, gt=1.0, le=2.5)
     hidden_size: int = Field(default=64, ge=4)
-    start_level: int = Field(default=6, ge=1)
+    start_level: int = Field(default=5, ge=1)
     """Levels active at the start; the rest open one by one until `full_at`."""
     full_at: float = Field(default=0.6, ge=0.0, le=1.0)
     """Progress at which every level is active."""

@@ -91,7 +91,7 @@ class NerfConfig(GeometryConfig):
 class NeusConfig(GeometryConfig):
     """Stage 2: the density becomes a signed distance field and is sharpened."""
 
-    steps: int = Field(default=150, ge=1)
+    steps: int = Field(default=100, ge=1)
     reference_size: int = Field(default=64, ge=16)
     conversion_resolution: int = Field(default=96, ge=16)
     conversion_steps: int = Field(default=300, ge=1)
@@ -107,13 +107,13 @@ class NeusConfig(GeometryConfig):
     """Solid parts below this share of the largest are dropped."""
     shell_parts: int = Field(default=3, ge=0)
     """Finer samples per even step of the shell that light reaches; 0: the even steps themselves."""
-    initial_inverse_std: float = Field(default=60.0, gt=1.0)
+    initial_inverse_std: float = Field(default=256.0, gt=1.0)
     """Sharpness of the surface at the start, per world unit. NeuS itself starts at exp(3) = 20, from a sphere; ours starts converted."""
     occupancy_resolution: int = Field(default=64, ge=8)
     samples_per_ray: int = Field(default=64, ge=4)
-    eikonal_weight: Schedule = constant(0.1)
-    orientation_weight: Schedule = constant(10.0)
-    sparsity_weight: Schedule = constant(0.1)
+    eikonal_weight: Schedule = constant(10.0)
+    orientation_weight: Schedule = constant(0.0)
+    sparsity_weight: Schedule = constant(0.0)
     opacity_entropy_weight: Schedule = constant(0.1)
     text: DistillationConfig = DistillationConfig(t_min=constant(0.2), t_max=constant(0.5))
     view: ViewGuidanceConfig = ViewGuidanceConfig(t_min=constant(0.2), t_max=constant(0.5))
@@ -134,7 +134,7 @@ class DmtetConfig(GeometryConfig):
     laplacian_weight: Schedule = constant(0.0)
     crumb_share: float = Field(default=0.01, ge=0.0, lt=1.0)
     """Components below this share of the largest are dropped."""
-    grid: HashGridConfig = HashGridConfig()
+    grid: HashGridConfig = HashGridConfig(n_levels=10)
     """Of the colour field, which the texture stage goes on with."""
     color_fit_steps: int = Field(default=200, ge=1)
     text: DistillationConfig = DistillationConfig(t_min=constant(0.02), t_max=constant(0.5))
@@ -144,14 +144,14 @@ class DmtetConfig(GeometryConfig):
 class PolishConfig(Frozen):
     """Stage 4: a few steps under the normal prior, from any field of view."""
 
-    steps: int = Field(default=120, ge=0)
+    steps: int = Field(default=60, ge=0)
     size: int = Field(default=128, ge=16)
     views: int = Field(default=2, ge=1)
     cameras: CameraConfig = CameraConfig(fov_deg=(20.0, 60.0), widen_until=0.0)
     estimator_steps: int = Field(default=2, ge=1)
     estimate_interval: int = Field(default=1, ge=1)
     """The prior is asked every so many steps; its last answer serves between."""
-    vertex_lr: float = Field(default=0.003, gt=0.0)
+    vertex_lr: float = Field(default=0.0003, gt=0.0)
     smoothness: float = Field(default=10.0, ge=0.0)
     """Weight of the Laplacian in the vertices' reparametrisation. source: Large Steps in Inverse Rendering."""
     keep_quantile: float = Field(default=0.85, gt=0.0, le=1.0)
@@ -160,7 +160,7 @@ class PolishConfig(Frozen):
     curvature_weight: Schedule = constant(0.0)
     normal_consistency_weight: Schedule = constant(1.0)
     laplacian_weight: Schedule = constant(1.0)
-    anchors: AnchorConfig = AnchorConfig(rgb=constant(0.0), mask=constant(100.0), normal=constant(10.0))
+    anchors: AnchorConfig = AnchorConfig(rgb=constant(1000.0), mask=constant(100.0), normal=constant(10.0))
     preview: PreviewConfig = PreviewConfig()
 
 
@@ -172,7 +172,7 @@ class TextureConfig(DistillationConfig):
     size: int = Field(default=128, ge=16)
     views: int = Field(default=4, ge=1)
     cameras: CameraConfig = CameraConfig(fov_deg=(20.0, 40.0), widen_until=0.0)
-    grid: HashGridConfig = HashGridConfig()
+    grid: HashGridConfig = HashGridConfig(n_levels=10)
     grid_lr: float = Field(default=0.01, gt=0.0)
     network_lr: float = Field(default=0.001, gt=0.0)
     anchors: AnchorConfig = AnchorConfig()
