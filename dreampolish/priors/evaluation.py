@@ -54,9 +54,9 @@ TEXT_SHEET = (
 
 
 def mean_scores(found: Float[Tensor, "n 3 h w"], true: Float[Tensor, "n 3 h w"], prefix: str) -> dict[str, float]:
-    """Mean PSNR (dB) and SSIM of pictures against the true ones, as `<prefix>psnr` and `<prefix>ssim`."""
+    """Mean PSNR (dB, at most 100 for a picture) and SSIM against the true pictures, as `<prefix>psnr` and `<prefix>ssim`."""
     one, other = found.permute(0, 2, 3, 1), true.permute(0, 2, 3, 1)
-    return {f"{prefix}psnr": float(psnr(one, other).mean()), f"{prefix}ssim": float(ssim(one, other).mean())}
+    return {f"{prefix}psnr": float(psnr(one, other).clamp(max=100).mean()), f"{prefix}ssim": float(ssim(one, other).mean())}
 
 
 @torch.no_grad()

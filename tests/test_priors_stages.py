@@ -1,0 +1,143 @@
+"""The training tasks end to end on made-up renders: folders that open, figures beside baselines, a card, clean refusals."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dreampolish.priors.loading import PriorSource
+from dreampolish.priors.text import load_text_prior
+from dreampolish.priors.view import load_view_prior
+from dreampolish.tracking import Place
+from schemas.priors import AutoencoderTraining, DenoiserTraining, PriorsTraining
+from stages.errors import StageError
+from stages.priors_autoencoder import train_autoencoder
+from stages.priors_card import write_card
+from stages.priors_denoisers import train_normals, train_text, train_view
+from stages.priors_training import TrainingPlace
+from stages.stopping import StopSignal
+
+SIZE, VIEWS = 16, 6
+SMALL = DenoiserTraining(
+    block_channels=(16, 16), attended=(False, True), heads=2, steps=2, decay_from=1, batch=2, autocast=False
+)
+CONFIG = PriorsTraining(
+    renders="renders",
+    split="split.json",
+    home="home",
+    autoencoder=AutoencoderTraining(latent_channels=4, patch_size=2, hidden_channels=8, basis_pictures=32, steps=2, batch=4),
+    text=SMALL,
+    view=SMALL,
+    normals=SMALL,
+    sheet_pictures=2,
+    sampling_steps=1,
+)
+
+
+def _describe(identifier: str) -> dict[str, object]:
+    """An object as objects.json lists it."""
+    return {
+        "identifier": identifier,
+        "name": "Red chair",
+        "tags": ["chair"],
+        "category": "Living room",
+        "licence": "CC0-1.0",
+        "creator": "Somebody",
+        "size_m": [1.0, 1.0, 1.0],
+        "rotation": None,
+        "library": "none",
+        "model_path": "none.obj",
+    }
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> TrainingPlace:
+    """Four objects, a red disc from every side, in one round."""
+    project = tmp_path_factory.mktemp("project")
+    identifiers = ["a", "b", "c", "d"]
+    split = {"train": ["a", "b"], "validation": ["c"], "held_out": ["d"]}
+    (project / "split.json").write_text(json.dumps(split))
+    folder = project / "renders" / "round_0"
+    folder.mkdir(parents=True)
+    (project / "renders" / "objects.json").write_text(json.dumps([_describe(name) for name in identifiers]))
+    n = len(identifiers) * VIEWS
+    y, x = np.mgrid[:SIZE, :SIZE] - SIZE / 2
+    disc = (x**2 + y**2 < 36).astype(np.uint8)
+    buffers = np.zeros((n, 8, SIZE, SIZE), dtype=np.uint8)
+    buffers[:, 0], buffers[:, 5], buffers[:, 6], buffers[:, 7] = 220, 127 * disc, 255 * disc, 255 * disc
+    np.save(folder / "buffers.npy", buffers)
+    np.save(folder / "depth.npy", np.zeros((n, SIZE, SIZE), dtype=np.float16))
+    index = {
+        "objects": [name for name in identifiers for _ in range(VIEWS)],
+        "azimuth_deg": [60.0 * (k % VIEWS) for k in range(n)],
+        "elevation_deg": [10.0] * n,
+        "fov_deg": [20.0] * n,
+    }
+    (folder / "index.json").write_text(json.dumps(index))
+    tracker = Place(f"sqlite:///{project}/mlflow.db", project / "artifacts")
+    return TrainingPlace(project, project / "work", tracker, StopSignal())
+
+
+@pytest.fixture(scope="module")
+def scores(place: TrainingPlace) -> dict[str, dict[str, float]]:
+    """Every training, once; sending to the tracker is left out."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dreampolish.tracking.Journal.send", lambda journal, place: True)
+        return {
+            "autoencoder": train_autoencoder(place, CONFIG),
+            "text": train_text(place, CONFIG),
+            "view": train_view(place, CONFIG),
+            "normals": train_normals(place, CONFIG),
+        }
+
+
+def test_every_figure_stands_beside_its_baseline(scores: dict[str, dict[str, float]]) -> None:
+    assert scores["autoencoder"]["psnr"] > 20
+    assert {"psnr", "ssim", "copy_psnr", "class_mean_psnr"} <= set(scores["view"])
+    # All discs face the viewer: the baseline is perfect, an untrained network is not.
+    assert scores["normals"]["facing_mean_deg"] < 1
+    assert scores["normals"]["mean_deg"] > 5
+
+
+def test_the_folders_open_and_share_the_autoencoder(place: TrainingPlace, scores: dict[str, dict[str, float]]) -> None:
+    home = place.project / "home"
+    text = load_text_prior(PriorSource(str(home / "text"), None))
+    view = load_view_prior(PriorSource(str(home / "view"), None))
+    assert text.latent_shape == view.latent_shape == (4, 8, 8)
+    assert text.image_size == view.image_size == SIZE
+    assert sorted(path.name for path in home.glob("*/sheet.png")) == ["sheet.png"] * 4
+    assert not list(home.rglob("*.bin"))
+
+
+def test_a_finished_training_is_not_trained_again(place: TrainingPlace, scores: dict[str, dict[str, float]]) -> None:
+    weights = place.project / "home" / "text" / "unet" / "diffusion_pytorch_model.safetensors"
+    before = weights.read_bytes()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dreampolish.tracking.Journal.send", lambda journal, place: True)
+        patch.setattr(
+            "dreampolish.priors.training_diffusion.DenoisingLoss.__call__", lambda self, step: pytest.fail("a step was taken")
+        )
+        train_text(place, CONFIG)
+    assert weights.read_bytes() == before
+
+
+def test_the_card_names_what_was_trained_on_and_no_more(place: TrainingPlace, scores: dict[str, dict[str, float]]) -> None:
+    home = place.project / "home"
+    write_card(home, place.project / "renders", place.project / "split.json", {"view": scores["view"]})
+    write_card(home, place.project / "renders", place.project / "split.json", {"normals": scores["normals"]})
+    card = (home / "README.md").read_text()
+    assert card.count("| Red chair | Somebody | CC0-1.0 |") == 2
+    assert "| view | copy_psnr |" in card  # figures of an earlier call stay
+    assert "| normals | mean_deg |" in card
+
+
+def test_what_is_missing_is_said(place: TrainingPlace, tmp_path: Path) -> None:
+    empty = TrainingPlace(tmp_path, tmp_path / "work", place.tracker, StopSignal())
+    (tmp_path / "split.json").write_text((place.project / "split.json").read_text())
+    (tmp_path / "renders").mkdir()
+    (tmp_path / "renders" / "objects.json").write_text("[]")
+    with pytest.raises(StageError, match="priors data"):
+        train_text(empty, CONFIG)
+    with pytest.raises(StageError, match="train the view prior first"):
+        train_normals(place, CONFIG.model_copy(update={"home": "elsewhere"}))
