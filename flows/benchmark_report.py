@@ -129,17 +129,17 @@ def _change_table(objects: Sequence[ObjectResult]) -> str:
     for before, after in stage_pairs():
         changes = [(change_of(objects, before, after, figure), figure) for figure in figures]
         rows.append([f"{before} -> {after}: {BRINGS[before, after]}", *(_change(*pair) for pair in changes)])
-    told = "Mean paired change, and how many objects it makes better; **bold** where the average gets worse:"
+    told = "Mean paired change, and how many objects it makes better; **bold** where the average gets worse, = where it stays the same to the digits shown:"
     return told + "\n\n" + _table(["from -> to", *(figure.label for figure in figures)], rows)
 
 
 def _change(change: Change | None, figure: Figure) -> str:
     if change is None:
         return "-"
-    if change.improved == change.worsened == 0:
+    if change.direction(figure) == 0:
         return "="
     told = f"{change.mean * figure.scale:+.{figure.digits}f} ({change.improved}/{change.objects})"
-    return f"**{told}**" if change.is_worse(figure) else told
+    return f"**{told}**" if change.direction(figure) < 0 else told
 
 
 def _verdicts(objects: Sequence[ObjectResult]) -> str:
@@ -150,8 +150,8 @@ def _verdicts(objects: Sequence[ObjectResult]) -> str:
         changes = [(change, figure) for change, figure in found if change is not None]
         if not changes:
             continue
-        worse = [_worse(change, figure) for change, figure in changes if change.is_worse(figure)]
-        better = [figure.label.split(",")[0] for change, figure in changes if change.mean * figure.better > 0]
+        worse = [_worse(change, figure) for change, figure in changes if change.direction(figure) < 0]
+        better = [figure.label.split(",")[0] for change, figure in changes if change.direction(figure) > 0]
         gains = f"improves {', '.join(better)}" if better else "improves nothing"
         losses = f"**makes things worse on the average: {'; '.join(worse)}**" if worse else "makes nothing worse on the average"
         sentences.append(f"- **{after}** {gains}, and {losses}.")

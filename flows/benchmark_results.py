@@ -84,9 +84,10 @@ class Change:
     worsened: int
     objects: int
 
-    def is_worse(self, figure: Figure) -> bool:
-        """Whether the average moved the wrong way."""
-        return self.mean * figure.better < 0
+    def direction(self, figure: Figure) -> int:
+        """+1 where the average got better, -1 where worse, 0 where it is the same to the digits that are shown."""
+        shown = round(self.mean * figure.scale, figure.digits) * figure.better
+        return (shown > 0) - (shown < 0)
 
 
 def mean_of(objects: Sequence[ObjectResult], stage: StageName, key: str) -> float | None:

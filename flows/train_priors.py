@@ -40,7 +40,9 @@ def train_priors(parts: Sequence[Part] | None = None, config: PriorsTraining | N
     store = store_folder()
     with stop_on_signals() as stop:
         place = training_place(store, stop)
-        scores = {part: _as_task(part, place, settings) for part in ORDER if parts is None or part in parts}
+        scores: dict[str, dict[str, float]] = {
+            part: _as_task(part, place, settings) for part in ORDER if parts is None or part in parts
+        }
         write_card(PROJECT / settings.home, PROJECT / settings.renders, PROJECT / settings.split, scores)
     return {"output": str(PROJECT / settings.home), "scores": scores}
 

@@ -13,6 +13,7 @@ from dreampolish.metrics.images import psnr, ssim
 from dreampolish.pictures import write_picture
 from schemas.config_stages import PreviewConfig
 from stages.context import RunContext, Stage
+from stages.errors import StageError
 from stages.reference_view import REFERENCE_FOV_DEG, ReferenceView
 
 Render = Callable[[Cameras], Float[Tensor, "b h w 3"]]
@@ -43,6 +44,11 @@ def judged(
 
 def alignment(run: RunContext, prompt: str, views: Float[Tensor, "n h w 3"]) -> float:
     """Mean cosine of the embedded judge between pictures and a prompt."""
-    judge = load_alignment(Path(run.prior_folder(run.priors.judge.source)))
+    folder = Path(run.prior_folder(run.priors.judge.source))
+    try:
+        judge = load_alignment(folder)
+    except (OSError, RuntimeError, ValueError) as error:
+        first = str(error).splitlines()[0]
+        raise StageError(f"the judge at {folder} cannot be opened: {first}", None, "restore priors/home/judge") from error
     text = judge.embed_texts([prompt])
     return float((judge.embed_images(views.cpu().permute(0, 3, 1, 2)) @ text[0]).mean())

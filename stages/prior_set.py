@@ -37,8 +37,8 @@ def open_text_prior(run: RunContext) -> DiffusionTextPrior:
     """The text prior; StageError in one line when it cannot be opened."""
     try:
         prior = load_text_prior(_source(run, run.priors.text))
-    except PriorError as error:
-        raise StageError(str(error), None, REMEDY) from error
+    except (PriorError, OSError, RuntimeError) as error:
+        raise _cannot_open(error) from error
     prior.to(run.torch_device)
     return prior
 
@@ -47,8 +47,8 @@ def open_view_prior(run: RunContext) -> DiffusionViewPrior:
     """The view prior; StageError in one line when it cannot be opened."""
     try:
         prior = load_view_prior(_source(run, run.priors.view))
-    except PriorError as error:
-        raise StageError(str(error), None, REMEDY) from error
+    except (PriorError, OSError, RuntimeError) as error:
+        raise _cannot_open(error) from error
     prior.to(run.torch_device)
     return prior
 
@@ -57,10 +57,15 @@ def open_normal_prior(run: RunContext) -> DiffusionNormalPrior:
     """The normal prior; StageError in one line when it cannot be opened."""
     try:
         prior = load_normal_prior(_source(run, run.priors.normals))
-    except PriorError as error:
-        raise StageError(str(error), None, REMEDY) from error
+    except (PriorError, OSError, RuntimeError) as error:
+        raise _cannot_open(error) from error
     prior.to(run.torch_device)
     return prior
+
+
+def _cannot_open(error: Exception) -> StageError:
+    """One line for a prior that is missing, damaged or of another shape than its config says."""
+    return StageError(f"a prior cannot be opened: {str(error).splitlines()[0]}", None, REMEDY)
 
 
 def seeded_noise(run: RunContext, name: str) -> torch.Generator:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from dreampolish.data.library import CatalogEntry
+from dreampolish.data.library import entry_from_fields
 from dreampolish.data.split import read_split
 from dreampolish.priors.card import write_card as write
 
@@ -17,5 +17,5 @@ def write_card(home: Path, renders: Path, split: Path, scores: Mapping[str, Mapp
     known = json.loads(path.read_text()) if path.is_file() else {}
     figures = {**known, **{part: dict(values) for part, values in scores.items()}}
     path.write_text(json.dumps(figures, indent=1) + "\n")
-    entries = [CatalogEntry(**fields) for fields in json.loads((renders / "objects.json").read_text())]
+    entries = [entry_from_fields(fields) for fields in json.loads((renders / "objects.json").read_text())]
     write(home, entries, read_split(split), figures)

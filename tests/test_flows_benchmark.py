@@ -20,6 +20,7 @@ from flows.benchmark_report import Setting, report_text
 from flows.benchmark_results import (
     FIGURES,
     MEASURED,
+    Change,
     Failure,
     ObjectResult,
     PromptResult,
@@ -54,11 +55,12 @@ def test_means_and_paired_changes() -> None:
     # c has no neus: it must not enter, or the mean would mix different objects.
     assert change is not None
     assert (change.mean, change.improved, change.worsened, change.objects) == (1.5, 1, 1, 2)
-    assert not change.is_worse(FIGURE["psnr"])
+    assert change.direction(FIGURE["psnr"]) == 1
     nearer = change_of(objects, "nerf", "neus", FIGURE["chamfer"])
     assert nearer is not None
     assert nearer.mean == pytest.approx((1 / 25 - 1 / 20 + 1 / 8 - 1 / 10) / 2)
-    assert nearer.is_worse(FIGURE["chamfer"])
+    assert nearer.direction(FIGURE["chamfer"]) == -1
+    assert Change(-0.004, 0, 2, 2).direction(FIGURE["psnr"]) == 0
     assert (nearer.improved, nearer.worsened) == (1, 1)
     assert change_of(objects, "texture", "export", FIGURE["psnr"]) is None
 

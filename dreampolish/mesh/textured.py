@@ -37,8 +37,14 @@ class TexturedMesh:
 
     def to(self, device: torch.device | str) -> "TexturedMesh":
         """The same mesh on another device."""
-        moved = (part.to(device) for part in (self.vertices, self.normals, self.uv, self.faces))
-        return TexturedMesh(*moved, tuple(texture.to(device) for texture in self.textures), self.face_texture.to(device))
+        return TexturedMesh(
+            self.vertices.to(device),
+            self.normals.to(device),
+            self.uv.to(device),
+            self.faces.to(device),
+            tuple(texture.to(device) for texture in self.textures),
+            self.face_texture.to(device),
+        )
 
     def normalized(self, radius: float) -> "TexturedMesh":
         """The same object moved to the origin (centre of its box) and scaled so that its farthest vertex is `radius` away."""

@@ -79,6 +79,8 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
             nn.PixelShuffle(patch_size),
         )
         last = self.residual[-2]
+        assert isinstance(last, nn.Conv2d)
+        assert last.bias is not None
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
 

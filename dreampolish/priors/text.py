@@ -6,7 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from diffusers import UNet2DConditionModel
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from dreampolish.priors.latents import LatentSpace
 from dreampolish.priors.loading import PriorSource, load_autoencoder, load_schedule, load_text_encoder, load_unet
@@ -31,7 +31,7 @@ class PromptEmbedder(Protocol):
 class TextTower:
     """Tokenizer and frozen encoder: prompts to token states."""
 
-    def __init__(self, tokenizer: Any, encoder: nn.Module) -> None:
+    def __init__(self, tokenizer: Any, encoder: Any) -> None:
         self.tokenizer, self.encoder = tokenizer, encoder
         # Stable Diffusion's U-Nets were trained on all 77 positions of CLIP, padding included.
         self._fixed_length = str(encoder.config.model_type).startswith("clip")
