@@ -129,7 +129,10 @@ def _change_table(objects: Sequence[ObjectResult]) -> str:
     for before, after in stage_pairs():
         changes = [(change_of(objects, before, after, figure), figure) for figure in figures]
         rows.append([f"{before} -> {after}: {BRINGS[before, after]}", *(_change(*pair) for pair in changes)])
-    told = "Mean paired change, and how many objects it makes better; **bold** where the average gets worse, = where it stays the same to the digits shown:"
+    told = (
+        "Mean paired change, and how many objects it makes better; **bold** where the average gets worse, = where it stays the "
+        "same to the digits shown:"
+    )
     return told + "\n\n" + _table(["from -> to", *(figure.label for figure in figures)], rows)
 
 
