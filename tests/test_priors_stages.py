@@ -30,6 +30,7 @@ CONFIG = PriorsTraining(
     text=SMALL,
     view=SMALL,
     normals=SMALL,
+    checkpoint_interval=2,
     sheet_pictures=2,
     sampling_steps=1,
 )
