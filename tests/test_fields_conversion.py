@@ -56,15 +56,16 @@ def test_sampling_a_lattice_inverts_building_one() -> None:
     assert torch.allclose(sample_lattice(values, asked, 0.65), asked @ torch.tensor([1.0, -2.0, 3.0]), atol=1e-5)
 
 
-def test_signed_distances_of_a_sphere_are_right_to_a_third_of_a_step_near_and_far() -> None:
+def test_signed_distances_of_a_sphere_are_exact_at_the_surface_and_right_to_a_sixth_of_a_step_elsewhere() -> None:
     axis = np.arange(40) - 19.3
     radius = np.sqrt(sum(np.square(part) for part in np.meshgrid(axis, axis, axis, indexing="ij")))
-    densities = 12.7 - radius  # falls by one per step, level 0 at the sphere
-    error = signed_distances(densities, densities > 0, 0.0) - (radius - 12.7)
-    away = radius > 3  # the centre has no nearest point
-    assert np.abs(error[away]).max() < 0.34
-    assert abs(error[radius > 20].mean()) < 0.05
-    assert abs(error[away & (radius < 9)].mean()) < 0.05
+    truth = radius - 12.7  # densities that fall by one per step have this level set
+    error = np.abs(signed_distances(-truth, truth < 0, 0.0) - truth)
+    assert error[np.abs(truth) < 0.5].mean() < 0.02
+    for low, high in ((0.5, 2), (2, 9), (9, 30)):
+        ring = (np.abs(truth) >= low) & (np.abs(truth) < high)
+        assert error[ring].mean() < 1 / 6
+        assert error[ring].max() < 0.7
 
 
 def test_a_soft_ball_keeps_its_radius_and_its_cavity_closes() -> None:

@@ -157,21 +157,38 @@ def solid_from_density(
     return (sizes >= min_component_share * sizes.max())[labels] & solid
 
 
+def _crossing_distances(densities: np.ndarray, solid: np.ndarray, level: float) -> np.ndarray:
+    """Distance in lattice steps from every point to the level set between it and its six neighbours; infinite without a
+    crossing.
+
+    Crossings are interpolated along each axis; the plane through them lies at (sum of d_axis^-2)^-1/2.
+    """
+    inverse_squares = np.zeros_like(densities)
+    for axis in range(3):
+        here, there = np.moveaxis(densities, axis, 0)[:-1], np.moveaxis(densities, axis, 0)[1:]
+        crossed = np.diff(np.moveaxis(solid, axis, 0), axis=0)
+        share = np.clip(np.abs(here - level) / np.maximum(np.abs(here - there), 1e-9), 1e-3, 1 - 1e-3)
+        closest = np.zeros_like(np.moveaxis(densities, axis, 0))
+        closest[:-1] = crossed / share**2
+        closest[1:] = np.maximum(closest[1:], crossed / (1 - share) ** 2)
+        inverse_squares += np.moveaxis(closest, 0, axis)
+    return 1 / np.sqrt(np.maximum(inverse_squares, 1e-12))
+
+
 def signed_distances(
     densities: Float[np.ndarray, "r r r"], solid: Bool[np.ndarray, "r r r"], level: float
 ) -> Float[np.ndarray, "r r r"]:
     """Signed distances to the surface of a solid, in lattice steps, negative inside.
 
-    scipy's Euclidean transform finds the nearest lattice point across the surface; how far behind the surface that point lies
-    itself, at most one step, is told by its density over the density's slope. (Half a step for all of them, as is usual, biases
-    far distances: the nearest point is mostly one that hardly reached the level.)
+    Next to the surface they are interpolated. Elsewhere scipy's Euclidean transform finds the nearest point across the surface,
+    and what that point lies behind the surface itself is taken off. (Half a step for all, as is usual, biases far distances:
+    the nearest point is mostly one that hardly reached the level.)
     """
-    slope = np.sqrt(sum(np.square(part) for part in np.gradient(densities)))
-    depth = np.clip(np.abs(densities - level) / np.maximum(slope, 1e-9), 0, 1)
+    near = _crossing_distances(densities, solid, level)
 
-    def distance(from_where: Bool[np.ndarray, "r r r"]) -> Float[np.ndarray, "r r r"]:
+    def distance(from_where: np.ndarray) -> np.ndarray:
         steps, nearest = ndimage.distance_transform_edt(from_where, return_indices=True)
-        return (steps - depth[tuple(nearest)]) * from_where
+        return np.where(near < 2, near, steps - near[tuple(nearest)]) * from_where
 
     return distance(~solid) - distance(solid)
 
