@@ -30,12 +30,12 @@ class ReferenceConfig(Frozen):
     """Stage 0: candidates from the text prior, or a user's picture."""
 
     size: int = Field(default=128, ge=16, le=1024)
-    n_candidates: int = Field(default=8, ge=1, le=32)
+    n_candidates: int = Field(default=16, ge=1, le=32)
     sampling_steps: int = Field(default=25, ge=1)
-    guidance_scale: float = Field(default=5.0, ge=0.0)
+    guidance_scale: float = Field(default=3.0, ge=0.0)
     negative_prompt: str = ""
     elevation_deg: float = Field(default=10.0, gt=-90.0, lt=90.0)
-    normal_steps: int = Field(default=4, ge=1)
+    normal_steps: int = Field(default=1, ge=1)
     background_tolerance: float = Field(default=0.06, ge=0.0, le=1.0)
     """Largest colour distance to the border colour that still counts as plain background."""
     framing: Literal["fit", "as_is"] = "fit"
@@ -75,10 +75,10 @@ class NerfConfig(GeometryConfig):
     network_lr: float = Field(default=0.01, gt=0.0)
     occupancy_resolution: int = Field(default=64, ge=8)
     samples_per_ray: int = Field(default=64, ge=4)
-    density_scale: float = Field(default=10.0, gt=0.0)
+    density_scale: float = Field(default=15.0, gt=0.0)
     """Density per world unit of the field's unit output."""
     blob_scale: float = Field(default=8.0, ge=0.0)
-    blob_std: float = Field(default=0.25, gt=0.0)
+    blob_std: float = Field(default=0.3, gt=0.0)
     blob_offset: float = Field(default=5.0, ge=0.0)
     """Subtracted from the field's raw output, so that space starts empty away from the blob."""
     opacity_entropy_weight: Schedule = Ramp(start=0.1, end=10.0, begin=0.4, until=0.8)
@@ -99,18 +99,18 @@ class NeusConfig(GeometryConfig):
     grid_lr: float = Field(default=0.01, gt=0.0)
     network_lr: float = Field(default=0.001, gt=0.0)
     sharpness_lr: float = Field(default=0.001, gt=0.0)
-    refine_lr_factor: float = Field(default=0.2, gt=0.0, le=1.0)
+    refine_lr_factor: float = Field(default=0.1, gt=0.0, le=1.0)
     """Of `grid_lr` after the conversion, so that the first steps do not wash away what was converted."""
     conversion_smoothing: float = Field(default=1.0, ge=0.0)
     """Gaussian blur of densities and distances, in lattice steps."""
     conversion_component_share: float = Field(default=0.02, ge=0.0, lt=1.0)
     """Solid parts below this share of the largest are dropped."""
-    shell_parts: int = Field(default=3, ge=0)
+    shell_parts: int = Field(default=1, ge=0)
     """Finer samples per even step of the shell that light reaches; 0: the even steps themselves."""
-    initial_inverse_std: float = Field(default=256.0, gt=1.0)
+    initial_inverse_std: float = Field(default=200.0, gt=1.0)
     """Sharpness of the surface at the start, per world unit. NeuS itself starts at exp(3) = 20, from a sphere; ours starts converted."""
     occupancy_resolution: int = Field(default=64, ge=8)
-    samples_per_ray: int = Field(default=64, ge=4)
+    samples_per_ray: int = Field(default=112, ge=4)
     eikonal_weight: Schedule = constant(10.0)
     orientation_weight: Schedule = constant(0.0)
     sparsity_weight: Schedule = constant(0.0)
@@ -148,7 +148,7 @@ class PolishConfig(Frozen):
     size: int = Field(default=128, ge=16)
     views: int = Field(default=2, ge=1)
     cameras: CameraConfig = CameraConfig(fov_deg=(20.0, 60.0), widen_until=0.0)
-    estimator_steps: int = Field(default=2, ge=1)
+    estimator_steps: int = Field(default=1, ge=1)
     estimate_interval: int = Field(default=1, ge=1)
     """The prior is asked every so many steps; its last answer serves between."""
     vertex_lr: float = Field(default=0.0003, gt=0.0)

@@ -27,8 +27,8 @@ class DenoiserTraining(Frozen):
     block_channels: tuple[int, ...] = (64, 160, 192)
     attended: tuple[bool, ...] = (False, True, False)
     heads: int = Field(default=4, ge=1)
-    steps: int = Field(default=9000, ge=1)
-    decay_from: int = Field(default=6500, ge=0)
+    steps: int = Field(default=7000, ge=1)
+    decay_from: int = Field(default=4900, ge=0)
     warmup: int = Field(default=200, ge=0)
     batch: int = Field(default=32, ge=1)
     learning_rate: float = Field(default=4e-4, gt=0)
@@ -65,12 +65,12 @@ class PriorsTraining(Frozen):
     checkpoint_interval: int = Field(default=500, ge=1)
     autoencoder: AutoencoderTraining = AutoencoderTraining()
     text: DenoiserTraining = DenoiserTraining()
-    view: DenoiserTraining = DenoiserTraining(steps=8000, decay_from=5500, seed=12)
-    normals: DenoiserTraining = DenoiserTraining(steps=3000, decay_from=2000, seed=13)
+    view: DenoiserTraining = DenoiserTraining(steps=5000, decay_from=3600, learning_rate=6e-4, seed=12, timestep_exponent=0.6)
+    normals: DenoiserTraining = DenoiserTraining(steps=1700, decay_from=1000, learning_rate=6e-4, seed=13, timestep_exponent=0.15)
     judge: JudgeTraining = JudgeTraining()
     sheet_pictures: int = Field(default=48, ge=1)
     """Held-out pictures or pairs that the figures are taken on."""
     sampling_steps: int = Field(default=20, ge=1)
     text_guidance: float = 4.0
     view_guidance: float = 2.0
-    normal_steps: int = Field(default=4, ge=1)
+    normal_steps: int = Field(default=1, ge=1)

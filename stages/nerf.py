@@ -61,7 +61,7 @@ class Scene:
     def render(self, cameras: Cameras, with_normals: bool, stratified: bool) -> VolumeRender:
         """Pictures on white."""
         generator = self._generator if stratified else None
-        return render_density(self.field, self.occupancy, cameras, self.step_size, 1e-3, self._white, with_normals, generator)
+        return render_density(self.field, self.occupancy, cameras, self.step_size, 1e-2, self._white, with_normals, generator)
 
     def picture(self, cameras: Cameras) -> Tensor:
         """Colours alone, the same every time."""

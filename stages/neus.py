@@ -14,7 +14,7 @@ from pydantic import validate_call
 from safetensors.torch import save_file
 from torch import Tensor
 
-from dreampolish.cameras import SCENE_HALF_SIZE, Cameras, turntable_cameras
+from dreampolish.cameras import SCENE_HALF_SIZE, Cameras, orbit_cameras
 from dreampolish.fields.conversion import EmptyFieldError, FitReport, fit_sdf, sdf_from_density
 from dreampolish.fields.sdf import SdfField
 from dreampolish.optimize import Term, fit
@@ -59,17 +59,17 @@ class Surface:
         margin = max(3.0 / float(self.field.inverse_std), self.step_size)
         update_surface_occupancy(self.occupancy, self.field, margin, self.generator)
 
-    def render(self, cameras: Cameras, cosine_anneal: float, stratified: bool) -> NeusRender:
-        """Pictures on white."""
+    def render(self, cameras: Cameras, stratified: bool) -> NeusRender:
+        """Pictures on white, at NeuS's exact opacity: its cosine annealing helps a sphere find a shape, ours begins with one."""
         white = torch.ones(3, device=self.generator.device)
         generator = self.generator if stratified else None
         return render_sdf(
-            self.field, self.occupancy, cameras, self.step_size, self.config.shell_parts, 1e-3, cosine_anneal, white, generator
+            self.field, self.occupancy, cameras, self.step_size, self.config.shell_parts, 1e-3, 1.0, white, generator
         )
 
     def picture(self, cameras: Cameras) -> Tensor:
         """Colours alone, the same every time."""
-        return self.render(cameras, 1.0, False).picture.rgb
+        return self.render(cameras, False).picture.rgb
 
 
 @task(name="neus", cache_policy=NO_CACHE, persist_result=False)
@@ -99,7 +99,7 @@ def refine_sdf(reference: ReferenceArtifact, nerf: NerfArtifact, config: NeusCon
 def _converted(stage: Stage, nerf: NerfArtifact, config: NeusConfig) -> tuple[Surface, FitReport]:
     """The NeRF's geometry and colours as an SDF field."""
     source, occupancy = load_density(stage, nerf), load_occupancy(stage, nerf, nerf.occupancy)
-    cameras = turntable_cameras(8, 15.0, REFERENCE_FOV_DEG, 64).to(stage.device)
+    cameras = _conversion_cameras().to(stage.device)
     step_size = 2 * SCENE_HALF_SIZE * 3**0.5 / config.samples_per_ray
     try:
         target = sdf_from_density(
@@ -114,6 +114,13 @@ def _converted(stage: Stage, nerf: NerfArtifact, config: NeusConfig) -> tuple[Su
     surface = Surface(config, field, fresh, target.surface, stage.generator)
     surface.update_occupancy()
     return surface, report
+
+
+def _conversion_cameras() -> Cameras:
+    """Views at three heights, from which the automatic level is judged."""
+    azimuth = torch.arange(12, dtype=torch.float32) * 30
+    elevation = torch.tensor([-10.0, 15.0, 50.0]).repeat(4)
+    return orbit_cameras(azimuth, elevation, torch.full((12,), REFERENCE_FOV_DEG), 64)
 
 
 def _optimizer(field: SdfField, config: NeusConfig) -> torch.optim.Optimizer:
@@ -132,19 +139,18 @@ def _losses(surface: Surface, guide: GeometryGuide, view: ReferenceView, switch:
 
     def losses(step: int) -> Mapping[str, Term]:
         progress = (step, config.steps)
-        anneal = min(1.0, step / config.steps)
         if step % OCCUPANCY_INTERVAL == 0:
             surface.update_occupancy()
         terms = {}
         if step % config.anchor_interval == 0:
-            front = surface.render(view.camera, anneal, True)
+            front = surface.render(view.camera, True)
             picture = front.picture
             terms.update(anchor_terms(config.anchors, progress, view, picture.rgb, picture.opacity, picture.normals_camera))
             terms["eikonal"] = Term(eikonal_loss(front.gradients), config.eikonal_weight.at(*progress))
             switch.observe(picture.rgb, picture.opacity, view)
         if step % config.guidance_interval == 0:
             cameras = guide.cameras(step)
-            novel = surface.render(cameras, anneal, True)
+            novel = surface.render(cameras, True)
             terms.update(guide.terms(step, novel.picture.rgb, cameras))
             terms.update(_regularizers(config, progress, novel))
         return terms
@@ -170,7 +176,7 @@ def _published(
 ) -> SdfArtifact:
     with torch.no_grad():
         surface.update_occupancy()
-        front = surface.render(view.camera, 1.0, False)
+        front = surface.render(view.camera, False)
         if float(front.picture.opacity.max()) < 0.5:
             raise StageError("the signed distance field has no surface in the front view", steps, "lower neus.sparsity_weight")
         views = render_previews(surface.config.preview, surface.picture, stage.device)

@@ -126,7 +126,7 @@ def _opened_sdf(artifact: SdfArtifact, config: Config, files: ArtifactFiles) -> 
 
     def render(cameras: Cameras) -> View:
         with torch.no_grad():
-            picture = surface.render(cameras, 1.0, False).picture
+            picture = surface.render(cameras, False).picture
         assert picture.normals_camera is not None
         return View(picture.rgb, picture.opacity, picture.normals_camera)
 
