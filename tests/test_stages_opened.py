@@ -144,7 +144,7 @@ def test_a_reference_picture_has_no_shape(files: StoredFiles) -> None:
 
 def test_a_fresh_density_field_is_its_blob(files: StoredFiles) -> None:
     folder = folder_for(files, "nerf")
-    nerf = NerfConfig(occupancy_resolution=16, samples_per_ray=64, density_scale=60.0)
+    nerf = NerfConfig(blob_scale=12.0, blob_offset=8.0, occupancy_resolution=16, samples_per_ray=64, density_scale=60.0)
     field = DensityField(SIZES, 8, 60.0, nerf.blob_scale, nerf.blob_std, nerf.blob_offset, torch.Generator().manual_seed(0))
     save_state(field, folder / "field.safetensors")
     occupancy = OccupancyGrid(16, SCENE_HALF_SIZE, "cpu")
