@@ -1,9 +1,12 @@
 """Opening a run's priors: each on the run's device, with the digest that enters fingerprints."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
+from dreampolish.priors.latents import LatentSpace
 from dreampolish.priors.loading import PriorError, PriorSource, digest
 from dreampolish.priors.normals import DiffusionNormalPrior, load_normal_prior
 from dreampolish.priors.text import DiffusionTextPrior, load_text_prior
@@ -11,6 +14,8 @@ from dreampolish.priors.view import DiffusionViewPrior, load_view_prior
 from schemas.config import PriorSource as PriorSetting
 from stages.context import RunContext
 from stages.errors import StageError
+
+P = TypeVar("P", bound=LatentSpace)
 
 REMEDY = "see the README's section on priors, and `dreampolish doctor`"
 
@@ -35,37 +40,28 @@ def _source(run: RunContext, setting: PriorSetting) -> PriorSource:
 
 def open_text_prior(run: RunContext) -> DiffusionTextPrior:
     """The text prior; StageError in one line when it cannot be opened."""
-    try:
-        prior = load_text_prior(_source(run, run.priors.text))
-    except (PriorError, OSError, RuntimeError) as error:
-        raise _cannot_open(error) from error
-    prior.to(run.torch_device)
-    return prior
+    return _opened(load_text_prior, run, run.priors.text)
 
 
 def open_view_prior(run: RunContext) -> DiffusionViewPrior:
     """The view prior; StageError in one line when it cannot be opened."""
-    try:
-        prior = load_view_prior(_source(run, run.priors.view))
-    except (PriorError, OSError, RuntimeError) as error:
-        raise _cannot_open(error) from error
-    prior.to(run.torch_device)
-    return prior
+    return _opened(load_view_prior, run, run.priors.view)
 
 
 def open_normal_prior(run: RunContext) -> DiffusionNormalPrior:
     """The normal prior; StageError in one line when it cannot be opened."""
+    return _opened(load_normal_prior, run, run.priors.normals)
+
+
+def _opened(load: Callable[[PriorSource], P], run: RunContext, setting: PriorSetting) -> P:
+    """A prior on the run's device; one that is missing, damaged or of another shape than its config says is told in one line."""
     try:
-        prior = load_normal_prior(_source(run, run.priors.normals))
+        prior = load(_source(run, setting))
     except (PriorError, OSError, RuntimeError) as error:
-        raise _cannot_open(error) from error
+        what = f"the prior {setting.source} cannot be opened: {str(error).splitlines()[0]}"
+        raise StageError(what, None, REMEDY) from error
     prior.to(run.torch_device)
     return prior
-
-
-def _cannot_open(error: Exception) -> StageError:
-    """One line for a prior that is missing, damaged or of another shape than its config says."""
-    return StageError(f"a prior cannot be opened: {str(error).splitlines()[0]}", None, REMEDY)
 
 
 def seeded_noise(run: RunContext, name: str) -> torch.Generator:

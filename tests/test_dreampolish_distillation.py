@@ -22,7 +22,7 @@ def predictions(seed: int = 0, n: int = 6) -> dict[str, Tensor]:
 T = torch.tensor([0, 100, 199, 200, 500, 999])
 
 
-def same(left: ScoreWeights | SplitWeights, right: ScoreWeights | SplitWeights, given_scores: dict[str, Tensor]) -> None:
+def assert_same(left: ScoreWeights | SplitWeights, right: ScoreWeights | SplitWeights, given_scores: dict[str, Tensor]) -> None:
     torch.testing.assert_close(
         weighted_delta(given_scores, left, T), weighted_delta(given_scores, right, T), rtol=1e-9, atol=1e-9
     )
@@ -30,24 +30,24 @@ def same(left: ScoreWeights | SplitWeights, right: ScoreWeights | SplitWeights, 
 
 @given(scale)
 def test_dsd_with_realism_one_is_vsd(s: float) -> None:
-    same(weights.dsd_weights(1.0, s - 1), weights.vsd_weights(s), predictions())
+    assert_same(weights.dsd_weights(1.0, s - 1), weights.vsd_weights(s), predictions())
 
 
 def test_dsd_without_realism_is_csd() -> None:
-    same(weights.dsd_weights(0.0, 1.0), weights.csd_weights(0.0), predictions())
+    assert_same(weights.dsd_weights(0.0, 1.0), weights.csd_weights(0.0), predictions())
 
 
 def test_dsd_without_stability_is_vsd_without_guidance() -> None:
     p = predictions()
     torch.testing.assert_close(weighted_delta(p, weights.dsd_weights(1.0, 0.0), T), p["prompt"] - p["variational"])
-    same(weights.dsd_weights(1.0, 0.0), weights.vsd_weights(1.0), p)
+    assert_same(weights.dsd_weights(1.0, 0.0), weights.vsd_weights(1.0), p)
 
 
 @given(scale)
 def test_dsd_is_sds_when_the_variational_network_knows_the_noise(s: float) -> None:
     p = predictions()
     p["variational"] = p["noise"]
-    same(weights.dsd_weights(1.0, s - 1), weights.sds_weights(s), p)
+    assert_same(weights.dsd_weights(1.0, s - 1), weights.sds_weights(s), p)
 
 
 @given(scale, scale, share)

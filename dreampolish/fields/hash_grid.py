@@ -157,8 +157,8 @@ class _Interpolate(torch.autograd.Function):
             weights, flat = _weights_from_fractions(fraction), index.view(-1)
             for channel, row in enumerate(grad_table):
                 source = weights * grad_features[:, channel]
-                for slope, grad in zip(slopes if with_jacobian else [], grad_jacobian, strict=False):
-                    source.addcmul_(slope, grad[:, channel].expand_as(slope))
+                for axis, slope in enumerate(slopes if with_jacobian else []):
+                    source.addcmul_(slope, grad_jacobian[axis][:, channel].expand_as(slope))
                 row.scatter_add_(0, flat, source.view(-1))
         return grad_points, grad_table, None, None
 
