@@ -18,6 +18,7 @@ quiet_environment(Path("store"))
 
 import pytest
 import torch
+from hypothesis import settings
 from PIL import Image
 
 from schemas.artifacts import (
@@ -36,6 +37,11 @@ from stages.context import RunContext, Stage, open_stage
 from stages.entry import ARTIFACTS, StageFunction
 
 torch.set_num_threads(1)
+
+
+# Shared machines are noisy: a property is checked, never timed.
+settings.register_profile("untimed", deadline=None, derandomize=True)
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")
