@@ -36,7 +36,7 @@ class ReferenceConfig(Frozen):
     negative_prompt: str = ""
     elevation_deg: float = Field(default=10.0, gt=-90.0, lt=90.0)
     normal_steps: int = Field(default=1, ge=1)
-    background_tolerance: float = Field(default=0.06, ge=0.0, le=1.0)
+    background_tolerance: float = Field(default=0.1, ge=0.0, le=1.0)
     """Largest colour distance to the border colour that still counts as plain background."""
     framing: Literal["fit", "as_is"] = "fit"
     """A user's picture: "fit" moves and scales the object to where the priors expect it; "as_is" only resizes a square picture that
@@ -168,7 +168,7 @@ class TextureConfig(DistillationConfig):
     """Stage 5: Domain Score Distillation on the frozen mesh. The distillation's own settings are inherited, so that
     `--set texture.lambda_stable=0.5` is all it takes."""
 
-    steps: int = Field(default=400, ge=1)
+    steps: int = Field(default=250, ge=1)
     size: int = Field(default=128, ge=16)
     views: int = Field(default=4, ge=1)
     cameras: CameraConfig = CameraConfig(fov_deg=(20.0, 40.0), widen_until=0.0)
@@ -178,7 +178,7 @@ class TextureConfig(DistillationConfig):
     anchors: AnchorConfig = AnchorConfig()
     camera_dropout: float = Field(default=0.1, ge=0.0, le=1.0)
     """Probability with which a LoRA update sees a zeroed camera. source: threestudio."""
-    mask_erosion: int = Field(default=1, ge=0)
+    mask_erosion: int = Field(default=3, ge=0)
     """Pixels by which the reference's mask shrinks before its colours count."""
     objective: Literal["sds", "csd", "vsd", "nfsd", "dsd", "weights"] = "dsd"
     guidance_scale: Schedule = constant(7.5)

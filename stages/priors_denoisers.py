@@ -9,8 +9,9 @@ from torch import nn
 
 from dreampolish.data.captions import training_words
 from dreampolish.data.dataset import RenderedViews
+from dreampolish.metrics.alignment import load_alignment
 from dreampolish.optimize import FitResult, fit
-from dreampolish.priors.evaluation import TEXT_SHEET, normal_scores, text_sheet, view_scores
+from dreampolish.priors.evaluation import TEXT_SHEET, normal_scores, ranked_first, text_sheet, view_scores
 from dreampolish.priors.loading import PriorError, PriorSource, load_unet
 from dreampolish.priors.normals import load_normal_prior, pictures_from_normals
 from dreampolish.priors.recipes import Draws, Recipe, Size, normals_recipe, text_recipe, view_recipe
@@ -116,13 +117,17 @@ def _source(place: TrainingPlace, config: PriorsTraining, kind: Kind) -> tuple[P
 
 
 def judge_text(place: TrainingPlace, config: PriorsTraining, step: int) -> dict[str, float]:
-    """Draw the sheet of prompts."""
+    """Draw the sheet of prompts; where the judge is there, the share of pictures that it gives to their own prompt."""
     folder, source = _source(place, config, "text")
     generator = torch.Generator().manual_seed(1)
     pictures = text_sheet(load_text_prior(source), TEXT_SHEET, config.text_guidance, config.sampling_steps, generator)
     sheet = tiled(pictures, columns=8, gap=4)
     write_png(sheet, folder / "sheet.png")
-    return finish(place, place.journal("text"), {}, sheet, step)
+    judge = place.project / config.home / "judge"
+    if not (judge / "config.json").is_file():
+        return finish(place, place.journal("text"), {}, sheet, step)
+    scores = {"prompt_ranked_first": ranked_first(load_alignment(judge), pictures, TEXT_SHEET), "chance": 1 / len(TEXT_SHEET)}
+    return finish(place, place.journal("text"), scores, sheet, step)
 
 
 def judge_view(place: TrainingPlace, config: PriorsTraining, step: int) -> dict[str, float]:

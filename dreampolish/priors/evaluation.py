@@ -13,6 +13,7 @@ from torch import Tensor
 from dreampolish.metrics.images import psnr, ssim
 from dreampolish.priors.latents import LatentSpace
 from dreampolish.priors.normals import DiffusionNormalPrior
+from dreampolish.priors.protocols import ImageTextScorer
 from dreampolish.priors.text import DiffusionTextPrior
 from dreampolish.priors.view import DiffusionViewPrior
 
@@ -126,3 +127,9 @@ def text_sheet(
     empty = prior.embed([""])
     chunks = [list(prompts[start : start + 8]) for start in range(0, len(prompts), 8)]
     return torch.cat([prior.sample(prior.embed(chunk), empty, guidance_scale, steps, generator) for chunk in chunks])
+
+
+def ranked_first(scorer: ImageTextScorer, pictures: Float[Tensor, "n 3 h w"], prompts: Sequence[str]) -> float:
+    """Share of pictures whose own prompt, of all prompts given, the judge finds nearest; chance is 1 / n."""
+    likeness = scorer.embed_images(pictures) @ scorer.embed_texts(prompts).T
+    return float((likeness.argmax(dim=1) == torch.arange(len(prompts))).float().mean())
