@@ -1,4 +1,8 @@
-"""Settings of the trainings of the embedded priors; the defaults are how `priors/home` was made."""
+"""Settings of the trainings of the embedded priors; the defaults are those of `priors/home` but for its history.
+
+`priors/home` was trained in pieces: the loss's weight was Min-SNR's for the first 3,800 steps of text and 1,500 of view, view and
+normals drew other timesteps at first, and text's learning rate fell twice. Totals and final settings are the defaults here.
+"""
 
 from pydantic import Field
 
@@ -27,8 +31,8 @@ class DenoiserTraining(Frozen):
     block_channels: tuple[int, ...] = (64, 160, 192)
     attended: tuple[bool, ...] = (False, True, False)
     heads: int = Field(default=4, ge=1)
-    steps: int = Field(default=7000, ge=1)
-    decay_from: int = Field(default=4900, ge=0)
+    steps: int = Field(default=8900, ge=1)
+    decay_from: int = Field(default=6500, ge=0)
     warmup: int = Field(default=200, ge=0)
     batch: int = Field(default=32, ge=1)
     learning_rate: float = Field(default=4e-4, gt=0)
@@ -65,8 +69,10 @@ class PriorsTraining(Frozen):
     checkpoint_interval: int = Field(default=500, ge=1)
     autoencoder: AutoencoderTraining = AutoencoderTraining()
     text: DenoiserTraining = DenoiserTraining()
-    view: DenoiserTraining = DenoiserTraining(steps=5000, decay_from=3600, learning_rate=6e-4, seed=12, timestep_exponent=0.6)
-    normals: DenoiserTraining = DenoiserTraining(steps=1700, decay_from=1000, learning_rate=6e-4, seed=13, timestep_exponent=0.15)
+    view: DenoiserTraining = DenoiserTraining(steps=5900, decay_from=4300, learning_rate=6e-4, seed=12, timestep_exponent=0.6)
+    normals: DenoiserTraining = DenoiserTraining(
+        steps=1700, decay_from=1000, learning_rate=6e-4, seed=13, timestep_exponent=0.15
+    )
     judge: JudgeTraining = JudgeTraining()
     sheet_pictures: int = Field(default=48, ge=1)
     """Held-out pictures or pairs that the figures are taken on."""
