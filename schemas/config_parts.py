@@ -74,12 +74,13 @@ class DistillationConfig(Frozen):
 
 
 class ViewGuidanceConfig(Frozen):
-    """SDS from the view-conditioned prior. source: DreamCraft3D (scale 5, t .7-.85 -> .2-.5)."""
+    """SDS from the view-conditioned prior. source: DreamCraft3D (scale 5, t .7-.85 -> .2-.5), which the `sd` preset uses; the
+    embedded prior is best at high noise, where one step already gives shape and place, and at a lower scale."""
 
     weight: Schedule = constant(0.1)
-    guidance_scale: Schedule = constant(5.0)
-    t_min: Schedule = Ramp(start=0.7, end=0.2, until=0.1)
-    t_max: Schedule = Ramp(start=0.85, end=0.5, until=0.1)
+    guidance_scale: Schedule = constant(2.0)
+    t_min: Schedule = Ramp(start=0.7, end=0.5, until=0.1)
+    t_max: Schedule = Ramp(start=0.9, end=0.75, until=0.5)
 
 
 class AnchorConfig(Frozen):

@@ -116,7 +116,7 @@ class NeusConfig(GeometryConfig):
     sparsity_weight: Schedule = constant(0.0)
     opacity_entropy_weight: Schedule = constant(0.1)
     text: DistillationConfig = DistillationConfig(t_min=constant(0.2), t_max=constant(0.5))
-    view: ViewGuidanceConfig = ViewGuidanceConfig(t_min=constant(0.2), t_max=constant(0.5))
+    view: ViewGuidanceConfig = ViewGuidanceConfig(t_min=constant(0.4), t_max=constant(0.7))
     anchors: AnchorConfig = AnchorConfig(depth=constant(0.05))
 
 
@@ -138,7 +138,7 @@ class DmtetConfig(GeometryConfig):
     """Of the colour field, which the texture stage goes on with."""
     color_fit_steps: int = Field(default=200, ge=1)
     text: DistillationConfig = DistillationConfig(t_min=constant(0.02), t_max=constant(0.5))
-    view: ViewGuidanceConfig = ViewGuidanceConfig(t_min=constant(0.2), t_max=constant(0.5))
+    view: ViewGuidanceConfig = ViewGuidanceConfig(t_min=constant(0.4), t_max=constant(0.7))
 
 
 class PolishConfig(Frozen):
