@@ -48,15 +48,15 @@ class DenoiserTraining(Frozen):
 class JudgeTraining(Frozen):
     """The image-text judge's heads. samples: pictures whose features are computed; logit_scale: fixed inverse temperature."""
 
-    samples: int = Field(default=16000, ge=1)
-    steps: int = Field(default=1500, ge=1)
+    samples: int = Field(default=5120, ge=1)
+    steps: int = Field(default=400, ge=1)
     batch: int = Field(default=256, ge=2)
-    logit_scale: float = Field(default=20.0, gt=0)
-    dropout: float = Field(default=0.3, ge=0, lt=1)
-    learning_rate: float = Field(default=1e-3, gt=0)
+    logit_scale: float = Field(default=14.0, gt=0)
+    dropout: float = Field(default=0.5, ge=0, lt=1)
+    learning_rate: float = Field(default=0.001, gt=0)
     weight_decay: float = Field(default=0.05, ge=0)
-    width: int = Field(default=512, ge=1)
-    embedding: int = Field(default=256, ge=1)
+    width: int = Field(default=384, ge=1)
+    embedding: int = Field(default=192, ge=1)
     seed: int = 20
 
 
