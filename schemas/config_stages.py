@@ -127,7 +127,10 @@ class DmtetConfig(GeometryConfig):
     tet_resolution: int = Field(default=64, ge=8, le=256)
     guidance_size: int = Field(default=128, ge=16)
     geometry_lr: float = Field(default=0.005, gt=0.0)
-    color_lr: float = Field(default=0.01, gt=0.0)
+    color_lr: float = Field(default=0.001, gt=0.0)
+    """Low: the colours come from the SDF, and guidance at high noise would bleach what the reference does not see."""
+    color_fit_lr: float = Field(default=0.01, gt=0.0)
+    """While the colour field is fitted to the SDF's colours."""
     normal_guidance_share: float = Field(default=0.75, ge=0.0, le=1.0)
     """Share of the steps in which the text prior sees the normal map, not the colours. source: DreamCraft3D, 3 steps of 4."""
     normal_consistency_weight: Schedule = Ramp(start=10.0, end=1.0, begin=0.2, until=0.4)

@@ -87,7 +87,7 @@ def _colors_from_sdf(config: DmtetConfig, source: SdfField, surface: TetSurface,
         noise = torch.randn(4, *points.shape, generator=stage.generator, device=stage.device)
         around = (points + noise * surface._grid.spacing).reshape(-1, 3)
         wanted = torch.cat([source.color(part) for part in around.split(65536)])
-    fit_colors(colors, around, wanted, config.color_fit_steps, 8192, config.color_lr, stage.generator)
+    fit_colors(colors, around, wanted, config.color_fit_steps, 8192, config.color_fit_lr, stage.generator)
     return colors
 
 
