@@ -142,6 +142,8 @@ def _step(terms: Mapping[str, Term], optimizer: torch.optim.Optimizer, step: int
     for name, value in values.items():
         if not torch.isfinite(torch.tensor(value)):
             raise DivergedError(f"loss '{name}' became {value} at step {step}; try a lower learning rate or another seed")
+    if not terms:
+        return {}
     total = torch.stack([term.weight * term.loss for term in terms.values()]).sum()
     optimizer.zero_grad(set_to_none=True)
     if total.requires_grad:

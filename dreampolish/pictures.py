@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch import Tensor
 
 MAX_SIDE = 4096
@@ -33,7 +33,7 @@ def read_picture(path: Path) -> Float[Tensor, "h w 4"]:
                     raise PictureError(
                         f"{path} is {opened.size[0]}x{opened.size[1]} pixels, the limit is {MAX_SIDE}; scale it down first"
                     )
-                rgba = opened.convert("RGBA")
+                rgba = ImageOps.exif_transpose(opened).convert("RGBA")
     except FileNotFoundError:
         raise PictureError(f"no picture at {path}; give the path of a PNG, JPEG or WebP file") from None
     except (OSError, SyntaxError, Image.DecompressionBombWarning, Image.DecompressionBombError) as error:

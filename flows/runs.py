@@ -14,6 +14,7 @@ from schemas.presets import ConfigError, load_config, merged
 from schemas.runs import STAGES, RunRecord
 from stages.disk import disk_errors_in_one_line, write_atomically
 from stages.entry import input_path
+from stages.errors import StageError
 from stages.fingerprint import PROJECT
 from stages.run_record import read_record, write_record
 
@@ -63,6 +64,9 @@ def derived_run(
     before = read_record(store, run_id)
     config = merged(before.config, {}, overrides)
     stale = changed_stages(before.config, config, keep)
+    missing = [name for name in keep if name not in before.stages]
+    if missing:
+        raise StageError(f"run {before.run} has no {missing[0]} yet", None, f"dreampolish resume {before.run} first")
     kept = {name: before.stages[name] for name in keep if name in before.stages and (reuse_stale or not stale)}
     record = before.model_copy(
         update={"run": new_id(), "config": config, "created": now(), "parent_run": before.run, "output": None, "stages": kept}

@@ -93,6 +93,7 @@ class NeusConfig(GeometryConfig):
 
     steps: int = Field(default=100, ge=1)
     reference_size: int = Field(default=64, ge=16)
+    switch: SwitchConfig = SwitchConfig(window=20)
     conversion_resolution: int = Field(default=96, ge=16)
     conversion_steps: int = Field(default=300, ge=1)
     grid: HashGridConfig = HashGridConfig()

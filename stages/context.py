@@ -97,6 +97,7 @@ class Stage:
         except DamagedArtifactError as error:
             log.warning("%s; computing it again", error)
             self.store.discard(self.name, self.fingerprint)
+            self.state = "computed" if self.checkpoints.latest() is None else "resumed"
             return None
         self.state, self.published = "cached", artifact
         return artifact

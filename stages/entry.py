@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dreampolish.optimize import FitInterruptedError
 from schemas.artifacts import (
     Artifact,
     AssetArtifact,
@@ -117,6 +118,9 @@ def main(name: StageName, function: StageFunction, arguments: Sequence[str] | No
     except (StageError, ConfigError) as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(2)
+    except FitInterruptedError as error:
+        sys.stderr.write(f"{name} {error}; the same command goes on from there\n")
+        sys.exit(130)
     sys.stdout.write(json.dumps({"stage": name, "fingerprint": artifact.fingerprint, "metrics": artifact.metrics}) + "\n")
 
 

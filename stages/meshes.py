@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dreampolish.cameras import SCENE_HALF_SIZE, Cameras
 from dreampolish.fields.color import ColorField, color_field_from_config
-from dreampolish.fields.hash_grid import GridSizes
+from dreampolish.fields.hash_grid import GridSizes, HashGrid
 from dreampolish.mesh.topology import face_adjacency, topology
 from dreampolish.renderers.raster_mesh import MeshRender, render_mesh
 from schemas.artifacts import MeshArtifact, PolishedMeshArtifact, TexturedMeshArtifact
@@ -57,12 +57,20 @@ def grid_sizes(config: HashGridConfig) -> GridSizes:
     )
 
 
-def active_levels(config: HashGridConfig, progress: tuple[int, int]) -> int:
-    """How many levels of a grid are open at (step, steps): from `start_level` to all by `full_at`."""
+def active_levels(grid: HashGrid, config: HashGridConfig, progress: tuple[int, int]) -> int:
+    """How many levels of a grid are open at (step, steps): from `start_level` to all by `full_at`.
+
+    The number of levels is the grid's own: a field that came from an earlier stage has that stage's.
+    """
     step, steps = progress
-    share = 1.0 if config.full_at == 0 else min(1.0, step / steps / config.full_at)
-    start = min(config.start_level, config.n_levels)
-    return start + int(share * (config.n_levels - start))
+    share = 1.0 if config.full_at == 0 else min(1.0, step / max(steps - 1, 1) / config.full_at)
+    start = min(config.start_level, grid.sizes.n_levels)
+    return start + int(share * (grid.sizes.n_levels - start))
+
+
+def open_all_levels(grid: HashGrid) -> None:
+    """Every level counts from here on: what is published must not depend on where the schedule of levels stopped."""
+    grid.active_levels = grid.sizes.n_levels
 
 
 def load_mesh(files: ArtifactFiles, parent: MeshArtifact | PolishedMeshArtifact | TexturedMeshArtifact) -> Mesh:

@@ -24,7 +24,7 @@ from stages.context import RunContext, Stage, open_stage
 from stages.errors import StageError
 from stages.geometry_guide import GeometryGuide
 from stages.judging import judged, render_previews, write_previews
-from stages.meshes import active_levels, grid_sizes, save_state
+from stages.meshes import active_levels, grid_sizes, open_all_levels, save_state
 from stages.prior_set import open_text_prior, open_view_prior, prior_digests
 from stages.reference_view import ReferenceView, anchor_terms, load_reference
 from stages.switching import Switch
@@ -89,6 +89,7 @@ def fit_nerf(reference: ReferenceArtifact, config: NerfConfig, run: RunContext) 
             stage.checkpoints,
             StageWatch(stage, config.steps, config.preview.interval, lambda: scene.picture(view.camera)[0], switch),
         )
+        open_all_levels(scene.field.network.grid)
         return _published(stage, run, scene, view, result.steps, result.reason)
 
 
@@ -104,7 +105,7 @@ def _losses(scene: Scene, guide: GeometryGuide, view: ReferenceView, switch: Swi
 
     def losses(step: int) -> Mapping[str, Term]:
         progress = (step, config.steps)
-        scene.field.network.grid.active_levels = active_levels(config.grid, progress)
+        scene.field.network.grid.active_levels = active_levels(scene.field.network.grid, config.grid, progress)
         if step % OCCUPANCY_INTERVAL == 0:
             scene.update_occupancy(step)
         terms = {}

@@ -58,7 +58,7 @@ def polish_mesh(
             return done
         view = load_reference(stage, reference, config.size)
         prior = open_normal_prior(run)
-        mesh, colors = load_mesh(stage, dmtet), load_colors(stage, dmtet)
+        mesh, colors = load_mesh(stage, dmtet), load_colors(stage, dmtet).requires_grad_(False)
         polishing = Polishing(config, prior, view, mesh, colors, stage.generator)
         before = prior_agreement(polishing, mesh, seeded_noise(run, "agreement"))
         polished = mesh.moved(_moved_vertices(polishing, stage))

@@ -26,11 +26,11 @@ from schemas.config_stages import TextureConfig
 from stages.context import RunContext, Stage, open_stage
 from stages.geometry_guide import guidance_cameras
 from stages.judging import judged, render_previews, write_previews
-from stages.meshes import Mesh, active_levels, color_of_field, load_colors, load_mesh, write_mesh
+from stages.meshes import Mesh, active_levels, color_of_field, load_colors, load_mesh, open_all_levels, write_mesh
 from stages.objectives import needs_variational, weights_at
 from stages.prior_set import open_text_prior, prior_digests
 from stages.reference_view import ReferenceView, load_reference
-from stages.watching import StageWatch
+from stages.watching import Figures, StageWatch
 
 
 class Variational:
@@ -123,7 +123,7 @@ def _paint(painting: Painting, stage: Stage) -> dict[str, float]:
         return painting.mesh.render(painting.view.camera, color_of_field(colors), 1, True).rgb[0]
 
     watch = StageWatch(stage, config.steps, config.preview.interval, preview, None)
-    stateful: dict[str, Stateful] = {"colors": colors}
+    stateful: dict[str, Stateful] = {"colors": colors, "figures": watch.extra}
     if painting.variational is not None:
         stateful["variational"] = painting.variational
     fit(
@@ -136,15 +136,16 @@ def _paint(painting: Painting, stage: Stage) -> dict[str, float]:
         stage.checkpoints,
         watch,
     )
-    return watch.extra
+    open_all_levels(colors.network.grid)
+    return dict(watch.extra)
 
 
-def _losses(painting: Painting, extra: dict[str, float]) -> Callable[[int], Mapping[str, Term]]:
+def _losses(painting: Painting, extra: Figures) -> Callable[[int], Mapping[str, Term]]:
     config, colors = painting.config, painting.colors
 
     def losses(step: int) -> Mapping[str, Term]:
         progress = (step, config.steps)
-        colors.network.grid.active_levels = active_levels(config.grid, progress)
+        colors.network.grid.active_levels = active_levels(colors.network.grid, config.grid, progress)
         color_of = color_of_field(colors)
         terms = {}
         if config.anchors.rgb.at(*progress) > 0:

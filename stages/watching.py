@@ -13,6 +13,19 @@ LOG_INTERVAL = 5
 """Steps between two logged points of a curve."""
 
 
+class Figures(dict[str, float]):
+    """Figures of the latest step, restorable, so that a stage resumed at its last step still has them."""
+
+    def state_dict(self) -> dict[str, float]:
+        """A copy."""
+        return dict(self)
+
+    def load_state_dict(self, state: Mapping[str, float]) -> None:
+        """Restore what `state_dict` gave."""
+        self.clear()
+        self.update(state)
+
+
 class StageWatch:
     """An observer of `optimize.fit` for one stage.
 
@@ -30,7 +43,7 @@ class StageWatch:
     ) -> None:
         self._stage, self._steps, self._interval = stage, steps, preview_interval
         self._preview, self._switch = preview, switch
-        self.extra: dict[str, float] = {}
+        self.extra = Figures()
         """Figures of the current step beside its losses; the stage fills it inside `losses`."""
 
     def on_step(self, step: int, values: Mapping[str, float]) -> str | None:

@@ -36,8 +36,8 @@ class TextConditions:
 
 
 def draw_timesteps(t_range: tuple[float, float], n: int, n_timesteps: int, generator: torch.Generator) -> Int[Tensor, " n"]:
-    """Uniform timesteps; t_range: fractions of the training timesteps, 0 <= low <= high <= 1."""
-    low, high = (min(int(fraction * n_timesteps), n_timesteps - 1) for fraction in t_range)
+    """Uniform timesteps; t_range: two fractions of the training timesteps in [0, 1]; schedules may cross, so their order is free."""
+    low, high = sorted(min(max(int(fraction * n_timesteps), 0), n_timesteps - 1) for fraction in t_range)
     return torch.randint(low, high + 1, (n,), generator=generator, device=generator.device)
 
 
