@@ -177,8 +177,9 @@ class TextureConfig(DistillationConfig):
     views: int = Field(default=4, ge=1)
     cameras: CameraConfig = CameraConfig(fov_deg=(20.0, 40.0), widen_until=0.0)
     grid: HashGridConfig = HashGridConfig(n_levels=10)
-    grid_lr: float = Field(default=0.01, gt=0.0)
-    network_lr: float = Field(default=0.001, gt=0.0)
+    grid_lr: float = Field(default=0.002, gt=0.0)
+    """Low: Adam does not see how small a lone distillation term is, and a young prior's drift on the unseen sides follows the rate."""
+    network_lr: float = Field(default=0.0003, gt=0.0)
     anchors: AnchorConfig = AnchorConfig()
     camera_dropout: float = Field(default=0.1, ge=0.0, le=1.0)
     """Probability with which a LoRA update sees a zeroed camera. source: threestudio."""
@@ -187,7 +188,7 @@ class TextureConfig(DistillationConfig):
     objective: Literal["sds", "csd", "vsd", "nfsd", "dsd", "weights"] = "dsd"
     guidance_scale: Schedule = constant(7.5)
     weight: Schedule = constant(0.1)
-    t_min: Schedule = constant(0.05)
+    t_min: Schedule = constant(0.2)
     t_max: Schedule = Ramp(start=0.5, end=0.2)
     front_deg: float = Field(default=30.0, gt=0.0, lt=180.0)
     preview: PreviewConfig = PreviewConfig()
