@@ -1,29 +1,19 @@
 """The command line `dreampolish`. A user's mistake costs one line and exit code 2; an interruption 130; a fault of ours 1."""
 
-import json
 import os
-import sys
-import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from flows.quiet import quiet_environment
+from flows.command import Json, Run, Set, end, finish
 from schemas.presets import ConfigError
-from stages.disk import is_disk_error, store_folder
-from stages.errors import StageError
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False, help=__doc__
 )
 priors = typer.Typer(no_args_is_help=True, help="The embedded priors: their training and its data.")
 app.add_typer(priors, name="priors")
-
-Run = Annotated[str, typer.Argument(metavar="RUN", help="a run's id, or its beginning")]
-Set = Annotated[list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="change a setting; repeatable")]
-Json = Annotated[bool, typer.Option("--json", help="the last line of output is one JSON object")]
 
 
 @app.command()
@@ -170,7 +160,7 @@ def benchmark(
 
     finish(work, as_json)
     if failures:
-        _end(f"{len(failures)} could not be measured, first {failures[0]['name']}: {failures[0]['message']}", 1)
+        end(f"{len(failures)} could not be measured, first {failures[0]['name']}: {failures[0]['message']}", 1)
 
 
 @priors.command("train")
@@ -221,55 +211,6 @@ def _continue(run_id: str, prompt: str, headline: str) -> dict[str, Any]:
     from flows.text_to_3d import text_to_3d
 
     return text_to_3d(prompt=prompt, run=run_id, show_progress=True)
-
-
-def finish(work: Callable[[Path], dict[str, Any]], as_json: bool) -> None:
-    """Do a command's work in a quiet environment, print its result, and turn errors into one line and an exit code."""
-    store = store_folder()
-    # Commands import torch, Prefect and transformers only inside `work`: all three read the environment as they are imported.
-    quiet_environment(store)
-    try:
-        result = work(store)
-    except (StageError, ConfigError) as error:
-        _end(str(error), 2)
-    except KeyboardInterrupt:
-        _end(_how_to_resume("stopped", store), 130)
-    except Exception as error:
-        _end(*_told(error, store))
-    if as_json:
-        sys.stdout.write(json.dumps(result) + "\n")
-    elif result.get("output"):
-        sys.stdout.write(f"{result['output']}\n")
-    sys.stdout.flush()
-
-
-def _told(error: Exception, store: Path) -> tuple[str, int]:
-    """One line and an exit code for an error that is not a user's mistake."""
-    if type(error).__name__ == "FitInterruptedError":
-        return _how_to_resume(str(error), store), 130
-    if is_disk_error(error):
-        return f"{error}; make room or point DREAMPOLISH_STORE elsewhere", 2
-    try:
-        store.mkdir(parents=True, exist_ok=True)
-        log = store / "last-error.log"
-        log.write_text("".join(traceback.format_exception(error)))
-        where = f"; details in {log}"
-    except OSError:
-        where = ""
-    return f"internal error, {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}{where}", 1
-
-
-def _how_to_resume(what: str, store: Path) -> str:
-    from stages.run_record import newest_records
-
-    newest = newest_records(store)
-    return f"{what}; go on with: dreampolish resume {newest[0].stem}" if newest else what
-
-
-def _end(line: str, code: int) -> None:
-    sys.stderr.write(" ".join(line.split("\n")) + "\n")
-    sys.stderr.flush()
-    sys.exit(code)
 
 
 def main() -> None:

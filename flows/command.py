@@ -1,0 +1,69 @@
+"""What every command shares: its options, and how its work ends: a result, or one line and an exit code."""
+
+import json
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flows.quiet import quiet_environment
+from schemas.presets import ConfigError
+from stages.disk import is_disk_error, store_folder
+from stages.errors import StageError
+
+Run = Annotated[str, typer.Argument(metavar="RUN", help="a run's id, or its beginning")]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="change a setting; repeatable")]
+Json = Annotated[bool, typer.Option("--json", help="the last line of output is one JSON object")]
+
+
+def finish(work: Callable[[Path], dict[str, Any]], as_json: bool) -> None:
+    """Do a command's work in a quiet environment, print its result, and turn errors into one line and an exit code."""
+    store = store_folder()
+    # Commands import torch, Prefect and transformers only inside `work`: all three read the environment as they are imported.
+    quiet_environment(store)
+    try:
+        result = work(store)
+    except (StageError, ConfigError) as error:
+        end(str(error), 2)
+    except KeyboardInterrupt:
+        end(_how_to_resume("stopped", store), 130)
+    except Exception as error:
+        end(*_told(error, store))
+    if as_json:
+        sys.stdout.write(json.dumps(result) + "\n")
+    elif result.get("output"):
+        sys.stdout.write(f"{result['output']}\n")
+    sys.stdout.flush()
+
+
+def _told(error: Exception, store: Path) -> tuple[str, int]:
+    """One line and an exit code for an error that is not a user's mistake."""
+    if type(error).__name__ == "FitInterruptedError":
+        return _how_to_resume(str(error), store), 130
+    if is_disk_error(error):
+        return f"{error}; make room or point DREAMPOLISH_STORE elsewhere", 2
+    try:
+        store.mkdir(parents=True, exist_ok=True)
+        log = store / "last-error.log"
+        log.write_text("".join(traceback.format_exception(error)))
+        where = f"; details in {log}"
+    except OSError:
+        where = ""
+    return f"internal error, {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}{where}", 1
+
+
+def _how_to_resume(what: str, store: Path) -> str:
+    from stages.run_record import newest_records
+
+    newest = newest_records(store)
+    return f"{what}; go on with: dreampolish resume {newest[0].stem}" if newest else what
+
+
+def end(line: str, code: int) -> None:
+    """Say one line to the user and exit with the code."""
+    sys.stderr.write(" ".join(line.split("\n")) + "\n")
+    sys.stderr.flush()
+    sys.exit(code)
