@@ -42,6 +42,8 @@ class DenoiserTraining(Frozen):
     average_decay: float = Field(default=0.999, ge=0, lt=1)
     unconditional: float = Field(default=0.1, ge=0, le=1)
     autocast: bool = True
+    continued: bool = False
+    """Begin with the weights that the folder holds, in place of the parent prior's or random ones."""
     seed: int = 11
 
 

@@ -1,6 +1,7 @@
 """Training tasks: text, view and normal prior, one function each, over one way to fit a U-Net."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -19,7 +20,7 @@ from dreampolish.priors.saving import write_prior
 from dreampolish.priors.sheets import interleaved, tiled, write_png
 from dreampolish.priors.text import load_text_prior
 from dreampolish.priors.training_diffusion import DenoisingLoss, ExponentialAverage, build_schedule, learning_rate_factor
-from dreampolish.priors.view import load_view_prior
+from dreampolish.priors.view import load_projection, load_view_prior
 from schemas.priors import DenoiserTraining, PriorsTraining
 from stages.errors import StageError
 from stages.priors_pairs import held_out_trial
@@ -77,8 +78,12 @@ def _fit(place: TrainingPlace, config: PriorsTraining, kind: Kind, recipe: Recip
     """Fit a recipe's modules, resuming where an earlier attempt stopped, and write the averaged weights."""
     settings: DenoiserTraining = getattr(config, kind)
     generator = torch.Generator().manual_seed(settings.seed)
-    average = ExponentialAverage(recipe.modules, settings.average_decay)
     alphas_cumprod = build_schedule().alphas_cumprod.float()
+    parameters = [p for module in recipe.modules.values() for p in module.parameters()]
+    folder = place.project / config.home / kind
+    if settings.continued:
+        _take_weights(recipe.modules, PriorSource(str(folder), None))
+    average = ExponentialAverage(recipe.modules, settings.average_decay)
     loss = DenoisingLoss(
         recipe.denoiser,
         average,
@@ -89,8 +94,6 @@ def _fit(place: TrainingPlace, config: PriorsTraining, kind: Kind, recipe: Recip
         settings.autocast,
         generator,
     )
-    parameters = [p for module in recipe.modules.values() for p in module.parameters()]
-    folder = place.project / config.home / kind
 
     def export() -> None:
         average.swap()
@@ -109,6 +112,16 @@ def _fit(place: TrainingPlace, config: PriorsTraining, kind: Kind, recipe: Recip
     )
     export()
     return fitted
+
+
+def _take_weights(modules: Mapping[str, nn.Module], source: PriorSource) -> None:
+    """Load a prior's own weights into its modules; StageError where there are none or they are of another size."""
+    try:
+        modules["unet"].load_state_dict(load_unet(source).state_dict())
+        if "cc_projection" in modules:
+            modules["cc_projection"].load_state_dict(load_projection(source).state_dict())
+    except (PriorError, RuntimeError) as error:
+        raise StageError(str(error), None, "train without `continued`, or with the sizes of the weights") from error
 
 
 def _source(place: TrainingPlace, config: PriorsTraining, kind: Kind) -> tuple[Path, PriorSource]:

@@ -6,6 +6,7 @@ All answers are float32 on the CPU; pictures are (n, 3, S, S) in [0, 1] on white
 """
 
 import json
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,8 +26,14 @@ from dreampolish.data.vocabulary import CORE_WORDS, NATURAL_CATEGORIES, NATURAL_
 PLAIN_COLORS = tuple(word for word in TARGET_COLORS if word != "wooden")
 COLORS_AND_WOOD = (*PLAIN_COLORS, "wooden", "wooden")
 
-CORE_EMPHASIS = 3
-"""How many times as often as others the core domain's objects are drawn for training (vocabulary.CORE_WORDS)."""
+CORE_EMPHASIS = (3, 8)
+"""Bounds of how many times as often as others the core domain's objects are drawn for training (vocabulary.CORE_WORDS)."""
+
+CORE_DRAWS = 100
+"""Draws that the objects of one core class aim at together, in units of one other object: rare classes are drawn more often."""
+
+FRONTAL_SHARE = 0.8
+"""Share of view pairs whose reference lies within 30 degrees of the front: the pipeline's reference is the front view."""
 
 SEEN_PAINT = 0.3
 """Share of a picture's covered pixels that must show the main paint for a caption to name its colour."""
@@ -83,8 +90,7 @@ class RenderedViews:
         self._natural = [_is_natural(entry, nouns) for entry, nouns in zip(self.entries, self._nouns, strict=True)]
         self._may_be_wooden = [bool(WOODEN_WORDS & set(" ".join(nouns).lower().split())) for nouns in self._nouns]
         self._named_wooden = [is_named_wooden(entry.name) for entry in self.entries]
-        core = [split == "train" and bool(CORE_WORDS & set(nouns[0].lower().split())) for nouns in self._nouns]
-        self._emphasis = [CORE_EMPHASIS if each else 1 for each in core]
+        self._emphasis = _core_emphasis(self._nouns) if split == "train" else [1] * len(self.entries)
         self.refresh()
         self._looks = [self._measure_looks(place) for place in range(len(self.entries))]
 
@@ -252,7 +258,7 @@ class RenderedViews:
     ) -> tuple[Float[Tensor, "n 3 s s"], Float[Tensor, "n 3 s s"], Float[Tensor, "n 4"]]:
         """Reference, target and pose (cameras.pose_condition relative to the reference) of n objects, all at FOV 20.
 
-        The reference lies at elevation -5..25, half of the time within 30 degrees of the front. Light is fixed in the world for
+        The reference lies at elevation -5..25, mostly within 30 degrees of the front (FRONTAL_SHARE). Light is fixed in the world for
         70 % of the pairs, else a headlight. Both pictures share a zoom of 0.85..1.1.
         """
         chosen = [self._draw_pair(generator) for _ in range(n)]
@@ -275,7 +281,7 @@ class RenderedViews:
         """A reference view and a target view of one object."""
         draw = torch.rand(4, generator=generator).tolist()
         place = int(self._places[int(draw[0] * len(self._places))])
-        pool = self._frontal_of[place] if draw[1] < 0.5 else self._level_of[place]
+        pool = self._frontal_of[place] if draw[1] < FRONTAL_SHARE else self._level_of[place]
         pool = pool if len(pool) else self._narrow_of[place]
         targets = self._narrow_of[place]
         return int(pool[int(draw[2] * len(pool))]), int(targets[int(draw[3] * len(targets))])
@@ -313,6 +319,13 @@ class RenderedViews:
         normals = _mirror(normals, mirrored)
         normals[mirrored, 0] *= -1
         return _mirror(pictures, mirrored), normals, _mirror(mask, mirrored)
+
+
+def _core_emphasis(nouns: list[list[str]]) -> list[int]:
+    """How often each object is drawn: 1, but in the core domain CORE_DRAWS over the size of its class, within CORE_EMPHASIS."""
+    classes = [next((word for word in reversed(each[0].lower().split()) if word in CORE_WORDS), None) for each in nouns]
+    sizes, (low, high) = Counter(classes), CORE_EMPHASIS
+    return [1 if each is None else min(max(round(CORE_DRAWS / sizes[each]), low), high) for each in classes]
 
 
 def _is_natural(entry: CatalogEntry, nouns: list[str]) -> bool:
