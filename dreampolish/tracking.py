@@ -9,6 +9,8 @@ import json
 import logging
 import math
 import os
+import shutil
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -41,6 +43,8 @@ BATCH = 1000
 SEND_INTERVAL_S = 10.0
 RETRY_INTERVAL_S = 60.0
 PARENT_JOURNAL = "run"
+PARENT_TAG = "dreampolish.parent"
+"""Tag of a run that is part of a larger one: the folder of that one's journals."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,12 @@ class Journal:
         self._write({"step": step, "image": name, "file": file})
         self._last_step[key] = step
 
+    def file(self, source: Path) -> None:
+        """A file for the run's page at the tracker, under its own name; a later one of that name takes its place."""
+        held = f"{self.name}-file-{source.name}"
+        shutil.copyfile(source, self.folder / held)
+        self._write({"artifact": source.name, "file": held})
+
     def end(self, status: str) -> None:
         """Close the run at the tracker: FINISHED, FAILED or KILLED."""
         self._write({"status": status})
@@ -158,9 +168,9 @@ def replay_all(journals: Path, place: Place) -> int:
 
 def replay(folder: Path, name: str, place: Place) -> str:
     """Send a journal's unsent part and return the tracker's run id; the parent's journal goes first. Raises what MLflow raises."""
-    parent = None if name == PARENT_JOURNAL or not (folder / f"{PARENT_JOURNAL}.jsonl").exists() else folder
     cursor = _cursor(folder, name)
     content = _whole_lines((folder / f"{name}.jsonl").read_bytes())
+    parent = _parent_folder(folder, name, content)
     client = _client(place)
     if cursor["run"] is None:
         parent_id = None if parent is None else replay(folder, PARENT_JOURNAL, place)
@@ -173,6 +183,18 @@ def replay(folder: Path, name: str, place: Place) -> str:
         if "file" in entry:
             (folder / entry["file"]).unlink(missing_ok=True)
     return str(cursor["run"])
+
+
+def _parent_folder(folder: Path, name: str, content: bytes) -> Path | None:
+    """Where the parent's journal lies: a stage's beside it, a run's in the folder that its first line names, if it names one."""
+    if name != PARENT_JOURNAL:
+        parent = folder
+    else:
+        above = json.loads(content.splitlines()[0])["tags"].get(PARENT_TAG)
+        if above is None:
+            return None
+        parent = folder.parent / above
+    return parent if (parent / f"{PARENT_JOURNAL}.jsonl").exists() else None
 
 
 def run_id_at_tracker(folder: Path, name: str) -> str | None:
@@ -240,6 +262,8 @@ def _send(client: MlflowClient, run: str, folder: Path, entries: list[dict[str, 
     for entry in entries:
         if "image" in entry and (folder / entry["file"]).exists():
             _send_image(client, run, folder / entry["file"], entry)
+        elif "artifact" in entry and (folder / entry["file"]).exists():
+            _send_file(client, run, folder / entry["file"], entry["artifact"])
     ended = [entry for entry in entries if "status" in entry]
     if ended:
         client.set_terminated(run, ended[-1]["status"], end_time=ended[-1]["t"])
@@ -254,6 +278,14 @@ def _send_image(client: MlflowClient, run: str, file: Path, entry: Mapping[str, 
             picture.save(local, lossless=True) if filename.endswith(".webp") else picture.save(local)
             client.log_artifact(run, str(local), "images")
             local.unlink()
+
+
+def _send_file(client: MlflowClient, run: str, held: Path, name: str) -> None:
+    """A file under its own name, at the top of the run's artifacts."""
+    with tempfile.TemporaryDirectory() as folder:
+        local = Path(folder) / name
+        shutil.copyfile(held, local)
+        client.log_artifact(run, str(local))
 
 
 def _chunks(items: list[Any], size: int) -> Iterator[list[Any]]:
