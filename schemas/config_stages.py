@@ -48,7 +48,8 @@ class ReferenceConfig(Frozen):
 class GeometryConfig(Frozen):
     """What nerf, neus and dmtet have in common."""
 
-    steps: int = Field(default=400, ge=1)
+    steps: int = Field(default=400, ge=0)
+    """0: the stage only converts what it was given; the first one then gives its initial ball."""
     reference_size: int = Field(default=128, ge=16)
     guidance_size: int = Field(default=64, ge=16)
     guidance_views: int = Field(default=2, ge=1)
@@ -68,7 +69,7 @@ class GeometryConfig(Frozen):
 class NerfConfig(GeometryConfig):
     """Stage 1: rough structure."""
 
-    steps: int = Field(default=300, ge=1)
+    steps: int = Field(default=300, ge=0)
     reference_size: int = Field(default=64, ge=16)
     grid: HashGridConfig = HashGridConfig()
     grid_lr: float = Field(default=0.01, gt=0.0)
@@ -91,7 +92,7 @@ class NerfConfig(GeometryConfig):
 class NeusConfig(GeometryConfig):
     """Stage 2: the density becomes a signed distance field and is sharpened."""
 
-    steps: int = Field(default=100, ge=1)
+    steps: int = Field(default=100, ge=0)
     reference_size: int = Field(default=64, ge=16)
     switch: SwitchConfig = SwitchConfig(window=20)
     conversion_resolution: int = Field(default=96, ge=16)
@@ -124,7 +125,7 @@ class NeusConfig(GeometryConfig):
 class DmtetConfig(GeometryConfig):
     """Stage 3: an explicit mesh over a tetrahedral grid."""
 
-    steps: int = Field(default=200, ge=1)
+    steps: int = Field(default=200, ge=0)
     tet_resolution: int = Field(default=64, ge=8, le=256)
     guidance_size: int = Field(default=128, ge=16)
     geometry_lr: float = Field(default=0.005, gt=0.0)
@@ -172,7 +173,7 @@ class TextureConfig(DistillationConfig):
     """Stage 5: Domain Score Distillation on the frozen mesh. The distillation's own settings are inherited, so that
     `--set texture.lambda_stable=0.5` is all it takes."""
 
-    steps: int = Field(default=250, ge=1)
+    steps: int = Field(default=250, ge=0)
     size: int = Field(default=128, ge=16)
     views: int = Field(default=4, ge=1)
     cameras: CameraConfig = CameraConfig(fov_deg=(20.0, 40.0), widen_until=0.0)

@@ -77,6 +77,8 @@ def fit_nerf(reference: ReferenceArtifact, config: NerfConfig, run: RunContext) 
             return done
         view = load_reference(stage, reference, config.reference_size)
         scene = Scene(config, stage.generator)
+        if config.steps == 0:
+            scene.update_occupancy(0)
         guide = GeometryGuide(config, open_text_prior(run), open_view_prior(run), view, stage.generator)
         switch = Switch(config.switch, config.steps)
         result = fit(
