@@ -48,7 +48,7 @@ def test_world_light_is_the_same_on_a_surface_seen_from_two_sides() -> None:
 
 def test_pair_lighting_gives_both_halves_one_scene() -> None:
     cameras = orbit_cameras(torch.zeros(8), torch.full((8,), 10.0), torch.full((8,), 20.0), 4)
-    light = pair_lighting(cameras, torch.Generator().manual_seed(2))
+    light = pair_lighting(cameras, 0.5, torch.Generator().manual_seed(2))
     torch.testing.assert_close(light.toward[:4], light.toward[4:])
     torch.testing.assert_close(light.strengths[:4], light.strengths[4:])
 

@@ -1,6 +1,6 @@
 """Batches for the trainings, made from the stored geometry buffers (renders.py) by fresh light and colour each time.
 
-Half of the pictures are lit, half nearly flat; where an object can be recoloured, two thirds of the pictures are. All pictures
+Pictures are lit or nearly flat (LIT_SHARE, VARIED_LIT_SHARE); where an object can be recoloured, two thirds of the pictures are. All pictures
 are mirrored with probability 1/2 (a mirrored view at azimuth a is the view at -a of the mirrored object).
 All answers are float32 on the CPU; pictures are (n, 3, S, S) in [0, 1] on white.
 """
@@ -31,6 +31,12 @@ CORE_EMPHASIS = (3, 8)
 
 CORE_DRAWS = 100
 """Draws that the objects of one core class aim at together, in units of one other object: rare classes are drawn more often."""
+
+LIT_SHARE = 0.9
+"""Share of lit pictures for the text and view priors: without shading, a plain armchair is only a silhouette."""
+
+VARIED_LIT_SHARE = 0.5
+"""The same for the normal prior, which must read shapes from pictures of both kinds, and for measurements."""
 
 FRONTAL_SHARE = 0.8
 """Share of view pairs whose reference lies within 30 degrees of the front: the pipeline's reference is the front view."""
@@ -231,7 +237,7 @@ class RenderedViews:
         views = self._text_views[torch.randint(len(self._text_views), (n,), generator=generator).numpy()]
         found = self.load(views)
         repaint = self.draw_repaint(self.view_objects[views], generator)
-        light = random_camera_lighting(found.cameras, generator)
+        light = random_camera_lighting(found.cameras, LIT_SHARE, generator)
         pictures = on_white(self._paint(views, found, repaint, generator) * shade(found.normals, light), found.coverage)
         mirrored = torch.rand(n, generator=generator) < 0.5
         seen = found.paint.sum(dim=(1, 2, 3)) >= SEEN_PAINT * found.coverage.sum(dim=(1, 2, 3))
@@ -250,7 +256,7 @@ class RenderedViews:
     def original_pictures(self, views: np.ndarray, generator: torch.Generator) -> Float[Tensor, "n 3 s s"]:
         """The given views (n,) in their own colours under random light; for measurements."""
         found = self.load(views)
-        light = random_camera_lighting(found.cameras, generator)
+        light = random_camera_lighting(found.cameras, VARIED_LIT_SHARE, generator)
         return on_white(found.albedo.clamp(0, BRIGHTEST) * shade(found.normals, light), found.coverage)
 
     def view_batch(
@@ -265,7 +271,7 @@ class RenderedViews:
         views = np.array([pair[0] for pair in chosen] + [pair[1] for pair in chosen])
         found = self.load(views)
         repaint = _twice(self.draw_repaint(self.view_objects[views[:n]], generator))
-        light = pair_lighting(found.cameras, generator)
+        light = pair_lighting(found.cameras, LIT_SHARE, generator)
         grain = torch.Generator().manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
         albedo = self._paint_pairs(views, found, repaint, grain)
         pictures = on_white(albedo * shade(found.normals, light), found.coverage)
@@ -310,7 +316,7 @@ class RenderedViews:
         views = torch.randint(len(self.view_objects), (n,), generator=generator).numpy()
         found = self.load(views)
         repaint = self.draw_repaint(self.view_objects[views], generator)
-        light = random_camera_lighting(found.cameras, generator)
+        light = random_camera_lighting(found.cameras, VARIED_LIT_SHARE, generator)
         pictures = on_white(self._paint(views, found, repaint, generator) * shade(found.normals, light), found.coverage)
         mask = (found.coverage > 0.5).float()
         facing = torch.tensor([0.0, 0.0, 1.0]).view(1, 3, 1, 1)

@@ -73,19 +73,19 @@ def blend_lighting(first: Lighting, second: Lighting, use_first: Tensor) -> Ligh
     )
 
 
-def random_camera_lighting(cameras: Cameras, generator: torch.Generator) -> Lighting:
-    """Camera-frame light: fixed in the world for 80 %, else a headlight; half of each nearly flat."""
+def random_camera_lighting(cameras: Cameras, lit_share: float, generator: torch.Generator) -> Lighting:
+    """Camera-frame light: fixed in the world for 80 %, else a headlight; all but lit_share of each nearly flat."""
     n = len(cameras)
-    lit = torch.rand(n, generator=generator) < 0.5
+    lit = torch.rand(n, generator=generator) < lit_share
     world = lighting_in_camera(random_world_lighting(n, lit, generator), cameras.world_from_camera)
     strength = (0.15 + 0.4 * torch.rand(n, generator=generator)) * torch.where(lit, 1.0, FLAT)
     return blend_lighting(world, headlight(n, strength), torch.rand(n, generator=generator) < 0.8)
 
 
-def pair_lighting(cameras: Cameras, generator: torch.Generator) -> Lighting:
+def pair_lighting(cameras: Cameras, lit_share: float, generator: torch.Generator) -> Lighting:
     """The same scene's light for reference and target (the two halves of `cameras`): world-fixed for 70 %, else a headlight."""
     n = len(cameras) // 2
-    lit = torch.rand(n, generator=generator) < 0.5
+    lit = torch.rand(n, generator=generator) < lit_share
     scene = random_world_lighting(n, lit, generator)
     both = Lighting(scene.up.repeat(2, 1), scene.toward.repeat(2, 1, 1), scene.strengths.repeat(2, 1))
     strength = (0.15 + 0.4 * torch.rand(n, generator=generator)) * torch.where(lit, 1.0, FLAT)
