@@ -1,7 +1,7 @@
 """Batches for the trainings, made from the stored geometry buffers (renders.py) by fresh light and colour each time.
 
-Pictures are lit or nearly flat (LIT_SHARE, VARIED_LIT_SHARE); where an object can be recoloured, two thirds of the pictures are. All pictures
-are mirrored with probability 1/2 (a mirrored view at azimuth a is the view at -a of the mirrored object).
+Pictures are lit or nearly flat (LIT_SHARE, VARIED_LIT_SHARE); where an object can be recoloured, two thirds of the pictures are.
+All pictures are mirrored with probability 1/2 (a mirrored view at azimuth a is the view at -a of the mirrored object).
 All answers are float32 on the CPU; pictures are (n, 3, S, S) in [0, 1] on white.
 """
 
