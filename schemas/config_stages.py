@@ -1,29 +1,31 @@
 """Settings of each stage. The defaults are the `home` preset: two cores, small priors; DreamCraft3D's weights, scaled budgets."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from schemas.config_guidance import DistillationConfig, GeometryTextConfig, ViewGuidanceConfig
 from schemas.config_parts import (
     AnchorConfig,
+    Betas,
     CameraConfig,
-    DistillationConfig,
-    HashGridConfig,
+    ColorAnchorConfig,
+    GridConfig,
+    ImageSize,
+    LevelsConfig,
+    OpeningGridConfig,
+    PreviewConfig,
     SwitchConfig,
-    ViewGuidanceConfig,
+    Views,
 )
 from schemas.frozen import Frozen
-from schemas.schedule import Ramp, Schedule, constant
+from schemas.schedule import Fraction, Ramp, Weight, constant
 
 
-class PreviewConfig(Frozen):
-    """The turntable that every stage leaves for the contact sheet."""
-
-    n_views: int = Field(default=8, ge=1, le=64)
-    size: int = Field(default=128, ge=16, le=2048)
-    elevation_deg: float = Field(default=15.0, gt=-90.0, lt=90.0)
-    interval: int = Field(default=50, ge=1)
-    """Steps between preview pictures in the tracker."""
+def _refuse_all_zero(stage: str, weights: dict[str, Ramp]) -> None:
+    """A stage must have something that tells it where to go; regularisers alone lead anywhere."""
+    if all(weight.largest == 0 for weight in weights.values()):
+        raise ValueError(f"{', '.join(weights)} are all 0: nothing would guide {stage}; give one of them a weight")
 
 
 class ReferenceConfig(Frozen):
@@ -31,11 +33,11 @@ class ReferenceConfig(Frozen):
 
     size: int = Field(default=128, ge=16, le=1024)
     n_candidates: int = Field(default=16, ge=1, le=32)
-    sampling_steps: int = Field(default=25, ge=1)
+    sampling_steps: int = Field(default=25, ge=1, le=1000)
     guidance_scale: float = Field(default=3.0, ge=0.0)
-    negative_prompt: str = ""
+    negative_prompt: str = Field(default="", max_length=300)
     elevation_deg: float = Field(default=10.0, gt=-90.0, lt=90.0)
-    normal_steps: int = Field(default=1, ge=1)
+    normal_steps: int = Field(default=1, ge=1, le=1000)
     background_tolerance: float = Field(default=0.1, ge=0.0, le=1.0)
     """Largest colour distance to the border colour that still counts as plain background."""
     framing: Literal["fit", "as_is"] = "fit"
@@ -50,54 +52,64 @@ class GeometryConfig(Frozen):
 
     steps: int = Field(default=400, ge=0)
     """0: the stage only converts what it was given; the first one then gives its initial ball."""
-    reference_size: int = Field(default=128, ge=16)
-    guidance_size: int = Field(default=64, ge=16)
-    guidance_views: int = Field(default=2, ge=1)
+    reference_size: ImageSize = 128
+    guidance_size: ImageSize = 64
+    guidance_views: Views = 2
     guidance_interval: int = Field(default=1, ge=1)
     """Guidance is computed every so many steps."""
-    anchor_interval: int = Field(default=1, ge=1)
-    """The reference view is rendered every so many steps."""
     cameras: CameraConfig = CameraConfig()
-    text: DistillationConfig = DistillationConfig()
+    text: GeometryTextConfig = GeometryTextConfig()
     view: ViewGuidanceConfig = ViewGuidanceConfig()
     anchors: AnchorConfig = AnchorConfig()
-    switch: SwitchConfig = SwitchConfig()
     preview: PreviewConfig = PreviewConfig()
-    betas: tuple[float, float] = (0.9, 0.99)
+    betas: Betas = (0.9, 0.99)
+
+    @model_validator(mode="after")
+    def _guided(self) -> Self:
+        anchors = {f"anchors.{name}": getattr(self.anchors, name) for name in type(self.anchors).model_fields}
+        if self.steps > 0:
+            _refuse_all_zero("the stage", {"text.weight": self.text.weight, "view.weight": self.view.weight} | anchors)
+        return self
 
 
-class NerfConfig(GeometryConfig):
+class VolumeConfig(GeometryConfig):
+    """What nerf and neus have in common: they hand over on a plateau, and may render the reference view more seldom."""
+
+    reference_size: ImageSize = 64
+    anchor_interval: int = Field(default=1, ge=1)
+    """The reference view is rendered every so many steps."""
+    switch: SwitchConfig = SwitchConfig()
+
+
+class NerfConfig(VolumeConfig):
     """Stage 1: rough structure."""
 
     steps: int = Field(default=300, ge=0)
-    reference_size: int = Field(default=64, ge=16)
-    grid: HashGridConfig = HashGridConfig()
+    grid: OpeningGridConfig = OpeningGridConfig()
     grid_lr: float = Field(default=0.01, gt=0.0)
     network_lr: float = Field(default=0.01, gt=0.0)
-    occupancy_resolution: int = Field(default=64, ge=8)
-    samples_per_ray: int = Field(default=64, ge=4)
+    occupancy_resolution: int = Field(default=64, ge=8, le=512)
+    samples_per_ray: int = Field(default=64, ge=4, le=4096)
     density_scale: float = Field(default=15.0, gt=0.0)
     """Density per world unit of the field's unit output."""
     blob_scale: float = Field(default=8.0, ge=0.0)
     blob_std: float = Field(default=0.3, gt=0.0)
     blob_offset: float = Field(default=5.0, ge=0.0)
     """Subtracted from the field's raw output, so that space starts empty away from the blob."""
-    opacity_entropy_weight: Schedule = Ramp(start=0.1, end=10.0, begin=0.4, until=0.8)
-    sparsity_weight: Schedule = Ramp(start=0.1, end=10.0, begin=0.4, until=0.8)
-    orientation_weight: Schedule = constant(0.0)
+    opacity_entropy_weight: Weight = Ramp(start=0.1, end=10.0, begin=0.4, until=0.8)
+    sparsity_weight: Weight = Ramp(start=0.1, end=10.0, begin=0.4, until=0.8)
+    orientation_weight: Weight = constant(0.0)
     """Costs the normals of every sample; the recipe's 1 -> 10 is in the `sd` preset."""
-    anchors: AnchorConfig = AnchorConfig(depth=constant(0.05))
 
 
-class NeusConfig(GeometryConfig):
+class NeusConfig(VolumeConfig):
     """Stage 2: the density becomes a signed distance field and is sharpened."""
 
     steps: int = Field(default=100, ge=0)
-    reference_size: int = Field(default=64, ge=16)
     switch: SwitchConfig = SwitchConfig(window=20)
-    conversion_resolution: int = Field(default=96, ge=16)
+    conversion_resolution: int = Field(default=96, ge=16, le=512)
     conversion_steps: int = Field(default=300, ge=1)
-    grid: HashGridConfig = HashGridConfig()
+    grid: GridConfig = GridConfig()
     grid_lr: float = Field(default=0.01, gt=0.0)
     network_lr: float = Field(default=0.001, gt=0.0)
     sharpness_lr: float = Field(default=0.001, gt=0.0)
@@ -111,15 +123,14 @@ class NeusConfig(GeometryConfig):
     """Finer samples per even step of the shell that light reaches; 0: the even steps themselves."""
     initial_inverse_std: float = Field(default=200.0, gt=1.0)
     """Sharpness of the surface at the start, per world unit. NeuS itself starts at exp(3) = 20, from a sphere; ours starts converted."""
-    occupancy_resolution: int = Field(default=64, ge=8)
-    samples_per_ray: int = Field(default=112, ge=4)
-    eikonal_weight: Schedule = constant(10.0)
-    orientation_weight: Schedule = constant(0.0)
-    sparsity_weight: Schedule = constant(0.0)
-    opacity_entropy_weight: Schedule = constant(0.1)
-    text: DistillationConfig = DistillationConfig(t_min=constant(0.2), t_max=constant(0.5))
+    occupancy_resolution: int = Field(default=64, ge=8, le=512)
+    samples_per_ray: int = Field(default=112, ge=4, le=4096)
+    eikonal_weight: Weight = constant(10.0)
+    orientation_weight: Weight = constant(0.0)
+    sparsity_weight: Weight = constant(0.0)
+    opacity_entropy_weight: Weight = constant(0.1)
+    text: GeometryTextConfig = GeometryTextConfig(t_min=constant(0.2), t_max=constant(0.5))
     view: ViewGuidanceConfig = ViewGuidanceConfig(t_min=constant(0.4), t_max=constant(0.7))
-    anchors: AnchorConfig = AnchorConfig(depth=constant(0.05))
 
 
 class DmtetConfig(GeometryConfig):
@@ -127,7 +138,7 @@ class DmtetConfig(GeometryConfig):
 
     steps: int = Field(default=200, ge=0)
     tet_resolution: int = Field(default=64, ge=8, le=256)
-    guidance_size: int = Field(default=128, ge=16)
+    guidance_size: ImageSize = 128
     geometry_lr: float = Field(default=0.005, gt=0.0)
     color_lr: float = Field(default=0.001, gt=0.0)
     """Low: the colours come from the SDF, and guidance at high noise would bleach what the reference does not see."""
@@ -135,14 +146,14 @@ class DmtetConfig(GeometryConfig):
     """While the colour field is fitted to the SDF's colours."""
     normal_guidance_share: float = Field(default=0.75, ge=0.0, le=1.0)
     """Share of the steps in which the text prior sees the normal map, not the colours. source: DreamCraft3D, 3 steps of 4."""
-    normal_consistency_weight: Schedule = Ramp(start=10.0, end=1.0, begin=0.2, until=0.4)
-    laplacian_weight: Schedule = constant(0.0)
+    normal_consistency_weight: Weight = Ramp(start=10.0, end=1.0, begin=0.2, until=0.4)
+    laplacian_weight: Weight = constant(0.0)
     crumb_share: float = Field(default=0.01, ge=0.0, lt=1.0)
     """Components below this share of the largest are dropped."""
-    grid: HashGridConfig = HashGridConfig(n_levels=10)
+    grid: GridConfig = GridConfig(n_levels=10)
     """Of the colour field, which the texture stage goes on with."""
     color_fit_steps: int = Field(default=200, ge=1)
-    text: DistillationConfig = DistillationConfig(t_min=constant(0.02), t_max=constant(0.5))
+    text: GeometryTextConfig = GeometryTextConfig(t_min=constant(0.02), t_max=constant(0.5))
     view: ViewGuidanceConfig = ViewGuidanceConfig(t_min=constant(0.4), t_max=constant(0.7))
 
 
@@ -150,23 +161,29 @@ class PolishConfig(Frozen):
     """Stage 4: a few steps under the normal prior, from any field of view."""
 
     steps: int = Field(default=60, ge=0)
-    size: int = Field(default=128, ge=16)
-    views: int = Field(default=2, ge=1)
+    size: ImageSize = 128
+    views: Views = 2
     cameras: CameraConfig = CameraConfig(fov_deg=(20.0, 60.0), widen_until=0.0)
-    estimator_steps: int = Field(default=1, ge=1)
-    estimate_interval: int = Field(default=1, ge=1)
-    """The prior is asked every so many steps; its last answer serves between."""
+    estimator_steps: int = Field(default=1, ge=1, le=1000)
     vertex_lr: float = Field(default=0.0003, gt=0.0)
     smoothness: float = Field(default=10.0, ge=0.0)
     """Weight of the Laplacian in the vertices' reparametrisation. source: Large Steps in Inverse Rendering."""
     keep_quantile: float = Field(default=0.85, gt=0.0, le=1.0)
     """Share of the pixels that count, the best agreeing ones. source: Wonder3D."""
-    normal_weight: Schedule = constant(10.0)
-    curvature_weight: Schedule = constant(0.0)
-    normal_consistency_weight: Schedule = constant(1.0)
-    laplacian_weight: Schedule = constant(1.0)
+    normal_weight: Weight = constant(10.0)
+    curvature_weight: Weight = constant(0.0)
+    normal_consistency_weight: Weight = constant(1.0)
+    laplacian_weight: Weight = constant(1.0)
     anchors: AnchorConfig = AnchorConfig(rgb=constant(1000.0), mask=constant(100.0), normal=constant(10.0))
     preview: PreviewConfig = PreviewConfig()
+
+    @model_validator(mode="after")
+    def _guided(self) -> Self:
+        anchors = {f"anchors.{name}": getattr(self.anchors, name) for name in type(self.anchors).model_fields}
+        own = {"normal_weight": self.normal_weight, "curvature_weight": self.curvature_weight}
+        if self.steps > 0:
+            _refuse_all_zero("polishing", {**own, **anchors})
+        return self
 
 
 class TextureConfig(DistillationConfig):
@@ -174,25 +191,32 @@ class TextureConfig(DistillationConfig):
     `--set texture.lambda_stable=0.5` is all it takes."""
 
     steps: int = Field(default=250, ge=0)
-    size: int = Field(default=128, ge=16)
-    views: int = Field(default=4, ge=1)
+    size: ImageSize = 128
+    views: Views = 4
     cameras: CameraConfig = CameraConfig(fov_deg=(20.0, 40.0), widen_until=0.0)
-    grid: HashGridConfig = HashGridConfig(n_levels=10)
+    grid: LevelsConfig = LevelsConfig()
+    """The grid itself is dmtet's; here its levels close and open again."""
     grid_lr: float = Field(default=0.002, gt=0.0)
     """Low: Adam does not see how small a lone distillation term is, and a young prior's drift on the unseen sides follows the rate."""
     network_lr: float = Field(default=0.0003, gt=0.0)
-    anchors: AnchorConfig = AnchorConfig()
-    camera_dropout: float = Field(default=0.1, ge=0.0, le=1.0)
-    """Probability with which a LoRA update sees a zeroed camera. source: threestudio."""
-    mask_erosion: int = Field(default=3, ge=0)
+    anchors: ColorAnchorConfig = ColorAnchorConfig()
+    mask_erosion: int = Field(default=3, ge=0, le=256)
     """Pixels by which the reference's mask shrinks before its colours count."""
-    objective: Literal["sds", "csd", "vsd", "nfsd", "dsd", "weights"] = "dsd"
-    guidance_scale: Schedule = constant(7.5)
-    weight: Schedule = constant(0.1)
-    t_min: Schedule = constant(0.2)
-    t_max: Schedule = Ramp(start=0.5, end=0.2)
+    guidance_scale: Weight = constant(7.5)
+    t_min: Fraction = constant(0.2)
+    t_max: Fraction = Ramp(start=0.5, end=0.2)
     front_deg: float = Field(default=30.0, gt=0.0, lt=180.0)
     preview: PreviewConfig = PreviewConfig()
+
+    @model_validator(mode="after")
+    def _guided(self) -> Self:
+        if self.steps == 0:
+            return self
+        _refuse_all_zero("the texture", {"weight": self.weight, "anchors.rgb": self.anchors.rgb})
+        if self.objective == "dsd" and self.weight.largest > 0:
+            lambdas = {"lambda_realistic": self.lambda_realistic, "lambda_stable": self.lambda_stable}
+            _refuse_all_zero("the dsd objective", lambdas)
+        return self
 
 
 class ExportConfig(Frozen):

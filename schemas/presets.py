@@ -118,4 +118,6 @@ def _told(error: ValidationError) -> str:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    return f"{where} = {first.get('input')!r}: {first['msg'].removeprefix('Value error, ')}{more}"
+    # A section's whole content would bury what is said of it.
+    value = "" if isinstance(first.get("input"), dict | BaseModel) else f" = {first.get('input')!r}"
+    return f"{where}{value}: {first['msg'].removeprefix('Value error, ')}{more}"

@@ -36,7 +36,10 @@ class GeometryGuide:
         self, config: GeometryConfig, text: TextPrior, view: ViewPrior, reference: ReferenceView, generator: torch.Generator
     ) -> None:
         self._config, self._text, self._view, self._generator = config, text, view, generator
-        self._prompts = PromptEmbeddings(text, reference.prompt, config.text.negative_prompt, config.text.front_deg)
+        settings = config.text
+        self._prompts = PromptEmbeddings(
+            text, reference.prompt, settings.negative_prompt, settings.front_deg, settings.perp_neg_weight
+        )
         self._reference = view.condition(images_at_prior(reference.rgb, view.image_size))
         self._elevation_deg = reference.elevation_deg
 

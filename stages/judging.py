@@ -11,7 +11,7 @@ from dreampolish.cameras import Cameras, turntable_cameras
 from dreampolish.metrics.alignment import load_alignment
 from dreampolish.metrics.images import psnr, ssim
 from dreampolish.pictures import write_picture
-from schemas.config_stages import PreviewConfig
+from schemas.config_parts import PreviewConfig
 from stages.context import RunContext, Stage
 from stages.errors import StageError
 from stages.reference_view import REFERENCE_FOV_DEG, ReferenceView

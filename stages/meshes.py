@@ -16,7 +16,7 @@ from dreampolish.fields.hash_grid import GridSizes, HashGrid
 from dreampolish.mesh.topology import face_adjacency, topology
 from dreampolish.renderers.raster_mesh import MeshRender, render_mesh
 from schemas.artifacts import MeshArtifact, PolishedMeshArtifact, TexturedMeshArtifact
-from schemas.config_parts import HashGridConfig
+from schemas.config_parts import GridConfig, LevelsConfig
 from stages.artifact_files import ArtifactFiles
 from stages.context import Stage
 
@@ -45,7 +45,7 @@ def mesh_from_parts(vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"]) -
     return Mesh(vertices, faces, face_adjacency(faces))
 
 
-def grid_sizes(config: HashGridConfig) -> GridSizes:
+def grid_sizes(config: GridConfig) -> GridSizes:
     """The engine's sizes of a hash grid over the scene box."""
     return GridSizes(
         n_levels=config.n_levels,
@@ -57,7 +57,7 @@ def grid_sizes(config: HashGridConfig) -> GridSizes:
     )
 
 
-def active_levels(grid: HashGrid, config: HashGridConfig, progress: tuple[int, int]) -> int:
+def active_levels(grid: HashGrid, config: LevelsConfig, progress: tuple[int, int]) -> int:
     """How many levels of a grid are open at (step, steps): from `start_level` to all by `full_at`.
 
     The number of levels is the grid's own: a field that came from an earlier stage has that stage's.

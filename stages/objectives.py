@@ -9,10 +9,10 @@ from dreampolish.distillation.weights import (
     sds_weights,
     vsd_weights,
 )
-from schemas.config_parts import DistillationConfig
+from schemas.config_guidance import DistillationConfig, FrozenWeights, GeometryTextConfig, PredictionWeights
 
 
-def weights_at(config: DistillationConfig, step: int, steps: int) -> ScoreWeights | SplitWeights:
+def weights_at(config: GeometryTextConfig | DistillationConfig, step: int, steps: int) -> ScoreWeights | SplitWeights:
     """The objective's weights over the predictions at a step of `steps`."""
     scale = config.guidance_scale.at(step, steps)
     match config.objective:
@@ -20,21 +20,26 @@ def weights_at(config: DistillationConfig, step: int, steps: int) -> ScoreWeight
             return sds_weights(scale)
         case "csd":
             return csd_weights(config.negative_share.at(step, steps))
-        case "vsd":
-            return vsd_weights(scale)
         case "nfsd":
             return nfsd_weights(scale)
-        case "dsd":
-            return dsd_weights(config.lambda_realistic.at(step, steps), config.lambda_stable.at(step, steps))
         case "weights":
-            own = config.weights
-            return ScoreWeights(
-                own.e_y.at(step, steps),
-                own.e_0.at(step, steps),
-                own.e_n.at(step, steps),
-                own.e_lora.at(step, steps),
-                own.eps.at(step, steps),
-            )
+            return _own_weights(config.weights, step, steps)
+        case _:
+            return _variational_weights(config, step, steps)
+
+
+def _variational_weights(config: GeometryTextConfig | DistillationConfig, step: int, steps: int) -> ScoreWeights:
+    """Of vsd and dsd, which the texture's settings alone offer."""
+    assert isinstance(config, DistillationConfig)
+    if config.objective == "vsd":
+        return vsd_weights(config.guidance_scale.at(step, steps))
+    return dsd_weights(config.lambda_realistic.at(step, steps), config.lambda_stable.at(step, steps))
+
+
+def _own_weights(own: FrozenWeights, step: int, steps: int) -> ScoreWeights:
+    variational = own.e_lora.at(step, steps) if isinstance(own, PredictionWeights) else 0.0
+    frozen = (ramp.at(step, steps) for ramp in (own.e_y, own.e_0, own.e_n))
+    return ScoreWeights(*frozen, variational, own.eps.at(step, steps))
 
 
 def needs_variational(config: DistillationConfig) -> bool:
@@ -43,7 +48,7 @@ def needs_variational(config: DistillationConfig) -> bool:
         case "vsd":
             return True
         case "dsd":
-            return config.lambda_realistic.start != 0 or config.lambda_realistic.end != 0
+            return config.lambda_realistic.largest > 0
         case "weights":
             return config.weights.e_lora.start != 0 or config.weights.e_lora.end != 0
         case _:

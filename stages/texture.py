@@ -98,7 +98,7 @@ def paint_texture(
         variational = None
         if needs_variational(config):
             variational = Variational(prior.add_lora(config.lora_rank, stage.generator), prior, config, stage.generator)
-        prompts = PromptEmbeddings(prior, view.prompt, config.negative_prompt, config.front_deg)
+        prompts = PromptEmbeddings(prior, view.prompt, config.negative_prompt, config.front_deg, 0.0)
         painting = Painting(
             config, prior, prompts, variational, view, load_mesh(stage, polish), load_colors(stage, polish), stage.generator
         )

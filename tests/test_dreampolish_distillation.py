@@ -6,7 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from dreampolish.cameras import orbit_cameras
 from dreampolish.distillation import scores, weights
+from dreampolish.distillation.guidance import PromptEmbeddings
+from dreampolish.distillation.perp_neg import Rival, without_rival
 from dreampolish.distillation.weights import ScoreWeights, SplitWeights, weighted_delta
 from dreampolish.priors.protocols import TextEmbedding
 
@@ -198,3 +201,66 @@ def test_variational_loss_is_mean_square_to_the_noise(dropout: float, zeroed: bo
     assert domain.value.grad is not None and domain.value.grad.item() == pytest.approx(1.0, abs=0.05)
     assert latents.grad is None
     assert (domain.cameras[0] is None) == zeroed
+
+
+def test_perp_neg_takes_only_what_is_at_right_angles() -> None:
+    empty = torch.zeros(3, 1, 1, 2)
+    prompt = torch.tensor([[3.0, 0.0], [3.0, 0.0], [3.0, 4.0]]).view(3, 1, 1, 2)
+    rival = torch.tensor([[5.0, 2.0], [-7.0, 0.0], [-4.0, 3.0]]).view(3, 1, 1, 2)
+    found = without_rival(prompt, empty, rival, torch.tensor([0.5, 0.5, 2.0])).view(3, 2)
+    expected = torch.tensor([[3.0, -1.0], [3.0, 0.0], [11.0, -2.0]])
+    torch.testing.assert_close(found, expected)
+
+
+@given(st.integers(0, 1000), st.floats(0, 10))
+def test_perp_neg_keeps_the_wanted_direction_and_does_not_mind_the_empty_prompts_place(seed: int, weight: float) -> None:
+    p = predictions(seed)
+    kept = without_rival(p["prompt"], p["empty"], p["negative"], torch.full((6,), weight, dtype=torch.float64))
+    wanted = p["prompt"] - p["empty"]
+    along = ((kept - p["empty"]) * wanted).sum(dim=(1, 2, 3))
+    torch.testing.assert_close(along, wanted.square().sum(dim=(1, 2, 3)))
+    shifted = without_rival(p["prompt"] + 1, p["empty"] + 1, p["negative"] + 1, torch.full((6,), weight, dtype=torch.float64))
+    torch.testing.assert_close(shifted, kept + 1)
+
+
+def test_a_rival_changes_the_prompts_score_in_one_batched_call() -> None:
+    prior, generator = LinearPrior(), torch.Generator().manual_seed(1)
+    noised = scores.add_noise(torch.zeros(2, 3, 4, 4), torch.tensor([5, 9]), prior.alphas_cumprod, generator)
+    plain = conditions(2)
+    rival = Rival(plain.negative, torch.tensor([0.0, 1.0]))
+    text = scores.TextConditions(plain.prompt, plain.empty, plain.negative, plain.plain, rival)
+    cameras = torch.eye(4).expand(2, 4, 4)
+    without = scores.text_scores(prior, None, noised, plain, cameras, weights.csd_weights(0.0))
+    found = scores.text_scores(prior, None, noised, text, cameras, weights.csd_weights(0.0))
+    assert prior.batches == [4, 6]
+    assert "rival" not in found
+    # Predictions that are constant over the picture are parallel, so nothing is at right angles.
+    torch.testing.assert_close(found["prompt"], without["prompt"])
+
+
+def test_each_view_has_its_rival() -> None:
+    prior = letter_counting_prior()
+    prompts = PromptEmbeddings(prior, "a chair", "", 45.0, 2.0)
+    cameras = orbit_cameras(
+        torch.tensor([0.0, 90.0, 180.0, 0.0]), torch.tensor([0.0, 0.0, 0.0, 80.0]), torch.full((4,), 20.0), 8
+    )
+    found = prompts.conditions(cameras)
+    assert found.rival is not None
+    assert found.rival.weights.tolist() == pytest.approx([3.148, 3.148, 3.934, 0.0])
+    front, side = prior.embed(["a chair, front view"]).states, prior.embed(["a chair, side view"]).states
+    torch.testing.assert_close(found.rival.text.states, torch.cat([side, front, front, front]))
+    assert PromptEmbeddings(prior, "a chair", "", 45.0, 0.0).conditions(cameras).rival is None
+
+
+def letter_counting_prior() -> LinearPrior:
+    """A prior whose embedding of a text is the sum of its letters."""
+
+    class Embedding(LinearPrior):
+        def embed(self, prompts: object) -> TextEmbedding:
+            assert isinstance(prompts, list)
+            values = [float(sum(map(ord, text))) for text in prompts]
+            return TextEmbedding(torch.tensor(values)[:, None, None], torch.ones(len(values), 1, dtype=torch.bool))
+
+        sample = add_lora = embed
+
+    return Embedding()

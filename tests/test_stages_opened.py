@@ -17,14 +17,14 @@ from dreampolish.mesh.textured import TexturedMesh
 from dreampolish.renderers.sampling import OccupancyGrid
 from schemas.artifacts import AssetArtifact, FileRef, MeshArtifact, NerfArtifact, ReferenceArtifact, SdfArtifact
 from schemas.config import Config
-from schemas.config_parts import HashGridConfig
+from schemas.config_parts import OpeningGridConfig
 from schemas.config_stages import NerfConfig, NeusConfig
 from stages.artifact_files import StoredFiles
 from stages.meshes import grid_sizes, save_state
 from stages.opened import Opened, open_artifact, surface_of_lattice
 from stages.store import LocalStore
 
-SIZES = grid_sizes(HashGridConfig(n_levels=2, log2_table_size=8, hidden_size=8))
+SIZES = grid_sizes(OpeningGridConfig(n_levels=2, log2_table_size=8, hidden_size=8))
 DIGEST = "0" * 64
 COMMON = {"fingerprint": DIGEST, "parents": {}, "metrics": {}, "seconds": 1.0, "peak_memory": 1}
 

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dreampolish.cameras import Cameras, pose_condition, view_words
+from dreampolish.distillation.perp_neg import RIVALS, Rival
 from dreampolish.distillation.scores import Noised, TextConditions, distil, text_scores, view_scores
 from dreampolish.distillation.weights import ScoreWeights, SplitWeights
 from dreampolish.pictures import resize
@@ -18,11 +19,11 @@ VIEWS = ("front view", "side view", "back view", "overhead view")
 class PromptEmbeddings:
     """A prompt's token states for every view word, embedded once.
 
-    front_deg: half the width of the sectors called front and back (cameras.view_words).
+    front_deg: half the width of the sectors called front and back (cameras.view_words). perp_neg_weight: of Perp-Neg; 0: off.
     """
 
-    def __init__(self, prior: TextPrior, prompt: str, negative: str, front_deg: float) -> None:
-        self._front_deg = front_deg
+    def __init__(self, prior: TextPrior, prompt: str, negative: str, front_deg: float, perp_neg_weight: float) -> None:
+        self._front_deg, self._perp_neg_weight = front_deg, perp_neg_weight
         texts = [f"{prompt}, {words}" for words in VIEWS] + [prompt, "", negative]
         self._all = prior.embed(texts)
 
@@ -31,7 +32,15 @@ class PromptEmbeddings:
         angles = zip(cameras.azimuth_deg.tolist(), cameras.elevation_deg.tolist(), strict=True)
         rows = [VIEWS.index(view_words(azimuth, elevation, self._front_deg)) for azimuth, elevation in angles]
         n = len(rows)
-        return TextConditions(self._all.rows(rows), self._all.rows([5] * n), self._all.rows([6] * n), self._all.rows([4] * n))
+        prompt, plain, empty, negative = (self._all.rows(each) for each in (rows, [4] * n, [5] * n, [6] * n))
+        return TextConditions(prompt, empty, negative, plain, self._rival(rows) if self._perp_neg_weight > 0 else None)
+
+    def _rival(self, rows: list[int]) -> Rival:
+        """The prompts that views of these words are kept away from."""
+        rivals = [RIVALS[VIEWS[row]] for row in rows]
+        weights = [self._perp_neg_weight * weight for _, weight in rivals]
+        text = self._all.rows([VIEWS.index(words) for words, _ in rivals])
+        return Rival(text, torch.tensor(weights, device=text.states.device))
 
 
 @dataclass(frozen=True)
