@@ -1,12 +1,14 @@
 """Atomic checkpoints of nested state: tensors in safetensors, structure and scalars in JSON, a manifest with the hash last.
 
 A checkpoint is two files: `step-NNNNNNNN.safetensors` and `step-NNNNNNNN.json`. The JSON is written last and names the
-SHA-256 of the other, so a half-written or damaged checkpoint is never taken for a whole one (safetensors alone does not see flipped bits).
+SHA-256 of the other and of itself, so a half-written or damaged checkpoint is never taken for a whole one (safetensors alone does
+not see flipped bits). JSONs of before they named their own hash are taken without it.
 """
 
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -39,31 +41,53 @@ class Checkpoints:
         stem = self.folder / f"step-{step:08d}"
         manifest = {"step": step, "sha256": hashlib.sha256(payload).hexdigest(), "structure": structure}
         _write_atomically(stem.with_suffix(".safetensors"), payload)
-        _write_atomically(stem.with_suffix(".json"), json.dumps(manifest).encode())
-        for old in self._manifests()[self.keep :]:
-            old.unlink(missing_ok=True)
-            old.with_suffix(".safetensors").unlink(missing_ok=True)
+        _write_atomically(stem.with_suffix(".json"), json.dumps({**manifest, "self": _self_hash(manifest)}).encode())
+        self._tidy()
 
     def latest(self) -> tuple[int, dict[str, Any]] | None:
         """The newest whole checkpoint as (finished steps, state), or None; damaged ones are passed over."""
         for manifest_path in self._manifests():
             try:
-                manifest = json.loads(manifest_path.read_text())
+                manifest = json.loads(manifest_path.read_bytes())
                 payload = manifest_path.with_suffix(".safetensors").read_bytes()
             except (OSError, ValueError):
                 continue
-            if hashlib.sha256(payload).hexdigest() == manifest.get("sha256"):
+            if _is_whole(manifest, payload):
                 return int(manifest["step"]), _unpack(manifest["structure"], load(payload))
         return None
 
     def clear(self) -> None:
-        """Remove every checkpoint, once the result they led to is safe elsewhere."""
-        for manifest_path in self._manifests():
-            manifest_path.unlink(missing_ok=True)
-            manifest_path.with_suffix(".safetensors").unlink(missing_ok=True)
+        """Remove every checkpoint and the folder, once the result they led to is safe elsewhere. What cannot be removed is left."""
+        # The JSONs go first: without its JSON a checkpoint is none, wherever this is cut off.
+        for path in self._manifests():
+            path.unlink(missing_ok=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _tidy(self) -> None:
+        """Remove all but the newest checkpoints, and what kills inside a write have left."""
+        manifests = self._manifests()
+        for old in manifests[self.keep :]:
+            old.unlink(missing_ok=True)
+        kept = {path.stem for path in manifests[: self.keep]}
+        for path in self.folder.glob("step-*"):
+            if path.name.endswith(".partial") or path.stem not in kept:
+                path.unlink(missing_ok=True)
 
     def _manifests(self) -> list[Path]:
         return sorted(self.folder.glob("step-*.json"), reverse=True) if self.folder.exists() else []
+
+
+def _self_hash(manifest: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+
+
+def _is_whole(manifest: Any, payload: bytes) -> bool:
+    if not isinstance(manifest, dict):
+        return False
+    named = manifest.pop("self", None)
+    if named is not None and named != _self_hash(manifest):
+        return False
+    return hashlib.sha256(payload).hexdigest() == manifest.get("sha256")
 
 
 def _pack(value: Any, tensors: dict[str, Tensor]) -> Any:

@@ -120,7 +120,8 @@ def fit(
         step += 1
         reason = observer.on_step(step, values)
         stop = observer.stop_requested()
-        if checkpoints is not None and (stop or reason is not None or checkpoints.due(step)):
+        # The last step too: what follows the fit is then never worth the fit again.
+        if checkpoints is not None and (stop or reason is not None or step == steps or checkpoints.due(step)):
             checkpoints.save(step, {**saved.state(), "reason": reason})
         if stop:
             raise FitInterruptedError(step)

@@ -3,8 +3,11 @@
 A journal is a JSON-lines file; beside it `<name>.sent.json` holds the tracker's run id and how many bytes have been sent. A line
 carries its own timestamp, and MLflow's store keys a metric by (run, key, timestamp, step, value), so a batch that is sent twice after
 a kill is stored once. A step that is computed again after a resume is not journalled again. Without a tracker the journal waits.
+MLflow's parameters cannot change: a setting that does, is told by a tag. One process sends a run's journals at a time.
 """
 
+import errno
+import fcntl
 import json
 import logging
 import math
@@ -13,6 +16,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +46,8 @@ BATCH = 1000
 """Metrics in one log_batch call; MLflow's limit."""
 SEND_INTERVAL_S = 10.0
 RETRY_INTERVAL_S = 60.0
+SEND_WAIT_S = 10.0
+"""For another process that is sending the same run's journals."""
 PARENT_JOURNAL = "run"
 PARENT_TAG = "dreampolish.parent"
 """Tag of a run that is part of a larger one: the folder of that one's journals."""
@@ -73,12 +79,13 @@ class Journal:
         self.folder, self.name = folder, name
         self._path, self._cursor_path = folder / f"{name}.jsonl", folder / f"{name}.sent.json"
         self._last_step: dict[str, int] = {}
+        self._params: dict[str, str] = {}
         self._next_send = time.monotonic() + SEND_INTERVAL_S
         folder.mkdir(parents=True, exist_ok=True)
         self.is_new = not self._path.exists()
         """Whether this object began the journal."""
         if not self.is_new:
-            self._read_last_steps()
+            self._read_back()
         else:
             self._write({"title": title, "tags": dict(tags)})
 
@@ -93,8 +100,12 @@ class Journal:
             self._last_step.update(dict.fromkeys(fresh, step))
 
     def params(self, values: Mapping[str, Any]) -> None:
-        """Settings, nested or flat."""
-        self._write({"params": {key: str(value)[:500] for key, value in flattened(values).items()}})
+        """Settings, nested or flat; those already journalled with the same values are left out."""
+        flat = {key: str(value)[:500] for key, value in flattened(values).items()}
+        fresh = {key: value for key, value in flat.items() if self._params.get(key) != value}
+        if fresh:
+            self._write({"params": fresh})
+            self._params.update(fresh)
 
     def set_tags(self, values: Mapping[str, str]) -> None:
         """Tags, replacing those of the same names."""
@@ -125,13 +136,16 @@ class Journal:
     def send_if_due(self, place: Place) -> None:
         """Replay what is new, at most every ten seconds, more seldom while the tracker is away."""
         if time.monotonic() >= self._next_send:
-            ok = self.send(place)
+            ok = self._sent(place, 0.0)
             self._next_send = time.monotonic() + (SEND_INTERVAL_S if ok else RETRY_INTERVAL_S)
 
     def send(self, place: Place) -> bool:
         """Replay what is new; False when the tracker could not be reached (the journal keeps everything)."""
+        return self._sent(place, SEND_WAIT_S)
+
+    def _sent(self, place: Place, wait_s: float) -> bool:
         try:
-            replay(self.folder, self.name, place)
+            replay(self.folder, self.name, place, wait_s)
         except Exception as error:
             # The tracker's many kinds of error all mean: later.
             logging.getLogger(__name__).debug("tracker away: %s", error)
@@ -139,44 +153,73 @@ class Journal:
         return True
 
     def _write(self, entry: Mapping[str, Any]) -> None:
-        line = json.dumps({"t": int(time.time() * 1000), **entry}, separators=(",", ":"))
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        """Append a line whole or not at all: a full disk must not glue the next line to half of this one."""
+        line = json.dumps({"t": int(time.time() * 1000), **entry}, separators=(",", ":")).encode() + b"\n"
+        with self._path.open("ab", buffering=0) as file:
+            size = file.tell()
+            try:
+                if file.write(line) != len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
+            except OSError:
+                os.ftruncate(file.fileno(), size)
+                raise
 
-    def _read_last_steps(self) -> None:
-        whole = _whole_lines(self._path.read_bytes())
-        if len(whole) != self._path.stat().st_size:
+    def _read_back(self) -> None:
+        content = self._path.read_bytes()
+        whole = _whole_lines(content)
+        if len(whole) != len(content):
             # A kill inside a write: the torn line is cut off, or the next one would be glued to it.
-            with self._path.open("r+b") as file:
-                file.truncate(len(whole))
-        for line in whole.splitlines():
-            entry = json.loads(line)
+            os.truncate(self._path, len(whole))
+        for entry in _entries(whole):
             for key in entry.get("metrics", {}):
                 self._last_step[key] = entry["step"]
             if "image" in entry:
                 self._last_step[f"image:{entry['image']}"] = entry["step"]
+            self._params.update(entry.get("params", {}))
 
 
 def replay_all(journals: Path, place: Place) -> int:
-    """Send what earlier runs left unsent; journals: the folder of all runs' folders. Returns how many journals had something left."""
+    """Send what earlier runs left unsent; journals: the folder of all runs' folders. Returns how many journals were sent.
+
+    A journal that cannot be sent, or that another process is sending, is passed over. Raises what MLflow raises where it is away.
+    """
     paths = sorted(journals.glob("*/*.jsonl"))
     behind = [path for path in paths if _cursor(path.parent, path.stem)["sent"] < path.stat().st_size]
+    if behind:
+        _client(place).search_experiments(max_results=1)
+    sent = 0
     for path in behind:
-        replay(path.parent, path.stem, place)
-    return len(behind)
+        try:
+            replay(path.parent, path.stem, place, wait_s=0.0)
+            sent += 1
+        except Exception as error:
+            # One that the tracker refuses must not hold up the others; it is tried again with the next run.
+            logging.getLogger(__name__).warning("journal %s is not sent: %s", path, str(error).splitlines()[:1])
+    return sent
 
 
-def replay(folder: Path, name: str, place: Place) -> str:
-    """Send a journal's unsent part and return the tracker's run id; the parent's journal goes first. Raises what MLflow raises."""
+def replay(folder: Path, name: str, place: Place, wait_s: float) -> str:
+    """Send a journal's unsent part and return the tracker's run id; the parent's journal goes first. Raises what MLflow raises.
+
+    wait_s: how long to wait for another process that is sending this run's journals; then BlockingIOError.
+    """
+    with _sending(folder, wait_s):
+        return _replay(folder, name, place, wait_s)
+
+
+def _replay(folder: Path, name: str, place: Place, wait_s: float) -> str:
     cursor = _cursor(folder, name)
     content = _whole_lines((folder / f"{name}.jsonl").read_bytes())
-    parent = _parent_folder(folder, name, content)
+    first = next(_entries(content), {})
     client = _client(place)
     if cursor["run"] is None:
-        parent_id = None if parent is None else replay(folder, PARENT_JOURNAL, place)
-        cursor["run"] = _create(client, place, f"{folder.name}/{name}", json.loads(content.splitlines()[0]), parent_id)
+        parent, parent_id = _parent_folder(folder, name, first), None
+        if parent is not None:
+            send_parent = _replay if parent == folder else replay
+            parent_id = send_parent(parent, PARENT_JOURNAL, place, wait_s)
+        cursor["run"] = _create(client, place, f"{folder.name}/{name}", first, parent_id)
         _write_cursor(folder, name, cursor)
-    entries = [json.loads(line) for line in content[cursor["sent"] :].splitlines()]
+    entries = list(_entries(content[cursor["sent"] :]))
     _send(client, cursor["run"], folder, entries)
     _write_cursor(folder, name, {**cursor, "sent": len(content)})
     for entry in entries:
@@ -185,16 +228,43 @@ def replay(folder: Path, name: str, place: Place) -> str:
     return str(cursor["run"])
 
 
-def _parent_folder(folder: Path, name: str, content: bytes) -> Path | None:
+def _parent_folder(folder: Path, name: str, first: Mapping[str, Any]) -> Path | None:
     """Where the parent's journal lies: a stage's beside it, a run's in the folder that its first line names, if it names one."""
     if name != PARENT_JOURNAL:
         parent = folder
     else:
-        above = json.loads(content.splitlines()[0])["tags"].get(PARENT_TAG)
+        above = first.get("tags", {}).get(PARENT_TAG)
         if above is None:
             return None
         parent = folder.parent / above
     return parent if (parent / f"{PARENT_JOURNAL}.jsonl").exists() else None
+
+
+@contextmanager
+def _sending(folder: Path, wait_s: float) -> Iterator[None]:
+    """Hold the right to send a folder's journals; a dead holder's is free at once."""
+    until = time.monotonic() + wait_s
+    with (folder / ".sending").open("ab") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= until:
+                    raise
+                time.sleep(0.1)
+        yield
+
+
+def _entries(content: bytes) -> Iterator[dict[str, Any]]:
+    """A journal's lines, damaged ones passed over."""
+    for line in content.splitlines():
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(entry, dict) and "t" in entry:
+            yield entry
 
 
 def run_id_at_tracker(folder: Path, name: str) -> str | None:
@@ -224,10 +294,10 @@ def _create(client: MlflowClient, place: Place, key: str, first: Mapping[str, An
     found = client.search_runs([experiment], f"tags.`dreampolish.journal` = '{key}'", ViewType.ALL, max_results=1)
     if found:
         return str(found[0].info.run_id)
-    tags = {**first["tags"], "dreampolish.journal": key, "mlflow.runName": first["title"]}
+    tags = {**first.get("tags", {}), "dreampolish.journal": key, "mlflow.runName": first.get("title", key)}
     if parent_id is not None:
         tags["mlflow.parentRunId"] = parent_id
-    return str(client.create_run(experiment, start_time=first["t"], tags=tags).info.run_id)
+    return str(client.create_run(experiment, start_time=first.get("t"), tags=tags).info.run_id)
 
 
 def _experiment(client: MlflowClient, place: Place) -> str:
@@ -249,8 +319,9 @@ def _send(client: MlflowClient, run: str, folder: Path, entries: list[dict[str, 
     metrics = [
         Metric(key, value, entry["t"], entry["step"]) for entry in entries for key, value in entry.get("metrics", {}).items()
     ]
-    params = {key: value for entry in entries for key, value in entry.get("params", {}).items()}
     tags = {key: value for entry in entries for key, value in entry.get("tags", {}).items()}
+    params, changed = _fresh_params(client, run, entries)
+    tags.update({f"changed.{key}": value for key, value in changed.items()})
     if any("image" in entry for entry in entries):
         tags["mlflow.loggedImages"] = "true"
     for chunk in _chunks(metrics, BATCH):
@@ -267,6 +338,20 @@ def _send(client: MlflowClient, run: str, folder: Path, entries: list[dict[str, 
     ended = [entry for entry in entries if "status" in entry]
     if ended:
         client.set_terminated(run, ended[-1]["status"], end_time=ended[-1]["t"])
+
+
+def _fresh_params(client: MlflowClient, run: str, entries: list[dict[str, Any]]) -> tuple[dict[str, str], dict[str, str]]:
+    """The parameters that a run has not yet, and the newest values of those that it has with another value."""
+    told = [(key, value) for entry in entries for key, value in entry.get("params", {}).items()]
+    if not told:
+        return {}, {}
+    known = dict(client.get_run(run).data.params)
+    fresh: dict[str, str] = {}
+    for key, value in told:
+        if key not in known:
+            fresh.setdefault(key, value)
+    first = {**fresh, **known}
+    return fresh, {key: value for key, value in told if first[key] != value}
 
 
 def _send_image(client: MlflowClient, run: str, file: Path, entry: Mapping[str, Any]) -> None:

@@ -25,6 +25,7 @@ from schemas.config import Config
 from schemas.presets import load_config
 from stages.disk import disk_errors_in_one_line, store_folder
 from stages.fingerprint import PROJECT
+from stages.stopping import stop_on_signals
 
 DOCS = Path("docs")
 NAMES = PROJECT / "configs" / "data" / "held_out_names.txt"
@@ -55,8 +56,10 @@ def benchmark(
     folder, results, status = store / "journals" / f"benchmark-{new_id()}", Results(), "FAILED"
     journal = _open_journal(folder, config, objects, len(subjects))
     try:
-        _measure_objects(pipeline, subjects, results, folder, place)
-        _measure_prompts(pipeline, prompts, names, results)
+        # Held over all runs, so that a signal in the last moments of one keeps the next from beginning.
+        with stop_on_signals():
+            _measure_objects(pipeline, subjects, results, folder, place)
+            _measure_prompts(pipeline, prompts, names, results)
         journal.metrics(0, mean_figures(results))
         page = write_report(results, setting_of(config, changed, objects, len(names)))
         status = "FAILED" if results.failures else "FINISHED"

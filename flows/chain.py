@@ -11,45 +11,68 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
+from dreampolish.optimize import FitInterruptedError
 from dreampolish.tracking import PARENT_JOURNAL, Journal, Place, place_from_store, replay_all
 from flows.lines import stage_line
 from flows.outputs import write_output
+from flows.services_gpu import gpu_slot
+from flows.services_marks import note_run
 from flows.stage_functions import stage_function
 from schemas.artifacts import Artifact, StageName
 from schemas.runs import PARENTS, STAGES, RunRecord
 from stages.context import RunContext
-from stages.entry import call_stage, context_of, open_recorded
+from stages.disk import disk_errors_in_one_line
+from stages.entry import call_stage, context_of, open_recorded, run_lock
 from stages.run_record import read_record
+from stages.stopping import StoppedError, stop_on_signals
 from stages.store import LocalStore
 
 OUTPUTS = Path("outputs")
 
 
+def stages_of(record: RunRecord) -> Sequence[StageName]:
+    """The stages that a run computes; the others it has taken over."""
+    return STAGES if record.computes is None else record.computes
+
+
 def compute(record: RunRecord, store: Path, stages: Sequence[StageName], show: bool) -> RunRecord:
     """Run the named stages of a run, taking the others from its record, and write the output folder.
 
-    show: a moving line while a stage runs and one line after it, on the terminal's error stream. Raises StageError and what stages raise.
+    show: a moving line while a stage runs and one line after it, on the terminal's error stream. Raises StageError and what stages raise;
+    FitInterruptedError or StoppedError after a signal, with the command that goes on as the error's note.
     """
-    place = place_from_store(store, os.environ.get("MLFLOW_TRACKING_URI"))
-    journal = open_journal(record, store, place)
-    run = context_of(record, store, place.uri, show)
+    with stop_on_signals() as stop, disk_errors_in_one_line(store), run_lock(store, record.run, stop):
+        place = place_from_store(store, os.environ.get("MLFLOW_TRACKING_URI"))
+        journal = open_journal(record, store, place)
+        status = "FAILED"
+        try:
+            note_run(store, record.run)
+            run = context_of(record, store, place.uri, show)
+            with gpu_slot(run.torch_device):
+                done = _compute(record, run, stages, journal)
+            status = "FINISHED"
+            return done
+        except (FitInterruptedError, StoppedError) as error:
+            status = "KILLED"
+            error.add_note(f"dreampolish resume {record.run}")
+            raise
+        finally:
+            journal.end(status)
+            journal.send(place)
+
+
+def _compute(record: RunRecord, run: RunContext, stages: Sequence[StageName], journal: Journal) -> RunRecord:
+    store = run.store
     artifacts: dict[StageName, Artifact] = {}
-    try:
-        for name in STAGES:
-            if name in stages:
-                artifacts[name] = as_task(name, record, run, artifacts)
-                tell(journal, name, read_record(store, record.run), show, artifacts[name])
-            elif name in record.stages:
-                artifacts[name] = open_recorded(name, record, store)
-        done = write_output(read_record(store, record.run), artifacts, LocalStore(store), OUTPUTS)
-        journal.set_tags({"output": done.output or ""})
-        journal.end("FINISHED")
-        return done
-    except BaseException:
-        journal.end("FAILED")
-        raise
-    finally:
-        journal.send(place)
+    for name in STAGES:
+        if name in stages:
+            artifacts[name] = as_task(name, record, run, artifacts)
+            tell(journal, name, read_record(store, record.run), run.show_progress, artifacts[name])
+        elif name in record.stages:
+            artifacts[name] = open_recorded(name, record, store)
+    done = write_output(read_record(store, record.run), artifacts, LocalStore(store), OUTPUTS)
+    journal.set_tags({"output": done.output or ""})
+    return done
 
 
 def as_task(name: StageName, record: RunRecord, run: RunContext, artifacts: Mapping[StageName, Artifact]) -> Artifact:
@@ -72,7 +95,7 @@ def open_journal(record: RunRecord, store: Path, place: Place) -> Journal:
     """The pipeline run's own journal, with its parameters; what earlier runs left unsent is sent first, if the tracker is there."""
     journals = store / "journals"
     with suppress(Exception):
-        # Any error means that the tracker is away: every journal waits.
+        # The tracker is away: every journal waits.
         replay_all(journals, place)
     tags = {
         "prompt": record.prompt,

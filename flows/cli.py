@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
+from flows.cli_ablate import register as register_ablate
+from flows.cli_services import register as register_services
 from flows.command import Json, Run, Set, end, finish
 from schemas.presets import ConfigError
 
@@ -14,6 +16,8 @@ app = typer.Typer(
 )
 priors = typer.Typer(no_args_is_help=True, help="The embedded priors: their training and its data.")
 app.add_typer(priors, name="priors")
+register_ablate(app)
+register_services(app)
 
 
 @app.command()
@@ -98,7 +102,7 @@ def stage(
         stage_line(record.stages[chosen], artifact.notes)
         return summary(record)
 
-    finish(work, as_json)
+    finish(work, as_json, again="the same command")
 
 
 @app.command()
@@ -113,24 +117,6 @@ def report(run: Run, as_json: Json = False) -> None:
         for entry in record.stages.values():
             stage_line(entry, ())
         return summary(record)
-
-    finish(work, as_json)
-
-
-@app.command()
-def doctor(as_json: Json = False) -> None:
-    """Say what is wrong with this installation and its store, and what mends it."""
-
-    def work(store: Path) -> dict[str, Any]:
-        from flows.doctor import findings
-        from flows.lines import answer
-
-        found = findings(store)
-        for finding in found:
-            answer(finding)
-        if not found:
-            answer("nothing is wrong")
-        return {"findings": found}
 
     finish(work, as_json)
 
@@ -158,7 +144,7 @@ def benchmark(
         failures.extend(result["failures"])
         return result
 
-    finish(work, as_json)
+    finish(work, as_json, again="the same command")
     if failures:
         end(f"{len(failures)} could not be measured, first {failures[0]['name']}: {failures[0]['message']}", 1)
 
@@ -171,6 +157,8 @@ def priors_train(
     """Train the embedded priors on the rendered furniture; a stopped training goes on where it stopped."""
 
     def work(store: Path) -> dict[str, Any]:
+        # As for the benchmark.
+        store.mkdir(parents=True, exist_ok=True)
         from flows.train_priors import ORDER, train_priors
 
         chosen = [part for part in ORDER if not parts or part in parts]
@@ -179,7 +167,7 @@ def priors_train(
             raise ConfigError(f"no prior {unknown[0]!r}; there are {', '.join(ORDER)}")
         return dict(train_priors(parts=chosen))
 
-    finish(work, as_json)
+    finish(work, as_json, again="the same command")
 
 
 @priors.command("data")
@@ -200,7 +188,7 @@ def priors_data(
         render_all(libraries, output, RenderPlan(size=128, supersampling=2, views_per_round=(8, 10, 10, 10)))
         return {"output": str(output)}
 
-    finish(work, as_json)
+    finish(work, as_json, again="the same command")
 
 
 def _continue(run_id: str, prompt: str, headline: str) -> dict[str, Any]:

@@ -13,24 +13,31 @@ from flows.quiet import quiet_environment
 from schemas.presets import ConfigError
 from stages.disk import is_disk_error, store_folder
 from stages.errors import StageError
+from stages.stopping import interrupted_by_sigterm
 
 Run = Annotated[str, typer.Argument(metavar="RUN", help="a run's id, or its beginning")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="change a setting; repeatable")]
 Json = Annotated[bool, typer.Option("--json", help="the last line of output is one JSON object")]
 
 
-def finish(work: Callable[[Path], dict[str, Any]], as_json: bool) -> None:
-    """Do a command's work in a quiet environment, print its result, and turn errors into one line and an exit code."""
+def finish(work: Callable[[Path], dict[str, Any]], as_json: bool, again: str | None = None) -> None:
+    """Do a command's work in a quiet environment, print its result, and turn errors into one line and an exit code.
+
+    again: what goes on after a stop; None: the command that resumes the run that was stopped.
+    """
     store = store_folder()
     # Commands import torch, Prefect and transformers only inside `work`: all three read the environment as they are imported.
     quiet_environment(store)
     try:
-        result = work(store)
+        with interrupted_by_sigterm():
+            result = work(store)
     except (StageError, ConfigError) as error:
         end(str(error), 2)
-    except KeyboardInterrupt:
-        end(_how_to_resume("stopped", store), 130)
+    except KeyboardInterrupt as error:
+        end(_how_to_go_on(error, store, again), 130)
     except Exception as error:
+        if type(error).__name__ == "FitInterruptedError":
+            end(_how_to_go_on(error, store, again), 130)
         end(*_told(error, store))
     if as_json:
         sys.stdout.write(json.dumps(result) + "\n")
@@ -41,8 +48,6 @@ def finish(work: Callable[[Path], dict[str, Any]], as_json: bool) -> None:
 
 def _told(error: Exception, store: Path) -> tuple[str, int]:
     """One line and an exit code for an error that is not a user's mistake."""
-    if type(error).__name__ == "FitInterruptedError":
-        return _how_to_resume(str(error), store), 130
     if is_disk_error(error):
         return f"{error}; make room or point DREAMPOLISH_STORE elsewhere", 2
     try:
@@ -55,11 +60,13 @@ def _told(error: Exception, store: Path) -> tuple[str, int]:
     return f"internal error, {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}{where}", 1
 
 
-def _how_to_resume(what: str, store: Path) -> str:
+def _how_to_go_on(error: BaseException, store: Path, again: str | None) -> str:
+    """The error's words and the command that goes on: `again`, else the stopped run's, else the newest run's."""
     from stages.run_record import newest_records
 
-    newest = newest_records(store)
-    return f"{what}; go on with: dreampolish resume {newest[0].stem}" if newest else what
+    commands = [again] if again is not None else getattr(error, "__notes__", [])[-1:]
+    commands = commands or [f"dreampolish resume {path.stem}" for path in newest_records(store)[:1]]
+    return "; go on with: ".join([str(error) or "stopped", *commands])
 
 
 def end(line: str, code: int) -> None:

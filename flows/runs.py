@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from schemas.artifacts import StageName
+from schemas.artifacts import Artifact, StageName
 from schemas.config import PROMPT_LIMIT, Config
 from schemas.presets import ConfigError, load_config, merged
-from schemas.runs import STAGES, RunRecord
+from schemas.runs import PARENTS, STAGES, RunRecord
 from stages.disk import disk_errors_in_one_line, write_atomically
-from stages.entry import input_path
+from stages.entry import context_of, fingerprint_of, input_path, open_recorded
 from stages.errors import StageError
 from stages.fingerprint import PROJECT
 from stages.run_record import read_record, write_record
@@ -58,28 +58,50 @@ def derived_run(
 ) -> tuple[RunRecord, list[StageName]]:
     """A new run that starts from an earlier one's artifacts.
 
-    keep: the stages whose artifacts are taken over. Returns the record and the kept stages whose settings the overrides changed: they
-    are stale, and are taken over only with `reuse_stale`.
+    keep: the stages whose artifacts are taken over. Returns the record and the kept stages that are stale: with the new settings, or
+    after what happened to the run or the code since, they would be computed anew. They are taken over only with `reuse_stale`.
     """
     before = read_record(store, run_id)
     config = merged(before.config, {}, overrides)
-    stale = changed_stages(before.config, config, keep)
     missing = [name for name in keep if name not in before.stages]
     if missing:
         raise StageError(f"run {before.run} has no {missing[0]} yet", None, f"dreampolish resume {before.run} first")
-    kept = {name: before.stages[name] for name in keep if name in before.stages and (reuse_stale or not stale)}
+    stale = stale_stages(before.model_copy(update={"config": config}), store, keep)
+    kept = {name: before.stages[name] for name in keep if reuse_stale or not stale}
     record = before.model_copy(
-        update={"run": new_id(), "config": config, "created": now(), "parent_run": before.run, "output": None, "stages": kept}
+        update={
+            "run": new_id(),
+            "config": config,
+            "created": now(),
+            "parent_run": before.run,
+            "computes": tuple(name for name in STAGES if name not in keep) if reuse_stale else None,
+            "output": None,
+            "stages": kept,
+        }
     )
     write_record(store, record)
     return record, stale
 
 
-def changed_stages(before: Config, after: Config, among: Sequence[StageName]) -> list[StageName]:
-    """The stages whose own settings, or the seed or priors they share, differ; in the chain's order."""
-    if (before.seed, before.device, before.priors) != (after.seed, after.device, after.priors):
-        return [name for name in STAGES if name in among]
-    return [name for name in STAGES if name in among and getattr(before, name) != getattr(after, name)]
+def stale_stages(record: RunRecord, store: Path, among: Sequence[StageName]) -> list[StageName]:
+    """The stages of a run whose artifacts are not what the run's settings, inputs, priors and today's code would give, in order.
+
+    A stage behind a stale one, or made from another artifact of its parent than the run now names, is stale as well. `among`: with
+    each stage, its parents.
+    """
+    from flows.stage_functions import stage_function
+
+    run = context_of(record, store, None, False)
+    artifacts: dict[StageName, Artifact] = {}
+    stale: list[StageName] = []
+    for name in STAGES:
+        if name not in among:
+            continue
+        artifacts[name] = open_recorded(name, record, store)
+        behind = any(parent in stale for parent in PARENTS[name])
+        if behind or fingerprint_of(name, stage_function(name), record, run, artifacts) != artifacts[name].fingerprint:
+            stale.append(name)
+    return stale
 
 
 def check_priors(config: Config) -> None:

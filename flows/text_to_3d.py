@@ -1,30 +1,30 @@
 """The flow `dreampolish`: seven stages in a row, from a prompt or a picture to an asset."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from prefect import flow
-from pydantic import Field
 
-from flows.chain import compute
+from flows.chain import compute, stages_of
 from flows.lines import summary
+from flows.parameters import Overrides, Preset, Prompt, RunId, override_lines
 from flows.runs import new_run
-from schemas.config import PROMPT_LIMIT
-from schemas.runs import STAGES
+from flows.services_marks import at_work
 from stages.disk import store_folder
 from stages.run_record import read_record
 
 
-@flow(name="dreampolish", persist_result=False, log_prints=False)
+@flow(name="dreampolish", flow_run_name="{prompt}", persist_result=False, log_prints=False)
+@at_work
 def text_to_3d(
-    prompt: Annotated[str, Field(min_length=1, max_length=PROMPT_LIMIT)],
-    preset: str = "home",
-    overrides: list[str] | None = None,
+    prompt: Prompt,
+    preset: Preset = "home",
+    overrides: Overrides = None,
     image: Path | None = None,
-    run: str | None = None,
+    run: RunId | None = None,
     show_progress: bool = False,
 ) -> dict[str, Any]:
-    """Make an asset; `run` continues a run that exists, with its own prompt and settings. Returns what `--json` prints."""
+    """Make an asset; `run` continues a run that exists, with its own prompt, settings and stages. Returns what `--json` prints."""
     store = store_folder()
-    record = new_run(store, prompt, preset, overrides or [], image) if run is None else read_record(store, run)
-    return summary(compute(record, store, STAGES, show_progress))
+    record = new_run(store, prompt, preset, override_lines(overrides), image) if run is None else read_record(store, run)
+    return summary(compute(record, store, stages_of(record), show_progress))

@@ -48,6 +48,8 @@ class RunRecord(Frozen):
     """UTC, ISO 8601."""
     parent_run: str | None = None
     """The run whose geometry this one reuses."""
+    computes: tuple[StageName, ...] | None = None
+    """The stages that belong to this run; the others are the parent run's, and stay so when this one is resumed. None: all."""
     output: str | None = None
     """The output folder, once the asset lies there."""
     stages: dict[StageName, StageRecord] = {}

@@ -14,7 +14,7 @@ import logging
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,6 +31,7 @@ from stages.determinism import device_from_name, peak_memory, reset_peak_memory,
 from stages.disk import disk_errors_in_one_line, sha256_of
 from stages.errors import StageError
 from stages.fingerprint import PROJECT, code_digest, fingerprint
+from stages.probing import answer_probe
 from stages.progress import StageProgress
 from stages.run_record import record_stage
 from stages.stopping import StopSignal, stop_on_signals
@@ -131,6 +132,7 @@ class Stage:
 
     def stop_requested(self) -> bool:
         """True after the first Ctrl-C or SIGTERM: checkpoint and end. The second one kills."""
+        self._stop.acknowledge()
         return self._stop.requested
 
     def publish(self, artifact_class: type[A], *, metrics: Mapping[str, float], **fields: Any) -> A:
@@ -184,15 +186,19 @@ def open_stage(
     """Verify the parents, look the result up, else hold lock, work folder, seed, signals and tracker while it is computed.
 
     priors: digests of the weights used. inputs: JSON values that the result depends on and that are no setting (the prompt).
-    Raises StageError, told in one line, for damaged parents, a full disk, divergence, or a body that published nothing.
+    Raises StageError, told in one line, for damaged parents, a full disk, divergence, or a body that published nothing; StoppedError
+    where a stop was asked for before the stage began.
     """
     with disk_errors_in_one_line(run.store):
-        stage = Stage(name, run, config, stage_fingerprint(name, run, config, parents, priors, inputs), parents)
+        key = stage_fingerprint(name, run, config, parents, priors, inputs)
+        answer_probe(key)
+        stage = Stage(name, run, config, key, parents)
         _verify(stage.store, parents)
         with ExitStack() as held:
-            stage._stop = held.enter_context(stop_on_signals())
+            stop = stage._stop = held.enter_context(stop_on_signals())
+            stop.check(f"the {name} stage")
             # The lock is taken on a hit too: it costs nothing and a look-up never meets a half-renamed folder.
-            held.enter_context(stage.store.lock(name, stage.fingerprint, stage.stop_requested))
+            held.enter_context(stage.store.lock(name, key, lambda: stop.requested))
             _prepare(stage, held)
             try:
                 yield stage
@@ -201,11 +207,11 @@ def open_stage(
             if stage.published is None:
                 raise StageError(f"{name} ended without a result", None, "report it")
             stage.checkpoints.clear()
-            with suppress(OSError):
-                stage.checkpoints.folder.rmdir()
             if stage._progress is not None:
                 stage._progress.finish(stage.published, stage.state)
-            record_stage(run.store, run.run_id, stage.published, stage.state, time.monotonic() - stage._started)
+            seconds = time.monotonic() - stage._started
+            settings = {name: config, "seed": run.seed, "priors": run.priors}
+            record_stage(run.store, run.run_id, stage.published, stage.state, seconds, settings)
 
 
 def stage_fingerprint(

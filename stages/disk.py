@@ -71,8 +71,9 @@ def disk_errors_in_one_line(folder: Path) -> Iterator[None]:
             raise
         where = getattr(error, "filename", None) or folder
         reason = getattr(error, "strerror", None) or str(error)
+        verb = "read or write" if getattr(error, "errno", None) == errno.EIO else "write"
         raise StageError(
-            f"cannot write {where}: {reason}, {free_space(folder)} free",
+            f"cannot {verb} {where}: {reason}, {free_space(folder)} free",
             None,
             "make room or point DREAMPOLISH_STORE elsewhere, then resume",
         ) from error

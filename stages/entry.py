@@ -14,7 +14,8 @@ import inspect
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,9 @@ from schemas.runs import PARENTS, RunRecord
 from stages.context import RunContext
 from stages.disk import store_folder
 from stages.errors import StageError
+from stages.probing import FingerprintOnlyError, only_fingerprint
 from stages.run_record import read_record, write_record
+from stages.stopping import StopSignal, stop_on_signals
 from stages.store import DamagedArtifactError, LocalStore
 
 StageFunction = Callable[..., Artifact]
@@ -92,6 +95,18 @@ def call_stage(
     return plain(**{key: offered[key] for key in wanted})
 
 
+def fingerprint_of(
+    name: StageName, function: StageFunction, record: RunRecord, run: RunContext, parents: Mapping[StageName, Artifact]
+) -> str:
+    """The fingerprint that the stage's result would have today, with these parents; nothing is computed."""
+    try:
+        with only_fingerprint():
+            artifact = call_stage(name, function, record, run, parents)
+    except FingerprintOnlyError as known:
+        return known.fingerprint
+    raise TypeError(f"the function of stage {name} gave {type(artifact).__name__} without opening a stage")
+
+
 def open_parents(name: StageName, record: RunRecord, store: Path) -> dict[StageName, Artifact]:
     """The artifacts a stage of a run reads. Raises StageError where an earlier stage has not run or its result is damaged."""
     return {parent: open_recorded(parent, record, store) for parent in PARENTS[name]}
@@ -118,8 +133,8 @@ def main(name: StageName, function: StageFunction, arguments: Sequence[str] | No
     except (StageError, ConfigError) as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(2)
-    except FitInterruptedError as error:
-        sys.stderr.write(f"{name} {error}; the same command goes on from there\n")
+    except (FitInterruptedError, KeyboardInterrupt) as error:
+        sys.stderr.write(f"{name}: {error}; the same command goes on from there\n")
         sys.exit(130)
     sys.stdout.write(json.dumps({"stage": name, "fingerprint": artifact.fingerprint, "metrics": artifact.metrics}) + "\n")
 
@@ -132,10 +147,25 @@ def run_one(
     tracking_uri: str | None,
     show_progress: bool,
 ) -> Artifact:
-    """One stage of an existing run, with settings changed or not; the run's record then names the new artifact and settings."""
+    """One stage of an existing run, with settings changed or not; the run's record then names the new artifact and settings.
+
+    A stage that fails or is stopped leaves the record as it was.
+    """
     store = store_folder()
-    record = read_record(store, run_id)
-    record = record.model_copy(update={"config": merged(record.config, {}, overrides)})
-    parents = open_parents(name, record, store)
-    write_record(store, record)
-    return call_stage(name, function, record, context_of(record, store, tracking_uri, show_progress), parents)
+    with stop_on_signals() as stop, run_lock(store, read_record(store, run_id).run, stop):
+        before = read_record(store, run_id)
+        record = before.model_copy(update={"config": merged(before.config, {}, overrides)})
+        parents = open_parents(name, record, store)
+        artifact = call_stage(name, function, record, context_of(record, store, tracking_uri, show_progress), parents)
+        done = read_record(store, record.run)
+        if done.config != record.config:
+            # Settings of other stages, given beside this one's.
+            write_record(store, done.model_copy(update={"config": record.config}))
+        return artifact
+
+
+@contextmanager
+def run_lock(store: Path, run_id: str, stop: StopSignal) -> Iterator[None]:
+    """Hold the right to change a run's record and output; another process's turn is waited for. Raises StoppedError meanwhile."""
+    with LocalStore(store).lock("run", run_id, lambda: stop.requested):
+        yield

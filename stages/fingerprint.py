@@ -18,12 +18,19 @@ PROJECT = Path(__file__).resolve().parents[1]
 OURS = ("dreampolish", "stages", "schemas", "flows")
 
 PLUMBING = (
-    *(f"schemas.{name}" for name in ("config", "config_parts", "config_stages", "artifacts", "runs", "presets", "frozen")),
-    *(f"stages.{name}" for name in ("context", "disk", "entry", "errors", "progress", "run_record", "stopping", "store")),
+    *(f"schemas.config{part}" for part in ("", "_guidance", "_parts", "_stages")),
+    *(f"schemas.{name}" for name in ("artifacts", "runs", "presets", "frozen")),
+    *(
+        f"stages.{name}"
+        for name in ("context", "disk", "entry", "errors", "probing", "progress", "run_record", "stopping", "store")
+    ),
     "stages.fingerprint",
     "dreampolish.tracking",
 )
-"""Modules that move, lock or report bytes but choose none of them. Settings count by value, so their schemas need not."""
+"""Modules that move, lock or report bytes but choose none of them. Settings count by value, so their schemas need not.
+
+Their own sources do not count; what they import does (the seeds of stages.determinism, for one).
+"""
 
 
 def fingerprint(
@@ -64,16 +71,15 @@ def code_digest(module: str, root: Path) -> str:
 
 
 def imported_modules(module: str, root: Path) -> set[str]:
-    """The module and all modules of ours behind it, packages' `__init__` included, plumbing left out."""
+    """The module and all modules of ours behind it, packages' `__init__` included, plumbing looked through and left out."""
     seen: set[str] = set()
     waiting = [module]
     while waiting:
         name = waiting.pop()
-        if name in seen or _is_plumbing(name):
-            continue
-        seen.add(name)
-        waiting.extend(_direct_imports(name, root))
-    return seen
+        if name not in seen:
+            seen.add(name)
+            waiting.extend(_direct_imports(name, root))
+    return {name for name in seen if not _is_plumbing(name)}
 
 
 def _is_plumbing(name: str) -> bool:

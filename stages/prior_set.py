@@ -7,8 +7,9 @@ from typing import TypeVar
 import torch
 
 from dreampolish.priors.latents import LatentSpace
-from dreampolish.priors.loading import PriorError, PriorSource, digest
+from dreampolish.priors.loading import PriorError, PriorSource, digest, packaged_digest
 from dreampolish.priors.normals import DiffusionNormalPrior, load_normal_prior
+from dreampolish.priors.saving import TEXT_ENCODER_REFERENCE
 from dreampolish.priors.text import DiffusionTextPrior, load_text_prior
 from dreampolish.priors.view import DiffusionViewPrior, load_view_prior
 from schemas.config import PriorSource as PriorSetting
@@ -17,21 +18,26 @@ from stages.errors import StageError
 
 P = TypeVar("P", bound=LatentSpace)
 
+PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 REMEDY = "see the README's section on priors, and `dreampolish doctor`"
 
 
 def prior_digests(run: RunContext, *names: str) -> list[str]:
-    """Digests of the named priors (text, view, normals, judge): of a folder's content, or the pinned revision of a hub id."""
-    return [_digest(run, getattr(run.priors, name)) for name in names]
+    """Digests of the named priors (text, view, normals, judge): of a folder's content, or the pinned revision of a hub id.
+
+    The judge reads texts with the packaged text encoder, whose files count for it.
+    """
+    try:
+        digests = [_digest(run, getattr(run.priors, name)) for name in names]
+        return [*digests, packaged_digest(TEXT_ENCODER_REFERENCE)] if "judge" in names else digests
+    except PriorError as error:
+        raise StageError(str(error), None, REMEDY) from error
 
 
 def _digest(run: RunContext, setting: PriorSetting) -> str:
-    if setting.revision is not None:
-        return setting.revision
-    try:
-        return digest(Path(run.prior_folder(setting.source)))
-    except PriorError as error:
-        raise StageError(str(error), None, REMEDY) from error
+    """A folder counts by its content even where a revision is named beside it."""
+    folder = Path(run.prior_folder(setting.source))
+    return digest(folder) if folder.is_dir() or setting.revision is None else setting.revision
 
 
 def _source(run: RunContext, setting: PriorSetting) -> PriorSource:
@@ -60,6 +66,7 @@ def _opened(load: Callable[[PriorSource], P], run: RunContext, setting: PriorSet
     except (PriorError, OSError, RuntimeError) as error:
         what = f"the prior {setting.source} cannot be opened: {str(error).splitlines()[0]}"
         raise StageError(what, None, REMEDY) from error
+    prior.compute_in(PRECISIONS[run.priors.precision])
     prior.to(run.torch_device)
     return prior
 

@@ -84,6 +84,7 @@ class TrainingWatch:
 
     def stop_requested(self) -> bool:
         """True once somebody asked the training to stop."""
+        self._place.stop.acknowledge()
         return self._place.stop.requested
 
 

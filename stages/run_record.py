@@ -1,5 +1,6 @@
 """Run records on disk: store/runs/<id>.json, replaced atomically."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -42,12 +43,18 @@ def newest_records(store: Path) -> list[Path]:
     return sorted((store / "runs").glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
 
 
-def record_stage(store: Path, run_id: str, artifact: Artifact, state: StageState, seconds: float) -> None:
-    """Note in a run's record how a stage went; a run without a record (a bare function call) notes nothing."""
+def record_stage(
+    store: Path, run_id: str, artifact: Artifact, state: StageState, seconds: float, settings: Mapping[str, object]
+) -> None:
+    """Note in a run's record how a stage went, and the settings it was computed with, in one write.
+
+    settings: fields of the run's Config. A run without a record (a bare function call) notes nothing.
+    """
     if not record_path(store, run_id).is_file():
         return
     record = read_record(store, run_id)
     entry = StageRecord(
         name=artifact.stage, state=state, seconds=seconds, fingerprint=artifact.fingerprint, metrics=artifact.metrics
     )
-    write_record(store, record.model_copy(update={"stages": {**record.stages, artifact.stage: entry}}))
+    config = record.config.model_copy(update=settings)
+    write_record(store, record.model_copy(update={"config": config, "stages": {**record.stages, artifact.stage: entry}}))

@@ -1,9 +1,11 @@
 """The one cache: `<store>/<stage>/<fingerprint>/` holds an artifact's files and, written last, its `artifact.json`.
 
 A folder without a manifest is no artifact. Work happens in `<store>/work/` on the same filesystem and is renamed into place.
+`artifact.sha256` holds the manifest's own hash, so that a flipped bit in a figure is seen too; artifacts of before it are taken without.
 """
 
 import fcntl
+import hashlib
 import os
 import shutil
 import time
@@ -16,11 +18,12 @@ from pydantic import ValidationError
 
 from schemas.artifacts import Artifact, FileRef
 from stages.disk import disk_errors_in_one_line, sha256_of, sync_file, sync_folder, write_atomically
-from stages.errors import StageError
+from stages.stopping import StoppedError
 
 A = TypeVar("A", bound=Artifact)
 
 MANIFEST = "artifact.json"
+MANIFEST_HASH = "artifact.sha256"
 
 
 class DamagedArtifactError(RuntimeError):
@@ -63,8 +66,13 @@ class LocalStore:
         if not self.has(stage, fingerprint):
             raise KeyError(f"{stage}/{fingerprint} is not in the store {self.root}")
         try:
-            artifact = artifact_class.model_validate_json((folder / MANIFEST).read_bytes())
-        except (OSError, ValidationError, ValueError) as error:
+            content = (folder / MANIFEST).read_bytes()
+            hashed = folder / MANIFEST_HASH
+            if hashed.exists() and hashed.read_bytes() != _hash_line(content):
+                raise DamagedArtifactError(f"{folder / MANIFEST} differs from what was published")
+            artifact = artifact_class.model_validate_json(content)
+        except (FileNotFoundError, ValidationError, ValueError) as error:
+            # Other disk errors may pass: they are no reason to discard what was published.
             raise DamagedArtifactError(f"{folder / MANIFEST} cannot be read") from error
         if artifact.stage != stage or artifact.fingerprint != fingerprint:
             raise DamagedArtifactError(f"{folder / MANIFEST} belongs to {artifact.stage}/{artifact.fingerprint[:12]}")
@@ -102,12 +110,14 @@ class LocalStore:
             if self.has(artifact.stage, artifact.fingerprint):
                 shutil.rmtree(work)
                 return self.open(artifact.stage, artifact.fingerprint, type(artifact))
+            manifest = artifact.model_dump_json(indent=1).encode()
+            (work / MANIFEST_HASH).write_bytes(_hash_line(manifest))
             _sync_tree(work)
             final.parent.mkdir(parents=True, exist_ok=True)
             self.discard(artifact.stage, artifact.fingerprint)
             work.rename(final)
             sync_folder(final.parent)
-            write_atomically(final / MANIFEST, artifact.model_dump_json(indent=1).encode())
+            write_atomically(final / MANIFEST, manifest)
             return artifact
 
     def discard(self, stage: str, fingerprint: str) -> None:
@@ -131,9 +141,13 @@ class LocalStore:
                     break
                 except BlockingIOError:
                     if give_up():
-                        raise StageError(f"stopped while another process computes {stage}", None, "resume later") from None
+                        raise StoppedError(f"stopped while another process computes {stage}") from None
                     time.sleep(0.5)
             yield
+
+
+def _hash_line(manifest: bytes) -> bytes:
+    return hashlib.sha256(manifest).hexdigest().encode() + b"\n"
 
 
 def file_refs(artifact: Artifact) -> list[FileRef]:

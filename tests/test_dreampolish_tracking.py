@@ -51,7 +51,7 @@ def test_sending_twice_stores_once(store: Path, tracker: str) -> None:
     journal.metrics(2, {"nerf/psnr": 2.0})
     assert journal.send(place)
     forget_sent(store)
-    replay(store / "journals/run1", "nerf", place)
+    replay(store / "journals/run1", "nerf", place, 0.0)
     journal.metrics(3, {"nerf/psnr": 3.0})
     assert journal.send(place)
     client, run = logged(store, tracker)

@@ -10,6 +10,7 @@ import pytest
 from schemas.artifacts import FileRef, NerfArtifact
 from stages.disk import sha256_of, write_atomically
 from stages.errors import StageError
+from stages.stopping import StoppedError
 from stages.store import MANIFEST, DamagedArtifactError, LocalStore, file_refs
 
 KEY = "f" * 64
@@ -163,7 +164,7 @@ def test_one_process_computes_while_the_other_waits(local: LocalStore) -> None:
 def test_waiting_can_be_given_up(local: LocalStore) -> None:
     with (
         local.lock("nerf", KEY, lambda: False),
-        pytest.raises(StageError, match="another process"),
+        pytest.raises(StoppedError, match="another process"),
         local.lock("nerf", KEY, lambda: True),
     ):
         pass

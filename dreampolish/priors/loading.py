@@ -10,6 +10,7 @@ import importlib.util
 import json
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -165,16 +166,33 @@ def load_packaged_text_encoder(reference: str) -> tuple[Any, nn.Module]:
 def digest(folder: Path) -> str:
     """SHA-256 over the relative paths and contents of a prior's files; pictures and cards do not count.
 
-    Components that `model_index.json` refers to by a relative path count as well. PriorError when there is no such folder.
+    Components that `model_index.json` refers to, by a relative path or in a Python package, count as well.
+    PriorError when one is not there.
     """
     if not folder.is_dir():
         raise PriorError(f"no prior folder at {folder.absolute()}: restore it from the repository")
     total = hashlib.sha256()
     for path in sorted(p for p in folder.rglob("*") if p.suffix in (".json", ".safetensors", ".txt")):
-        total.update(path.relative_to(folder).as_posix().encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+        total.update(path.relative_to(folder).as_posix().encode() + b"\0" + _file_digest(path))
     index = folder / "model_index.json"
     references = json.loads(index.read_text()).get("references", {}) if index.is_file() else {}
     for reference in sorted(set(references.values())):
-        if not reference.startswith("package:"):
-            total.update(digest((folder / reference).resolve()).encode())
+        total.update(digest(_referenced_folder(folder, reference)).encode())
     return total.hexdigest()
+
+
+def packaged_digest(reference: str) -> str:
+    """The digest of the files that a "package:NAME/sub/folder" reference means. PriorError when the package is not installed."""
+    return digest(_referenced_folder(Path(), reference))
+
+
+def _file_digest(path: Path) -> bytes:
+    """SHA-256 of a file, read once in a process unless its size or time changes."""
+    status = path.stat()
+    return _digest_of(path, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=256)
+def _digest_of(path: Path, size: int, modified_ns: int) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
