@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from dreampolish.priors.denoiser import unet_output
 from dreampolish.priors.noise import epsilon_from_v, sample_ddim
-from dreampolish.priors.text import DiffusionTextPrior, unet_output
+from dreampolish.priors.text import DiffusionTextPrior
 from dreampolish.priors.tiny import CHANNELS, CountingTower, tiny_space, tiny_unet
 
 
@@ -152,3 +153,43 @@ def test_making_an_adapter_leaves_the_global_generator_alone_and_follows_its_own
 def test_a_rank_below_one_is_refused(prior: DiffusionTextPrior) -> None:
     with pytest.raises(ValueError, match="rank 0"):
         prior.add_lora(0, _generator(0))
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 1e-2), (torch.bfloat16, 6e-2)])
+def test_in_half_precision_predictions_stay_close_and_float32(
+    prior: DiffusionTextPrior, dtype: torch.dtype, tolerance: float
+) -> None:
+    noisy, timesteps = _noisy(2)
+    text = prior.embed(["a red chair", "a table"])
+    image = torch.rand(1, 3, 8, 8, generator=_generator(0)).requires_grad_()
+    exact, latents = prior.predict_epsilon(noisy, timesteps, text), prior.encode(image).detach()
+    prior.compute_in(dtype)
+    assert {each.dtype for each in prior.unet.parameters()} == {dtype}
+    found = prior.predict_epsilon(noisy, timesteps, text)
+    assert found.dtype == torch.float32
+    assert 0 < float((found - exact).abs().max()) < tolerance * float(exact.abs().max())
+    encoded = prior.encode(image)
+    assert encoded.dtype == torch.float32
+    assert torch.allclose(encoded, latents, atol=tolerance * float(latents.abs().max()))
+    encoded.sum().backward()
+    assert image.grad is not None and image.grad.abs().sum() > 0
+    assert prior.sample(text, prior.embed([""]), 2.0, 2, _generator(1)).dtype == torch.float32
+
+
+def test_in_half_precision_the_adapter_learns_in_float32(prior: DiffusionTextPrior) -> None:
+    prior.compute_in(torch.bfloat16)
+    domain = prior.add_lora(2, _generator(0))
+    assert {each.dtype for each in domain.parameters()} == {torch.float32}
+    noisy, timesteps = _noisy(2)
+    text = prior.embed(["a red chair", "a table"])
+    fresh = domain.predict_epsilon(noisy, timesteps, text, torch.eye(4).expand(2, 4, 4))
+    assert torch.allclose(fresh, prior.predict_epsilon(noisy, timesteps, text), atol=1e-6)
+    optimizer = torch.optim.AdamW(domain.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(20):
+        loss = domain.predict_epsilon(noisy, timesteps, text, torch.eye(4).expand(2, 4, 4)).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.9 * losses[0]

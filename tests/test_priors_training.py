@@ -6,7 +6,7 @@ import torch
 
 from dreampolish.checkpoints import Checkpoints
 from dreampolish.optimize import fit
-from dreampolish.priors.text import unet_output
+from dreampolish.priors.denoiser import unet_output
 from dreampolish.priors.tiny import CHANNELS, CountingTower, tiny_space, tiny_unet
 from dreampolish.priors.training_diffusion import (
     DenoiserBatch,

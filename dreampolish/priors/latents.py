@@ -36,17 +36,25 @@ class LatentSpace:
         self.autoencoder.to(device)
         self.alphas_cumprod = self.alphas_cumprod.to(device)
 
+    def compute_in(self, dtype: torch.dtype) -> None:
+        """Let autoencoder and network compute in another number format. What goes in and comes out keeps its own, float32."""
+        for module in (self.autoencoder, getattr(self, "unet", None)):
+            if module is not None:
+                module.to(dtype)
+
     def encode(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c m n"]:
         """Scaled latents of pictures in [0, 1]; differentiable. Other sizes than image_size are resized first."""
         size = (self.image_size, self.image_size)
         if images.shape[-2:] != size:
             images = functional.interpolate(images, size, mode="bilinear", antialias=True, align_corners=False)
-        return self.autoencoder.encode(images * 2 - 1).latent_dist.mode() * self._scale
+        latents = self.autoencoder.encode((images * 2 - 1).to(self.autoencoder.dtype)).latent_dist.mode()
+        return latents.to(images.dtype) * self._scale
 
     @torch.no_grad()
     def decode(self, latents: Float[Tensor, "b c m n"]) -> Float[Tensor, "b 3 h w"]:
         """Pictures of scaled latents, clamped to [0, 1]; no gradient."""
-        return ((self.autoencoder.decode(latents / self._scale).sample + 1) / 2).clamp(0, 1)
+        decoded = self.autoencoder.decode((latents / self._scale).to(self.autoencoder.dtype)).sample
+        return ((decoded.to(latents.dtype) + 1) / 2).clamp(0, 1)
 
     def epsilon_from_output(
         self, output: Float[Tensor, "b c m n"], noisy: Float[Tensor, "b c m n"], timesteps: Int[Tensor, " b"]

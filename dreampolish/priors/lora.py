@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from peft import LoraConfig
 from torch import Tensor, nn
 
+from dreampolish.priors.denoiser import unet_output
 from dreampolish.priors.latents import LatentSpace
 from dreampolish.priors.protocols import TextEmbedding
 
@@ -61,6 +62,7 @@ class LoraDomain:
         self._camera_embedding = CameraEmbedding(width, generator).to(device)
         self._adapter = {name: p for name, p in unet.named_parameters() if f".{ADAPTER}." in name}
         for name, parameter in self._adapter.items():
+            parameter.data = parameter.data.float()  # whatever the frozen network computes in, the adapter learns in float32
             parameter.requires_grad_(True)
             if "lora_A" in name:  # Kaiming's bound with a = sqrt(5), as peft does, but from our generator
                 _fill_uniform(parameter, 1 / math.sqrt(parameter.shape[1]), generator)
@@ -69,7 +71,7 @@ class LoraDomain:
         self.switch_off()
 
     def _add_camera(self, module: nn.Module, inputs: Any, embedding: Tensor) -> Tensor:
-        return embedding if self._camera_addition is None else embedding + self._camera_addition
+        return embedding if self._camera_addition is None else embedding + self._camera_addition.to(embedding.dtype)
 
     def switch_off(self) -> None:
         """Let the frozen network answer alone."""
@@ -93,11 +95,10 @@ class LoraDomain:
     ) -> Float[Tensor, "b c m n"]:
         """e_lora; builds a graph when gradients are enabled. None: the zeroed camera."""
         cameras = noisy.new_zeros(len(noisy), 16) if world_from_camera is None else world_from_camera.reshape(-1, 16)
-        mask = None if bool(text.mask.all()) else text.mask
         self._unet.enable_adapters()
         self._camera_addition = self._camera_embedding(cameras)
         try:
-            output = self._unet(noisy, timesteps, encoder_hidden_states=text.states, encoder_attention_mask=mask).sample
+            output = unet_output(self._unet, noisy, timesteps, text)
         finally:
             self._camera_addition = None
             self.switch_off()

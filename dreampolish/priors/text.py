@@ -8,6 +8,7 @@ from diffusers import UNet2DConditionModel
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from dreampolish.priors.denoiser import unet_output
 from dreampolish.priors.latents import LatentSpace
 from dreampolish.priors.loading import PriorSource, load_autoencoder, load_schedule, load_text_encoder, load_unet
 from dreampolish.priors.lora import LoraDomain
@@ -108,12 +109,6 @@ class DiffusionTextPrior(LatentSpace):
             self._lora.remove()
         self._lora = LoraDomain(self.unet, self, rank, generator)
         return self._lora
-
-
-def unet_output(unet: UNet2DConditionModel, noisy: Tensor, timesteps: Tensor, text: TextEmbedding) -> Tensor:
-    """What the U-Net predicts under a text; padding is masked unless every token counts."""
-    mask = None if bool(text.mask.all()) else text.mask
-    return unet(noisy, timesteps, encoder_hidden_states=text.states, encoder_attention_mask=mask).sample
 
 
 def load_text_prior(source: PriorSource) -> DiffusionTextPrior:

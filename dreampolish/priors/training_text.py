@@ -8,9 +8,10 @@ from diffusers import UNet2DConditionModel
 from jaxtyping import Float
 from torch import Tensor
 
+from dreampolish.priors.denoiser import unet_output
 from dreampolish.priors.latents import LatentSpace
 from dreampolish.priors.protocols import TextEmbedding
-from dreampolish.priors.text import PromptEmbedder, unet_output
+from dreampolish.priors.text import PromptEmbedder
 from dreampolish.priors.training_diffusion import Denoiser, DenoiserBatch
 
 CaptionedSource = Callable[[int, torch.Generator], tuple[Float[Tensor, "n 3 h w"], list[str]]]

@@ -98,10 +98,12 @@ class DiffusionViewPrior(LatentSpace):
         self._reference_scale = 1 / float(space.autoencoder.config.scaling_factor)
 
     def to(self, device: torch.device | str) -> None:
-        """Move autoencoder, network and projection."""
+        """Move autoencoder, network, projection and context encoder."""
         super().to(device)
         self.unet.to(device)
         self.projection.to(device)
+        if isinstance(self.context, ImageEmbeddingContext):
+            self.context.tower.to(device)
 
     @torch.no_grad()
     def condition(self, reference: Float[Tensor, "1 3 h w"]) -> ViewCondition:
@@ -161,9 +163,10 @@ def view_output(
     pose: Float[Tensor, "b 4"],
 ) -> Tensor:
     """What the U-Net predicts for noisy views; the pose also joins the time embedding where the U-Net has a place for it."""
-    labels = pose if unet.config.class_embed_type is not None else None
-    joined = torch.cat([noisy, reference_latents], dim=1)
-    return unet(joined, timesteps, encoder_hidden_states=projection(tokens, pose), class_labels=labels).sample
+    labels = pose.to(unet.dtype) if unet.config.class_embed_type is not None else None
+    joined = torch.cat([noisy, reference_latents], dim=1).to(unet.dtype)
+    context = projection(tokens, pose).to(unet.dtype)
+    return unet(joined, timesteps, encoder_hidden_states=context, class_labels=labels).sample.to(noisy.dtype)
 
 
 def load_projection(source: PriorSource) -> PoseProjection:
