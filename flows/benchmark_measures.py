@@ -84,7 +84,13 @@ def sampled(opened: Opened) -> SurfaceSamples:
 
 def measured(opened: Opened, truth: Truth) -> tuple[dict[str, float], Float[Tensor, "n h w 3"]]:
     """All figures of a result against the truth, and its pictures for the contact sheet. Raises ValueError without a surface."""
-    views, front = rendered(opened, truth.cameras), opened.render(truth.front)
+    views = rendered(opened, truth.cameras)
+    return compared(opened, views, truth), views.rgb[list(SHOWN)].cpu()
+
+
+def compared(opened: Opened, views: View, truth: Truth) -> dict[str, float]:
+    """All figures of a result whose pictures from the truth's fixed views are there already. Raises ValueError without a surface."""
+    front = opened.render(truth.front)
     distance = surface_distance(sampled(opened), truth.samples, THRESHOLD_SHARE)
     figures = {
         "psnr": _bounded(psnr(views.rgb, truth.views.rgb)),
@@ -99,7 +105,7 @@ def measured(opened: Opened, truth: Truth) -> tuple[dict[str, float], Float[Tens
     if bool(common.any()):
         angle = mean_normal_angle(_unit(views.normals_camera), _unit(truth.views.normals_camera), common)
         figures["normal_angle_deg"] = float(angle.nanmean())
-    return figures, views.rgb[list(SHOWN)].cpu()
+    return figures
 
 
 def _bounded(decibels: Float[Tensor, " n"]) -> float:
