@@ -125,3 +125,5 @@ class AssetArtifact(Artifact):
     n_vertices: int
     n_faces: int
     glb_bytes: int
+    metres_per_unit: FiniteFloat = Field(default=1.0, gt=0)
+    """The file's metres for one unit of the scene."""

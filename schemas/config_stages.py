@@ -115,7 +115,7 @@ class NeusConfig(VolumeConfig):
     sharpness_lr: float = Field(default=0.001, gt=0.0)
     refine_lr_factor: float = Field(default=0.1, gt=0.0, le=1.0)
     """Of `grid_lr` after the conversion, so that the first steps do not wash away what was converted."""
-    conversion_smoothing: float = Field(default=1.0, ge=0.0)
+    conversion_smoothing: float = Field(default=0.5, ge=0.0)
     """Gaussian blur of densities and distances, in lattice steps."""
     conversion_component_share: float = Field(default=0.02, ge=0.0, lt=1.0)
     """Solid parts below this share of the largest are dropped."""
@@ -141,11 +141,14 @@ class DmtetConfig(GeometryConfig):
     guidance_size: ImageSize = 128
     geometry_lr: float = Field(default=0.005, gt=0.0)
     color_lr: float = Field(default=0.001, gt=0.0)
-    """Low: the colours come from the SDF, and guidance at high noise would bleach what the reference does not see."""
+    guide_colors: bool = False
+    """Whether guidance paints too, or only shapes: then sides that the reference does not see keep the SDF's colours, which
+    guidance at high noise would bleach."""
     color_fit_lr: float = Field(default=0.01, gt=0.0)
     """While the colour field is fitted to the SDF's colours."""
-    normal_guidance_share: float = Field(default=0.75, ge=0.0, le=1.0)
-    """Share of the steps in which the text prior sees the normal map, not the colours. source: DreamCraft3D, 3 steps of 4."""
+    normal_guidance_share: float = Field(default=0.0, ge=0.0, le=1.0)
+    """Share of the steps in which the text prior sees the normal map, not the colours; for priors that know normal maps, as the
+    embedded one does not. source: DreamCraft3D, 3 steps of 4."""
     normal_consistency_weight: Weight = Ramp(start=10.0, end=1.0, begin=0.2, until=0.4)
     laplacian_weight: Weight = constant(0.0)
     crumb_share: float = Field(default=0.01, ge=0.0, lt=1.0)
@@ -186,6 +189,16 @@ class PolishConfig(Frozen):
         return self
 
 
+class PaintAnchorConfig(ColorAnchorConfig):
+    """What the texture stage holds on to besides the reference view."""
+
+    drift: Weight = constant(300.0)
+    """Weight of the difference of novel views, blurred, from the mesh's colours at the start: the distillation may add detail, but
+    unseen sides keep the colour that the geometry stages gave them. [choice]"""
+    drift_window: int = Field(default=16, ge=1, le=512)
+    """Pixels of a side of the squares over which that difference is averaged first."""
+
+
 class TextureConfig(DistillationConfig):
     """Stage 5: Domain Score Distillation on the frozen mesh. The distillation's own settings are inherited, so that
     `--set texture.lambda_stable=0.5` is all it takes."""
@@ -199,7 +212,7 @@ class TextureConfig(DistillationConfig):
     grid_lr: float = Field(default=0.002, gt=0.0)
     """Low: Adam does not see how small a lone distillation term is, and a young prior's drift on the unseen sides follows the rate."""
     network_lr: float = Field(default=0.0003, gt=0.0)
-    anchors: ColorAnchorConfig = ColorAnchorConfig()
+    anchors: PaintAnchorConfig = PaintAnchorConfig()
     mask_erosion: int = Field(default=3, ge=0, le=256)
     """Pixels by which the reference's mask shrinks before its colours count."""
     guidance_scale: Weight = constant(7.5)
@@ -220,14 +233,25 @@ class TextureConfig(DistillationConfig):
 
 
 class ExportConfig(Frozen):
-    """Stage 6: crumbs off, unwrap, bake, GLB."""
+    """Stage 6: crumbs off, decimate, unwrap, bake, GLB."""
 
+    quality: Literal["web", "base"] = "web"
+    """web: decimated, with the dense mesh's normals in a map, JPEG maps, within `size_limit_mb`; base: every triangle, lossless maps."""
     triangle_budget: int = Field(default=20_000, ge=100, le=500_000)
+    """Of `web`; no more than 150,000, and no more than fit into `size_limit_mb`."""
     texture_size: Literal[128, 256, 512, 1024, 2048, 4096] = 1024
+    size_limit_mb: float = Field(default=3.0, ge=0.1, le=1000.0)
+    """Of a `web` GLB, millions of bytes."""
+    longest_side: float = Field(default=1.0, gt=0.0, le=10_000.0)
+    """Of the object's box in the file, metres."""
     dilation: int = Field(default=8, ge=0)
     chart_padding: int = Field(default=4, ge=0)
     """Pixels between the charts of the atlas."""
+    normal_map: bool = True
+    bake_reach: float = Field(default=0.03, gt=0.0, le=0.5)
+    """World units within which the dense mesh is looked for when `web` maps are baked."""
     roughness: float = Field(default=0.9, ge=0.0, le=1.0)
+    metallic: float = Field(default=0.0, ge=0.0, le=1.0)
     crumb_share: float = Field(default=0.01, ge=0.0, lt=1.0)
     turntable_views: int = Field(default=36, ge=2, le=360)
     turntable_size: int = Field(default=256, ge=16, le=1024)

@@ -1,11 +1,8 @@
 """Stage 6: the asset: crumbs off, decimate, unwrap, bake, write a GLB, and read it back to compare with what the texture stage rendered."""
 
 import json
-from dataclasses import dataclass
-from pathlib import Path
 
 import torch
-from jaxtyping import Float
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from pydantic import validate_call
@@ -13,38 +10,20 @@ from torch import Tensor
 
 from dreampolish.cameras import Cameras, turntable_cameras
 from dreampolish.fields.color import ColorField
-from dreampolish.mesh.bake import bake, texels_of
-from dreampolish.mesh.gltf import read_glb, write_glb
 from dreampolish.mesh.textured import TexturedMesh
-from dreampolish.mesh.topology import decimated, without_crumbs
-from dreampolish.mesh.unwrap import Unwrapped, unwrap
 from dreampolish.metrics.images import psnr
 from dreampolish.pictures import write_picture, write_turntable
 from dreampolish.renderers.raster_textured import render_textured_mesh
 from schemas.artifacts import AssetArtifact, ReferenceArtifact, TexturedMeshArtifact
 from schemas.config_stages import ExportConfig
+from stages.asset_making import MadeAsset, asset_extras, make_asset, packed_glb, read_asset
 from stages.context import RunContext, Stage, open_stage
 from stages.errors import StageError
 from stages.judging import judged, render_previews, write_previews
-from stages.meshes import Mesh, color_of_field, load_colors, load_mesh, mesh_figures, mesh_from_parts
+from stages.meshes import Mesh, color_of_field, load_colors, load_mesh, mesh_figures
 from stages.prior_set import prior_digests
 from stages.reference_view import REFERENCE_FOV_DEG, load_reference
 from stages.watching import as_bytes, strip
-
-
-@dataclass(frozen=True)
-class Baked:
-    """A decimated, unwrapped mesh with its base-colour texture."""
-
-    mesh: Mesh
-    unwrapped: Unwrapped
-    texture: Float[Tensor, "s s 3"]
-
-    def textured(self) -> TexturedMesh:
-        """As the GLB writer takes it."""
-        part = self.unwrapped
-        everywhere = torch.zeros(len(part.faces), dtype=torch.long, device=part.faces.device)
-        return TexturedMesh(part.vertices, part.normals, part.uv, part.faces, (self.texture,), everywhere)
 
 
 @task(name="export", cache_policy=NO_CACHE, persist_result=False)
@@ -57,42 +36,28 @@ def export_asset(
         if (done := stage.cached(AssetArtifact)) is not None:
             return done
         source, colors = load_mesh(stage, texture), load_colors(stage, texture)
-        baked = _baked(source, colors, config)
+        made = make_asset(source, colors, config, "asset", asset_extras(run, reference, texture, stage.fingerprint))
         stage.progress(1, 3)
-        paths = _written(stage, baked, reference, texture, config)
-        asset = _read_back(paths["glb"], stage)
+        notes = _write(stage, made, config)
+        asset = _read_back(stage, made)
         stage.progress(2, 3)
-        return _published(stage, run, config, reference, asset, source, colors, paths)
+        return _published(stage, run, reference, made, asset, (source, colors), notes)
 
 
-def _baked(source: Mesh, colors: ColorField, config: ExportConfig) -> Baked:
-    vertices, faces = without_crumbs(source.vertices, source.faces, config.crumb_share)
-    vertices, faces = decimated(vertices, faces, config.triangle_budget)
-    unwrapped = unwrap(vertices, faces, config.texture_size, config.chart_padding)
-    texels = texels_of(unwrapped, config.texture_size, config.dilation)
-    return Baked(mesh_from_parts(vertices, faces), unwrapped, bake(color_of_field(colors), unwrapped, texels))
+def _write(stage: Stage, made: MadeAsset, config: ExportConfig) -> tuple[str, ...]:
+    """GLB and lossless maps among the artifact's files; notes for the user."""
+    content, notes = packed_glb(made, config)
+    stage.path("asset.glb").write_bytes(content)
+    write_picture(stage.path("base_color.png"), made.asset.mesh.textures[0])
+    if made.asset.normal_map is not None:
+        write_picture(stage.path("normal.png"), made.asset.normal_map)
+    return (*made.notes, *notes)
 
 
-def _written(
-    stage: Stage, baked: Baked, reference: ReferenceArtifact, texture: TexturedMeshArtifact, config: ExportConfig
-) -> dict[str, Path]:
-    """GLB and base-colour map among the artifact's files."""
-    paths = {"glb": stage.path("asset.glb"), "base_color": stage.path("base_color.png")}
-    extras = {
-        "prompt": reference.prompt,
-        "seed": stage.run.seed,
-        "fingerprints": {**texture.parents, "texture": texture.fingerprint, "export": stage.fingerprint},
-        "licence": "see the model cards of the priors that were used",
-    }
-    write_glb(paths["glb"], baked.textured(), None, config.roughness, None, "asset", extras)
-    write_picture(paths["base_color"], baked.texture)
-    return paths
-
-
-def _read_back(glb: Path, stage: Stage) -> TexturedMesh:
+def _read_back(stage: Stage, made: MadeAsset) -> TexturedMesh:
     """The file as a reader sees it."""
     try:
-        return read_glb(glb).to(stage.device)
+        return read_asset(stage.path("asset.glb"), made.metres_per_unit).to(stage.device)
     except (ValueError, KeyError, json.JSONDecodeError) as error:
         raise StageError(f"the written GLB cannot be read back: {error}", None, "report it with the run's id") from error
 
@@ -100,13 +65,14 @@ def _read_back(glb: Path, stage: Stage) -> TexturedMesh:
 def _published(
     stage: Stage,
     run: RunContext,
-    config: ExportConfig,
     reference: ReferenceArtifact,
+    made: MadeAsset,
     asset: TexturedMesh,
-    source: Mesh,
-    colors: ColorField,
-    paths: dict[str, Path],
+    truth: tuple[Mesh, ColorField],
+    notes: tuple[str, ...],
 ) -> AssetArtifact:
+    config, (source, colors) = ExportConfig.model_validate(stage.config), truth
+
     def render(cameras: Cameras) -> Tensor:
         return render_textured_mesh(asset, cameras, 2, False).rgb
 
@@ -120,17 +86,25 @@ def _published(
     stage.image("views", 0, as_bytes(strip(views)))
     with torch.no_grad():
         figures = judged(run, view, render(view.camera), views)
-    written = mesh_from_parts(asset.vertices, asset.faces)
+    glb, normal = stage.path("asset.glb"), stage.path("normal.png")
+    maps = {"base_color": stage.path("base_color.png"), **({} if made.asset.normal_map is None else {"normal": normal})}
     return stage.publish(
         AssetArtifact,
-        metrics={**figures, "export_psnr": float(agreement.mean()), "triangles": mesh_figures(written)["triangles"]},
-        glb=paths["glb"],
-        textures={"base_color": paths["base_color"]},
+        metrics={
+            **figures,
+            **mesh_figures(made.solid),
+            "export_psnr": float(agreement.mean()),
+            "glb_mib": glb.stat().st_size / 2**20,
+        },
+        glb=glb,
+        textures=maps,
         turntable=stage.path("turntable.webp"),
         previews=write_previews(stage, views),
         n_vertices=len(asset.vertices),
         n_faces=len(asset.faces),
-        glb_bytes=paths["glb"].stat().st_size,
+        glb_bytes=glb.stat().st_size,
+        metres_per_unit=made.metres_per_unit,
+        notes=notes,
     )
 
 

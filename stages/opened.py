@@ -12,7 +12,6 @@ from torch import Tensor
 from dreampolish.cameras import SCENE_HALF_SIZE, Cameras, turntable_cameras
 from dreampolish.fields.conversion import automatic_level, density_lattice, lattice_points
 from dreampolish.fields.sdf import SdfField
-from dreampolish.mesh.gltf import read_glb
 from dreampolish.mesh.textured import TexturedMesh
 from dreampolish.renderers.raster_textured import render_textured_mesh
 from dreampolish.renderers.sampling import OccupancyGrid
@@ -27,6 +26,7 @@ from schemas.artifacts import (
 )
 from schemas.config import Config
 from stages.artifact_files import ArtifactFiles
+from stages.asset_making import read_asset
 from stages.meshes import color_of_field, load_colors, load_mesh
 from stages.nerf import Scene
 from stages.neus import Surface
@@ -67,7 +67,9 @@ def open_artifact(artifact: Artifact, config: Config, files: ArtifactFiles) -> O
         case MeshArtifact() | PolishedMeshArtifact() | TexturedMeshArtifact():
             return _opened_mesh(artifact, files)
         case AssetArtifact():
-            return opened_from_textured(read_glb(files.locate(artifact, artifact.glb)).to(files.device))
+            return opened_from_textured(
+                read_asset(files.locate(artifact, artifact.glb), artifact.metres_per_unit).to(files.device)
+            )
     raise TypeError(f"a {artifact.stage} artifact has no shape to look at")
 
 

@@ -9,7 +9,8 @@ import torch
 import trimesh
 from typer.testing import CliRunner
 
-from dreampolish.mesh.gltf import write_glb
+from dreampolish.mesh.asset import plain_asset
+from dreampolish.mesh.formats_glb import write_glb
 from dreampolish.mesh.textured import TexturedMesh
 from dreampolish.metrics.retrieval import candidate_texts, right_texts
 from dreampolish.pictures import read_picture
@@ -157,10 +158,10 @@ def test_a_reference_that_shows_something_else_is_refused(tmp_path: Path) -> Non
 def objects_folder(folder: Path) -> Path:
     """Two objects: one with an attribution, one a bare file."""
     (folder / "red-ball").mkdir(parents=True)
-    write_glb(folder / "red-ball" / "mesh.glb", ball(2.0), None, 0.9, None, "ball", {})
+    write_glb(folder / "red-ball" / "mesh.glb", plain_asset(ball(2.0), "ball", {}), None)
     told = {"prompt": "a red ball", "reference": {"elevation_deg": 20.0}}
     (folder / "red-ball" / "attribution.json").write_text(json.dumps(told))
-    write_glb(folder / "Big Ball.glb", ball(1.0), None, 0.9, None, "ball", {})
+    write_glb(folder / "Big Ball.glb", plain_asset(ball(1.0), "ball", {}), None)
     return folder
 
 

@@ -2,6 +2,7 @@
 
 import json
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,10 @@ from PIL import Image
 from torch import Tensor
 
 from dreampolish.cameras import turntable_cameras
+from dreampolish.mesh.asset import plain_asset
 from dreampolish.mesh.bake import bake, bake_normal_map, texels_of
-from dreampolish.mesh.gltf import linear_from_srgb, read_glb, srgb_from_linear, write_glb
+from dreampolish.mesh.formats_glb import write_glb
+from dreampolish.mesh.gltf import linear_from_srgb, read_glb, srgb_from_linear
 from dreampolish.mesh.tangents import tangents_from_uv
 from dreampolish.mesh.textured import TexturedMesh, texels_bilinear
 from dreampolish.mesh.topology import face_adjacency
@@ -84,7 +87,7 @@ def test_baked_asset_looks_like_its_colour_function(torus: tuple[Tensor, Tensor]
     cameras = turntable_cameras(3, 25.0, 20.0, 96)
     direct = render_mesh(*torus, cameras, _waves, 2, True, True, face_adjacency(torus[1]))
     path = tmp_path / "asset.glb"
-    write_glb(path, asset, None, 0.9, None, "torus", {})
+    write_glb(path, plain_asset(asset, "torus", {}), None)
     for mesh in (asset, read_glb(path)):
         baked = render_textured_mesh(mesh, cameras, 2, True)
         assert masked_psnr(baked.rgb, direct.rgb, (direct.alpha > 0).float()).min() > 36
@@ -93,7 +96,7 @@ def test_baked_asset_looks_like_its_colour_function(torus: tuple[Tensor, Tensor]
 
 def test_glb_comes_back_as_it_was_written(asset: TexturedMesh, tmp_path: Path) -> None:
     path = tmp_path / "asset.glb"
-    write_glb(path, asset, None, 0.9, None, "torus", {"prompt": 'a "torus"'})
+    write_glb(path, plain_asset(asset, "torus", {"prompt": 'a "torus"'}), None)
     back = read_glb(path)
     assert torch.equal(back.vertices, asset.vertices)
     assert torch.equal(back.faces, asset.faces)
@@ -105,7 +108,8 @@ def test_glb_comes_back_as_it_was_written(asset: TexturedMesh, tmp_path: Path) -
 def test_glb_is_laid_out_as_the_format_says(asset: TexturedMesh, tmp_path: Path) -> None:
     path = tmp_path / "asset.glb"
     flat = torch.tensor([0.5, 0.5, 1.0]).expand(16, 16, 3)
-    write_glb(path, asset, flat, 0.7, 90, "torus", {"seed": 7})
+    described = replace(plain_asset(asset, "torus", {"seed": 7}), normal_map=flat, roughness=0.7, metallic=0.2)
+    write_glb(path, described, 90)
     content = path.read_bytes()
     magic, version, length, json_length = struct.unpack("<4sIII", content[:16])
     document = json.loads(content[20 : 20 + json_length])
@@ -113,8 +117,8 @@ def test_glb_is_laid_out_as_the_format_says(asset: TexturedMesh, tmp_path: Path)
     assert json_length % 4 == 0
     assert document["asset"] == {"version": "2.0", "generator": "DreamPolish", "extras": {"seed": 7}}
     surface = document["materials"][0]["pbrMetallicRoughness"]
-    assert (surface["metallicFactor"], surface["roughnessFactor"]) == (0.0, 0.7)
-    assert {image["mimeType"] for image in document["images"]} == {"image/png", "image/jpeg"}
+    assert (surface["metallicFactor"], surface["roughnessFactor"]) == (0.2, 0.7)
+    assert [image["mimeType"] for image in document["images"]] == ["image/jpeg", "image/jpeg"]
     assert all(view["byteOffset"] % 4 == 0 for view in document["bufferViews"])
     attributes = document["meshes"][0]["primitives"][0]["attributes"]
     position = document["accessors"][attributes["POSITION"]]
@@ -131,7 +135,7 @@ def test_front_faces_positive_z_and_up_is_y(tmp_path: Path) -> None:
     faces = torch.tensor([[0, 1, 2], [3, 4, 5]])
     colors = (torch.full((1, 1, 3), 0.2), torch.full((1, 1, 3), 0.8))
     mesh = TexturedMesh(vertices, normals, vertices[:, 1:], faces, colors, torch.tensor([0, 1]))
-    write_glb(tmp_path / "two.glb", mesh, None, 0.9, None, "two", {})
+    write_glb(tmp_path / "two.glb", plain_asset(mesh, "two", {}), None)
     raw = trimesh.load_scene(tmp_path / "two.glb", process=False).to_geometry()
     assert raw.bounds[1].tolist() == pytest.approx([0.1, 0.4, 0.5])
     back = read_glb(tmp_path / "two.glb")

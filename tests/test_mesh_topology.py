@@ -1,4 +1,4 @@
-"""Topology, normals, smoothness terms and decimation against closed forms and trimesh."""
+"""Topology, normals, smoothness terms against closed forms and trimesh."""
 
 import math
 
@@ -59,18 +59,6 @@ def test_welding_closes_a_triangle_soup() -> None:
     welded_vertices, welded_faces = mesh_topology.welded(soup, torch.arange(len(soup)).reshape(-1, 3), 1e-5)
     assert len(welded_vertices) == len(vertices)
     assert mesh_topology.topology(welded_faces).watertight
-
-
-def test_decimation_keeps_the_shape_within_the_budget() -> None:
-    vertices, faces = _tensors(trimesh.creation.icosphere(subdivisions=5, radius=0.5))
-    fewer_vertices, fewer = mesh_topology.decimated(vertices, faces, 1500)
-    assert len(fewer) <= 1500
-    reduced = trimesh.Trimesh(fewer_vertices.numpy(), fewer.numpy(), process=False)
-    assert reduced.volume == pytest.approx(4 / 3 * math.pi / 8, rel=0.01)
-    assert mesh_topology.topology(fewer).watertight
-    assert mesh_topology.decimated(vertices, faces, 10**6)[1] is faces
-    with pytest.raises(ValueError, match="max_faces is 3"):
-        mesh_topology.decimated(vertices, faces, 3)
 
 
 def test_normals_and_areas_have_closed_forms() -> None:

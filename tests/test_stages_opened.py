@@ -12,7 +12,8 @@ from dreampolish.fields.color import ColorField
 from dreampolish.fields.conversion import lattice_points
 from dreampolish.fields.density import DensityField
 from dreampolish.fields.sdf import SdfField
-from dreampolish.mesh.gltf import write_glb
+from dreampolish.mesh.asset import plain_asset
+from dreampolish.mesh.formats_glb import write_glb
 from dreampolish.mesh.textured import TexturedMesh
 from dreampolish.renderers.sampling import OccupancyGrid
 from schemas.artifacts import AssetArtifact, FileRef, MeshArtifact, NerfArtifact, ReferenceArtifact, SdfArtifact
@@ -91,7 +92,7 @@ def test_an_asset_is_its_file(files: StoredFiles) -> None:
     textured = TexturedMesh(
         vertices, vertices / 0.5, torch.zeros(len(vertices), 2), faces, (red,), torch.zeros(len(faces), dtype=torch.int64)
     )
-    write_glb(folder / "asset.glb", textured, None, 0.9, None, "ball", {})
+    write_glb(folder / "asset.glb", plain_asset(textured, "ball", {}), None)
     artifact = AssetArtifact(
         **COMMON, glb=named("asset.glb"), textures={}, turntable=named("none.webp"), n_vertices=1, n_faces=1, glb_bytes=1
     )

@@ -24,8 +24,9 @@ from dreampolish.data.library import CatalogEntry, PaintedMesh, load_model, read
 from dreampolish.data.lighting import Lighting
 from dreampolish.data.raycasting import RayCaster
 from dreampolish.data.shading import shade
+from dreampolish.mesh.asset import plain_asset
 from dreampolish.mesh.bake import bake, texels_of
-from dreampolish.mesh.gltf import write_glb
+from dreampolish.mesh.formats_glb import write_glb
 from dreampolish.mesh.textured import TexturedMesh
 from dreampolish.mesh.unwrap import unwrap
 from dreampolish.pictures import write_picture
@@ -156,9 +157,8 @@ def write_object(entry: CatalogEntry, libraries: Path, output: Path, budget: Obj
         "changes": "scaled, decimated, colours baked into one texture with a fixed soft light",
         "reference": {"azimuth_deg": 0.0, "elevation_deg": FRONT_ELEVATION_DEG, "fov_deg": 20.0},
     }
-    write_glb(
-        folder / "mesh.glb", mesh, None, 0.9, budget.jpeg_quality, slug, {"licence": entry.licence, "creator": entry.creator}
-    )
+    asset = plain_asset(mesh, slug, {"licence": entry.licence, "creator": entry.creator})
+    write_glb(folder / "mesh.glb", asset, budget.jpeg_quality)
     write_picture(folder / "reference.png", reference_picture(mesh, budget.reference_size))
     (folder / "attribution.json").write_text(json.dumps(attribution, indent=1) + "\n")
     log.info("%s: %d faces, %d bytes", slug, len(mesh.faces), (folder / "mesh.glb").stat().st_size)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dreampolish.cameras import Cameras
 from dreampolish.mesh.unwrap import Unwrapped
-from dreampolish.renderers.raster import rasterize
+from dreampolish.renderers.raster import Fragments, rasterize
 from dreampolish.renderers.raster_mesh import ColorOf
 
 TEXELS_PER_CALL = 1 << 16
@@ -45,16 +45,25 @@ def texels_of(mesh: Unwrapped, size: int, dilation: int) -> Texels:
     """
     if size < 16 or size & (size - 1):
         raise ValueError(f"texture size is {size}: it must be a power of two, 16 or more")
-    plane = torch.stack([2 * mesh.uv[:, 0] - 1, 1 - 2 * mesh.uv[:, 1], -torch.ones_like(mesh.uv[:, 0])], dim=-1)
-    zero = plane.new_zeros(1)
-    camera = Cameras(torch.eye(4, device=plane.device, dtype=plane.dtype)[None], zero + 90, zero, zero, size)
-    atlas = rasterize(plane, mesh.faces, camera, False)
+    atlas = _atlas(mesh, size)
     if not bool(atlas.mask.any()):
         raise ValueError("no texel is covered: the texture coordinates span no area, or the texture is too small")
     row, column, nearest_row, nearest_column = _dilated(atlas.mask[0], dilation)
     return Texels(
         row, column, atlas.face_index[0, nearest_row, nearest_column], atlas.barycentric[0, nearest_row, nearest_column], size
     )
+
+
+def faces_of_texels(mesh: Unwrapped, size: int) -> Int[Tensor, "size size"]:
+    """The face under each texel's centre, -1 where none."""
+    return _atlas(mesh, size).face_index[0]
+
+
+def _atlas(mesh: Unwrapped, size: int) -> Fragments:
+    plane = torch.stack([2 * mesh.uv[:, 0] - 1, 1 - 2 * mesh.uv[:, 1], -torch.ones_like(mesh.uv[:, 0])], dim=-1)
+    zero = plane.new_zeros(1)
+    camera = Cameras(torch.eye(4, device=plane.device, dtype=plane.dtype)[None], zero + 90, zero, zero, size)
+    return rasterize(plane, mesh.faces, camera, False)
 
 
 def _dilated(covered: Tensor, dilation: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:

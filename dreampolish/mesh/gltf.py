@@ -1,15 +1,12 @@
-"""Writing and reading binary glTF 2.0 (GLB).
+"""Reading binary glTF 2.0 (GLB).
 
 World (z up, +x front) and glTF (+Y up, +Z front) differ by a cyclic exchange of axes: gltf = (world y, world z, world x).
 Base colours are display-referred sRGB here as in the file; factors and vertex colours of foreign files are linear (glTF 2.0, 3.9.2).
 """
 
 import io
-import json
 import struct
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,14 +15,11 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from dreampolish.mesh.tangents import tangents_from_uv
+from dreampolish.mesh.asset import WORLD_FROM_GLTF
 from dreampolish.mesh.textured import TexturedMesh
 from dreampolish.mesh.topology import vertex_normals
 
-GENERATOR = "DreamPolish"
 MAX_TEXTURE_SIDE = 4096
-_FLOAT, _UINT16, _UINT32 = 5126, 5123, 5125
-_VERTEX_DATA, _INDEX_DATA = 34962, 34963
 # What trimesh raises on broken files, seen by feeding it damaged ones.
 _UNREADABLE = (
     ValueError,
@@ -38,138 +32,6 @@ _UNREADABLE = (
     struct.error,
     Image.DecompressionBombError,
 )
-_GLTF_FROM_WORLD = [1, 2, 0]
-_WORLD_FROM_GLTF = [2, 0, 1]
-
-
-@dataclass
-class _Buffer:
-    """The file's binary part as it grows, with the JSON entries that describe it."""
-
-    data: bytearray = field(default_factory=bytearray)
-    views: list[dict[str, Any]] = field(default_factory=list)
-    accessors: list[dict[str, Any]] = field(default_factory=list)
-
-    def view(self, content: bytes, target: int | None) -> int:
-        """Append bytes, padded to a multiple of four; the view's number."""
-        entry: dict[str, Any] = {"buffer": 0, "byteOffset": len(self.data), "byteLength": len(content)}
-        self.views.append(entry if target is None else {**entry, "target": target})
-        self.data += content + b"\0" * (-len(content) % 4)
-        return len(self.views) - 1
-
-    def accessor(self, values: np.ndarray, component: int, kind: str, target: int, bounds: bool) -> int:
-        """Append an array; the accessor's number."""
-        entry = {
-            "bufferView": self.view(values.tobytes(), target),
-            "componentType": component,
-            "count": len(values),
-            "type": kind,
-        }
-        if bounds:
-            entry |= {"min": values.min(0).tolist(), "max": values.max(0).tolist()}
-        self.accessors.append(entry)
-        return len(self.accessors) - 1
-
-
-def write_glb(
-    path: Path,
-    mesh: TexturedMesh,
-    normal_texture: Float[Tensor, "h w 3"] | None,
-    roughness: float,
-    jpeg_quality: int | None,
-    name: str,
-    extras: dict[str, Any],
-) -> None:
-    """One node, one mesh, a primitive and an opaque non-metallic material per texture; positions, normals, tangents and uv.
-
-    normal_texture: tangent-space, (n + 1) / 2, for all materials. jpeg_quality: 1..95 for JPEG base colours, None for PNG. extras:
-    JSON values kept in the file's `asset.extras`. Raises ValueError if a coordinate is not finite or the mesh is empty.
-    """
-    if len(mesh.faces) == 0 or not bool(torch.isfinite(mesh.vertices).all()):
-        raise ValueError("a GLB needs at least one face and finite coordinates")
-    buffer = _Buffer()
-    attributes = _attributes(buffer, mesh)
-    images = [_image(buffer, texture, jpeg_quality) for texture in mesh.textures]
-    materials = [
-        _material(number, roughness, len(images) if normal_texture is not None else None) for number in range(len(images))
-    ]
-    if normal_texture is not None:
-        images.append(_image(buffer, normal_texture, None))
-    primitives = [
-        {"attributes": attributes, "indices": _indices(buffer, mesh, number), "material": number}
-        for number in range(len(mesh.textures))
-        if bool((mesh.face_texture == number).any())
-    ]
-    document = {
-        "asset": {"version": "2.0", "generator": GENERATOR, "extras": extras},
-        "scene": 0,
-        "scenes": [{"nodes": [0]}],
-        "nodes": [{"mesh": 0, "name": name}],
-        "meshes": [{"primitives": primitives, "name": name}],
-        "materials": materials,
-        "textures": [{"source": number, "sampler": 0} for number in range(len(images))],
-        "samplers": [{"magFilter": 9729, "minFilter": 9987, "wrapS": 10497, "wrapT": 10497}],
-        "images": images,
-        "accessors": buffer.accessors,
-        "bufferViews": buffer.views,
-        "buffers": [{"byteLength": len(buffer.data)}],
-    }
-    path.write_bytes(_container(document, bytes(buffer.data)))
-
-
-def _container(document: dict[str, Any], binary: bytes) -> bytes:
-    """Header and the two chunks of glTF 2.0, 4.4."""
-    text = json.dumps(document, separators=(",", ":"), allow_nan=False).encode()
-    text += b" " * (-len(text) % 4)
-    length = 12 + 8 + len(text) + 8 + len(binary)
-    head = struct.pack("<4sII", b"glTF", 2, length)
-    return head + struct.pack("<I4s", len(text), b"JSON") + text + struct.pack("<I4s", len(binary), b"BIN\0") + binary
-
-
-def _attributes(buffer: _Buffer, mesh: TexturedMesh) -> dict[str, int]:
-    """Accessors of the vertex data, in glTF's axes."""
-    vertices, uv = mesh.vertices.detach().cpu().float(), mesh.uv.detach().cpu().float()
-    normals = torch.nn.functional.normalize(mesh.normals.detach().cpu().float(), dim=-1)
-    # A vertex without a direction of its own still needs a unit normal in the file.
-    normals[normals.norm(dim=-1) < 0.5] = torch.tensor([0.0, 0.0, 1.0])
-    tangents = tangents_from_uv(vertices, normals, uv, mesh.faces.cpu())
-    turned = {
-        "POSITION": vertices[:, _GLTF_FROM_WORLD],
-        "NORMAL": normals[:, _GLTF_FROM_WORLD],
-        "TANGENT": tangents[:, [*_GLTF_FROM_WORLD, 3]],
-        "TEXCOORD_0": uv,
-    }
-    return {
-        key: buffer.accessor(values.contiguous().numpy(), _FLOAT, f"VEC{values.shape[1]}", _VERTEX_DATA, key == "POSITION")
-        for key, values in turned.items()
-    }
-
-
-def _indices(buffer: _Buffer, mesh: TexturedMesh, number: int) -> int:
-    """An accessor of the corners of all faces with one texture."""
-    corners = mesh.faces[mesh.face_texture == number].reshape(-1).cpu().numpy()
-    # 65535 restarts a strip in 16 bits, so it must not occur.
-    small = len(mesh.vertices) <= 65535
-    values = corners.astype(np.uint16 if small else np.uint32)
-    return buffer.accessor(values, _UINT16 if small else _UINT32, "SCALAR", _INDEX_DATA, False)
-
-
-def _image(buffer: _Buffer, texture: Tensor, jpeg_quality: int | None) -> dict[str, Any]:
-    """A picture in the binary part."""
-    pixels = (texture.detach().cpu().clamp(0, 1) * 255).round().to(torch.uint8).numpy()
-    stream = io.BytesIO()
-    if jpeg_quality is None:
-        Image.fromarray(pixels).save(stream, "PNG", optimize=True)
-    else:
-        Image.fromarray(pixels).save(stream, "JPEG", quality=jpeg_quality, subsampling=0)
-    mime = "image/png" if jpeg_quality is None else "image/jpeg"
-    return {"bufferView": buffer.view(stream.getvalue(), None), "mimeType": mime}
-
-
-def _material(number: int, roughness: float, normal_number: int | None) -> dict[str, Any]:
-    surface = {"baseColorTexture": {"index": number}, "metallicFactor": 0.0, "roughnessFactor": roughness}
-    material: dict[str, Any] = {"name": f"material {number}", "pbrMetallicRoughness": surface}
-    return material if normal_number is None else {**material, "normalTexture": {"index": normal_number}}
 
 
 def read_glb(path: Path) -> TexturedMesh:
@@ -202,13 +64,13 @@ def _piece(part: trimesh.Trimesh, transform: np.ndarray, name: str) -> TexturedM
     """One primitive, moved by its node's transform and turned into the world frame."""
     linear = transform[:3, :3]
     places = part.vertices @ linear.T + transform[:3, 3]
-    vertices = torch.tensor(places[:, _WORLD_FROM_GLTF], dtype=torch.float32)
+    vertices = torch.tensor(places[:, WORLD_FROM_GLTF], dtype=torch.float32)
     mirrored = np.linalg.det(linear) < 0
     faces = torch.tensor(part.faces[:, ::-1].copy() if mirrored else part.faces, dtype=torch.int64)
     # trimesh puts a file's normals into the mesh's cache and computes them only when asked: this tells the two apart.
     if "vertex_normals" in part._cache:
         turned = part.vertex_normals @ np.linalg.inv(linear)
-        normals = torch.nn.functional.normalize(torch.tensor(turned[:, _WORLD_FROM_GLTF], dtype=torch.float32), dim=-1)
+        normals = torch.nn.functional.normalize(torch.tensor(turned[:, WORLD_FROM_GLTF], dtype=torch.float32), dim=-1)
     else:
         normals = vertex_normals(vertices, faces)
     texture = _texture_of_part(part, name)

@@ -1,11 +1,10 @@
-"""What a mesh's faces say: neighbours, components, closedness, normals, smoothness; and reduction to a triangle budget.
+"""What a mesh's faces say: neighbours, components, closedness, normals, smoothness.
 
 Notation: V vertices, F faces, counter-clockwise seen from outside. "Edge i" of a face is the one opposite its corner i.
 """
 
 from dataclasses import dataclass
 
-import fast_simplification
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
@@ -116,26 +115,6 @@ def welded(
     merged = group[faces]
     kept = (merged[:, 0] != merged[:, 1]) & (merged[:, 1] != merged[:, 2]) & (merged[:, 2] != merged[:, 0])
     return compacted(vertices.detach()[first], merged[kept])
-
-
-def decimated(
-    vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"], max_faces: int
-) -> tuple[Float[Tensor, "n 3"], Int[Tensor, "m 3"]]:
-    """The mesh at about `max_faces` triangles by quadric edge collapse; returned as it is if it has no more.
-
-    Not differentiable.
-
-    A mesh in many small pieces may keep more triangles than asked for: pieces are not merged.
-    """
-    if max_faces < 4:
-        raise ValueError(f"max_faces is {max_faces}: a closed surface needs at least 4 triangles")
-    if len(faces) <= max_faces:
-        return vertices.detach(), faces
-    points, triangles = fast_simplification.simplify(
-        vertices.detach().cpu().numpy(), faces.to(torch.int32).cpu().numpy(), target_count=max_faces
-    )
-    reduced = torch.from_numpy(np.asarray(triangles, dtype=np.int64)).to(faces.device)
-    return compacted(torch.from_numpy(np.asarray(points, dtype=np.float32)).to(vertices.device), reduced)
 
 
 def _scaled_face_normals(vertices: Tensor, faces: Tensor) -> Tensor:
