@@ -14,7 +14,7 @@ from prefect.states import Completed
 from dreampolish.optimize import FitInterruptedError
 from dreampolish.tracking import PARENT_JOURNAL, Journal, Place, place_from_store, replay_all
 from flows.lines import stage_line
-from flows.outputs import write_output
+from flows.outputs import shown_files, write_output
 from flows.services_gpu import gpu_slot
 from flows.services_marks import note_run
 from flows.stage_functions import stage_function
@@ -72,6 +72,8 @@ def _compute(record: RunRecord, run: RunContext, stages: Sequence[StageName], jo
             artifacts[name] = open_recorded(name, record, store)
     done = write_output(read_record(store, record.run), artifacts, LocalStore(store), OUTPUTS)
     journal.set_tags({"output": done.output or ""})
+    for path in shown_files(done):
+        journal.file(path)
     return done
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from flows.cli_ablate import register as register_ablate
+from flows.cli_report import register as register_report
 from flows.cli_services import register as register_services
 from flows.command import Json, Run, Set, end, finish
 from schemas.presets import ConfigError
@@ -16,6 +17,7 @@ app = typer.Typer(
 )
 priors = typer.Typer(no_args_is_help=True, help="The embedded priors: their training and its data.")
 app.add_typer(priors, name="priors")
+register_report(app)
 register_ablate(app)
 register_services(app)
 
@@ -103,22 +105,6 @@ def stage(
         return summary(record)
 
     finish(work, as_json, again="the same command")
-
-
-@app.command()
-def report(run: Run, as_json: Json = False) -> None:
-    """Tell what a run made: its stages, figures and output."""
-
-    def work(store: Path) -> dict[str, Any]:
-        from flows.lines import stage_line, summary
-        from stages.run_record import read_record
-
-        record = read_record(store, run)
-        for entry in record.stages.values():
-            stage_line(entry, ())
-        return summary(record)
-
-    finish(work, as_json)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""The folder a user gets: outputs/<slug>-<id>/ with asset.glb, contact_sheet.png, the turntable and run.json."""
+"""The folder a user gets: outputs/<slug>-<id>/ with asset.glb, contact_sheet.png, the turntable, report.html and run.json."""
 
 import shutil
 from collections.abc import Mapping
@@ -9,6 +9,9 @@ import torch
 from PIL import Image
 
 from dreampolish.pictures import resize, sheet
+from flows.report.facts import facts_of_run
+from flows.report.page import run_page, write_page
+from flows.report.runs import MAX_SIDE
 from flows.runs import slug_from_prompt
 from schemas.artifacts import Artifact, AssetArtifact, FileRef, ReferenceArtifact, StageName
 from schemas.runs import STAGES, RunRecord
@@ -18,6 +21,7 @@ from stages.store import LocalStore
 
 TILE = 128
 """Pixels of a view's side on the contact sheet."""
+SHOWN = ("report.html", "contact_sheet.png", "turntable.*")
 
 
 def write_output(record: RunRecord, artifacts: Mapping[StageName, Artifact], store: LocalStore, outputs: Path) -> RunRecord:
@@ -35,11 +39,18 @@ def write_output(record: RunRecord, artifacts: Mapping[StageName, Artifact], sto
         shutil.copyfile(folder / asset.turntable.path, partial / f"turntable{Path(asset.turntable.path).suffix}")
         contact_sheet(artifacts, store).save(partial / "contact_sheet.png")
         done = record.model_copy(update={"output": str(target.resolve())})
+        write_page(partial / "report.html", run_page(facts_of_run(done, artifacts, store, MAX_SIDE)))
         (partial / "run.json").write_text(done.model_dump_json(indent=1))
         shutil.rmtree(target, ignore_errors=True)
         partial.rename(target)
     write_record(store.root, done)
     return done
+
+
+def shown_files(record: RunRecord) -> list[Path]:
+    """Those files of a run's output folder that its page at the tracker shows."""
+    folder = Path(record.output or "")
+    return [path for name in SHOWN for path in sorted(folder.glob(name))] if record.output is not None else []
 
 
 def contact_sheet(artifacts: Mapping[StageName, Artifact], store: LocalStore) -> Image.Image:

@@ -1,0 +1,114 @@
+"""What a page tells of a run, gathered from its record, its artifacts and its journals."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from flows.report.curves import Curve, curves_of_stage, was_computed_by
+from flows.report.pictures import Strip, strip_of_views
+from flows.report.settings import Change, Command, changes_from_default, making_command, varying_commands
+from schemas.artifacts import Artifact, AssetArtifact, NerfArtifact, ReferenceArtifact, SdfArtifact, StageName
+from schemas.runs import STAGES, RunRecord
+from stages.store import LocalStore
+
+TITLES: dict[StageName, str] = {
+    "reference": "Reference",
+    "nerf": "NeRF",
+    "neus": "NeuS",
+    "dmtet": "DMTet",
+    "polish": "Polished",
+    "texture": "Textured",
+    "export": "Asset",
+}
+
+
+@dataclass(frozen=True)
+class StageFacts:
+    """One stage of a run. `state`: computed, cached, resumed, or reused where the run took another run's result over."""
+
+    name: StageName
+    title: str
+    state: str
+    seconds: float
+    """Of this run: near 0 when cached."""
+    seconds_computing: float
+    """When the result was computed."""
+    peak_memory: int
+    metrics: dict[str, float]
+    notes: tuple[str, ...]
+    """Why the stage handed over, and what else a reader should hear."""
+    fingerprint: str
+    parents: dict[StageName, str]
+    strip: Strip | None
+    curves: dict[str, Curve]
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """A run as its page shows it. `glb`: None until the asset is made."""
+
+    record: RunRecord
+    stages: tuple[StageFacts, ...]
+    glb: bytes | None
+    changes: tuple[Change, ...]
+    making: Command
+    varying: tuple[Command, ...]
+
+    @property
+    def seconds(self) -> float:
+        """Of all stages, each when its result was computed."""
+        return sum(stage.seconds_computing for stage in self.stages)
+
+    @property
+    def peak_memory(self) -> int:
+        """Bytes; of the stage that took most."""
+        return max((stage.peak_memory for stage in self.stages), default=0)
+
+    def metric(self, name: str) -> float | None:
+        """A figure of the last stage that has it."""
+        return next((stage.metrics[name] for stage in reversed(self.stages) if name in stage.metrics), None)
+
+
+def facts_of_run(record: RunRecord, artifacts: Mapping[StageName, Artifact], store: LocalStore, max_side: int) -> RunFacts:
+    """Gather. artifacts: verified ones of the run, those it has. max_side: pixels of the turntables' views."""
+    present = [artifacts[name] for name in STAGES if name in artifacts]
+    asset = artifacts.get("export")
+    return RunFacts(
+        record=record,
+        stages=tuple(_stage(record, artifact, store, max_side) for artifact in present),
+        glb=_path(store, asset, asset.glb.path).read_bytes() if isinstance(asset, AssetArtifact) else None,
+        changes=tuple(changes_from_default(record.config)),
+        making=making_command(record, store.root),
+        varying=tuple(varying_commands(record, store.root)),
+    )
+
+
+def _stage(record: RunRecord, artifact: Artifact, store: LocalStore, max_side: int) -> StageFacts:
+    entry = record.stages[artifact.stage]
+    references = [artifact.image] if isinstance(artifact, ReferenceArtifact) else list(artifact.previews)
+    views = [_path(store, artifact, reference.path) for reference in references]
+    own = record.parent_run is None or was_computed_by(store.root, record.run, artifact.stage, artifact.fingerprint)
+    return StageFacts(
+        name=artifact.stage,
+        title=TITLES[artifact.stage],
+        state=entry.state if own else "reused",
+        seconds=entry.seconds if own else 0.0,
+        seconds_computing=artifact.seconds,
+        peak_memory=artifact.peak_memory,
+        metrics=dict(artifact.metrics),
+        notes=_notes(artifact),
+        fingerprint=artifact.fingerprint,
+        parents=dict(artifact.parents),
+        strip=strip_of_views(views, max_side) if views else None,
+        curves=curves_of_stage(store.root, record.run, artifact.stage, artifact.fingerprint),
+    )
+
+
+def _notes(artifact: Artifact) -> tuple[str, ...]:
+    """The reason for handing over, then the artifact's own notes, without saying the same twice."""
+    reasons = (artifact.switch_reason,) if isinstance(artifact, NerfArtifact | SdfArtifact) else ()
+    return tuple(dict.fromkeys([*reasons, *artifact.notes]))
+
+
+def _path(store: LocalStore, artifact: Artifact, relative: str) -> Path:
+    return store.folder(artifact.stage, artifact.fingerprint) / relative

@@ -1,0 +1,50 @@
+"""Pictures inside a page: a stage's turntable as one strip, as a data URI."""
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+MAX_VIEWS = 16
+"""Views of a turntable on a page; of more, evenly spaced ones are taken."""
+QUALITY = 84
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Square views side by side, azimuth 0 first, evenly spaced counter-clockwise."""
+
+    uri: str
+    n_views: int
+    side: int
+
+
+def strip_of_views(paths: Sequence[Path], max_side: int) -> Strip:
+    """Views as one WebP picture, none larger than `max_side` pixels. Raises OSError for a file that is no PNG."""
+    chosen = evenly(paths, MAX_VIEWS)
+    views = [_opened(path) for path in chosen]
+    side = min(max_side, max(max(view.size) for view in views))
+    strip = Image.new("RGB", (side * len(views), side), "white")
+    for number, view in enumerate(views):
+        scaled = view.resize((side, side), Image.Resampling.LANCZOS) if view.size != (side, side) else view
+        strip.paste(scaled, (number * side, 0))
+    stream = io.BytesIO()
+    strip.save(stream, "WEBP", quality=QUALITY, method=4)
+    return Strip("data:image/webp;base64," + base64.b64encode(stream.getvalue()).decode(), len(views), side)
+
+
+def evenly(paths: Sequence[Path], limit: int) -> list[Path]:
+    """All paths, or at most `limit` of them at equal distances around the turn, the first included."""
+    count = len(paths)
+    if count <= limit:
+        return list(paths)
+    n = next(number for number in range(limit, 0, -1) if count % number == 0)
+    return [paths[index * count // n] for index in range(n)]
+
+
+def _opened(path: Path) -> Image.Image:
+    with Image.open(path, formats=["PNG"]) as picture:
+        return picture.convert("RGB")
