@@ -27,7 +27,7 @@ from stages.context import RunContext, Stage, open_stage
 from stages.errors import StageError
 from stages.geometry_guide import GeometryGuide
 from stages.judging import judged, render_previews, write_previews
-from stages.meshes import Mesh, color_of_field, grid_sizes, mesh_figures, mesh_from_parts, write_mesh
+from stages.meshes import Mesh, color_of_field, fixed_color_of_field, grid_sizes, mesh_figures, mesh_from_parts, write_mesh
 from stages.prior_set import open_text_prior, open_view_prior, prior_digests
 from stages.reference_view import ReferenceView, anchor_terms, load_reference
 from stages.sdf_files import load_sdf
@@ -137,7 +137,7 @@ def _losses(
         terms = anchor_terms(config.anchors, progress, view, front.rgb, front.alpha, front.normals_camera)
         if step % config.guidance_interval == 0:
             cameras = guide.cameras(step)
-            novel = mesh.render(cameras, color_of, 1, True)
+            novel = mesh.render(cameras, color_of if config.guide_colors else fixed_color_of_field(colors), 1, True)
             terms.update(guide.view_terms(step, novel.rgb, cameras))
             as_normals = float(torch.rand((), generator=generator, device=generator.device)) < config.normal_guidance_share
             terms.update(guide.text_terms(step, _normal_picture(novel) if as_normals else novel.rgb, cameras))

@@ -110,6 +110,11 @@ def color_of_field(field: ColorField) -> ColorOf:
     return lambda points, normals: field(points)
 
 
+def fixed_color_of_field(field: ColorField) -> ColorOf:
+    """The same colours without a gradient: what is learned from pictures of them is shape alone."""
+    return lambda points, normals: field(points).detach()
+
+
 def mesh_figures(mesh: Mesh) -> Mapping[str, float]:
     """Triangles, components, watertightness and non-manifold edges, as metrics."""
     found = topology(mesh.faces)

@@ -5,6 +5,7 @@ current renders and conditioned on the camera; any other objective of distillati
 anchored by its colours.
 """
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -81,6 +82,8 @@ class Painting:
     view: ReferenceView
     mesh: Mesh
     colors: ColorField
+    start: ColorField
+    """The colours that the mesh came with; they do not change."""
     generator: torch.Generator
 
 
@@ -99,9 +102,9 @@ def paint_texture(
         if needs_variational(config):
             variational = Variational(prior.add_lora(config.lora_rank, stage.generator), prior, config, stage.generator)
         prompts = PromptEmbeddings(prior, view.prompt, config.negative_prompt, config.front_deg, 0.0)
-        painting = Painting(
-            config, prior, prompts, variational, view, load_mesh(stage, polish), load_colors(stage, polish), stage.generator
-        )
+        mesh, colors = load_mesh(stage, polish), load_colors(stage, polish)
+        start = copy.deepcopy(colors).requires_grad_(False)
+        painting = Painting(config, prior, prompts, variational, view, mesh, colors, start, stage.generator)
         figures = _paint(painting, stage)
         return _published(painting, run, stage, figures)
 
@@ -165,6 +168,11 @@ def _losses(painting: Painting, extra: Figures) -> Callable[[int], Mapping[str, 
             painting.generator,
         )
         terms["distillation"] = Term(guided.loss, config.weight.at(*progress))
+        if config.anchors.drift.at(*progress) > 0:
+            with torch.no_grad():
+                before = painting.mesh.render(cameras, color_of_field(painting.start), 1, True)
+            loss = drift_loss(rendered.rgb, before.rgb, before.alpha, config.anchors.drift_window)
+            terms["drift"] = Term(loss, config.anchors.drift.at(*progress))
         extra.update(domain_norms(guided, config, progress))
         if painting.variational is not None:
             extra["lora_loss"] = painting.variational.fit(guided, cameras)
@@ -190,6 +198,17 @@ def reference_color_loss(rgb: Float[Tensor, "1 h w 3"], view: ReferenceView, ero
     outside = torch.nn.functional.max_pool2d(outside, 2 * erosion + 1, stride=1, padding=erosion)
     inside = 1 - outside[:, 0, :, :, None]
     return ((rgb - view.rgb).abs() * inside).sum() / (3 * inside.sum().clamp_min(1.0))
+
+
+def drift_loss(
+    rgb: Float[Tensor, "b h w 3"], before: Float[Tensor, "b h w 3"], alpha: Float[Tensor, "b h w"], window: int
+) -> Float[Tensor, ""]:
+    """Mean absolute difference of two sets of pictures after averaging over squares of `window` pixels, per covered share.
+
+    alpha: of both sets, 0 outside the object, where they agree. Detail that leaves a square's mean alone costs nothing.
+    """
+    pooled = torch.nn.functional.avg_pool2d((rgb - before).permute(0, 3, 1, 2), window, ceil_mode=True)
+    return pooled.abs().mean() / alpha.mean().clamp_min(1e-3)
 
 
 def _published(painting: Painting, run: RunContext, stage: Stage, figures: Mapping[str, float]) -> TexturedMeshArtifact:

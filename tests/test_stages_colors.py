@@ -1,0 +1,35 @@
+"""What the stages hold on to of a mesh's colours."""
+
+import pytest
+import torch
+
+from dreampolish.fields.color import ColorField
+from schemas.config_stages import DmtetConfig
+from stages.meshes import color_of_field, fixed_color_of_field, grid_sizes
+from stages.texture import drift_loss
+
+
+def test_drift_is_free_for_detail_that_keeps_the_mean() -> None:
+    before = torch.full((1, 32, 32, 3), 0.5)
+    stripes = before.clone()
+    stripes[:, ::2] += 0.2
+    stripes[:, 1::2] -= 0.2
+    covered = torch.ones(1, 32, 32)
+    assert float(drift_loss(stripes, before, covered, 16)) == pytest.approx(0.0, abs=1e-6)
+    assert float(drift_loss(stripes, before, covered, 1)) == pytest.approx(0.2, abs=1e-6)
+
+
+def test_drift_is_the_mean_change_of_the_covered_part() -> None:
+    before = torch.ones(2, 32, 32, 3)
+    darker, covered = before.clone(), torch.zeros(2, 32, 32)
+    darker[:, :16, :16], covered[:, :16, :16] = 0.7, 1.0
+    assert float(drift_loss(darker, before, covered, 16)) == pytest.approx(0.3, abs=1e-6)
+
+
+def test_fixed_colours_are_the_same_without_a_gradient() -> None:
+    field = ColorField(grid_sizes(DmtetConfig().grid), 16, torch.Generator().manual_seed(1))
+    points = torch.rand(10, 3, generator=torch.Generator().manual_seed(2)) - 0.5
+    normals = torch.zeros_like(points)
+    learned, fixed = color_of_field(field)(points, normals), fixed_color_of_field(field)(points, normals)
+    assert torch.equal(learned, fixed)
+    assert learned.requires_grad and not fixed.requires_grad
