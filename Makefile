@@ -1,5 +1,6 @@
 # make run PROMPT="a red armchair"   an asset in outputs/
 # make test                          the tests
+# make test-faults                   runs cut off, disks that fail, damage: every case; writes docs/reliability.md
 # make check                         lint, types, layers, tests
 PYTHON ?= python3.11
 VENV ?= .venv
@@ -11,7 +12,7 @@ export PROMPT
 export OMP_WAIT_POLICY := PASSIVE
 export GOMP_SPINCOUNT := 0
 
-.PHONY: run test check lint types layers venv clean
+.PHONY: run test test-faults check lint types layers venv clean
 
 run: venv
 	@test -n "$$PROMPT" || { echo 'say what you want: make run PROMPT="a red armchair"' >&2; exit 2; }
@@ -19,6 +20,9 @@ run: venv
 
 test: venv
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
+
+test-faults: venv
+	OMP_NUM_THREADS=1 $(BIN)/python tests/faults/all_faults.py --document docs/reliability.md
 
 check: lint types layers test
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from random import Random
 
 import pytest
 import torch
@@ -69,6 +70,48 @@ def test_two_checkpoints_are_kept_and_a_damaged_one_is_passed_over(tmp_path: Pat
     newest.write_bytes(content)
     latest = checkpoints.latest()
     assert latest is not None and latest[0] == 15
+
+
+def test_the_last_step_is_kept_even_when_it_is_not_due(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, interval=8, keep=2)
+    Problem().run(20, checkpoints, Watcher())
+    again = Watcher()
+    assert Problem().run(20, checkpoints, again).resumed_from == 20
+    assert again.seen == []
+
+
+@pytest.mark.parametrize("suffix", [".json", ".safetensors"])
+def test_every_flipped_bit_and_cut_of_the_newest_checkpoint_leads_to_the_one_before(tmp_path: Path, suffix: str) -> None:
+    checkpoints = Checkpoints(tmp_path, interval=5, keep=2)
+    Problem().run(20, checkpoints, Watcher())
+    newest, random = tmp_path / f"step-00000020{suffix}", Random(1)
+    content = newest.read_bytes()
+    whole = checkpoints.latest()
+    assert whole is not None and whole[0] == 20
+    for position in random.sample(range(len(content) * 8), 200):
+        changed = bytearray(content)
+        changed[position // 8] ^= 1 << position % 8
+        newest.write_bytes(changed)
+        latest = checkpoints.latest()
+        assert latest is not None
+        # 1e-08 and 1E-08 are the same number, and a hash that is no longer called so proves nothing: what is used has not changed.
+        assert latest[0] == 15 or (suffix == ".json" and str(latest) == str(whole))
+    for tenth in range(10):
+        newest.write_bytes(content[: len(content) * tenth // 10])
+        latest = checkpoints.latest()
+        assert latest is not None and latest[0] == 15
+
+
+def test_what_a_kill_inside_a_write_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    for name in ("step-00000003.safetensors.partial", "step-00000004.safetensors", "step-00000004.json.partial"):
+        (tmp_path / name).write_bytes(b"half")
+    checkpoints = Checkpoints(tmp_path, interval=5, keep=2)
+    assert checkpoints.latest() is None
+    Problem().run(10, checkpoints, Watcher())
+    stems = [f"step-{step:08d}{suffix}" for step in (5, 10) for suffix in (".json", ".safetensors")]
+    assert sorted(path.name for path in tmp_path.iterdir()) == stems
+    checkpoints.clear()
+    assert not tmp_path.exists()
 
 
 def test_a_reason_ends_the_fit_and_survives_resumption(tmp_path: Path) -> None:

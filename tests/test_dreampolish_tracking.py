@@ -1,6 +1,8 @@
 """The journal: nothing lost, nothing doubled, whatever happens between it and the tracker."""
 
+import io
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +93,85 @@ def test_an_absent_tracker_delays_but_loses_nothing(store: Path, tracker: str, m
     client, run = logged(store, tracker)
     assert client.get_run(run).data.metrics == {"nerf/psnr": 1.0}
     assert len(client.list_artifacts(run, "images")) == 2
+
+
+def test_a_setting_that_changed_is_a_tag_and_blocks_nothing(store: Path, tracker: str) -> None:
+    place = place_from_store(store, tracker)
+    begun(store)
+    assert replay_all(store / "journals", place) == 2
+    parent = Journal(store / "journals/run1", "run", "a chair", {})
+    parent.params({"nerf": {"steps": 7, "views": 2}})
+    parent.params({"nerf": {"steps": 7, "views": 2}})
+    # As journals of before did: every setting again, the changed one among them.
+    parent._write({"params": {"nerf.steps": "9", "nerf.views": "2"}})
+    parent.metrics(1, {"final/psnr": 3.0})
+    assert parent.send(place)
+    run = MlflowClient(tracking_uri=tracker).get_run(run_id_at_tracker(store / "journals/run1", "run"))
+    assert run.data.params == {"nerf.steps": "4", "nerf.views": "2"}
+    assert run.data.tags["changed.nerf.steps"] == "9"
+    assert run.data.metrics == {"final/psnr": 3.0}
+    assert (store / "journals/run1/run.jsonl").read_text().count('"nerf.views"') == 2
+
+
+def test_one_journal_that_cannot_be_sent_holds_up_no_other(store: Path, tracker: str) -> None:
+    place = place_from_store(store, tracker)
+    bad = Journal(store / "journals/run0", "run", "bad", {})
+    bad._write({"metrics": {"no such: name?": 1.0}, "step": 1})
+    begun(store).metrics(1, {"nerf/psnr": 1.0})
+    assert replay_all(store / "journals", place) == 2
+    client, run = logged(store, tracker)
+    assert client.get_run(run).data.metrics == {"nerf/psnr": 1.0}
+
+
+def test_damaged_lines_are_passed_over(store: Path, tracker: str) -> None:
+    journal = begun(store)
+    journal.metrics(1, {"nerf/psnr": 1.0})
+    path = store / "journals/run1/nerf.jsonl"
+    with path.open("a") as file:
+        file.write("\x00\x00\n[1]\n")
+    again = begun(store)
+    again.metrics(2, {"nerf/psnr": 2.0})
+    assert again.send(place_from_store(store, tracker))
+    client, run = logged(store, tracker)
+    assert [point.value for point in client.get_metric_history(run, "nerf/psnr")] == [1.0, 2.0]
+
+
+def test_a_full_disk_leaves_no_half_line(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = begun(store)
+
+    class Full(io.FileIO):
+        def write(self, data: bytes) -> int:  # type: ignore[override]
+            return super().write(data[:5])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", lambda path, mode, buffering: Full(path, mode.replace("b", "")))
+        with pytest.raises(OSError, match="No space left"):
+            journal.metrics(1, {"psnr": 1.0})
+    journal.metrics(1, {"psnr": 2.0})
+    lines = [json.loads(line) for line in (store / "journals/run1/nerf.jsonl").read_text().splitlines()]
+    assert lines[-1]["metrics"] == {"psnr": 2.0}
+
+
+def test_two_processes_that_send_the_same_journals_make_one_run(store: Path, tracker: str) -> None:
+    journal = begun(store)
+    for step in range(1, 40):
+        journal.metrics(step, {"nerf/psnr": float(step)})
+    place, pids = place_from_store(store, tracker), []
+    for _ in range(3):
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                replay_all(store / "journals", place)
+                code = 0
+            finally:
+                os._exit(code)
+        pids.append(pid)
+    assert [os.waitpid(pid, 0)[1] for pid in pids] == [0, 0, 0]
+    replay_all(store / "journals", place)
+    client, run = logged(store, tracker)
+    assert len(client.search_runs(["1"])) == 2
+    assert [point.step for point in client.get_metric_history(run, "nerf/psnr")] == list(range(1, 40))
 
 
 def test_nan_is_refused(store: Path) -> None:

@@ -7,13 +7,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from dreampolish.priors.loading import PriorError, PriorSource, digest, load_autoencoder_folder
+from dreampolish.priors.loading import PriorError, PriorSource, digest, load_autoencoder_folder, packaged_digest
 from dreampolish.priors.normals import load_normal_prior
 from dreampolish.priors.saving import write_prior
 from dreampolish.priors.text import load_text_prior
 from dreampolish.priors.tiny import CHANNELS, tiny_space, tiny_unet, tiny_view_prior, write_text_encoder
 from dreampolish.priors.training_diffusion import build_schedule
 from dreampolish.priors.view import load_view_prior
+from schemas.config import PriorsConfig
+from schemas.config import PriorSource as PriorSetting
+from stages.context import RunContext
+from stages.prior_set import prior_digests
 
 COMMIT = "0123456789" * 4
 
@@ -129,3 +133,31 @@ def test_the_digest_follows_every_file_that_counts(home: Path, tmp_path: Path) -
     assert digest(copy / "text") != before
     with pytest.raises(PriorError, match="no prior folder"):
         digest(tmp_path / "nothing")
+
+
+def test_files_that_a_package_carries_count(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "carried_words"
+    shutil.copytree(home / "words", package / "model")
+    (package / "__init__.py").write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    write_prior(tmp_path / "text", {}, {"text_encoder": "package:carried_words/model"})
+    before, words = digest(tmp_path / "text"), packaged_digest("package:carried_words/model")
+    vocabulary = package / "model/vocab.txt"
+    vocabulary.write_text(vocabulary.read_text() + "lamp\n")
+    assert digest(tmp_path / "text") != before
+    assert packaged_digest("package:carried_words/model") != words
+
+
+def test_a_folder_counts_by_its_content_even_beside_a_revision(home: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "home"
+    shutil.copytree(home, copy)
+    setting = PriorSetting(source=str(copy / "text"), revision=COMMIT)
+    run = RunContext(
+        run_id="0", store=tmp_path, seed=0, device="cpu", threads=1, checkpoint_interval=1, priors=PriorsConfig(text=setting)
+    )
+    before = prior_digests(run, "text")
+    config = copy / "text" / "unet" / "config.json"
+    config.write_text(config.read_text() + "\n")
+    assert prior_digests(run, "text") != before
+    gone = run.model_copy(update={"priors": PriorsConfig(text=PriorSetting(source="owner/name", revision=COMMIT))})
+    assert prior_digests(gone, "text") == [COMMIT]

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from schemas.config import Config
+from schemas.runs import STAGES
 from stages.fingerprint import PROJECT, code_digest, fingerprint, imported_modules
 
 FILES = {
@@ -19,7 +20,9 @@ FILES = {
     "stages/nerf.py": "import dreampolish.field\n\nif __name__ == '__main__':\n    import stages.export\n",
     "stages/neus.py": "def late():\n    from .nerf import anything\n",
     "stages/export.py": "from dreampolish.gltf import VERSION\n",
-    "stages/store.py": "PLUMBING = 1\n",
+    "stages/store.py": "from stages import determinism\nPLUMBING = 1\n",
+    "stages/determinism.py": "SEED = 1\n",
+    "stages/dmtet.py": "from stages.store import PLUMBING\n",
 }
 
 
@@ -72,8 +75,21 @@ def test_an_edit_reaches_only_the_stages_behind_it(checkout: Path) -> None:
     assert code_digest("stages.export", checkout) != before["export"]
     (checkout / "dreampolish/grid.py").write_text("SIZE = 4\n")
     assert code_digest("stages.nerf", checkout) != before["nerf"]
-    (checkout / "stages/store.py").write_text("PLUMBING = 2\n")
-    assert code_digest("stages.export", checkout) == code_digest("stages.export", checkout)
+
+
+def test_plumbing_is_looked_through(checkout: Path) -> None:
+    """What plumbing imports and is none itself, such as the seeds, counts for every stage."""
+    assert imported_modules("stages.dmtet", checkout) == {"stages", "stages.dmtet", "stages.determinism"}
+    before = code_digest("stages.dmtet", checkout)
+    (checkout / "stages/store.py").write_text("from stages import determinism\nPLUMBING = 2\n")
+    assert code_digest("stages.dmtet", checkout) == before
+    (checkout / "stages/determinism.py").write_text("SEED = 2\n")
+    assert code_digest("stages.dmtet", checkout) != before
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_seeds_of_every_real_stage_count(stage: str) -> None:
+    assert "stages.determinism" in imported_modules(f"stages.{stage}", PROJECT)
 
 
 def test_a_moved_checkout_has_the_same_digest(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -1,9 +1,11 @@
 """The store: published at once or not at all, verified, safe under faults and races."""
 
 import errno
+import hashlib
 import os
 import threading
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -11,7 +13,7 @@ from schemas.artifacts import FileRef, NerfArtifact
 from stages.disk import sha256_of, write_atomically
 from stages.errors import StageError
 from stages.stopping import StoppedError
-from stages.store import MANIFEST, DamagedArtifactError, LocalStore, file_refs
+from stages.store import MANIFEST, MANIFEST_HASH, DamagedArtifactError, LocalStore, file_refs
 
 KEY = "f" * 64
 PAYLOAD = bytes(range(256)) * 8
@@ -72,34 +74,72 @@ def test_a_folder_without_manifest_is_no_artifact_and_is_replaced(local: LocalSt
     assert local.open("nerf", KEY, NerfArtifact) == artifact
 
 
+FILES = ("parts/field.bin", MANIFEST, MANIFEST_HASH)
+
+
+@pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("tenth", range(10))
-def test_truncation_is_detected(local: LocalStore, tenth: int) -> None:
+def test_truncation_is_detected(local: LocalStore, name: str, tenth: int) -> None:
     local.publish(*prepared(local))
-    path = local.folder("nerf", KEY) / "parts/field.bin"
-    os.truncate(path, len(PAYLOAD) * tenth // 10)
-    with pytest.raises(DamagedArtifactError, match=r"field\.bin differs"):
+    path = local.folder("nerf", KEY) / name
+    os.truncate(path, path.stat().st_size * tenth // 10)
+    with pytest.raises(DamagedArtifactError, match=path.name if name != MANIFEST_HASH else MANIFEST):
         local.open("nerf", KEY, NerfArtifact)
 
 
-def test_flipped_bits_swapped_and_missing_files_are_detected(local: LocalStore) -> None:
+def test_a_thousand_flipped_bits_are_detected(local: LocalStore) -> None:
+    local.publish(*prepared(local))
+    folder, random = local.folder("nerf", KEY), Random(0)
+    contents = {name: (folder / name).read_bytes() for name in FILES}
+    for flip in range(1000):
+        name = FILES[flip % len(FILES)]
+        position = random.randrange(len(contents[name]) * 8)
+        changed = bytearray(contents[name])
+        changed[position // 8] ^= 1 << position % 8
+        (folder / name).write_bytes(changed)
+        with pytest.raises(DamagedArtifactError):
+            local.open("nerf", KEY, NerfArtifact)
+        (folder / name).write_bytes(contents[name])
+    assert local.open("nerf", KEY, NerfArtifact).steps == 1
+
+
+def test_swapped_and_missing_files_are_detected(local: LocalStore) -> None:
     local.publish(*prepared(local))
     folder = local.folder("nerf", KEY)
     path = folder / "parts/field.bin"
-    for position in range(0, len(PAYLOAD) * 8, 97):
-        changed = bytearray(PAYLOAD)
-        changed[position // 8] ^= 1 << position % 8
-        path.write_bytes(changed)
-        with pytest.raises(DamagedArtifactError):
-            local.open("nerf", KEY, NerfArtifact)
     path.unlink()
     with pytest.raises(DamagedArtifactError, match="missing"):
+        local.open("nerf", KEY, NerfArtifact)
+    path.write_bytes(PAYLOAD[::-1])
+    with pytest.raises(DamagedArtifactError, match=r"field\.bin differs"):
         local.open("nerf", KEY, NerfArtifact)
     path.write_bytes(PAYLOAD)
     manifest = (folder / MANIFEST).read_text()
     for broken in (manifest[: len(manifest) // 2], manifest.replace(KEY, "e" * 64), manifest.replace('"nerf"', '"neus"'), ""):
+        # With its hash, as another artifact's folder under this one's name would have it.
         (folder / MANIFEST).write_text(broken)
+        (folder / MANIFEST_HASH).write_text(hashlib.sha256(broken.encode()).hexdigest() + "\n")
         with pytest.raises(DamagedArtifactError):
             local.open("nerf", KEY, NerfArtifact)
+
+
+def test_an_artifact_of_before_manifests_were_hashed_is_taken(local: LocalStore) -> None:
+    local.publish(*prepared(local))
+    (local.folder("nerf", KEY) / MANIFEST_HASH).unlink()
+    assert local.open("nerf", KEY, NerfArtifact).steps == 1
+
+
+def test_a_disk_error_while_reading_discards_nothing(local: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    local.publish(*prepared(local))
+
+    def failing(path: Path) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", failing)
+        with pytest.raises(OSError, match="Input/output error"):
+            local.open("nerf", KEY, NerfArtifact)
+    assert local.open("nerf", KEY, NerfArtifact).steps == 1
 
 
 @pytest.mark.parametrize("operation", ["fsync", "rename", "mkdir"])

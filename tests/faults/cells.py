@@ -1,0 +1,126 @@
+"""Where a run is cut off: hooks that are laid, in a forked child only, around the steps of one stage."""
+
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dreampolish.checkpoints
+import stages.context
+import stages.store
+from schemas.artifacts import StageName
+from schemas.runs import STAGES
+from stages.context import Stage
+from stages.store import MANIFEST
+
+MOMENTS = ("early", "write", "rename", "manifest", "published")
+SIGNALS = ("SIGKILL", "SIGTERM", "SIGINT")
+WITHOUT_FIT: tuple[StageName, ...] = ("reference", "export")
+"""Stages without checkpoints: `early` is before their first file, `write` half-way through one."""
+WORDS = {
+    "early": "before the first checkpoint",
+    "write": "inside a checkpoint's write",
+    "rename": "before the rename",
+    "manifest": "before the manifest",
+    "published": "after publishing",
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One way to cut a run off."""
+
+    stage: StageName
+    moment: str
+    signal: str
+
+    @property
+    def name(self) -> str:
+        """As a folder's name."""
+        return f"{self.stage}-{self.moment}-{self.signal}"
+
+
+def all_cells() -> list[Cell]:
+    """Every stage, moment and signal."""
+    return [Cell(stage, moment, number) for stage in STAGES for moment in MOMENTS for number in SIGNALS]
+
+
+def lay_hook(cell: Cell) -> None:
+    """Make this process send itself the cell's signal, once, when it gets to the cell's moment."""
+    fired = False
+
+    def fire() -> None:
+        nonlocal fired
+        if not fired:
+            fired = True
+            os.kill(os.getpid(), getattr(signal, cell.signal))
+
+    lay = {"early": _early, "write": _write, "rename": _rename, "manifest": _manifest, "published": _published}
+    lay[cell.moment](cell.stage, fire)
+
+
+def _before(owner: Any, name: str, meets: Callable[..., bool], fire: Callable[[], None]) -> None:
+    """Call `fire` before a function, where its arguments meet a condition."""
+    original = getattr(owner, name)
+
+    def hooked(*arguments: Any, **options: Any) -> Any:
+        if meets(*arguments):
+            fire()
+        return original(*arguments, **options)
+
+    setattr(owner, name, hooked)
+
+
+def _early(stage: StageName, fire: Callable[[], None]) -> None:
+    name = "path" if stage in WITHOUT_FIT else "progress"
+    _before(Stage, name, lambda self, *_: self.name == stage, fire)
+
+
+def _write(stage: StageName, fire: Callable[[], None]) -> None:
+    """Half a file is on the disk: of a fit's second checkpoint, or of a stage's second file."""
+    if stage in WITHOUT_FIT:
+        _half_a_file(stage, fire)
+        return
+    original, seen = dreampolish.checkpoints._write_atomically, 0
+
+    def hooked(path: Path, payload: bytes) -> None:
+        nonlocal seen
+        if path.suffix == ".safetensors" and path.parent.name.startswith(f"{stage}-"):
+            seen += 1
+            if seen == 2:
+                path.with_name(path.name + ".partial").write_bytes(payload[: len(payload) // 2])
+                fire()
+        original(path, payload)
+
+    dreampolish.checkpoints._write_atomically = hooked
+
+
+def _half_a_file(stage: StageName, fire: Callable[[], None]) -> None:
+    original, seen = Stage.path, 0
+
+    def hooked(self: Stage, filename: str) -> Path:
+        nonlocal seen
+        path = original(self, filename)
+        if self.name == stage:
+            seen += 1
+            if seen == 2:
+                path.write_bytes(b"half of what belongs her")
+                fire()
+        return path
+
+    Stage.path = hooked  # type: ignore[method-assign]
+
+
+def _rename(stage: StageName, fire: Callable[[], None]) -> None:
+    _before(Path, "rename", lambda path, *_: path.parent.name == "work" and path.name.startswith(f"{stage}-"), fire)
+
+
+def _manifest(stage: StageName, fire: Callable[[], None]) -> None:
+    meets = lambda path, *_: path.name == MANIFEST and path.parent.parent.name == stage  # noqa: E731
+    _before(stages.store, "write_atomically", meets, fire)
+
+
+def _published(stage: StageName, fire: Callable[[], None]) -> None:
+    _before(stages.context, "record_stage", lambda store, run_id, artifact, *_: artifact.stage == stage, fire)

@@ -1,0 +1,96 @@
+"""Damage to a finished run's artifacts, and moves of the checkout that must change nothing."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import combinations
+from pathlib import Path
+from random import Random
+
+from schemas.runs import STAGES, RunRecord
+from stages.entry import ARTIFACTS
+from stages.fingerprint import PROJECT
+from stages.store import DamagedArtifactError, LocalStore
+
+FLIPS = 1000
+
+
+def damage_everything(store: Path, record: RunRecord) -> tuple[dict[str, int], list[str]]:
+    """Truncate every file at each tenth, flip FLIPS bits, swap files; how many of each were done, and those not detected.
+
+    The store is left as it was.
+    """
+    done = {"truncations": 0, "flipped bits": 0, "swaps": 0}
+    missed: list[str] = []
+    for number, name in enumerate(STAGES):
+        folder = store / name / record.stages[name].fingerprint
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        for kind, what in _damages(files, FLIPS // len(STAGES) + (number < FLIPS % len(STAGES))):
+            done[kind] += 1
+            try:
+                LocalStore(store).open(name, folder.name, ARTIFACTS[name])
+                missed.append(f"{name}: {what}")
+            except DamagedArtifactError:
+                pass
+        LocalStore(store).open(name, folder.name, ARTIFACTS[name])
+    return done, missed
+
+
+def _damages(files: list[Path], flips: int) -> Iterator[tuple[str, str]]:
+    """Damage after damage, each mended before the next: its kind and its words."""
+    for path in files:
+        content = path.read_bytes()
+        for tenth in range(10):
+            path.write_bytes(content[: len(content) * tenth // 10])
+            yield "truncations", f"{path.name} cut at {tenth}/10"
+        path.write_bytes(content)
+    random = Random(len(files))
+    for _ in range(flips):
+        path = random.choice(files)
+        content = bytearray(path.read_bytes())
+        position = random.randrange(len(content) * 8)
+        content[position // 8] ^= 1 << position % 8
+        path.write_bytes(content)
+        yield "flipped bits", f"bit {position} of {path.name}"
+        content[position // 8] ^= 1 << position % 8
+        path.write_bytes(content)
+    for one, other in combinations(files, 2):
+        contents = one.read_bytes(), other.read_bytes()
+        if contents[0] == contents[1]:
+            continue
+        one.write_bytes(contents[1])
+        other.write_bytes(contents[0])
+        yield "swaps", f"{one.name} and {other.name}"
+        one.write_bytes(contents[0])
+        other.write_bytes(contents[1])
+
+
+STALE = """
+import sys
+from pathlib import Path
+from flows.runs import stale_stages
+from schemas.runs import STAGES
+from stages.fingerprint import PROJECT
+from stages.run_record import read_record
+store, run, edited = Path(sys.argv[1]), sys.argv[2], PROJECT / sys.argv[3]
+print(" ".join(stale_stages(read_record(store, run), store, STAGES)))
+edited.write_text(edited.read_text() + "\\n# edited\\n")
+print(" ".join(stale_stages(read_record(store, run), store, STAGES)))
+"""
+EDITED = "dreampolish/renderers/raster.py"
+
+
+def stale_elsewhere(root: Path, store: Path, run: str) -> tuple[list[str], list[str]]:
+    """The stages that another process, with another hash seed, finds stale in a copy of this checkout; then after an edit of EDITED."""
+    for name in ("flows", "stages", "schemas", "dreampolish", "configs", "priors/home/judge"):
+        shutil.copytree(PROJECT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+    answer = subprocess.run(
+        [sys.executable, "-c", STALE, str(store), run, EDITED],
+        cwd=root, env={**os.environ, "PYTHONPATH": str(root), "PYTHONHASHSEED": "77"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if answer.returncode != 0:
+        raise RuntimeError(answer.stderr)
+    before, after = answer.stdout.splitlines()[-2:]
+    return before.split(), after.split()

@@ -1,0 +1,271 @@
+"""The kill matrix: every stage cut off at every moment by every signal, then one `resume`, compared with the undisturbed run.
+
+    python tests/faults/kill_matrix.py [--only reference-early-SIGKILL ...] [--jobs N] [--json FILE]
+
+One process imports everything once; each run happens in a fork of it. Runs go through `flows.chain.compute`, as `dreampolish resume`
+does, with Prefect's task around each stage taken off and the tracker away (its journals then hold everything that was told).
+"""
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+# Before torch and transformers are imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TQDM_DISABLE", "1")
+
+from cells import Cell, all_cells, lay_hook
+from tiny import tiny_run, write_picture, write_priors
+
+import flows.chain
+from dreampolish.metrics.alignment import load_alignment
+from dreampolish.optimize import FitInterruptedError
+from dreampolish.tracking import Journal
+from flows.quiet import quiet_environment
+from flows.stage_functions import stage_function
+from schemas.config import PriorsConfig
+from schemas.runs import STAGES, RunRecord
+from stages.entry import ARTIFACTS, call_stage, context_of
+from stages.fingerprint import PROJECT
+from stages.prior_set import prior_digests
+from stages.run_record import read_record, write_record
+from stages.store import MANIFEST, LocalStore, file_refs
+
+LIMIT_S = 30.0
+"""From a first SIGINT or SIGTERM to the end of the process."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one cell went. wrong: what differs from an undisturbed run, empty when all is well. stopped_s: from signal to end."""
+
+    stage: str
+    moment: str
+    signal: str
+    wrong: list[str]
+    stopped_s: float
+    resumed_s: float
+    states: dict[str, str]
+
+
+def plain_task(name: Any, record: RunRecord, run: Any, artifacts: Any) -> Any:
+    """A stage called as a plain function."""
+    return call_stage(name, stage_function(name), record, run, artifacts)
+
+
+def in_fork(work: Callable[[], None], log: Path) -> int:
+    """Do work in a child; its wait status as Python gives exit codes (negative: a signal; 130: stopped; 1: an error, in the log)."""
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            work()
+            code = 0
+        except (FitInterruptedError, KeyboardInterrupt):
+            code = 130
+        except BaseException:
+            log.write_text(traceback.format_exc())
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def resume(root: Path, run: str, cell: Cell | None) -> None:
+    """What `dreampolish resume RUN` computes, in this process."""
+    os.chdir(root)
+    flows.chain.as_task = plain_task
+    Journal._sent = lambda self, place, wait_s: False  # type: ignore[method-assign]
+    if cell is not None:
+        lay_hook(cell)
+    store = root / "store"
+    record = read_record(store, run)
+    flows.chain.compute(record, store, flows.chain.stages_of(record), False)
+
+
+def hashes(store: Path, record: RunRecord) -> dict[str, Any]:
+    """Everything a finished run amounts to: fingerprints, file hashes and figures of its artifacts, all verified."""
+    found: dict[str, Any] = {}
+    for name, entry in record.stages.items():
+        artifact = LocalStore(store).open(name, entry.fingerprint, ARTIFACTS[name])
+        found[name] = [entry.fingerprint, sorted((each.path, each.sha256) for each in file_refs(artifact)), artifact.metrics]
+    return found
+
+
+def published(store: Path) -> dict[str, tuple[int, int]]:
+    """Inode and time of every manifest: a stage that is computed twice has another."""
+    found = {path.parent.parent.name: path.stat() for path in store.glob(f"*/*/{MANIFEST}")}
+    return {name: (status.st_ino, status.st_mtime_ns) for name, status in found.items()}
+
+
+def told(store: Path, run: str, stages: Sequence[str]) -> tuple[set[tuple[str, int]], list[str]]:
+    """The (figure, step) points in the journals of some stages, and those that stand there twice."""
+    points: set[tuple[str, int]] = set()
+    twice = []
+    for path in (store / "journals" / run).glob("*.jsonl"):
+        if path.stem.partition("-")[0] not in stages:
+            continue
+        for line in path.read_text().splitlines():
+            entry = json.loads(line)
+            for key in entry.get("metrics", {}):
+                point = (f"{path.stem.partition('-')[0]}:{key}", entry["step"])
+                twice += [f"{point} is told twice"] if point in points else []
+                points.add(point)
+    return points, twice
+
+
+class Matrix:
+    """The undisturbed run, and the cells beside it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.priors, self.picture = write_priors(root / "priors"), write_picture(root / "picture.png")
+        self.run = ""
+        self.whole = root / "whole"
+
+    def prepare(self) -> float:
+        """Warm this process, make the undisturbed run, and look it up once more; seconds of the look-up, in which nothing runs."""
+        load_alignment(PROJECT / PriorsConfig().judge.source)
+        self.whole.mkdir()
+        record = tiny_run(self.whole / "store", self.priors, self.picture)
+        self.run = record.run
+        prior_digests(context_of(record, self.whole / "store", None, False), "text", "view", "normals", "judge")
+        for name in STAGES:
+            stage_function(name)
+        self._must(self.whole)
+        before = published(self.whole / "store")
+        started = time.monotonic()
+        self._must(self.whole)
+        seconds = time.monotonic() - started
+        record = read_record(self.whole / "store", self.run)
+        if published(self.whole / "store") != before or {entry.state for entry in record.stages.values()} != {"cached"}:
+            raise SystemExit("a second look at the undisturbed run computed something")
+        return seconds
+
+    def _must(self, folder: Path) -> None:
+        code = in_fork(lambda: resume(folder, self.run, None), folder / "error.log")
+        if code != 0:
+            raise SystemExit(f"the undisturbed run ended with {code}:\n{(folder / 'error.log').read_text()}")
+
+    def copy_before(self, cell: Cell) -> Path:
+        """A store in which the run has got just before the cell's stage."""
+        folder = self.root / "cells" / cell.name
+        store, done = folder / "store", STAGES[: STAGES.index(cell.stage)]
+        for name in ("inputs", *done):
+            shutil.copytree(self.whole / "store" / name, store / name)
+        record = read_record(self.whole / "store", self.run)
+        kept = {name: entry for name, entry in record.stages.items() if name in done}
+        write_record(store, record.model_copy(update={"stages": kept, "output": None}))
+        return folder
+
+    def outcome(self, cell: Cell) -> Outcome:
+        """Cut off, resume once, compare."""
+        folder = self.copy_before(cell)
+        store, wrong = folder / "store", list[str]()
+        hard = cell.signal == "SIGKILL"
+        started = time.monotonic()
+        code = in_fork(lambda: resume(folder, self.run, cell), folder / "first.log")
+        ended = time.monotonic()
+        finished = code == 0 and not hard and read_record(store, self.run).output is not None
+        if code != (-9 if hard else 130) and not finished:
+            wrong.append(f"cut off, it ended with {code}{_tail(folder / 'first.log')}")
+        stood = published(store)
+        code = in_fork(lambda: resume(folder, self.run, None), folder / "second.log")
+        resumed = time.monotonic()
+        if code != 0:
+            wrong.append(f"resumed, it ended with {code}{_tail(folder / 'second.log')}")
+        states: dict[str, str] = {}
+        if not wrong:
+            record = read_record(store, self.run)
+            states = {name: entry.state for name, entry in record.stages.items()}
+            wrong += self._differences(cell, folder, record, stood)
+        if not wrong:
+            shutil.rmtree(folder)
+        return Outcome(cell.stage, cell.moment, cell.signal, wrong, ended - started, resumed - ended, states)
+
+    def _differences(self, cell: Cell, folder: Path, record: RunRecord, stood: dict[str, tuple[int, int]]) -> list[str]:
+        store, undisturbed = folder / "store", read_record(self.whole / "store", self.run)
+        mine, theirs = hashes(store, record), hashes(self.whole / "store", undisturbed)
+        wrong = [f"{name} differs from the undisturbed run's" for name in STAGES if mine.get(name) != theirs[name]]
+        now = published(store)
+        wrong += [f"{name} was published and computed again" for name, status in stood.items() if now.get(name) != status]
+        wrong += [
+            f"{name} was published and is {record.stages[name].state}"
+            for name in stood
+            if record.stages[name].state != "cached"
+        ]
+        leavings = [path for path in store.rglob("*") if "partial" in path.name or path.parent.name in ("work", "checkpoints")]
+        wrong += [f"{path.relative_to(store)} is left" for path in leavings]
+        if record.output is None or not (Path(record.output) / "asset.glb").is_file():
+            wrong.append("there is no output")
+        later = STAGES[STAGES.index(cell.stage) :]
+        points, twice = told(store, self.run, later)
+        expected, _ = told(self.whole / "store", self.run, later)
+        return [*wrong, *twice, *[f"{point} is not told" for point in sorted(expected - points)]]
+
+
+def _tail(log: Path) -> str:
+    return f": {log.read_text().strip().splitlines()[-1]}" if log.is_file() else ""
+
+
+def run_cells(matrix: Matrix, cells: Sequence[Cell], jobs: int) -> list[Outcome]:
+    """Every cell, some at a time, told one by one on the error stream."""
+    outcomes: dict[str, Outcome] = {}
+    waiting, running = list(cells), dict[int, Cell]()
+    results = matrix.root / "results"
+    results.mkdir()
+    while waiting or running:
+        while waiting and len(running) < jobs:
+            cell = waiting.pop(0)
+            pid = os.fork()
+            if pid == 0:
+                code = 1
+                try:
+                    (results / f"{cell.name}.json").write_text(json.dumps(asdict(matrix.outcome(cell))))
+                    code = 0
+                finally:
+                    os._exit(code)
+            running[pid] = cell
+        pid, status = os.wait()
+        cell = running.pop(pid)
+        file = results / f"{cell.name}.json"
+        outcomes[cell.name] = (
+            Outcome(**json.loads(file.read_text()))
+            if status == 0
+            else Outcome(cell.stage, cell.moment, cell.signal, [f"the test itself ended with {status}"], 0.0, 0.0, {})
+        )
+        done = outcomes[cell.name]
+        sys.stderr.write(
+            f"{cell.name:<32} {'; '.join(done.wrong) or 'whole'} ({done.stopped_s:.1f} s, {done.resumed_s:.1f} s)\n"
+        )
+    return [outcomes[cell.name] for cell in cells]
+
+
+def main() -> None:
+    """Run the named cells, or all; exit 1 if one is not whole."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--only", nargs="*", default=[], metavar="STAGE-MOMENT-SIGNAL")
+    parser.add_argument("--jobs", type=int, default=max(1, (os.cpu_count() or 2) - 1))
+    parser.add_argument("--json", type=Path, help="where the outcomes go")
+    options = parser.parse_args()
+    cells = [cell for cell in all_cells() if not options.only or cell.name in options.only]
+    with tempfile.TemporaryDirectory(prefix="kill-matrix-") as root:
+        quiet_environment(Path(root) / "store")
+        matrix = Matrix(Path(root))
+        lookup_s = matrix.prepare()
+        outcomes = run_cells(matrix, cells, options.jobs)
+    if options.json is not None:
+        options.json.write_text(json.dumps({"lookup_s": lookup_s, "cells": [asdict(each) for each in outcomes]}, indent=1))
+    sys.exit(1 if any(each.wrong for each in outcomes) else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,157 @@
+"""The first signal ends everything within its time, wherever it arrives; the second ends it at once."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+
+import stages.stopping
+from dreampolish.checkpoints import Checkpoints
+from dreampolish.optimize import FitInterruptedError, Term, fit
+from flows.runs import new_run
+from schemas.artifacts import NerfArtifact
+from schemas.config import Config
+from stages.context import RunContext, Stage, open_stage
+from stages.stopping import StoppedError, interrupted_by_sigterm, stop_on_signals
+
+PROJECT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def fixed_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sources of the real stages do not count here."""
+    monkeypatch.setattr("stages.context.code_digest", lambda module, root: module)
+
+
+def signalled_nerf(run: RunContext, number: int) -> NerfArtifact:
+    """A stage without a fit that the signal meets half-way."""
+    with open_stage("nerf", run, Config().nerf, parents=[]) as stage:
+        os.kill(os.getpid(), number)
+        field = stage.path("field.bin")
+        field.write_bytes(b"field")
+        return stage.publish(
+            NerfArtifact, metrics={}, field=field, field_config={}, occupancy=field, steps=1, switch_reason="cap"
+        )
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stage_that_heard_nothing_is_finished_and_the_next_does_not_begin(run_context: RunContext, number: int) -> None:
+    with stop_on_signals() as stop:
+        parent = signalled_nerf(run_context, number)
+        assert stop.requested
+        with (
+            pytest.raises(StoppedError, match="stopped before the neus stage"),
+            open_stage("neus", run_context, Config().neus, parents=[parent]),
+        ):
+            pytest.fail("the next stage began")
+    assert list((run_context.store / "nerf").glob("*/artifact.json"))
+    assert not (run_context.store / "neus").exists()
+
+
+def test_what_never_asks_is_interrupted(run_context: RunContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    def deaf() -> None:
+        with open_stage("export", run_context, Config().export, parents=[]) as stage:
+            stage.path("half.bin").write_bytes(b"half")
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(20)
+
+    monkeypatch.setattr(stages.stopping, "GRACE_S", 0.1)
+    started = time.monotonic()
+    with pytest.raises(StoppedError):
+        deaf()
+    assert time.monotonic() - started < 10
+    assert not list((run_context.store / "work").iterdir())
+
+
+class Slow:
+    """Watches a fit whose checkpoint takes longer than what never asks is given."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+
+    def on_step(self, step: int, values: Mapping[str, float]) -> str | None:
+        os.kill(os.getpid(), signal.SIGINT)
+        return None
+
+    def stop_requested(self) -> bool:
+        return self.stage.stop_requested()
+
+
+def test_a_fit_that_heard_the_signal_is_left_to_write_its_checkpoint(
+    run_context: RunContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stages.stopping, "GRACE_S", 0.2)
+    save, weight = Checkpoints.save, torch.nn.Parameter(torch.zeros(1))
+
+    def slowly(self: Checkpoints, step: int, state: Mapping[str, object]) -> None:
+        time.sleep(0.5)
+        save(self, step, state)
+
+    def losses(step: int) -> dict[str, Term]:
+        return {"square": Term(weight.square().sum(), 1.0)}
+
+    def fitted() -> None:
+        with open_stage("nerf", run_context, Config().nerf, parents=[]) as stage:
+            optimizer = torch.optim.SGD([weight], lr=0.1)
+            fit(losses, optimizer, lambda step: 1.0, 9, stage.generator, {}, stage.checkpoints, Slow(stage))
+
+    monkeypatch.setattr(Checkpoints, "save", slowly)
+    with pytest.raises(FitInterruptedError):
+        fitted()
+    assert list((run_context.store / "checkpoints").glob("nerf-*/step-00000001.json"))
+
+
+def test_blocks_inside_one_another_share_the_signal_and_restore_every_handler() -> None:
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
+    before = [signal.getsignal(number) for number in numbers]
+    with stop_on_signals() as outer:
+        with stop_on_signals() as inner:
+            os.kill(os.getpid(), signal.SIGINT)
+        assert outer is inner
+        assert outer.requested
+    assert [signal.getsignal(number) for number in numbers] == before
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+    with stop_on_signals() as fresh:
+        assert not fresh.requested
+
+
+def test_sigterm_interrupts_what_is_no_stage() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(StoppedError), interrupted_by_sigterm():
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+STAGE_PROCESS = """
+import os, signal, sys
+import stages.context, stages.entry
+from schemas.artifacts import ReferenceArtifact
+from stages.context import open_stage
+stages.context.code_digest = lambda module, root: module
+
+def reference(prompt, image, config, run):
+    with open_stage("reference", run, config, parents=[], inputs={"prompt": prompt}) as stage:
+        os.kill(os.getpid(), getattr(signal, sys.argv.pop()))
+        while True:
+            stage.progress(1, 2)
+
+stages.stopping.GRACE_S = 0.2
+stages.entry.main("reference", reference, sys.argv[1:3])
+"""
+
+
+@pytest.mark.usefixtures("priors_folder")
+def test_a_stopped_stage_command_says_how_to_go_on(store: Path) -> None:
+    record = new_run(store, "a chair", "smoke", [], None)
+    ended = subprocess.run(
+        [sys.executable, "-c", STAGE_PROCESS, "--run", record.run, "SIGTERM"],
+        env={**os.environ, "PYTHONPATH": str(PROJECT)}, capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert ended.returncode == 130, ended.stderr
+    assert ended.stderr == "reference: stopped; the same command goes on from there\n"
