@@ -116,7 +116,7 @@ def planned(file: Path, store: Path, preset: str | None, overrides: Sequence[str
 
 
 def _planned(study: Study, store: Path, overrides: Sequence[str]) -> Plan:
-    if any(override.partition("=")[0].strip() == "seed" for override in overrides):
+    if "seed" in study.settings or any(override.partition("=")[0].strip() == "seed" for override in overrides):
         raise ConfigError("seed is the study's own: change its `seeds`")
     common = merged(load_config(study.preset, CONFIGS, []), nested(study.settings), overrides)
     check_priors(common)
@@ -159,7 +159,7 @@ def variant_configs(study: Study, common: Config) -> dict[str, Config]:
     for name, own in measured.items():
         twin = next((other for other in measured if other != name and measured[other] == own), None)
         if twin is not None:
-            raise ConfigError(f"variants {twin!r} and {name!r} have the same settings")
+            raise ConfigError(f"variants {name!r} and {twin!r} have the same settings")
     return found
 
 

@@ -31,7 +31,6 @@ def ablate(
         checked = planned(study, store, preset, overrides or [])
         if plan:
             return _told(checked)
-        from dreampolish.optimize import FitInterruptedError
         from flows.lines import say
 
         # Prefect's home lies in the store and is made at import, but not the folders above it.
@@ -39,14 +38,11 @@ def ablate(
         say(f"study {checked.title}: {len(checked.cells)} cells, at most {checked.stage_computations()} stages to compute")
         from flows.ablation import ablation
 
-        try:
-            result: dict[str, Any] = ablation(study=study, preset=preset, overrides=overrides or [], show_progress=True)
-        except (FitInterruptedError, KeyboardInterrupt):
-            end("stopped; finished cells are kept, the same command goes on", 130)
+        result: dict[str, Any] = ablation(study=study, preset=preset, overrides=overrides or [], show_progress=True)
         failures.extend(result["failures"])
         return result
 
-    finish(work, as_json)
+    finish(work, as_json, again="the same command")
     if failures:
         end(f"{len(failures)} cells failed, first {failures[0]['cell']}: {failures[0]['message']}", 1)
 
