@@ -273,6 +273,14 @@ def run_id_at_tracker(folder: Path, name: str) -> str | None:
     return run
 
 
+def run_page(folder: Path, name: str, place: Place) -> str | None:
+    """Where a browser finds a journal's run; None before it was first sent, or when the tracker is no server. Raises what MLflow raises."""
+    run = run_id_at_tracker(folder, name)
+    if run is None or not place.uri.startswith(("http://", "https://")):
+        return None
+    return f"{place.uri.rstrip('/')}/#/experiments/{_client(place).get_run(run).info.experiment_id}/runs/{run}"
+
+
 def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested mappings as one, names joined by dots."""
     flat: dict[str, Any] = {}

@@ -5,6 +5,8 @@ import os
 import warnings
 from pathlib import Path
 
+from flows.services_state import api_url, live_url, remove_settings_file
+
 QUIET = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -28,10 +30,22 @@ QUIET = {
 
 
 def quiet_environment(store: Path) -> None:
-    """Set what is not already set; Prefect's home goes into the store."""
+    """Set what is not already set; Prefect's home goes into the store. What `dreampolish up` started for this store is used."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     os.environ.setdefault("PREFECT_HOME", str(store / "prefect"))
+    _use_services(store)
     warnings.filterwarnings("ignore")
     for name in ("prefect", "alembic", "mlflow", "httpx", "diffusers", "transformers", "uvicorn", "trimesh", "PIL"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def _use_services(store: Path) -> None:
+    """Point Prefect and MLflow to the servers that run for this store; without them both work on files in the store."""
+    server, tracker = live_url(store, "server"), live_url(store, "mlflow")
+    if server is not None:
+        os.environ.setdefault("PREFECT_API_URL", api_url(server))
+    else:
+        remove_settings_file(Path.cwd(), None)
+    if tracker is not None:
+        os.environ.setdefault("MLFLOW_TRACKING_URI", tracker)

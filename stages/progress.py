@@ -7,7 +7,7 @@ from uuid import UUID
 
 import numpy as np
 
-from dreampolish.tracking import Journal, Place, place_from_store
+from dreampolish.tracking import Journal, Place, place_from_store, run_page
 from schemas.artifacts import Artifact
 from schemas.runs import StageState
 
@@ -31,6 +31,8 @@ class StageProgress:
         self._started, self._first_step = time.monotonic(), -1
         self._told_share = 0.0
         self._prefect_artifact: UUID | None = None
+        self._page: str | None = None
+        self._silent = False
         self._ended = False
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
@@ -83,6 +85,8 @@ class StageProgress:
             self._journal.end("KILLED")
         if self._place is not None:
             self._journal.send(self._place)
+            # A cached stage, too, leads to its curves.
+            self._link_page()
 
     def _seconds_left(self, step: int, total: int) -> float | None:
         done = step - self._first_step
@@ -92,11 +96,13 @@ class StageProgress:
         """A progress artifact of the current task run; without one, or without its server, nothing."""
         from prefect.context import TaskRunContext
 
-        if TaskRunContext.get() is None:
+        if TaskRunContext.get() is None or self._silent:
             return
         from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
         words = self.name if left is None else f"{self.name}: {duration(left)} left"
+        page = self._link_page()
+        words = f"{words}; [curves and pictures]({page})" if page else words
         try:
             if self._prefect_artifact is None:
                 made = create_progress_artifact(share * 100, key=f"{self.name}-progress", description=words)
@@ -105,7 +111,24 @@ class StageProgress:
                 update_progress_artifact(self._prefect_artifact, share * 100, description=words)
         except Exception:
             # The server's troubles are Prefect's to report; the stage goes on.
-            self._told_share = 1.0
+            self._silent = True
+
+    def _link_page(self) -> str:
+        """The page of the stage's run at the tracker, which the current task run then links to; empty while there is none."""
+        from prefect.context import TaskRunContext
+
+        if self._page is None and self._place is not None and TaskRunContext.get() is not None:
+            from prefect.artifacts import create_link_artifact
+
+            words = f"{self.name} in MLflow"
+            try:
+                self._page = run_page(self._journal.folder, self._journal.name, self._place)
+                if self._page is not None:
+                    create_link_artifact(self._page, words, key=f"{self.name}-mlflow", description="Curves, pictures, settings")
+            except Exception:
+                # The tracker is away; asking it again at each step would hold the stage up.
+                self._page = ""
+        return self._page or ""
 
 
 class TerminalLine:

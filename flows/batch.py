@@ -1,0 +1,211 @@
+"""The flow of `dreampolish batch`: one deployed run for each prompt, on as many workers as there are.
+
+Nothing of a batch is kept but the runs themselves: called again, it finds by prompt and settings which are finished (skipped), which
+still go on (waited for) and which stopped half-way (resumed).
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+from uuid import UUID
+
+from prefect import flow
+from prefect.artifacts import create_table_artifact
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, FlowRunFilterState, FlowRunFilterTags
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.deployments import run_deployment
+from prefect.states import Cancelled
+from pydantic import Field
+
+from flows.batch_prompts import (
+    BatchIncompleteError,
+    Outcome,
+    earlier_runs,
+    finished,
+    listed,
+    online_workers,
+    read_prompts,
+    refuse_without_worker,
+)
+from flows.lines import say
+from flows.parameters import Overrides, Preset, override_lines
+from flows.runs import CONFIGS, check_priors, new_run
+from flows.services_marks import at_work
+from flows.services_setup import POOL, RUN_QUEUE
+from schemas.presets import ConfigError, load_config
+from stages.disk import store_folder
+from stages.errors import StageError
+from stages.run_record import read_record
+
+POLL_S = 2.0
+WORKER_CHECK_S = 60.0
+UNFINISHED = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.CANCELLING, StateType.PAUSED]
+DEPLOYMENT = "dreampolish/full"
+
+
+@dataclass
+class Entry:
+    """One prompt. run: our run's id; flow_run: the deployed run that computes it."""
+
+    prompt: str
+    run: str = ""
+    flow_run: UUID | None = None
+    outcome: Outcome | None = None
+    message: str = ""
+    """What went wrong, or the output folder."""
+
+    def end(self, outcome: Outcome, message: str) -> None:
+        """Note how it ended."""
+        self.outcome, self.message = outcome, message
+
+
+@flow(name="dreampolish", flow_run_name="batch", persist_result=False, log_prints=False)
+@at_work
+def batch(
+    prompts: Annotated[list[str] | Path, Field(union_mode="left_to_right")],
+    preset: Preset = "home",
+    overrides: Overrides = None,
+) -> dict[str, Any]:
+    """Run every prompt (a list, or a text file with one a line) and sum up. Raises BatchIncompleteError when some have no asset,
+    ConfigError or StageError for what cannot begin."""
+    texts = read_prompts(prompts) if isinstance(prompts, Path) else listed(prompts, "the list")
+    refuse_without_worker()
+    store, changes = store_folder(), override_lines(overrides)
+    entries = prepared(store, texts, preset, changes)
+    with get_client(sync_client=True) as client:
+        fit_queue(client)
+        try:
+            submit(client, entries)
+            wait(client, store, entries)
+        except BaseException:
+            cancel_waiting(client, entries)
+            raise
+    result = summed_up(entries)
+    create_table_artifact(key="batch", table=result["prompts"], description=f"{len(entries)} prompts, preset {preset}")
+    if result["failed"]:
+        raise BatchIncompleteError(result)
+    return result
+
+
+def prepared(store: Path, prompts: Sequence[str], preset: str, overrides: Sequence[str]) -> list[Entry]:
+    """An entry for each prompt: with the run to go on with, or ended where the asset is there or the prompt is refused.
+
+    Raises ConfigError for settings that would fail every run.
+    """
+    config = load_config(preset, CONFIGS, overrides)
+    check_priors(config)
+    earlier, entries = earlier_runs(store, config), []
+    for prompt in prompts:
+        entry, record = Entry(prompt), earlier.get(prompt)
+        entries.append(entry)
+        if record is not None:
+            entry.run = record.run
+            if finished(record):
+                entry.end("skipped", record.output or "")
+            continue
+        try:
+            entry.run = new_run(store, prompt, preset, overrides, None).run
+        except ConfigError as error:
+            entry.end("failed", str(error))
+    return entries
+
+
+def fit_queue(client: SyncPrefectClient) -> None:
+    """Let at least as many runs go at once as there are workers."""
+    queue = client.read_work_queue_by_name(RUN_QUEUE, work_pool_name=POOL)
+    workers = online_workers()
+    if queue.concurrency_limit is not None and queue.concurrency_limit < workers:
+        client.update_work_queue(queue.id, concurrency_limit=workers)
+
+
+def submit(client: SyncPrefectClient, entries: Sequence[Entry]) -> None:
+    """Hand every run that is still to be made to the workers, or take hold of the one that goes on already."""
+    for entry in entries:
+        if entry.outcome is None:
+            entry.flow_run = _going_on(client, entry.run) or _submitted(entry)
+
+
+def _going_on(client: SyncPrefectClient, run: str) -> UUID | None:
+    found = client.read_flow_runs(
+        flow_run_filter=FlowRunFilter(
+            tags=FlowRunFilterTags(all_=[_tag(run)]),
+            state=FlowRunFilterState.model_validate({"type": {"any_": UNFINISHED}}),
+        ),
+        limit=1,
+    )
+    return found[0].id if found else None
+
+
+def _submitted(entry: Entry) -> UUID:
+    made: Any = run_deployment(
+        DEPLOYMENT,
+        parameters={"prompt": entry.prompt, "run": entry.run},
+        timeout=0,
+        flow_run_name=entry.prompt[:80],
+        tags=[_tag(entry.run)],
+    )
+    return UUID(str(made.id))
+
+
+def wait(client: SyncPrefectClient, store: Path, entries: Sequence[Entry]) -> None:
+    """Wait until every run has ended, telling each as it does, and once when nobody takes them."""
+    by_flow_run = {entry.flow_run: entry for entry in entries if entry.outcome is None and entry.flow_run is not None}
+    say(f"{len(entries)} prompts, {len(entries) - len(by_flow_run)} of them need no run")
+    checked, told = time.monotonic(), False
+    while by_flow_run:
+        for run in _ended(client, list(by_flow_run)):
+            entry = by_flow_run.pop(run.id)
+            _note_end(store, entry, run)
+            say(f"{entry.outcome:<7} {entry.prompt[:60]}: {entry.message}")
+        if by_flow_run:
+            time.sleep(POLL_S)
+        if time.monotonic() - checked > WORKER_CHECK_S and not told:
+            checked = time.monotonic()
+            told = online_workers() == 0
+            if told:
+                say("no worker is up, the runs wait; dreampolish up starts one")
+
+
+def _ended(client: SyncPrefectClient, identities: Sequence[UUID]) -> list[FlowRun]:
+    """Those of the flow runs that have ended."""
+    found: list[FlowRun] = []
+    for start in range(0, len(identities), 200):
+        some = FlowRunFilter(id=FlowRunFilterId(any_=list(identities[start : start + 200])))
+        found += [run for run in client.read_flow_runs(flow_run_filter=some, limit=200) if run.state and run.state.is_final()]
+    return found
+
+
+def _note_end(store: Path, entry: Entry, run: FlowRun) -> None:
+    try:
+        record = read_record(store, entry.run)
+    except StageError as error:
+        entry.end("failed", str(error))
+        return
+    if run.state is not None and run.state.is_completed() and finished(record):
+        entry.end("done", record.output or "")
+    else:
+        name, message = (run.state.name, run.state.message or "") if run.state else ("lost", "")
+        entry.end("failed", f"{name}: {' '.join(message.split())[:300]}")
+
+
+def cancel_waiting(client: SyncPrefectClient, entries: Sequence[Entry]) -> None:
+    """Take back the runs that no worker has begun; those that go on end by themselves."""
+    left = [entry.flow_run for entry in entries if entry.outcome is None and entry.flow_run is not None]
+    for identity in left:
+        state = client.read_flow_run(identity).state
+        if state is not None and state.is_scheduled():
+            client.set_flow_run_state(identity, Cancelled(message="its batch was stopped"))
+
+
+def summed_up(entries: Sequence[Entry]) -> dict[str, Any]:
+    """What `--json` prints."""
+    rows = [{"prompt": e.prompt, "run": e.run, "outcome": e.outcome, "message": e.message} for e in entries]
+    counts = {name: sum(row["outcome"] == name for row in rows) for name in ("done", "skipped")}
+    return {"prompts": rows, **counts, "failed": [row for row in rows if row["outcome"] == "failed"]}
+
+
+def _tag(run: str) -> str:
+    return f"run:{run}"
