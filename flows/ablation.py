@@ -1,4 +1,4 @@
-"""The flow `dreampolish-ablation`: one study, cell by cell; what the store holds is not computed again, so a stopped study goes on."""
+"""The flow of `dreampolish ablate`: one study, cell by cell; what the store holds is not computed again, so a stopped study goes on."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -20,6 +20,8 @@ from flows.ablation_results import CellResult, StudyResult, mean_of, paired, pre
 from flows.benchmark_measures import SHOWN
 from flows.benchmark_report import machine_line, versions_line
 from flows.lines import say
+from flows.parameters import Overrides, Preset, override_lines
+from flows.services_marks import at_work
 from schemas.ablations import FITTED
 from schemas.config import Config
 from schemas.presets import merged
@@ -42,23 +44,24 @@ class Progress:
     shown: dict[str, Shown] = field(default_factory=dict)
 
 
-@flow(name="dreampolish-ablation", persist_result=False, log_prints=False)
+@flow(name="dreampolish", flow_run_name="ablation {study}", persist_result=False, log_prints=False)
+@at_work
 def ablation(
-    study: Path, preset: str | None = None, overrides: list[str] | None = None, show_progress: bool = False
+    study: Path, preset: Preset | None = None, overrides: Overrides = None, show_progress: bool = False
 ) -> dict[str, Any]:
     """Run a study's cells and compare them; study.json, table.md, sheet.png and plot.png go to outputs/ablations/<name>-<id>/.
 
     study: a YAML file, or the name of one in configs/ablations. preset: in place of the study's own. overrides: settings for all cells.
     A cell's failure does not end the others; the result's `failures` names them. Raises ConfigError or StageError for what cannot begin.
     """
-    store = store_folder()
-    plan = planned(study, store, preset, overrides or [])
+    store, changes = store_folder(), override_lines(overrides)
+    plan = planned(study, store, preset, changes)
     work = _workplace(plan, store, show_progress)
     journal, status, progress = _open_journal(work), "KILLED", Progress()
     try:
         with stop_on_signals() as stop:
             _run_all(work, progress, stop)
-        result = _result(plan, progress, overrides or [])
+        result = _result(plan, progress, changes)
         folder = _write(work, result, progress, journal)
         status = "FINISHED" if progress.shown else "FAILED"
     finally:

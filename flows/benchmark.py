@@ -20,7 +20,9 @@ from flows.benchmark_results import FIGURES, MEASURED, Failure, ObjectResult, Re
 from flows.benchmark_runs import Pipeline, Row, one_object, one_prompt
 from flows.benchmark_subjects import Subject, found_subjects, prompts_of
 from flows.lines import say
+from flows.parameters import Overrides, Preset, override_lines
 from flows.runs import CONFIGS, check_priors, new_id
+from flows.services_marks import at_work
 from schemas.config import Config
 from schemas.presets import load_config
 from stages.disk import disk_errors_in_one_line, store_folder
@@ -32,11 +34,12 @@ NAMES = PROJECT / "configs" / "data" / "held_out_names.txt"
 T = TypeVar("T")
 
 
-@flow(name="benchmark", persist_result=False, log_prints=False)
+@flow(name="dreampolish", flow_run_name="benchmark", persist_result=False, log_prints=False)
+@at_work
 def benchmark(
     objects: Path,
-    preset: str = "home",
-    overrides: list[str] | None = None,
+    preset: Preset = "home",
+    overrides: Overrides = None,
     only: list[str] | None = None,
     with_prompts: bool = True,
 ) -> dict[str, Any]:
@@ -45,7 +48,7 @@ def benchmark(
     objects: a folder of GLBs, or of folders with mesh.glb, reference.png and attribution.json. only: names of objects to take. One
     object's failure does not end the others; the result's `failures` names them. Raises ConfigError for what cannot begin.
     """
-    store, changed = store_folder(), tuple(overrides or [])
+    store, changed = store_folder(), tuple(override_lines(overrides))
     config = load_config(preset, CONFIGS, changed)
     check_priors(config)
     subjects = found_subjects(objects, only or [], config.reference.elevation_deg)

@@ -1,4 +1,4 @@
-"""The flow `dreampolish-priors`: the embedded priors made anew from the rendered furniture, one task each, resumable."""
+"""The flow of `dreampolish priors train`: the embedded priors made anew from the rendered furniture, one task each, resumable."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -9,6 +9,7 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from dreampolish.tracking import place_from_store
+from flows.services_marks import at_work
 from schemas.priors import PriorsTraining
 from stages.disk import store_folder
 from stages.fingerprint import PROJECT
@@ -30,7 +31,8 @@ TRAININGS: dict[Part, Callable[[TrainingPlace, PriorsTraining], dict[str, float]
 }
 
 
-@flow(name="dreampolish-priors", persist_result=False, log_prints=False)
+@flow(name="dreampolish", flow_run_name="priors", persist_result=False, log_prints=False)
+@at_work
 def train_priors(parts: Sequence[Part] | None = None, config: PriorsTraining | None = None) -> dict[str, Any]:
     """Train the named parts, or all, in an order that they need each other in; returns their held-out figures.
 
