@@ -12,6 +12,7 @@ from jaxtyping import Float
 from prefect import flow
 from torch import Tensor
 
+from dreampolish.optimize import FitInterruptedError
 from dreampolish.pictures import read_picture
 from dreampolish.tracking import PARENT_JOURNAL, PARENT_TAG, Journal, Place
 from flows.ablation_measures import Judge, figures_of
@@ -70,7 +71,7 @@ def run_cell(work: Workplace, cell: Cell, config: Config) -> Shown:
     """Run a cell's stages and measure the last one; the figures go to its run at the tracker. Raises what stages raise."""
     record = cell_record(work, cell, config)
     journal = _open_journal(work, cell, record.config)
-    status = "FAILED"
+    status = "KILLED"
     try:
         artifacts = _stages(work, cell, record)
         record = read_record(work.store, record.run)
@@ -79,6 +80,9 @@ def run_cell(work: Workplace, cell: Cell, config: Config) -> Shown:
         journal.metrics(0, {**_final(result, artifacts), **best_figures(work.journals, artifacts.values())})
         journal.set_tags({"until": cell.until, **{f"state.{name}": entry.state for name, entry in result.stages.items()}})
         status = "FINISHED"
+    except Exception as error:
+        status = "KILLED" if isinstance(error, FitInterruptedError) else "FAILED"
+        raise
     finally:
         journal.end(status)
         journal.send(work.place)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dreampolish.metrics.alignment import AlignmentScorer, load_alignment
@@ -21,16 +21,19 @@ BACK_DEG = 90.0
 
 @dataclass(frozen=True)
 class Judge:
-    """The embedded judge and what it may take a picture for."""
+    """The embedded judge and what it may take a picture for: the prompts, then names; right: which texts fit each prompt."""
 
     scorer: AlignmentScorer
     prompts: tuple[str, ...]
-    names: tuple[str, ...]
+    texts: Float[Tensor, "n e"]
+    right: Bool[Tensor, "p n"]
 
 
 def judge_from_folder(folder: Path, prompts: tuple[str, ...], names: tuple[str, ...]) -> Judge:
     """prompts: of all subjects of the study; names: of held-out things."""
-    return Judge(load_alignment(folder), tuple(dict.fromkeys(prompts)), names)
+    scorer, distinct = load_alignment(folder), tuple(dict.fromkeys(prompts))
+    texts = scorer.embed_texts(candidate_texts(distinct, names))
+    return Judge(scorer, distinct, texts, right_texts(distinct, names))
 
 
 def figures_of(
@@ -47,11 +50,10 @@ def figures_of(
 def judged_figures(judge: Judge, rgb: Float[Tensor, "n h w 3"], prompt: str) -> dict[str, float]:
     """`alignment`: mean cosine with the prompt; `judged_right`: share of views taken for the prompt, or for the same thing, among all
     prompts and names."""
-    texts = candidate_texts(judge.prompts, judge.names)
     place = judge.prompts.index(prompt)
-    scores = judge.scorer.embed_images(rgb.cpu().permute(0, 3, 1, 2)) @ judge.scorer.embed_texts(texts).T
-    right = right_texts(judge.prompts, judge.names)[place]
-    return {"alignment": float(scores[:, place].mean()), "judged_right": float(right[scores.argmax(dim=1)].float().mean())}
+    scores = judge.scorer.embed_images(rgb.cpu().permute(0, 3, 1, 2)) @ judge.texts.T
+    taken = judge.right[place][scores.argmax(dim=1)]
+    return {"alignment": float(scores[:, place].mean()), "judged_right": float(taken.float().mean())}
 
 
 def picture_figures(views: View, reference_colour: Float[Tensor, " 3"]) -> dict[str, float]:

@@ -88,7 +88,10 @@ def plot(result: StudyResult, path: Path) -> None:
     canvas.suptitle(f"{result.spec.name}: one point a cell, bar: mean" if not is_grid else f"{result.spec.name}: means")
     axes = canvas.subplots(rows, columns, squeeze=False).ravel()
     for panel, figure in zip(axes, figures, strict=False):
-        _heat_map(panel, result, figure) if is_grid else _points(panel, result, figure)
+        if is_grid:
+            _heat_map(panel, result, figure)
+        else:
+            _points(panel, result, figure)
     for panel in axes[len(figures) :]:
         panel.set_visible(False)
     canvas.savefig(path)
@@ -131,10 +134,10 @@ def _heat_map(panel: Axes, result: StudyResult, figure: Figure) -> None:
             means[row, column] = value * figure.scale
     panel.imshow(means, cmap="viridis_r" if figure.better < 0 else "viridis", aspect="auto")
     middle = np.nanmean(means) if np.isfinite(means).any() else 0.0
-    for (row, column), value in np.ndenumerate(means):
-        if np.isfinite(value):
-            dark = (value < middle) == (figure.better >= 0)
-            told = f"{value:.{figure.digits}f}"
+    for (row, column), shown in np.ndenumerate(means):
+        if np.isfinite(shown):
+            dark = (shown < middle) == (figure.better >= 0)
+            told = f"{shown:.{figure.digits}f}"
             panel.text(column, row, told, ha="center", va="center", fontsize=8, color="white" if dark else "black")
     panel.set_xticks(range(len(acrosses)), [_tick(value) for value in acrosses], fontsize=8)
     panel.set_yticks(range(len(downs)), [_tick(value) for value in downs], fontsize=8)
