@@ -105,7 +105,10 @@ def stale_stages(record: RunRecord, store: Path, among: Sequence[StageName]) -> 
 
 
 def check_priors(config: Config) -> None:
-    """Raise ConfigError when a prior's folder is missing; hub ids are checked when they are opened."""
+    """Raise ConfigError when the folder of a prior or of a metric's weights is missing; hub ids are checked when they are opened."""
+    for name, source in (("CLIP", config.priors.clip), ("LPIPS", config.priors.lpips)):
+        if source is not None and getattr(source, "revision", None) is None and not (PROJECT / source.source).is_dir():
+            raise ConfigError(f"no {name} weights at {PROJECT / source.source}; name another folder, or leave the setting out")
     for name in ("text", "view", "normals", "judge"):
         setting = getattr(config.priors, name)
         folder = Path(setting.source) if Path(setting.source).is_absolute() else PROJECT / setting.source

@@ -33,15 +33,25 @@ class PriorSource(Frozen):
     revision: str | None = Field(default=None, pattern=r"^[0-9a-f]{40}$")
 
 
+class LocalSource(Frozen):
+    """A folder of weights that no hub holds in this form; relative ones start at the project."""
+
+    source: str = Field(min_length=1, max_length=4096)
+
+
 class PriorsConfig(Frozen):
-    """The priors a run uses. `clip`: a real CLIP for `clip_*` metrics, off unless named."""
+    """The priors a run uses, and the networks it is measured with."""
 
     text: PriorSource = PriorSource(source="priors/home/text")
     view: PriorSource = PriorSource(source="priors/home/view")
     normals: PriorSource = PriorSource(source="priors/home/normals")
     judge: PriorSource = PriorSource(source="priors/home/judge")
     clip: PriorSource | None = None
+    """A real CLIP (transformers' CLIPModel) for `clip_text` and `clip_image`; off unless named."""
+    lpips: LocalSource | None = None
+    """A folder made by dreampolish/metrics/lpips_conversion.py for `lpips`; off unless named."""
     precision: Literal["float32", "float16", "bfloat16"] = "float32"
+    """What the priors' networks compute in; pictures, latents, predictions and the LoRA stay float32."""
 
 
 class Config(Frozen):

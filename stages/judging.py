@@ -14,6 +14,7 @@ from dreampolish.pictures import write_picture
 from schemas.config_parts import PreviewConfig
 from stages.context import RunContext, Stage
 from stages.errors import StageError
+from stages.real_metrics import real_figures
 from stages.reference_view import REFERENCE_FOV_DEG, ReferenceView
 
 Render = Callable[[Cameras], Float[Tensor, "b h w 3"]]
@@ -37,9 +38,10 @@ def write_previews(stage: Stage, views: Float[Tensor, "n h w 3"]) -> list[Path]:
 def judged(
     run: RunContext, reference: ReferenceView, front: Float[Tensor, "1 h w 3"], views: Float[Tensor, "n h w 3"]
 ) -> dict[str, float]:
-    """Reference-view PSNR (dB) and SSIM of the render `front`, and the mean alignment of all `views` with the prompt."""
+    """Reference-view PSNR (dB) and SSIM of the render `front`, the mean alignment of all `views` with the prompt, and what CLIP and
+    LPIPS say where they are configured."""
     figures = {"psnr": float(psnr(front, reference.rgb)), "ssim": float(ssim(front, reference.rgb))}
-    return {**figures, "alignment": alignment(run, reference.prompt, views)}
+    return {**figures, "alignment": alignment(run, reference.prompt, views), **real_figures(run, reference, front, views)}
 
 
 def alignment(run: RunContext, prompt: str, views: Float[Tensor, "n h w 3"]) -> float:

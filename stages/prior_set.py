@@ -25,11 +25,18 @@ REMEDY = "see the README's section on priors, and `dreampolish doctor`"
 def prior_digests(run: RunContext, *names: str) -> list[str]:
     """Digests of the named priors (text, view, normals, judge): of a folder's content, or the pinned revision of a hub id.
 
-    The judge reads texts with the packaged text encoder, whose files count for it.
+    The judge reads texts with the packaged text encoder, whose files count for it; where it judges, CLIP and LPIPS do too if they are
+    configured. Another precision than float32 counts as well.
     """
+    priors = run.priors
     try:
-        digests = [_digest(run, getattr(run.priors, name)) for name in names]
-        return [*digests, packaged_digest(TEXT_ENCODER_REFERENCE)] if "judge" in names else digests
+        digests = [_digest(run, getattr(priors, name)) for name in names]
+        if "judge" in names:
+            digests.append(packaged_digest(TEXT_ENCODER_REFERENCE))
+            digests += [f"clip {_digest(run, priors.clip)}"] if priors.clip is not None else []
+            digests += [f"lpips {digest(Path(run.prior_folder(priors.lpips.source)))}"] if priors.lpips is not None else []
+        networks = {"text", "view", "normals"} & set(names)
+        return [*digests, priors.precision] if networks and priors.precision != "float32" else digests
     except PriorError as error:
         raise StageError(str(error), None, REMEDY) from error
 
