@@ -7,7 +7,6 @@ MLflow's parameters cannot change: a setting that does, is told by a tag. One pr
 """
 
 import errno
-import fcntl
 import json
 import logging
 import math
@@ -16,13 +15,14 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from dreampolish.journal_files import entries_of, flattened, read_cursor, sending, whole_lines, write_cursor
 
 # Before mlflow is imported: it reads these once.
 for _name, _value in {
@@ -166,11 +166,11 @@ class Journal:
 
     def _read_back(self) -> None:
         content = self._path.read_bytes()
-        whole = _whole_lines(content)
+        whole = whole_lines(content)
         if len(whole) != len(content):
             # A kill inside a write: the torn line is cut off, or the next one would be glued to it.
             os.truncate(self._path, len(whole))
-        for entry in _entries(whole):
+        for entry in entries_of(whole):
             for key in entry.get("metrics", {}):
                 self._last_step[key] = entry["step"]
             if "image" in entry:
@@ -184,7 +184,7 @@ def replay_all(journals: Path, place: Place) -> int:
     A journal that cannot be sent, or that another process is sending, is passed over. Raises what MLflow raises where it is away.
     """
     paths = sorted(journals.glob("*/*.jsonl"))
-    behind = [path for path in paths if _cursor(path.parent, path.stem)["sent"] < path.stat().st_size]
+    behind = [path for path in paths if read_cursor(path.parent, path.stem)["sent"] < path.stat().st_size]
     if behind:
         _client(place).search_experiments(max_results=1)
     sent = 0
@@ -203,14 +203,14 @@ def replay(folder: Path, name: str, place: Place, wait_s: float) -> str:
 
     wait_s: how long to wait for another process that is sending this run's journals; then BlockingIOError.
     """
-    with _sending(folder, wait_s):
+    with sending(folder, wait_s):
         return _replay(folder, name, place, wait_s)
 
 
 def _replay(folder: Path, name: str, place: Place, wait_s: float) -> str:
-    cursor = _cursor(folder, name)
-    content = _whole_lines((folder / f"{name}.jsonl").read_bytes())
-    first = next(_entries(content), {})
+    cursor = read_cursor(folder, name)
+    content = whole_lines((folder / f"{name}.jsonl").read_bytes())
+    first = next(entries_of(content), {})
     client = _client(place)
     if cursor["run"] is None:
         parent, parent_id = _parent_folder(folder, name, first), None
@@ -218,10 +218,10 @@ def _replay(folder: Path, name: str, place: Place, wait_s: float) -> str:
             send_parent = _replay if parent == folder else replay
             parent_id = send_parent(parent, PARENT_JOURNAL, place, wait_s)
         cursor["run"] = _create(client, place, f"{folder.name}/{name}", first, parent_id)
-        _write_cursor(folder, name, cursor)
-    entries = list(_entries(content[cursor["sent"] :]))
+        write_cursor(folder, name, cursor)
+    entries = list(entries_of(content[cursor["sent"] :]))
     _send(client, cursor["run"], folder, entries)
-    _write_cursor(folder, name, {**cursor, "sent": len(content)})
+    write_cursor(folder, name, {**cursor, "sent": len(content)})
     for entry in entries:
         if "file" in entry:
             (folder / entry["file"]).unlink(missing_ok=True)
@@ -240,36 +240,9 @@ def _parent_folder(folder: Path, name: str, first: Mapping[str, Any]) -> Path | 
     return parent if (parent / f"{PARENT_JOURNAL}.jsonl").exists() else None
 
 
-@contextmanager
-def _sending(folder: Path, wait_s: float) -> Iterator[None]:
-    """Hold the right to send a folder's journals; a dead holder's is free at once."""
-    until = time.monotonic() + wait_s
-    with (folder / ".sending").open("ab") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= until:
-                    raise
-                time.sleep(0.1)
-        yield
-
-
-def _entries(content: bytes) -> Iterator[dict[str, Any]]:
-    """A journal's lines, damaged ones passed over."""
-    for line in content.splitlines():
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(entry, dict) and "t" in entry:
-            yield entry
-
-
 def run_id_at_tracker(folder: Path, name: str) -> str | None:
     """The tracker's id of a journal's run; None before it was first sent."""
-    run: str | None = _cursor(folder, name)["run"]
+    run: str | None = read_cursor(folder, name)["run"]
     return run
 
 
@@ -279,17 +252,6 @@ def run_page(folder: Path, name: str, place: Place) -> str | None:
     if run is None or not place.uri.startswith(("http://", "https://")):
         return None
     return f"{place.uri.rstrip('/')}/#/experiments/{_client(place).get_run(run).info.experiment_id}/runs/{run}"
-
-
-def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, names joined by dots."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat.update(flattened(value, f"{prefix}{key}."))
-        else:
-            flat[prefix + key] = value
-    return flat
 
 
 def _client(place: Place) -> MlflowClient:
@@ -384,20 +346,3 @@ def _send_file(client: MlflowClient, run: str, held: Path, name: str) -> None:
 def _chunks(items: list[Any], size: int) -> Iterator[list[Any]]:
     for start in range(0, len(items), size):
         yield items[start : start + size]
-
-
-def _whole_lines(content: bytes) -> bytes:
-    return content[: content.rfind(b"\n") + 1]
-
-
-def _cursor(folder: Path, name: str) -> dict[str, Any]:
-    try:
-        return dict(json.loads((folder / f"{name}.sent.json").read_bytes()))
-    except (OSError, ValueError):
-        return {"run": None, "sent": 0}
-
-
-def _write_cursor(folder: Path, name: str, cursor: Mapping[str, Any]) -> None:
-    partial = folder / f"{name}.sent.partial"
-    partial.write_text(json.dumps(cursor))
-    partial.replace(folder / f"{name}.sent.json")

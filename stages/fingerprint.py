@@ -25,6 +25,7 @@ PLUMBING = (
         for name in ("context", "disk", "entry", "errors", "probing", "progress", "run_record", "stopping", "store")
     ),
     "stages.fingerprint",
+    "dreampolish.journal_files",
     "dreampolish.tracking",
 )
 """Modules that move, lock or report bytes but choose none of them. Settings count by value, so their schemas need not.

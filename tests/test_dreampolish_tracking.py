@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
-from dreampolish.tracking import Journal, flattened, place_from_store, replay, replay_all, run_id_at_tracker
+from dreampolish.journal_files import flattened
+from dreampolish.tracking import Journal, place_from_store, replay, replay_all, run_id_at_tracker
 
 
 def begun(store: Path) -> Journal:

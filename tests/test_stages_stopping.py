@@ -155,3 +155,30 @@ def test_a_stopped_stage_command_says_how_to_go_on(store: Path) -> None:
     )  # fmt: skip
     assert ended.returncode == 130, ended.stderr
     assert ended.stderr == "reference: stopped; the same command goes on from there\n"
+
+
+DEAF = """
+import os, signal, subprocess, sys, time
+import prefect.server.api.server as server
+from flows.temporary_server import shield_temporary_server
+server.SubprocessASGIServer._run_uvicorn_command = lambda self: subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+shield_temporary_server()
+shield_temporary_server()
+child = server.SubprocessASGIServer._run_uvicorn_command(None)
+assert not signal.pthread_sigmask(signal.SIG_BLOCK, ())
+time.sleep(1)
+child.send_signal(signal.SIGINT)
+time.sleep(1)
+assert child.poll() is None, "the server heard Ctrl-C"
+child.terminate()
+assert child.wait(20) == -signal.SIGTERM
+"""
+
+
+@pytest.mark.slow
+def test_prefects_temporary_server_is_deaf_to_the_terminals_ctrl_c() -> None:
+    environment = {key: value for key, value in os.environ.items() if key != "PREFECT_API_URL"}
+    ended = subprocess.run(
+        [sys.executable, "-c", DEAF], env={**environment, "PYTHONPATH": str(PROJECT)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr

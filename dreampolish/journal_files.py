@@ -1,0 +1,68 @@
+"""The files of a journal: its lines, how far they have been sent, and who may send them. See tracking.py."""
+
+import fcntl
+import json
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+def whole_lines(content: bytes) -> bytes:
+    """A journal without the torn line that a kill may have left at its end."""
+    return content[: content.rfind(b"\n") + 1]
+
+
+def read_cursor(folder: Path, name: str) -> dict[str, Any]:
+    """The tracker's run id of a journal and how many of its bytes were sent; of one that is damaged or not there: none."""
+    try:
+        cursor = json.loads((folder / f"{name}.sent.json").read_bytes())
+        return {"run": cursor["run"], "sent": int(cursor["sent"])}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {"run": None, "sent": 0}
+
+
+def write_cursor(folder: Path, name: str, cursor: Mapping[str, Any]) -> None:
+    """Replace what `read_cursor` gives."""
+    partial = folder / f"{name}.sent.partial"
+    partial.write_text(json.dumps(cursor))
+    partial.replace(folder / f"{name}.sent.json")
+
+
+@contextmanager
+def sending(folder: Path, wait_s: float) -> Iterator[None]:
+    """Hold the right to send a folder's journals; a dead holder's is free at once."""
+    until = time.monotonic() + wait_s
+    with (folder / ".sending").open("ab") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= until:
+                    raise
+                time.sleep(0.1)
+        yield
+
+
+def entries_of(content: bytes) -> Iterator[dict[str, Any]]:
+    """A journal's lines, damaged ones passed over."""
+    for line in content.splitlines():
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(entry, dict) and "t" in entry:
+            yield entry
+
+
+def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, names joined by dots."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat.update(flattened(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = value
+    return flat
