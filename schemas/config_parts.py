@@ -104,4 +104,4 @@ class PreviewConfig(Frozen):
     size: int = Field(default=128, ge=16, le=2048)
     elevation_deg: float = Field(default=15.0, gt=-90.0, lt=90.0)
     interval: int = Field(default=50, ge=1)
-    """Steps between two pictures of the reference view, with their PSNR and SSIM, in the tracker."""
+    """Steps between two pictures of the reference view, with their PSNR and SSIM, in the tracker; every 5 % of a stage at least."""

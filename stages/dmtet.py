@@ -104,8 +104,8 @@ def _refine(
         eps=1e-15,
     )
 
-    def preview() -> Tensor:
-        return surface.mesh().render(view.camera, color_of_field(colors), 1, True).rgb[0]
+    def preview() -> dict[str, Tensor]:
+        return {"view": surface.mesh().render(view.camera, color_of_field(colors), 1, True).rgb[0]}
 
     try:
         fit(
@@ -116,7 +116,7 @@ def _refine(
             stage.generator,
             {"surface": surface, "colors": colors},
             stage.checkpoints,
-            StageWatch(stage, config.steps, config.preview.interval, preview, None),
+            StageWatch(stage, config.steps, config.preview.interval, preview, None, view.rgb),
         )
     except EmptyLevelSetError as error:
         raise StageError(f"dmtet: {error}", None, "lower dmtet.geometry_lr or the guidance weights") from error

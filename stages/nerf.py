@@ -89,7 +89,9 @@ def fit_nerf(reference: ReferenceArtifact, config: NerfConfig, run: RunContext) 
             stage.generator,
             {"field": scene.field, "occupancy": scene.occupancy, "switch": switch},
             stage.checkpoints,
-            StageWatch(stage, config.steps, config.preview.interval, lambda: scene.picture(view.camera)[0], switch),
+            StageWatch(
+                stage, config.steps, config.preview.interval, lambda: {"view": scene.picture(view.camera)[0]}, switch, view.rgb
+            ),
         )
         open_all_levels(scene.field.network.grid)
         return _published(stage, run, scene, view, result.steps, result.reason)

@@ -91,7 +91,14 @@ def refine_sdf(reference: ReferenceArtifact, nerf: NerfArtifact, config: NeusCon
             stage.generator,
             {"field": surface.field, "occupancy": surface.occupancy, "switch": switch},
             stage.checkpoints,
-            StageWatch(stage, config.steps, config.preview.interval, lambda: surface.picture(view.camera)[0], switch),
+            StageWatch(
+                stage,
+                config.steps,
+                config.preview.interval,
+                lambda: {"view": surface.picture(view.camera)[0]},
+                switch,
+                view.rgb,
+            ),
         )
         return _published(stage, run, surface, view, report, result.steps, result.reason)
 

@@ -96,9 +96,9 @@ def _moved_vertices(polishing: Polishing, stage: Stage) -> Tensor:
     if config.steps == 0:
         return mesh.vertices
 
-    def preview() -> Tensor:
+    def preview() -> dict[str, Tensor]:
         render = mesh.moved(moving()).render(polishing.view.camera, color_of_field(polishing.colors), 1, True)
-        return (render.normals_camera[0] + 1) / 2
+        return {"view": render.rgb[0], "normals": (render.normals_camera[0] + 1) / 2}
 
     fit(
         _losses(polishing, moving),
@@ -108,7 +108,7 @@ def _moved_vertices(polishing: Polishing, stage: Stage) -> Tensor:
         stage.generator,
         {"vertices": moving},
         stage.checkpoints,
-        StageWatch(stage, config.steps, config.preview.interval, preview, None),
+        StageWatch(stage, config.steps, config.preview.interval, preview, None, polishing.view.rgb),
     )
     return moving().detach()
 

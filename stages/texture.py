@@ -122,10 +122,10 @@ def _paint(painting: Painting, stage: Stage) -> dict[str, float]:
         eps=1e-15,
     )
 
-    def preview() -> Tensor:
-        return painting.mesh.render(painting.view.camera, color_of_field(colors), 1, True).rgb[0]
+    def preview() -> dict[str, Tensor]:
+        return {"view": painting.mesh.render(painting.view.camera, color_of_field(colors), 1, True).rgb[0]}
 
-    watch = StageWatch(stage, config.steps, config.preview.interval, preview, None)
+    watch = StageWatch(stage, config.steps, config.preview.interval, preview, None, painting.view.rgb)
     stateful: dict[str, Stateful] = {"colors": colors, "figures": watch.extra}
     if painting.variational is not None:
         stateful["variational"] = painting.variational

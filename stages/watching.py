@@ -1,5 +1,6 @@
 """Who watches a stage's fit: metrics and pictures to the tracker, the switch criterion, and a requested stop."""
 
+import math
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -7,10 +8,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dreampolish.metrics.images import psnr, ssim
 from stages.context import Stage
 
 LOG_INTERVAL = 5
 """Steps between two logged points of a curve."""
+PREVIEWS = 20
+"""Pictures of the reference view that a stage shows at least, one at every twentieth of its steps."""
+
+Preview = Callable[[], Mapping[str, Float[Tensor, "h w 3"]]]
+"""Pictures in [0, 1] by name; `view` is the render from the reference camera, by a path that draws no random number."""
 
 
 class Figures(dict[str, float]):
@@ -29,8 +36,9 @@ class Figures(dict[str, float]):
 class StageWatch:
     """An observer of `optimize.fit` for one stage.
 
-    preview: gives the picture (H, W, 3) in [0, 1] that the tracker shows, every `preview_interval` steps. switch: gives the reason
-    to hand over early, or None; it is asked after every step with the step's losses.
+    preview: gives the pictures that the tracker shows, every `preview_interval` steps or more often, with PSNR and SSIM of `view`
+    against `reference`; the training's generator is not touched. switch: gives the reason to hand over early, or None; it is asked
+    after every step with the step's losses.
     """
 
     def __init__(
@@ -38,11 +46,13 @@ class StageWatch:
         stage: Stage,
         steps: int,
         preview_interval: int,
-        preview: Callable[[], Float[Tensor, "h w 3"]],
+        preview: Preview,
         switch: Callable[[int, Mapping[str, float]], str | None] | None,
+        reference: Float[Tensor, "1 h w 3"],
     ) -> None:
-        self._stage, self._steps, self._interval = stage, steps, preview_interval
-        self._preview, self._switch = preview, switch
+        self._stage, self._steps = stage, steps
+        self._interval = max(1, min(preview_interval, steps // PREVIEWS))
+        self._preview, self._switch, self._reference = preview, switch, reference
         self.extra = Figures()
         """Figures of the current step beside its losses; the stage fills it inside `losses`."""
 
@@ -52,13 +62,26 @@ class StageWatch:
             self._stage.log(step, {**values, **self.extra})
         self._stage.progress(step, self._steps)
         if step % self._interval == 0 or step == self._steps:
-            with torch.no_grad():
-                self._stage.image("view", step, as_bytes(self._preview()))
+            self._show(step)
         return None if self._switch is None else self._switch(step, values)
+
+    def _show(self, step: int) -> None:
+        with torch.no_grad():
+            pictures = self._preview()
+            figures = reference_figures(pictures["view"][None], self._reference)
+        for name, picture in pictures.items():
+            self._stage.image(name, step, as_bytes(picture))
+        self._stage.log(step, figures)
 
     def stop_requested(self) -> bool:
         """True once somebody asked the stage to stop."""
         return self._stage.stop_requested()
+
+
+def reference_figures(rgb: Float[Tensor, "1 h w 3"], reference: Float[Tensor, "1 h w 3"]) -> dict[str, float]:
+    """PSNR (dB) and SSIM of the reference view; equal pictures have no PSNR, which is left out."""
+    figures = {"psnr": float(psnr(rgb, reference)), "ssim": float(ssim(rgb, reference))}
+    return {name: value for name, value in figures.items() if math.isfinite(value)}
 
 
 def as_bytes(picture: Float[Tensor, "h w 3"]) -> np.ndarray:

@@ -1,0 +1,73 @@
+"""What a stage's watch logs: curves, pictures and the reference view's figures, without touching the training's draws."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from dreampolish.metrics.images import psnr, ssim
+from schemas.artifacts import NerfArtifact
+from schemas.config_stages import NerfConfig
+from stages.context import RunContext, Stage, open_stage
+from stages.watching import StageWatch, reference_figures
+
+
+def _journal(store: Path) -> list[dict]:
+    (path,) = (store / "journals").glob("*/nerf-*.jsonl")
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def _publish(stage: Stage) -> None:
+    payload = stage.path("payload.bin")
+    payload.write_bytes(b"field")
+    stage.publish(
+        NerfArtifact,
+        metrics={"psnr": 1.0},
+        field=payload,
+        field_config={},
+        occupancy=payload,
+        previews=[],
+        steps=40,
+        switch_reason="step cap 40",
+    )
+
+
+@pytest.mark.parametrize(("interval", "shown"), [(50, range(2, 41, 2)), (1, range(1, 41))])
+def test_the_reference_views_figures_are_a_curve_with_a_best(
+    run_context: RunContext, store: Path, interval: int, shown: range
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    reference = torch.rand(1, 16, 16, 3, generator=generator)
+    noise = 0.1 * torch.randn(1, 16, 16, 3, generator=generator)
+    shift = {"now": 0.0}
+
+    def preview() -> Mapping[str, Tensor]:
+        return {"view": (reference + shift["now"] * noise)[0], "normals": reference[0]}
+
+    with open_stage("nerf", run_context, NerfConfig(), []) as stage:
+        before = stage.generator.get_state()
+        watch = StageWatch(stage, 40, interval, preview, None, reference)
+        for step in range(1, 41):
+            shift["now"] = abs(step - 30) + 1.0
+            assert watch.on_step(step, {"reference_rgb": 1.0 / step}) is None
+        assert torch.equal(stage.generator.get_state(), before)
+        _publish(stage)
+    entries = _journal(store)
+    curve = {entry["step"]: entry["metrics"]["nerf/psnr"] for entry in entries if "nerf/psnr" in entry.get("metrics", {})}
+    assert sorted(curve) == list(shown)
+    expected = float(psnr(reference + 11 * noise, reference))
+    assert curve[20] == pytest.approx(expected, abs=1e-4)
+    (final,) = [entry["metrics"] for entry in entries if "best/psnr" in entry.get("metrics", {})]
+    assert final["best/psnr"] == pytest.approx(float(psnr(reference + noise, reference)), abs=1e-4)
+    assert final["best/psnr"] > curve[40]
+    assert final["best/ssim"] == pytest.approx(float(ssim(reference + noise, reference)), abs=1e-4)
+    pictures = {entry["image"] for entry in entries if "image" in entry}
+    assert pictures == {"nerf/view", "nerf/normals"}
+
+
+def test_equal_pictures_have_no_psnr() -> None:
+    picture = torch.rand(1, 16, 16, 3)
+    assert reference_figures(picture, picture) == {"ssim": pytest.approx(1.0, abs=1e-5)}
