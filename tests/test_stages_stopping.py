@@ -17,7 +17,9 @@ from dreampolish.optimize import FitInterruptedError, Term, fit
 from flows.runs import new_run
 from schemas.artifacts import NerfArtifact
 from schemas.config import Config
+from schemas.config_stages import ReferenceConfig
 from stages.context import RunContext, Stage, open_stage
+from stages.entry import main
 from stages.stopping import StoppedError, interrupted_by_sigterm, stop_on_signals
 
 PROJECT = Path(__file__).parents[1]
@@ -128,33 +130,22 @@ def test_sigterm_interrupts_what_is_no_stage() -> None:
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-STAGE_PROCESS = """
-import os, signal, sys
-import stages.context, stages.entry
-from schemas.artifacts import ReferenceArtifact
-from stages.context import open_stage
-stages.context.code_digest = lambda module, root: module
-
-def reference(prompt, image, config, run):
-    with open_stage("reference", run, config, parents=[], inputs={"prompt": prompt}) as stage:
-        os.kill(os.getpid(), getattr(signal, sys.argv.pop()))
-        while True:
-            stage.progress(1, 2)
-
-stages.stopping.GRACE_S = 0.2
-stages.entry.main("reference", reference, sys.argv[1:3])
-"""
-
-
 @pytest.mark.usefixtures("priors_folder")
-def test_a_stopped_stage_command_says_how_to_go_on(store: Path) -> None:
+def test_a_stopped_stage_command_says_how_to_go_on(
+    store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def reference(prompt: str, image: None, config: ReferenceConfig, run: RunContext) -> None:
+        with open_stage("reference", run, config, parents=[], inputs={"prompt": prompt}) as stage:
+            os.kill(os.getpid(), signal.SIGTERM)
+            while True:
+                stage.progress(1, 2)
+
+    monkeypatch.setattr(stages.stopping, "GRACE_S", 0.1)
     record = new_run(store, "a chair", "smoke", [], None)
-    ended = subprocess.run(
-        [sys.executable, "-c", STAGE_PROCESS, "--run", record.run, "SIGTERM"],
-        env={**os.environ, "PYTHONPATH": str(PROJECT)}, capture_output=True, text=True, check=False, timeout=120,
-    )  # fmt: skip
-    assert ended.returncode == 130, ended.stderr
-    assert ended.stderr == "reference: stopped; the same command goes on from there\n"
+    with pytest.raises(SystemExit) as ended:
+        main("reference", reference, ["--run", record.run])  # type: ignore[arg-type]
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "reference: stopped; the same command goes on from there\n"
 
 
 DEAF = """

@@ -27,6 +27,7 @@ from cells import Cell, all_cells, lay_hook
 from tiny import tiny_run, write_picture, write_priors
 
 import flows.chain
+import stages.context
 from dreampolish.metrics.alignment import load_alignment
 from dreampolish.optimize import FitInterruptedError
 from dreampolish.tracking import Journal
@@ -35,7 +36,7 @@ from flows.stage_functions import stage_function
 from schemas.config import PriorsConfig
 from schemas.runs import STAGES, RunRecord
 from stages.entry import ARTIFACTS, call_stage, context_of
-from stages.fingerprint import PROJECT
+from stages.fingerprint import PROJECT, code_digest
 from stages.prior_set import prior_digests
 from stages.run_record import read_record, write_record
 from stages.store import MANIFEST, LocalStore, file_refs
@@ -140,6 +141,9 @@ class Matrix:
         prior_digests(context_of(record, self.whole / "store", None, False), "text", "view", "normals", "judge")
         for name in STAGES:
             stage_function(name)
+        # The code as it was imported, whatever is edited meanwhile.
+        digests = {f"stages.{name}": code_digest(f"stages.{name}", PROJECT) for name in STAGES}
+        stages.context.code_digest = lambda module, root: digests[module]  # type: ignore[assignment]
         self._must(self.whole)
         before = published(self.whole / "store")
         started = time.monotonic()
