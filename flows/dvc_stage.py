@@ -67,11 +67,16 @@ def main() -> None:
     parser.add_argument("name", choices=STAGES)
     name = parser.parse_args().name
     quiet_environment(store_folder())
+    from dreampolish.optimize import FitInterruptedError
+
     try:
         run_dvc_stage(name, Path("params.yaml"))
     except (StageError, ConfigError) as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(2)
+    except (FitInterruptedError, KeyboardInterrupt) as error:
+        sys.stderr.write(f"{name}: {error}; dvc repro goes on from there\n")
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -177,6 +177,33 @@ def test_bad_ends_publish_nothing(run_context: RunContext) -> None:
     assert not list((run_context.store / "work").iterdir())
 
 
+def test_two_processes_compute_one_artifact_once(run_context: RunContext) -> None:
+    pids = []
+    for _ in range(3):
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                told, publish = run_context.store / "computed", Stage.publish
+
+                def counted(self: Stage, *arguments: object, **fields: object) -> object:
+                    told.mkdir(parents=True, exist_ok=True)
+                    (told / str(os.getpid())).touch()
+                    return publish(self, *arguments, **fields)  # type: ignore[arg-type]
+
+                Stage.publish = counted  # type: ignore[method-assign, assignment]
+                nerf(run_context.model_copy(update={"run_id": str(os.getpid())}))
+                code = 0
+            finally:
+                os._exit(code)
+        pids.append(pid)
+    assert [os.waitpid(pid, 0)[1] for pid in pids] == [0, 0, 0]
+    assert len(list((run_context.store / "computed").iterdir())) == 1
+    assert len(list((run_context.store / "nerf").iterdir())) == 1
+    assert not list((run_context.store / "work").iterdir())
+    assert nerf(run_context).steps == 9
+
+
 def test_figures_and_pictures_of_a_resumed_stage_are_journalled_once(run_context: RunContext) -> None:
     with pytest.raises(FitInterruptedError):
         nerf(run_context, stop_after=5)
