@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from flows.cli_ablate import register as register_ablate
+from flows.cli_export import register as register_export
 from flows.cli_report import register as register_report
 from flows.cli_services import register as register_services
 from flows.command import Json, Run, Set, end, finish
@@ -18,6 +19,7 @@ app = typer.Typer(
 priors = typer.Typer(no_args_is_help=True, help="The embedded priors: their training and its data.")
 app.add_typer(priors, name="priors")
 register_report(app)
+register_export(app)
 register_ablate(app)
 register_services(app)
 

@@ -41,6 +41,9 @@ def write_output(record: RunRecord, artifacts: Mapping[StageName, Artifact], sto
         done = record.model_copy(update={"output": str(target.resolve())})
         write_page(partial / "report.html", run_page(facts_of_run(done, artifacts, store, MAX_SIDE)))
         (partial / "run.json").write_text(done.model_dump_json(indent=1))
+        for exported in target.glob("asset-*"):
+            # What `dreampolish export` wrote stays.
+            shutil.copy2(exported, partial / exported.name)
         shutil.rmtree(target, ignore_errors=True)
         partial.rename(target)
     write_record(store.root, done)
