@@ -12,6 +12,7 @@ from flows.cli_report import register as register_report
 from flows.cli_services import register as register_services
 from flows.command import Json, Run, Set, end, finish
 from schemas.presets import ConfigError
+from stages.stopping import stop_on_signals
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False, help=__doc__
@@ -74,7 +75,8 @@ def texture(
         record = read_record(store, run)
         merged(record.config, {}, overrides or [])
         say(f"texturing run {record.run} anew: {record.prompt}")
-        return texture_flow(run=record.run, overrides=overrides or [], refresh=refresh, show_progress=True)
+        with stop_on_signals():
+            return texture_flow(run=record.run, overrides=overrides or [], refresh=refresh, show_progress=True)
 
     finish(work, as_json)
 
@@ -186,7 +188,9 @@ def _continue(run_id: str, prompt: str, headline: str) -> dict[str, Any]:
     say(headline)
     from flows.text_to_3d import text_to_3d
 
-    return text_to_3d(prompt=prompt, run=run_id, show_progress=True)
+    # Around the flow, so that its report to Prefect is given no more time than the rest.
+    with stop_on_signals():
+        return text_to_3d(prompt=prompt, run=run_id, show_progress=True)
 
 
 def main() -> None:

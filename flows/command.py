@@ -36,7 +36,7 @@ def finish(work: Callable[[Path], dict[str, Any]], as_json: bool, again: str | N
     except KeyboardInterrupt as error:
         end(_how_to_go_on(error, store, again), 130)
     except Exception as error:
-        if type(error).__name__ == "FitInterruptedError":
+        if any(type(each).__name__ in ("FitInterruptedError", "StoppedError") for each in _behind(error)):
             end(_how_to_go_on(error, store, again), 130)
         end(*_told(error, store))
     if as_json:
@@ -61,12 +61,23 @@ def _told(error: Exception, store: Path) -> tuple[str, int]:
 
 
 def _how_to_go_on(error: BaseException, store: Path, again: str | None) -> str:
-    """The error's words and the command that goes on: `again`, else the stopped run's, else the newest run's."""
+    """The stop's words and the command that goes on: `again`, else the stopped run's, else the newest run's."""
     from stages.run_record import newest_records
 
-    commands = [again] if again is not None else getattr(error, "__notes__", [])[-1:]
+    noted = [each for each in _behind(error) if hasattr(each, "__notes__")]
+    commands = [again] if again is not None else [note for each in noted for note in each.__notes__][:1]
     commands = commands or [f"dreampolish resume {path.stem}" for path in newest_records(store)[:1]]
-    return "; go on with: ".join([str(error) or "stopped", *commands])
+    return "; go on with: ".join([str((noted or [error])[0]) or "stopped", *commands])
+
+
+def _behind(error: BaseException) -> list[BaseException]:
+    """An error and those in whose handling it arose: a stop, where it could not be reported."""
+    chain: list[BaseException] = []
+    each: BaseException | None = error
+    while each is not None and each not in chain:
+        chain.append(each)
+        each = each.__cause__ or each.__context__
+    return chain
 
 
 def end(line: str, code: int) -> None:

@@ -157,6 +157,25 @@ def test_a_stopped_training_is_not_told_to_resume_a_run(store: Path, capsys: pyt
     assert capsys.readouterr().err.endswith("stopped after step 5; checkpoint written; go on with: the same command\n")
 
 
+def test_a_stop_that_could_not_be_reported_is_still_a_stop(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    record = new_run(store, "a chair", "smoke", [], None)
+
+    def stopped(store: Path) -> dict[str, Any]:
+        try:
+            error = FitInterruptedError(5)
+            error.add_note(f"dreampolish resume {record.run}")
+            raise error
+        except FitInterruptedError:
+            # As Prefect's client does without its server.
+            raise ConnectionError("connection refused")
+
+    with pytest.raises(SystemExit) as ended:
+        finish(stopped, False)
+    assert ended.value.code == 130
+    told = capsys.readouterr().err
+    assert told == f"stopped after step 5; checkpoint written; go on with: dreampolish resume {record.run}\n"
+
+
 def test_the_second_of_two_resumes_waits_and_computes_nothing(store: Path, calls: list[str]) -> None:
     record = new_run(store, "a chair", "smoke", [], None)
     # A fork each: the lock is between processes.
