@@ -38,8 +38,8 @@ def _variational_weights(config: GeometryTextConfig | DistillationConfig, step: 
 
 def _own_weights(own: FrozenWeights, step: int, steps: int) -> ScoreWeights:
     variational = own.e_lora.at(step, steps) if isinstance(own, PredictionWeights) else 0.0
-    frozen = (ramp.at(step, steps) for ramp in (own.e_y, own.e_0, own.e_n))
-    return ScoreWeights(*frozen, variational, own.eps.at(step, steps))
+    prompt, empty, negative, noise = (ramp.at(step, steps) for ramp in (own.e_y, own.e_0, own.e_n, own.eps))
+    return ScoreWeights(prompt, empty, negative, variational, noise)
 
 
 def needs_variational(config: DistillationConfig) -> bool:
