@@ -30,6 +30,7 @@ for _name, _value in {
     "DO_NOT_TRACK": "1",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "GIT_PYTHON_REFRESH": "quiet",
 }.items():
     os.environ.setdefault(_name, _value)
@@ -79,6 +80,8 @@ class Journal:
         self.folder, self.name = folder, name
         self._path, self._cursor_path = folder / f"{name}.jsonl", folder / f"{name}.sent.json"
         self._last_step: dict[str, int] = {}
+        self.largest: dict[str, float] = {}
+        """The largest value of every figure so far, earlier processes' included."""
         self._params: dict[str, str] = {}
         self._next_send = time.monotonic() + SEND_INTERVAL_S
         folder.mkdir(parents=True, exist_ok=True)
@@ -97,7 +100,7 @@ class Journal:
             raise ValueError(f"metric {bad[0]} is {fresh[bad[0]]} at step {step}")
         if fresh:
             self._write({"step": step, "metrics": fresh})
-            self._last_step.update(dict.fromkeys(fresh, step))
+            self._note(step, fresh)
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Settings, nested or flat; those already journalled with the same values are left out."""
@@ -164,6 +167,12 @@ class Journal:
                 os.ftruncate(file.fileno(), size)
                 raise
 
+    def _note(self, step: int, values: Mapping[str, float]) -> None:
+        """Remember the step and the largest value of every figure of a line."""
+        for key, value in values.items():
+            self._last_step[key] = step
+            self.largest[key] = max(value, self.largest.get(key, value))
+
     def _read_back(self) -> None:
         content = self._path.read_bytes()
         whole = whole_lines(content)
@@ -171,8 +180,7 @@ class Journal:
             # A kill inside a write: the torn line is cut off, or the next one would be glued to it.
             os.truncate(self._path, len(whole))
         for entry in entries_of(whole):
-            for key in entry.get("metrics", {}):
-                self._last_step[key] = entry["step"]
+            self._note(entry.get("step", 0), entry.get("metrics", {}))
             if "image" in entry:
                 self._last_step[f"image:{entry['image']}"] = entry["step"]
             self._params.update(entry.get("params", {}))

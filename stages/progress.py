@@ -26,7 +26,6 @@ class StageProgress:
         self.name = name
         self._place: Place | None = None if tracking_uri is None else place_from_store(store, tracking_uri)
         self._journal = Journal(store / "journals" / run_id, key, name, {"stage": name, "dreampolish.run": run_id})
-        self._best: dict[str, float] = {}
         self._status = TerminalLine(name) if show else None
         self._started, self._first_step = time.monotonic(), -1
         self._told_share = 0.0
@@ -38,9 +37,6 @@ class StageProgress:
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Metrics of a step."""
         self._journal.metrics(step, {f"{self.name}/{key}": value for key, value in values.items()})
-        for key, value in values.items():
-            if key.rpartition("/")[2].startswith(HIGHER_IS_BETTER):
-                self._best[key] = max(value, self._best.get(key, value))
         if self._place is not None:
             self._journal.send_if_due(self._place)
 
@@ -68,7 +64,7 @@ class StageProgress:
     def finish(self, artifact: Artifact, state: StageState) -> None:
         """Final and best figures; closes the stage's run at the tracker."""
         final = {f"final/{key}": value for key, value in artifact.metrics.items()}
-        best = {f"best/{key}": value for key, value in self._best.items()}
+        best = {f"best/{key}": value for key, value in self._best().items()}
         seconds = {"final/seconds": artifact.seconds, "final/peak_memory_mib": artifact.peak_memory / 2**20}
         self._journal.metrics(0, {**final, **best, **seconds})
         if self._journal.is_new or state != "cached":
@@ -76,6 +72,15 @@ class StageProgress:
             self._journal.set_tags({"state": state, "fingerprint": artifact.fingerprint})
         self._journal.end("FINISHED")
         self._ended = True
+
+    def _best(self) -> dict[str, float]:
+        """The best value of every curve that should rise, over all processes that drew it."""
+        curves = {key.removeprefix(f"{self.name}/"): value for key, value in self._journal.largest.items() if "/" in key}
+        return {
+            key: value
+            for key, value in curves.items()
+            if key.rpartition("/")[2].startswith(HIGHER_IS_BETTER) and not key.startswith(("final/", "best/"))
+        }
 
     def close(self) -> None:
         """Send what is left; a stage that did not finish is marked so."""

@@ -1,10 +1,13 @@
 """The judge: network identities, the loss, caption keys, and the shipped weights on plain pictures."""
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from dreampolish.data.dataset import RenderedViews
 from dreampolish.metrics.alignment import FILES, AlignmentScorer, load_alignment, retrieval_hits, without_view_words
 from dreampolish.metrics.alignment_network import (
     FEATURES,
@@ -14,7 +17,16 @@ from dreampolish.metrics.alignment_network import (
     TextHead,
     color_statistics,
 )
-from dreampolish.metrics.alignment_training import contrastive_loss, degraded, keys_of_captions, parse_caption, positives
+from dreampolish.metrics.alignment_training import (
+    COARSE,
+    contrastive_loss,
+    degraded,
+    keys_of_captions,
+    parse_caption,
+    positives,
+    retrieval,
+)
+from dreampolish.metrics.retrieval import held_out_names
 
 JUDGE = Path(__file__).parent.parent / "priors" / "home" / "judge"
 
@@ -126,3 +138,70 @@ def test_shipped_judge_knows_colours_of_a_benchmark_reference(judge: AlignmentSc
     assert (images @ texts.T).argmax(dim=1).tolist() == [0, 1, 2]
     blue = judge.embed_texts(["a blue armchair"])
     assert float(images[0] @ texts[0]) > float(images[0] @ blue[0])
+
+
+WORDS = sorted({"armchair", "dining table", "dragon", *COARSE})
+
+
+class ByWord(AlignmentScorer):
+    """A judge whose vectors are the words' own axes; a picture's vector is told in its first pixels."""
+
+    def __init__(self) -> None:
+        pass
+
+    def embed_images(self, images: torch.Tensor) -> torch.Tensor:
+        return images[:, 0, 0, : len(WORDS)]
+
+    def embed_texts(self, prompts: object) -> torch.Tensor:
+        assert isinstance(prompts, list)
+        return torch.eye(len(WORDS))[[WORDS.index(text.split(" ", 1)[1]) for text in prompts]]
+
+
+class ThreeObjects(RenderedViews):
+    """An armchair seen three times, once from too near; a dining table; a dragon."""
+
+    SEEN = (("armchair",), ("dragon", "lamp"), ("lamp",), ("dining table", "table"), ("dragon",))
+
+    def __init__(self) -> None:
+        self.entries = [None, None, None]
+        self.view_objects, self.fov_deg = np.array([0, 0, 0, 1, 2]), np.array([20.0, 40.0, 60.0, 20.0, 20.0])
+
+    def nouns(self, place: int) -> list[str]:
+        return [["armchair", "seat"], ["dining table"], ["dragon"]][place]
+
+    def original_pictures(self, views: np.ndarray, generator: torch.Generator) -> torch.Tensor:
+        pictures = torch.zeros(len(views), 3, len(WORDS), len(WORDS))
+        for row, view in enumerate(views):
+            for weight, word in zip((1.0, 0.5), self.SEEN[view]):
+                pictures[row, 0, 0, WORDS.index(word)] = weight
+        return pictures
+
+
+def test_retrieval_of_three_objects_by_hand() -> None:
+    found = retrieval(ByWord(), ThreeObjects(), 0)
+    # Four pictures at 45 degrees or less. Names: armchair right, dragon for an armchair wrong, table and dragon right.
+    assert (found["pictures"], found["n_names"], found["pictures_names"]) == (4, 3, 4)
+    assert found["r_precision_names"] == pytest.approx(3 / 4)
+    assert found["chance_names"] == pytest.approx(1 / 3)
+    # Classes know no dragon: three pictures; armchair right, lamp for an armchair wrong, table right.
+    assert found["pictures_classes"] == 3
+    assert found["r_precision_classes"] == pytest.approx(2 / 3)
+    assert found["chance_classes"] == pytest.approx(1 / len(COARSE))
+
+
+def test_held_out_names_are_the_splits_nouns_once(tmp_path: Path) -> None:
+    fields = {
+        "tags": [],
+        "category": "Living room",
+        "licence": "CC0-1.0",
+        "creator": "",
+        "size_m": [1.0, 1.0, 1.0],
+        "rotation": None,
+    }
+    objects = [
+        {**fields, "identifier": key, "name": name, "library": "none", "model_path": "none.obj"}
+        for key, name in (("1", "Sofa"), ("2", "Armchair"), ("3", "Sofa"), ("4", "Lamp"))
+    ]
+    (tmp_path / "objects.json").write_text(json.dumps(objects))
+    (tmp_path / "split.json").write_text(json.dumps({"train": ["4"], "validation": [], "held_out": ["1", "2", "3"]}))
+    assert held_out_names(tmp_path / "objects.json", tmp_path / "split.json") == ["armchair", "sofa"]

@@ -12,6 +12,7 @@ from dreampolish.metrics.images import psnr, ssim
 from schemas.artifacts import NerfArtifact
 from schemas.config_stages import NerfConfig
 from stages.context import RunContext, Stage, open_stage
+from stages.progress import StageProgress
 from stages.watching import StageWatch, reference_figures
 
 
@@ -71,3 +72,22 @@ def test_the_reference_views_figures_are_a_curve_with_a_best(
 def test_equal_pictures_have_no_psnr() -> None:
     picture = torch.rand(1, 16, 16, 3)
     assert reference_figures(picture, picture) == {"ssim": pytest.approx(1.0, abs=1e-5)}
+
+
+def test_the_best_of_a_resumed_stage_counts_what_came_before(run_context: RunContext, store: Path) -> None:
+    place = ("nerf", "nerf-0123", store, run_context.run_id, None, False)
+    with open_stage("nerf", run_context, NerfConfig(), []) as stage:
+        _publish(stage)
+        assert stage.published is not None
+        first = StageProgress(*place)
+        first.log(5, {"psnr": 30.0, "reference_rgb": 9.0})
+        first.log(10, {"psnr": 20.0})
+        second = StageProgress(*place)
+        second.log(10, {"psnr": 99.0})  # computed again after a resume: the journal keeps the first
+        second.log(15, {"psnr": 25.0, "sharpness": 7.0})
+        second.finish(stage.published, "resumed")
+    lines = (store / "journals" / run_context.run_id / "nerf-0123.jsonl").read_text().splitlines()
+    best = {
+        key: value for line in lines for key, value in json.loads(line).get("metrics", {}).items() if key.startswith("best/")
+    }
+    assert best == {"best/psnr": 30.0}
