@@ -22,6 +22,14 @@ from stages.stopping import StopSignal, stop_on_signals
 
 Part = Literal["autoencoder", "text", "view", "normals", "judge"]
 ORDER: Sequence[Part] = ("autoencoder", "text", "view", "normals", "judge")
+NEEDS: dict[Part, tuple[Part, ...]] = {
+    "autoencoder": (),
+    "text": ("autoencoder",),
+    "view": ("autoencoder", "text"),
+    "normals": ("autoencoder", "view"),
+    "judge": (),
+}
+"""Whose weights each training reads."""
 TRAININGS: dict[Part, Callable[[TrainingPlace, PriorsTraining], dict[str, float]]] = {
     "autoencoder": train_autoencoder,
     "text": train_text,

@@ -1,17 +1,24 @@
 """DVC's graph is the pipeline's graph, and its command gives the same artifacts as the run."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from flows.cli import app
+from flows.dvc_priors import read_settings, train_part
 from flows.dvc_stage import run_dvc_stage
 from flows.runs import new_run
+from flows.train_priors import NEEDS, ORDER, TRAININGS
 from schemas.presets import ConfigError
+from schemas.priors import PriorsTraining
 from schemas.runs import PARENTS, STAGES
-from stages.entry import run_one
+from stages.entry import context_of, run_one
 from stages.fingerprint import PROJECT
+from stages.priors_training import TrainingPlace
 
 
 def test_both_graphs_are_the_same() -> None:
@@ -22,6 +29,57 @@ def test_both_graphs_are_the_same() -> None:
         assert tuple(parents) == PARENTS[name]
         assert stage["cmd"] == f"python -m flows.dvc_stage {name}"
         assert [next(iter(output)) for output in stage["outs"]] == [f"outputs/dvc/{name}.json"]
+
+
+def test_the_priors_graph_is_the_registry() -> None:
+    assert set(ORDER) == set(NEEDS) == set(TRAININGS)
+    assert all(ORDER.index(parent) < ORDER.index(part) for part in ORDER for parent in NEEDS[part])
+    stages = yaml.safe_load((PROJECT / "models" / "dvc.yaml").read_text())["stages"]
+    assert list(stages) == ["data", *ORDER, "evaluation"]
+    home = read_settings(PROJECT / "models" / "params.yaml").home
+    for part in ORDER:
+        stage = stages[part]
+        parents = [Path(each).name for each in stage["deps"] if each.startswith(f"{home}/")]
+        assert tuple(parents) == NEEDS[part]
+        assert {"data/renders", "configs/data/split.json"} <= set(stage["deps"])
+        assert stage["cmd"] == f"python -m flows.dvc_priors {part}"
+        assert [next(iter(output)) for output in stage["outs"]] == [f"{home}/{part}"]
+    judged = [Path(each).name for each in stages["evaluation"]["deps"] if each.startswith(f"{home}/")]
+    assert judged == list(ORDER)
+
+
+def test_dvc_reads_both_graphs_and_they_do_not_touch() -> None:
+    graph = pytest.importorskip("dvc.repo").Repo(str(PROJECT)).index.graph
+    found = {(Path(stage.path).parent.name, stage.name) for stage in graph}
+    assert {name for folder, name in found if folder == "models"} == {"data", *ORDER, "evaluation"}
+    assert {name for folder, name in found if folder != "models"} == set(STAGES)
+    assert all(later.path == earlier.path for later, earlier in graph.edges)
+
+
+def test_a_training_called_by_dvc_leaves_figures_and_its_own_checkpoints(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[Path, PriorsTraining]] = []
+
+    def training(place: TrainingPlace, config: PriorsTraining) -> dict[str, float]:
+        assert (tmp_path / config.home / "judge" / "trunk.safetensors").read_bytes() == b"trunk"
+        seen.append((place.work, config))
+        return {"r_precision": 0.25}
+
+    monkeypatch.setitem(TRAININGS, "judge", training)
+    monkeypatch.setattr("flows.dvc_priors.PROJECT", tmp_path)
+    (tmp_path / "priors" / "home" / "judge").mkdir(parents=True)
+    (tmp_path / "priors" / "home" / "judge" / "trunk.safetensors").write_bytes(b"trunk")
+    params = tmp_path / "training.yaml"
+    for content in ("home: made", "home: made", "home: made\njudge: {steps: 7}"):
+        params.write_text(content)
+        assert json.loads(train_part("judge", params).read_text()) == {"r_precision": 0.25}
+    assert seen[2][1].judge.steps == 7
+    assert seen[0][0] == seen[1][0] != seen[2][0]
+    assert seen[0][0].parent == store / "priors"
+    params.write_text("hom: made")
+    with pytest.raises(ConfigError, match="hom: Extra inputs are not permitted"):
+        train_part("judge", params)
 
 
 def test_deployments_name_flows_that_exist() -> None:
@@ -49,3 +107,41 @@ def test_wrong_params_are_one_line(store: Path) -> None:
     Path("params.yaml").write_text("prompt: a chair\npreset: smoke\noverides: []\n")
     with pytest.raises(ConfigError, match=r"params\.yaml"):
         run_dvc_stage("reference", Path("params.yaml"))
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("prefect")
+@pytest.mark.usefixtures("prefect_server")
+def test_one_stage_four_ways_gives_one_result(tmp_path: Path, empty_tracker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real first stage, each way in a store of its own, so that all of them compute."""
+    from stages.reference import make_reference
+
+    prompt, overrides = "a wooden table", ["device=cpu"]
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text(yaml.safe_dump({"prompt": prompt, "preset": "smoke", "overrides": overrides}))
+    told = {}
+    for way in ("call", "task", "command", "dvc"):
+        store = tmp_path / way
+        store.mkdir()
+        shutil.copyfile(empty_tracker, store / "mlflow.db")
+        monkeypatch.setenv("DREAMPOLISH_STORE", str(store))
+        record = new_run(store, prompt, "smoke", overrides, None)
+        arguments = (prompt, None, record.config.reference, context_of(record, store, None, False))
+        if way == "call":
+            make_reference.fn(*arguments)
+        elif way == "task":
+            make_reference(*arguments)
+        elif way == "command":
+            answer = CliRunner().invoke(app, ["stage", "reference", "--run", record.run])
+            assert answer.exit_code == 0, answer.output
+        else:
+            run_dvc_stage("reference", Path("params.yaml"))
+        (path,) = (store / "reference").glob("*/artifact.json")
+        content = json.loads(path.read_text())
+        told[way] = {key: value for key, value in content.items() if key not in ("seconds", "peak_memory")}
+        assert path.parent.name == content["fingerprint"]
+        assert content["image"]["sha256"] and content["normals"]["sha256"]
+    assert told["task"] == told["call"]
+    assert told["command"] == told["call"]
+    assert told["dvc"] == told["call"]
