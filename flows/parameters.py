@@ -1,7 +1,6 @@
 """Types of the deployments' parameters, whose JSON schemas let Prefect's server refuse a wrong one before a run exists."""
 
 import json
-import re
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -9,7 +8,6 @@ from pydantic import Field, WithJsonSchema
 
 from flows.runs import CONFIGS
 from schemas.config import PROMPT_LIMIT, Config
-from schemas.presets import names
 
 Changes = Mapping[str, Any]
 
@@ -35,12 +33,6 @@ def settings_schema() -> dict[str, Any]:
     nested = _optional(whole, whole["$defs"])
     dotted = dict(_dotted(nested, ""))
     return {"type": "object", "properties": {**nested["properties"], **dotted}, "additionalProperties": False}
-
-
-def lines_schema() -> dict[str, Any]:
-    """The JSON schema of a list of `section.key=value` lines; unknown names fail."""
-    known = "|".join(re.escape(name) for name in names(Config))
-    return {"type": "array", "items": {"type": "string", "pattern": f"^\\s*({known})\\s*="}}
 
 
 def _optional(schema: Any, definitions: Mapping[str, Any]) -> Any:
@@ -71,5 +63,6 @@ RunId = Annotated[str, Field(pattern=r"^[a-z0-9]{1,32}$")]
 Preset = Annotated[str, Field(json_schema_extra={"enum": sorted(path.stem for path in CONFIGS.glob("*.yaml"))})]
 Overrides = Annotated[
     list[str] | dict[str, Any] | None,
-    WithJsonSchema({"anyOf": [lines_schema(), settings_schema(), {"type": "null"}]}),
+    WithJsonSchema({"anyOf": [settings_schema(), {"type": "null"}]}),
 ]
+"""A deployment takes the mapping alone: what is wrong in it can be told in a few words. Commands pass lines."""

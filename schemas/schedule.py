@@ -68,7 +68,7 @@ def _a_fraction(ramp: Ramp) -> Ramp:
     return ramp
 
 
-Schedule = Annotated[Ramp, BeforeValidator(_ramp_from_number)]
+Schedule = Annotated[Ramp, BeforeValidator(_ramp_from_number, json_schema_input_type=float | Ramp)]
 """A field's type: accepts a number or a ramp, always holds a ramp."""
 
 Weight = Annotated[Schedule, AfterValidator(_not_negative)]
