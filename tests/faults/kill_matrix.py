@@ -22,6 +22,8 @@ from typing import Any
 # Before torch and transformers are imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TQDM_DISABLE", "1")
+# Nobody is called there: without one, flows.chain would import Prefect's server.
+os.environ.setdefault("PREFECT_API_URL", "http://127.0.0.1:9/api")
 
 from cells import Cell, all_cells, lay_hook
 from tiny import tiny_run, write_picture, write_priors
