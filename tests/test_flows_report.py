@@ -19,7 +19,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from flows.cli import app
-from flows.outputs import write_output
+from flows.outputs import shown_files, write_output
 from flows.report import page
 from flows.report.chart import HEIGHT, WIDTH, chart, figure
 from flows.report.curves import curves_of_stage, thinned
@@ -132,7 +132,14 @@ def test_a_run_that_took_its_geometry_over_says_so(
 def test_the_output_folder_holds_the_page(finished: RunRecord, store: Path, tmp_path: Path) -> None:
     artifacts = {name: open_recorded(name, finished, store) for name in STAGES}
     done = write_output(finished, artifacts, LocalStore(store), tmp_path / "outputs")
-    assert finished.run in (Path(done.output or "") / "report.html").read_text()
+    folder = Path(done.output or "")
+    assert finished.run in (folder / "report.html").read_text()
+    assert [path.name for path in shown_files(done)] == ["report.html", "contact_sheet.png", "turntable.png"]
+    (folder / "asset-5000.usdz").write_bytes(b"exported since")
+    (folder / "report.html").write_text("old")
+    write_output(done, artifacts, LocalStore(store), tmp_path / "outputs")
+    assert (folder / "asset-5000.usdz").read_bytes() == b"exported since"
+    assert finished.run in (folder / "report.html").read_text()
 
 
 def test_report_and_compare_write_pages_and_refuse_in_one_line(finished: RunRecord, store: Path, tmp_path: Path) -> None:

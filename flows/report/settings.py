@@ -90,9 +90,13 @@ def varying_commands(record: RunRecord, store: Path) -> list[Command]:
         Command("Another try", run_line(record, store, [other_seed])),
         Command("Texture and export anew on this geometry", f"dreampolish texture {run} --set texture.lambda_realistic=0.8"),
         Command("One stage alone", f"dreampolish stage neus --run {run} --set neus.steps={2 * record.config.neus.steps}"),
+        Command("The asset in another format and size", f"dreampolish export {run} --format usdz --triangles 5000"),
         Command("Beside another run", f"dreampolish compare {run} RUN"),
     ]
-    return commands if "export" in record.stages else [Command("Go on", f"dreampolish resume {run}"), *commands]
+    if "export" in record.stages:
+        return commands
+    unfinished = [command for command in commands if not command.line.startswith("dreampolish export")]
+    return [Command("Go on", f"dreampolish resume {run}"), *unfinished]
 
 
 def run_line(record: RunRecord, store: Path, more: Sequence[str]) -> str:
