@@ -14,7 +14,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from dreampolish.data.captions import compose_caption, nouns_of_entry
-from dreampolish.data.library import CatalogEntry
+from dreampolish.data.library import entry_from_fields
 from dreampolish.data.split import read_split
 from dreampolish.metrics.alignment_training import keys_of_captions, parse_caption, positives
 
@@ -35,7 +35,7 @@ def right_texts(prompts: Sequence[str], names: Sequence[str]) -> Bool[Tensor, "p
 def held_out_names(objects: Path, split_file: Path) -> list[str]:
     """The nouns of the held-out objects, sorted. objects: objects.json of the rendered data."""
     wanted = set(read_split(split_file)["held_out"])
-    entries = [CatalogEntry(**fields) for fields in json.loads(objects.read_text())]
+    entries = [entry_from_fields(fields) for fields in json.loads(objects.read_text())]
     return sorted({nouns_of_entry(entry)[0] for entry in entries if entry.identifier in wanted})
 
 
