@@ -33,8 +33,11 @@ def read_record(store: Path, run_id: str) -> RunRecord:
         raise StageError(f"no single run {run_id!r} in {store}", None, f"known: {known}")
     path = (exact or matches)[0]
     try:
-        return RunRecord.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
+        with disk_errors_in_one_line(store):
+            return RunRecord.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise StageError(f"{path} cannot be read: {error.strerror}", None, "look at its permissions") from error
+    except ValidationError as error:
         raise StageError(f"{path} is damaged or of another version", None, "start a new run") from error
 
 
