@@ -4,6 +4,7 @@ Nothing of a batch is kept but the runs themselves: called again, it finds by pr
 still go on (waited for) and which stopped half-way (resumed).
 """
 
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -187,8 +188,15 @@ def _note_end(store: Path, entry: Entry, run: FlowRun) -> None:
     if run.state is not None and run.state.is_completed() and finished(record):
         entry.end("done", record.output or "")
     else:
-        name, message = (run.state.name, run.state.message or "") if run.state else ("lost", "")
-        entry.end("failed", f"{name}: {' '.join(message.split())[:300]}")
+        entry.end("failed", _reason(run))
+
+
+def _reason(run: FlowRun) -> str:
+    """Why a run has no asset: our own one-line errors as they are, everything else after the state's name."""
+    name, message = (run.state.name or "", run.state.message or "") if run.state else ("Lost", "")
+    words = " ".join(message.split())[:300]
+    own = re.fullmatch(r"Flow run encountered an exception: (?:StageError|ConfigError): (.*)", words)
+    return own[1] if own is not None else f"{name}: {words}"
 
 
 def cancel_waiting(client: SyncPrefectClient, entries: Sequence[Entry]) -> None:

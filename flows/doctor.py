@@ -126,7 +126,8 @@ def _store_findings(store: Path) -> list[Finding]:
                 found.append(Finding(f"{error}; rm -r {folder}, then dreampolish resume its run"))
     leavings = [path for path in (store / "work").glob("*") if not _in_use(path)]
     if leavings:
-        what = f"{len(leavings)} work folders of interrupted stages in {store / 'work'}"
+        folders = "1 work folder" if len(leavings) == 1 else f"{len(leavings)} work folders"
+        what = f"{folders} of interrupted stages in {store / 'work'}"
         found.append(Finding(f"{what}; removed when those stages run again"))
     return found
 

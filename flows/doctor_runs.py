@@ -31,8 +31,7 @@ def killed_flow_findings(store: Path) -> list[Finding]:
             later = f", then dreampolish resume {mark.run}" if mark.run else ""
             found.append(
                 Finding(
-                    f"{named} was killed while it ran (process {mark.process.pid}) and Prefect shows it as Running; "
-                    f"dreampolish doctor --mend{later}",
+                    f"{named} was killed while it ran (process {mark.process.pid} is gone); dreampolish doctor --mend{later}",
                     partial(crash_marked, store, mark),
                 )
             )

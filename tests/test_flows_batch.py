@@ -90,7 +90,9 @@ class TestServed:
 
         monkeypatch.setitem(stand_ins, "reference", unlucky)
         prompts = ["a chair", "a dragon", "!!!", "a table"]
-        with pytest.raises(BatchIncompleteError, match="2 of 4 prompts failed, first 'a dragon'.*knows no word") as caught:
+        with pytest.raises(
+            BatchIncompleteError, match="2 of 4 prompts failed, first 'a dragon': the prior knows no word"
+        ) as caught:
             batch(prompts=prompts, preset="smoke")
         first = caught.value.result
         assert [row["outcome"] for row in first["prompts"]] == ["done", "failed", "failed", "done"]

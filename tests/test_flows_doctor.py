@@ -22,12 +22,19 @@ from flows.services_state import ProcessMark, Service, mark_of, own_mark, write_
 pytestmark = pytest.mark.usefixtures("priors_folder")
 
 
+@pytest.fixture(autouse=True)
+def server_or_none(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The session's server may run already; only tests that ask for it see it."""
+    if "prefect_server" not in request.fixturenames:
+        monkeypatch.setattr("flows.services_setup.prefect_url", lambda: None)
+
+
 def lines(store: Path) -> list[str]:
     return [finding.line for finding in findings(store)]
 
 
 def dead_process() -> ProcessMark:
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+    with subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE) as process:
         mark = mark_of(process.pid)
     assert mark is not None
     return mark

@@ -47,7 +47,7 @@ def free_port() -> int:
 
 
 def dead_mark() -> ProcessMark:
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+    with subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE) as process:
         mark = mark_of(process.pid)
     assert mark is not None
     return mark
