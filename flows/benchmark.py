@@ -15,6 +15,7 @@ from prefect import flow
 from dreampolish.optimize import FitInterruptedError
 from dreampolish.pictures import sheet
 from dreampolish.tracking import PARENT_JOURNAL, Journal, Place, place_from_store
+from flows.benchmark_assets import asset_result
 from flows.benchmark_report import Setting, machine_line, report_text, versions_line
 from flows.benchmark_results import FIGURES, MEASURED, Failure, ObjectResult, Results, mean_of, r_precision
 from flows.benchmark_runs import Pipeline, Row, one_object, one_prompt
@@ -25,9 +26,11 @@ from flows.runs import CONFIGS, check_priors, new_id
 from flows.services_marks import at_work
 from schemas.config import Config
 from schemas.presets import load_config
+from stages.artifact_files import StoredFiles
 from stages.disk import disk_errors_in_one_line, store_folder
 from stages.fingerprint import PROJECT
 from stages.stopping import stop_on_signals
+from stages.store import LocalStore
 
 DOCS = Path("docs")
 NAMES = PROJECT / "configs" / "data" / "held_out_names.txt"
@@ -80,6 +83,7 @@ def _measure_objects(pipeline: Pipeline, subjects: Sequence[Subject], results: R
             result, rows = done
             results.objects.append(result)
             _log_object(result, write_sheet(result.name, rows), folder, place)
+            _measure_asset(pipeline, result.name, result.run, results)
 
 
 def _measure_prompts(pipeline: Pipeline, prompts: Sequence[str], names: Sequence[str], results: Results) -> None:
@@ -89,6 +93,15 @@ def _measure_prompts(pipeline: Pipeline, prompts: Sequence[str], names: Sequence
         if done is not None:
             results.prompts.append(done)
             say(f"  the judge takes {done.hits} of {done.views} views for it, most for: {done.nearest}")
+            _measure_asset(pipeline, prompt, done.run, results)
+
+
+def _measure_asset(pipeline: Pipeline, name: str, run: str, results: Results) -> None:
+    files = StoredFiles(LocalStore(pipeline.store), pipeline.torch_device)
+    found = _isolated(f"{name}, its asset", results, partial(asset_result, name, run, files))
+    if found is not None:
+        results.assets.append(found)
+        say(f"  asset: {found.errors} errors, {found.warnings} warnings, {found.megabytes:.2f} MB, {found.ours.mean:.1f} dB")
 
 
 def _isolated(name: str, results: Results, work: Callable[[], T]) -> T | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from flows.benchmark_assets import asset_section
 from flows.benchmark_results import (
     FIGURES,
     MEASURED,
@@ -70,6 +71,8 @@ def report_text(results: Results, setting: Setting) -> str:
         parts += ["## Object by object", _object_table(results.objects), _sheet_links(results.objects)]
     if results.prompts:
         parts += ["## Prompts", _prompt_section(results, setting)]
+    if results.assets:
+        parts += ["## Assets", asset_section(results.assets)]
     return "\n\n".join(parts) + "\n"
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from flows.benchmark_assets import AssetResult
 from schemas.artifacts import StageName
 
 MEASURED: tuple[StageName, ...] = ("nerf", "neus", "dmtet", "polish", "texture", "export")
@@ -73,6 +74,7 @@ class Results:
     objects: list[ObjectResult] = field(default_factory=list)
     prompts: list[PromptResult] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
+    assets: list[AssetResult] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

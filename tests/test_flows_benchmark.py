@@ -2,6 +2,7 @@
 
 import json
 import math
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from dreampolish.metrics.retrieval import candidate_texts, right_texts
 from dreampolish.pictures import read_picture
 from flows import benchmark_measures
 from flows.benchmark import benchmark, mean_figures
+from flows.benchmark_assets import Agreement, AssetResult
 from flows.benchmark_measures import HIGHEST_PSNR, framing_iou, measured, novel_cameras, truth_of, write_reference
 from flows.benchmark_report import Setting, report_text
 from flows.benchmark_results import (
@@ -193,12 +195,16 @@ def test_one_failure_does_not_end_the_others(store: Path, tmp_path: Path, monkey
         return result(subject.name, nerf=20.0), [("truth", torch.ones(2, 8, 8, 3))]
 
     monkeypatch.setattr("flows.benchmark.one_object", one_object)
+    agreed = Agreement(40.0, 35.0)
+    found = partial(AssetResult, checker="c", errors=0, warnings=0, megabytes=1.0, triangles=9, ours=agreed, browser=None)
+    monkeypatch.setattr("flows.benchmark.asset_result", lambda name, run, files: found(name, run, normals=None, note=""))
     monkeypatch.setattr("flows.benchmark.check_priors", lambda config: None)
     monkeypatch.setattr("flows.benchmark.Journal.send", lambda journal, place: True)
     told = benchmark.fn(objects=objects_folder(tmp_path / "objects"), preset="smoke", with_prompts=False)
     assert [entry["name"] for entry in told["objects"]] == ["red-ball"]
     assert [entry["name"] for entry in told["failures"]] == ["big-ball"]
     assert "the density field is empty" in Path(told["output"]).read_text()
+    assert "| red-ball | 0123abcd | 0 | 0 | 1.00 | 9 | 40.0 (35.0) | - | - |" in Path(told["output"]).read_text()
     assert (tmp_path / "docs" / "benchmark-red-ball.png").is_file()
     folder = next((store / "journals").glob("benchmark-*"))
     logged = [json.loads(line) for line in (folder / "run.jsonl").read_text().splitlines()]

@@ -103,8 +103,8 @@ def _pairs_around(points: np.ndarray, faces: np.ndarray, halves: np.ndarray) -> 
     side = side - (side @ axis) * axis
     angle = np.arctan2(apex @ np.cross(axis, side), apex @ side)
     upward, downward = (start == low).nonzero()[0], (start == high).nonzero()[0]
-    # Seen along the axis, solid matter lies behind an upward face counter-clockwise: its outward normal points clockwise.
-    turn = (angle[downward][None] - angle[upward][:, None]) % (2 * np.pi)
+    # An upward face's outward normal points to growing angles, so that solid matter lies on the side of smaller ones.
+    turn = (angle[upward][:, None] - angle[downward][None]) % (2 * np.pi)
     pairs = []
     for _ in range(min(len(upward), len(downward))):
         best = np.unravel_index(turn.argmin(), turn.shape)
