@@ -14,7 +14,7 @@ from dreampolish.tracking import PARENT_JOURNAL, Journal, place_from_store
 from flows.ablation_cells import Shown, Workplace, described, run_cell
 from flows.ablation_measures import judge_from_folder
 from flows.ablation_pictures import contact_sheet, plot
-from flows.ablation_plan import Cell, Plan, cell_config, planned
+from flows.ablation_plan import Cell, Plan, cell_config, code_digests, planned
 from flows.ablation_report import cell_line, study_text
 from flows.ablation_results import CellResult, StudyResult, mean_of, paired, present_figures, write_result
 from flows.benchmark_measures import SHOWN
@@ -33,6 +33,7 @@ from stages.run_record import read_record, record_path
 from stages.stopping import StopSignal, stop_on_signals
 
 OUTPUTS = Path("outputs/ablations")
+CODE_CHANGED = "The stages' code was changed while this study ran: run it again before its numbers are used."
 NAMES = PROJECT / "configs" / "data" / "held_out_names.txt"
 
 
@@ -180,6 +181,7 @@ def _result(plan: Plan, progress: Progress, overrides: Sequence[str]) -> StudyRe
         versions=versions_line(),
         overrides=list(overrides),
         cells=[progress.results[cell.run] for cell in plan.cells],
+        notes=[CODE_CHANGED] if code_digests() != plan.code else [],
     )
 
 

@@ -141,8 +141,9 @@ def _stages(work: Workplace, cell: Cell, record: RunRecord) -> dict[StageName, A
             artifacts[name] = as_task(name, record, run, artifacts)
         return artifacts
 
-    found: dict[StageName, Artifact] = one_cell()
-    return found
+    # Prefect's types do not see through a flow that returns Any.
+    found: Any = one_cell()
+    return dict(found)
 
 
 def _measured(
@@ -180,7 +181,7 @@ def _result(
         "steps": float(sum(taken_steps(artifact, record.config) for artifact in after)),
     }
     stages = {
-        name: StageResult(record.stages[name].state, artifact.seconds, artifact.fingerprint)
+        str(name): StageResult(record.stages[name].state, artifact.seconds, artifact.fingerprint)
         for name, artifact in artifacts.items()
     }
     return described(work, cell, record.config, {**figures, **costs}, stages, None)

@@ -66,6 +66,8 @@ class Plan:
     cells: tuple[Cell, ...]
     configs: Mapping[str, Config]
     """Settings of each variant that has its own, with the first seed."""
+    code: tuple[str, ...]
+    """Digests of the stages' code when the study began."""
 
     @property
     def title(self) -> str:
@@ -123,7 +125,8 @@ def _planned(study: Study, store: Path, overrides: Sequence[str]) -> Plan:
     configs = variant_configs(study, common)
     subjects = _subjects(study, common)
     _check_words(study, subjects, common, store)
-    plan = Plan(study, study_id(study, configs, subjects, common, store), (), configs)
+    code = code_digests()
+    plan = Plan(study, study_id(study, configs, subjects, common, store, code), (), configs, code)
     for variant in study.all_variants():
         if plan.until(variant) not in SHOWN_STAGES:
             raise ConfigError(f"until {plan.until(variant)}: it has no shape to look at; there are {', '.join(SHOWN_STAGES)}")
@@ -218,7 +221,19 @@ def _check_words(study: Study, subjects: Sequence[StudySubject], common: Config,
             )
 
 
-def study_id(study: Study, configs: Mapping[str, Config], subjects: Sequence[StudySubject], common: Config, store: Path) -> str:
+def code_digests() -> tuple[str, ...]:
+    """Of every stage's code as it stands on the disk now."""
+    return tuple(code_digest(f"stages.{name}", PROJECT) for name in STAGES)
+
+
+def study_id(
+    study: Study,
+    configs: Mapping[str, Config],
+    subjects: Sequence[StudySubject],
+    common: Config,
+    store: Path,
+    code: Sequence[str],
+) -> str:
     """Eight hexadecimal digits over everything that decides the results."""
     run = context_of(RunRecord(run="0" * 8, prompt="-", config=common, created=""), store, None, False)
     try:
@@ -230,7 +245,7 @@ def study_id(study: Study, configs: Mapping[str, Config], subjects: Sequence[Stu
         "configs": {name: config.model_dump(mode="json") for name, config in configs.items()},
         "subjects": [[subject.name, subject.prompt, _shape_of(subject)] for subject in subjects],
         "weights": weights,
-        "code": [code_digest(f"stages.{name}", PROJECT) for name in STAGES],
+        "code": list(code),
         "measures": code_digest("flows.ablation_measures", PROJECT),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]

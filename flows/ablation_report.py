@@ -25,6 +25,7 @@ EXPLAINED = {
     "prompts and the names of held-out things",
     "normal_agreement": "normal agreement: mean cosine between the mesh's normals and the normal prior's on eight fixed views",
     "colour_drift": "colour drift: distance in RGB between the mean colour from behind and the reference's",
+    "seconds": "seconds: by the clock, so that a busy machine shows in them",
     "saturation": "saturation and grain (mean grey difference of neighbouring pixels) are told without a judgement",
 }
 HOW_PAIRED = (
@@ -51,9 +52,9 @@ def study_text(result: StudyResult, level: str, pictures: Sequence[str]) -> str:
     return "\n\n".join([*parts, *pictures]) + "\n"
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table, all but the first column to the right."""
-    rule = ["---", *("---:" for _ in head[1:])]
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], numbers: bool = True) -> str:
+    """A Markdown table; numbers: all but the first column to the right."""
+    rule = ["---", *("---:" if numbers else "---" for _ in head[1:])]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, rule, *rows))
 
 
@@ -70,11 +71,11 @@ def _setting(result: StudyResult) -> str:
     lines = [
         f"run on {result.date}, id {result.id}; {result.machine}; {result.versions}",
         f"preset `{spec.preset}`; common settings: {', '.join(f'`{item}`' for item in common) or 'none'}",
-        f"{len(subjects)} subjects: {', '.join(f'{name} (“{prompt}”)' for name, prompt in subjects)}",
+        f"{len(subjects)} subject{'s' if len(subjects) > 1 else ''}: {', '.join(f'{name} (“{prompt}”)' for name, prompt in subjects)}",
         f"seeds {', '.join(map(str, spec.seeds))}; {len(result.cells)} cells, {sum(c.error is not None for c in result.cells)} failed; "
         f"{len(states)} stages, {sum(state == 'cached' for state in states)} of them shared or found in the store",
     ]
-    return "\n".join(f"- {line}" for line in lines)
+    return "\n".join(f"- {line}" for line in [*lines, *(f"**{note}**" for note in result.notes)])
 
 
 def _variant_table(result: StudyResult) -> str:
@@ -84,7 +85,9 @@ def _variant_table(result: StudyResult) -> str:
         settings = next((cell.settings for cell in cells if cell.error is None), [])
         own = ", ".join(f"`{item}`" for item in settings) or ("the base" if name == result.spec.base_name else "-")
         rows.append([name, own, _made(variant), cells[0].until if cells else "-"])
-    return table(["variant", "settings that differ from the base", "how they were chosen", "measured after"], rows)
+    return table(
+        ["variant", "settings that differ from the base", "how they were chosen", "measured after"], rows, numbers=False
+    )
 
 
 def _made(variant: Variant) -> str:
@@ -179,6 +182,8 @@ def verdicts(result: StudyResult) -> list[str]:
 def _best(result: StudyResult, figure: Figure) -> str:
     means = {variant: mean_of(result.cells, variant, figure.key) for variant in result.variants}
     known = {variant: value for variant, value in means.items() if value is not None}
+    if len({number(value, figure) for value in known.values()}) == 1:
+        return "all the same"
     ordered = sorted(known, key=lambda variant: -figure.better * known[variant])
     return f"{ordered[0]} ({number(known[ordered[0]], figure)})"
 

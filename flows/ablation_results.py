@@ -170,6 +170,8 @@ class StudyResult:
     versions: str
     overrides: list[str]
     cells: list[CellResult]
+    notes: list[str] = field(default_factory=list)
+    """What a reader has to know beside the numbers, one sentence each."""
     schema_version: Literal[1] = 1
 
     @property

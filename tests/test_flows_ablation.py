@@ -134,6 +134,8 @@ def test_sentences_follow_from_the_numbers() -> None:
     assert "- **a**, x, seed 1: the field is empty" in text
     assert "| a | 3 | 12.00 | 11.0 |" in text
     assert text.rstrip().endswith("![p](p.png)")
+    noted = replace(study_result(cells), notes=["The code was changed."])
+    assert "- **The code was changed.**" in study_text(noted, "#", [])
 
 
 def test_the_page_is_made_of_study_files_alone(tmp_path: Path) -> None:
@@ -191,8 +193,9 @@ def test_differences_name_whole_settings() -> None:
 
 @pytest.fixture
 def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Weights are not hashed: that is slow."""
+    """Weights and code are not hashed: the one is slow, the other may change while somebody edits it."""
     monkeypatch.setattr(ablation_plan, "prior_digests", lambda run, *names: list(names))
+    monkeypatch.setattr(ablation_plan, "code_digest", lambda module, root: module)
 
 
 def study_file(folder: Path, **changes: object) -> Path:
