@@ -125,6 +125,9 @@ class NeusConfig(VolumeConfig):
     """Sharpness of the surface at the start, per world unit. NeuS itself starts at exp(3) = 20, from a sphere; ours starts converted."""
     occupancy_resolution: int = Field(default=64, ge=8, le=512)
     samples_per_ray: int = Field(default=112, ge=4, le=4096)
+    hold_weight: Weight = constant(200.0)
+    """Weight of the mean distance between the surface and the points where the conversion found it: without it the eikonal term
+    alone moves thin parts. [choice]"""
     eikonal_weight: Weight = constant(10.0)
     orientation_weight: Weight = constant(0.0)
     sparsity_weight: Weight = constant(0.0)

@@ -37,6 +37,9 @@ from stages.watching import StageWatch
 OCCUPANCY_INTERVAL = 16
 """Steps between two updates of the occupancy grid."""
 
+HELD_POINTS = 4096
+"""Points a step at which the surface is held to the conversion's."""
+
 
 @dataclass(frozen=True)
 class Surface:
@@ -66,6 +69,12 @@ class Surface:
         return render_sdf(
             self.field, self.occupancy, cameras, self.step_size, self.config.shell_parts, 1e-3, 1.0, white, generator
         )
+
+    def distance_from_start(self, n_points: int) -> Tensor:
+        """Mean |sdf| at random points of the surface that the conversion found, world units."""
+        generator, device = self.generator, self.start.device
+        chosen = torch.randint(len(self.start), (n_points,), generator=generator, device=device)
+        return self.field.sdf(self.start[chosen]).abs().mean()
 
     def picture(self, cameras: Cameras) -> Tensor:
         """Colours alone, the same every time."""
@@ -155,6 +164,8 @@ def _losses(surface: Surface, guide: GeometryGuide, view: ReferenceView, switch:
             terms.update(anchor_terms(config.anchors, progress, view, picture.rgb, picture.opacity, picture.normals_camera))
             terms["eikonal"] = Term(eikonal_loss(front.gradients), config.eikonal_weight.at(*progress))
             switch.observe(picture.rgb, picture.opacity, view)
+        if config.hold_weight.at(*progress) > 0:
+            terms["hold"] = Term(surface.distance_from_start(HELD_POINTS), config.hold_weight.at(*progress))
         if step % config.guidance_interval == 0:
             cameras = guide.cameras(step)
             novel = surface.render(cameras, True)
