@@ -47,14 +47,27 @@ class Browser:
         self.call("Emulation.setEmulatedMedia", features=[still])
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        """A command's result."""
+        answer = self._answer(method, parameters)
+        assert "error" not in answer, answer
+        return answer["result"]
+
+    def _answer(self, method: str, parameters: dict[str, Any]) -> dict[str, Any]:
         self._number += 1
         self._connection.send(json.dumps({"id": self._number, "method": method, "params": parameters}))
         while True:
             message = json.loads(self._connection.recv(timeout=PATIENCE_S))
             if message.get("id") == self._number:
-                assert "error" not in message, message
-                return message["result"]
+                return message
             self._listen(message)
+
+    def whole_view(self) -> np.ndarray:
+        """All that is seen, (H, W, 3) int; nothing (0, 0, 3) while a page is being exchanged for another."""
+        answer = self._answer("Page.captureScreenshot", {"format": "png"})
+        if "error" in answer:
+            return np.zeros((0, 0, 3), int)
+        with Image.open(io.BytesIO(base64.b64decode(answer["result"]["data"]))) as picture:
+            return np.asarray(picture.convert("RGB")).astype(int)
 
     def _listen(self, message: dict[str, Any]) -> None:
         if message.get("method") in ("Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded"):
@@ -318,9 +331,7 @@ def test_the_page_works_in_the_trackers_sandbox(browser: Browser, pages: Path) -
     browser.call("Page.navigate", url=(pages / "framed.html").as_uri())
     until = time.monotonic() + PATIENCE_S
     while True:
-        shot = browser.call("Page.captureScreenshot", format="png")
-        with Image.open(io.BytesIO(base64.b64decode(shot["data"]))) as picture:
-            seen = np.asarray(picture.convert("RGB")).astype(int)
+        seen = browser.whole_view()
         # The front's red and the right side's green, both seen from azimuth 35.
         red = (seen[..., 0] > 120) & (seen[..., 1] < 60) & (seen[..., 2] < 60)
         green = (seen[..., 1] > 90) & (seen[..., 0] < 60) & (seen[..., 2] < 60)

@@ -53,6 +53,11 @@ def figure(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
+def size(n_bytes: int) -> str:
+    """Bytes in MiB, or in KiB below one."""
+    return f"{n_bytes / 2**20:.1f} MiB" if n_bytes >= 2**20 else f"{n_bytes / 2**10:.0f} KiB"
+
+
 def _scale(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
     """A linear map of [low, high] to [start, end]; a flat range goes to the middle."""
     if high == low:

@@ -9,7 +9,7 @@ import torch
 
 from dreampolish.cameras import orbit_cameras
 from dreampolish.pictures import pil_from_tensor
-from flows.report.chart import figure
+from flows.report.chart import figure, size
 from flows.report.settings import run_line
 from flows.runs import slug_from_prompt
 from schemas.artifacts import AssetArtifact
@@ -122,5 +122,5 @@ def _figures(record: RunRecord, asset: AssetArtifact, store: Path) -> str:
     seconds = sum(open_recorded(name, record, store).seconds for name in record.stages)
     labels = {"alignment": "alignment {}", "psnr": "reference view {} dB"}
     told = [label.format(figure(asset.metrics[name])) for name, label in labels.items() if name in asset.metrics]
-    told += [f"{asset.n_faces:,} triangles", f"{asset.glb_bytes / 2**20:.1f} MiB", f"preset {record.config.preset}"]
+    told += [f"{asset.n_faces:,} triangles", size(asset.glb_bytes), f"preset {record.config.preset}"]
     return " · ".join([*told, f"seed {record.config.seed}", duration(seconds)])

@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from flows.report.chart import Chart, chart, figure
+from flows.report.chart import Chart, chart, figure, size
 from flows.report.facts import TITLES, RunFacts, StageFacts
 from flows.report.model import fitting_glb
 from flows.report.settings import changes, plain, text
@@ -102,7 +102,7 @@ def _headline(facts: RunFacts) -> list[tuple[str, str]]:
         ("Alignment", _of_metric(facts, "alignment", "")),
         ("Reference PSNR", _of_metric(facts, "psnr", " dB")),
         ("Triangles", _of_metric(facts, "triangles", "")),
-        ("GLB", "" if facts.glb is None else _size(len(facts.glb))),
+        ("GLB", "" if facts.glb is None else size(len(facts.glb))),
         ("Time", _brief(facts.seconds)),
         ("Peak memory", f"{facts.peak_memory / 2**20:,.0f} MiB"),
     ]
@@ -112,10 +112,6 @@ def _headline(facts: RunFacts) -> list[tuple[str, str]]:
 def _of_metric(facts: RunFacts, name: str, unit: str) -> str:
     value = facts.metric(name)
     return "" if value is None else figure(value) + unit
-
-
-def _size(n_bytes: int) -> str:
-    return f"{n_bytes / 2**20:.1f} MiB" if n_bytes >= 2**20 else f"{n_bytes / 2**10:.0f} KiB"
 
 
 def _stage(facts: RunFacts, name: StageName) -> StageFacts | None:
