@@ -43,8 +43,8 @@ class Cell:
 
 
 def all_cells() -> list[Cell]:
-    """Every stage, moment and signal."""
-    return [Cell(stage, moment, number) for stage in STAGES for moment in MOMENTS for number in SIGNALS]
+    """Every signal, moment and stage."""
+    return [Cell(stage, moment, number) for number in SIGNALS for moment in MOMENTS for stage in STAGES]
 
 
 def lay_hook(cell: Cell) -> None:

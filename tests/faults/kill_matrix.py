@@ -8,6 +8,7 @@ does, with Prefect's task around each stage taken off and the tracker away (its 
 
 import argparse
 import json
+import math
 import os
 import shutil
 import sys
@@ -65,8 +66,8 @@ def plain_task(name: Any, record: RunRecord, run: Any, artifacts: Any) -> Any:
     return call_stage(name, stage_function(name), record, run, artifacts)
 
 
-def in_fork(work: Callable[[], None], log: Path) -> int:
-    """Do work in a child; its wait status as Python gives exit codes (negative: a signal; 130: stopped; 1: an error, in the log)."""
+def in_fork(work: Callable[[], object], log: Path) -> tuple[int, float]:
+    """Do work in a child; its exit code (negative: a signal; 130: stopped; 1: an error, in the log) and the seconds of CPU it took."""
     pid = os.fork()
     if pid == 0:
         code = 1
@@ -79,7 +80,8 @@ def in_fork(work: Callable[[], None], log: Path) -> int:
             log.write_text(traceback.format_exc())
         finally:
             os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    _, status, used = os.wait4(pid, 0)
+    return os.waitstatus_to_exitcode(status), used.ru_utime + used.ru_stime
 
 
 def resume(root: Path, run: str, cell: Cell | None) -> None:
@@ -135,7 +137,7 @@ class Matrix:
         self.whole = root / "whole"
 
     def prepare(self) -> float:
-        """Warm this process, make the undisturbed run, and look it up once more; seconds of the look-up, in which nothing runs."""
+        """Warm this process, make the undisturbed run, and look it up once more, when nothing runs; the look-up's CPU seconds."""
         load_alignment(PROJECT / PriorsConfig().judge.source)
         self.whole.mkdir()
         record = tiny_run(self.whole / "store", self.priors, self.picture)
@@ -148,18 +150,17 @@ class Matrix:
         stages.context.code_digest = lambda module, root: digests[module]  # type: ignore[assignment]
         self._must(self.whole)
         before = published(self.whole / "store")
-        started = time.monotonic()
-        self._must(self.whole)
-        seconds = time.monotonic() - started
+        seconds = self._must(self.whole)
         record = read_record(self.whole / "store", self.run)
         if published(self.whole / "store") != before or {entry.state for entry in record.stages.values()} != {"cached"}:
             raise SystemExit("a second look at the undisturbed run computed something")
         return seconds
 
-    def _must(self, folder: Path) -> None:
-        code = in_fork(lambda: resume(folder, self.run, None), folder / "error.log")
+    def _must(self, folder: Path) -> float:
+        code, seconds = in_fork(lambda: resume(folder, self.run, None), folder / "error.log")
         if code != 0:
             raise SystemExit(f"the undisturbed run ended with {code}:\n{(folder / 'error.log').read_text()}")
+        return seconds
 
     def copy_before(self, cell: Cell) -> Path:
         """A store in which the run has got just before the cell's stage."""
@@ -178,13 +179,13 @@ class Matrix:
         store, wrong = folder / "store", list[str]()
         hard = cell.signal == "SIGKILL"
         started = time.monotonic()
-        code = in_fork(lambda: resume(folder, self.run, cell), folder / "first.log")
+        code, _ = in_fork(lambda: resume(folder, self.run, cell), folder / "first.log")
         ended = time.monotonic()
         finished = code == 0 and not hard and read_record(store, self.run).output is not None
         if code != (-9 if hard else 130) and not finished:
             wrong.append(f"cut off, it ended with {code}{_tail(folder / 'first.log')}")
         stood = published(store)
-        code = in_fork(lambda: resume(folder, self.run, None), folder / "second.log")
+        code, _ = in_fork(lambda: resume(folder, self.run, None), folder / "second.log")
         resumed = time.monotonic()
         if code != 0:
             wrong.append(f"resumed, it ended with {code}{_tail(folder / 'second.log')}")
@@ -222,13 +223,16 @@ def _tail(log: Path) -> str:
     return f": {log.read_text().strip().splitlines()[-1]}" if log.is_file() else ""
 
 
-def run_cells(matrix: Matrix, cells: Sequence[Cell], jobs: int) -> list[Outcome]:
-    """Every cell, some at a time, told one by one on the error stream."""
+def run_cells(matrix: Matrix, cells: Sequence[Cell], jobs: int, minutes: float) -> list[Outcome]:
+    """The cells, some at a time, told one by one on the error stream; none is begun after so many minutes."""
+    until = time.monotonic() + 60 * minutes
     outcomes: dict[str, Outcome] = {}
     waiting, running = list(cells), dict[int, Cell]()
     results = matrix.root / "results"
     results.mkdir()
     while waiting or running:
+        if time.monotonic() > until:
+            waiting.clear()
         while waiting and len(running) < jobs:
             cell = waiting.pop(0)
             pid = os.fork()
@@ -240,6 +244,8 @@ def run_cells(matrix: Matrix, cells: Sequence[Cell], jobs: int) -> list[Outcome]
                 finally:
                     os._exit(code)
             running[pid] = cell
+        if not running:
+            break
         pid, status = os.wait()
         cell = running.pop(pid)
         file = results / f"{cell.name}.json"
@@ -252,7 +258,7 @@ def run_cells(matrix: Matrix, cells: Sequence[Cell], jobs: int) -> list[Outcome]
         sys.stderr.write(
             f"{cell.name:<32} {'; '.join(done.wrong) or 'whole'} ({done.stopped_s:.1f} s, {done.resumed_s:.1f} s)\n"
         )
-    return [outcomes[cell.name] for cell in cells]
+    return [outcomes[cell.name] for cell in cells if cell.name in outcomes]
 
 
 def main() -> None:
@@ -260,6 +266,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--only", nargs="*", default=[], metavar="STAGE-MOMENT-SIGNAL")
     parser.add_argument("--jobs", type=int, default=max(1, (os.cpu_count() or 2) - 1))
+    parser.add_argument("--minutes", type=float, default=math.inf, help="begin no cell after that")
     parser.add_argument("--json", type=Path, help="where the outcomes go")
     options = parser.parse_args()
     cells = [cell for cell in all_cells() if not options.only or cell.name in options.only]
@@ -267,7 +274,7 @@ def main() -> None:
         quiet_environment(Path(root) / "store")
         matrix = Matrix(Path(root))
         lookup_s = matrix.prepare()
-        outcomes = run_cells(matrix, cells, options.jobs)
+        outcomes = run_cells(matrix, cells, options.jobs, options.minutes)
     if options.json is not None:
         options.json.write_text(json.dumps({"lookup_s": lookup_s, "cells": [asdict(each) for each in outcomes]}, indent=1))
     sys.exit(1 if any(each.wrong for each in outcomes) else 0)
