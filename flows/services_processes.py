@@ -93,7 +93,7 @@ def stop(store: Path, service: Service) -> None:
     """End a service and all it started: asked first, then killed. One that is gone is only forgotten."""
     if service.alive:
         family = _family(service.process.pid)
-        _signal(family[:1], signal.SIGTERM)
+        _signal(family, signal.SIGTERM)
         _, left = psutil.wait_procs(family, timeout=STOP_LIMIT_S)
         _signal(left, signal.SIGKILL)
         psutil.wait_procs(left, timeout=5)

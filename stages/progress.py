@@ -72,6 +72,9 @@ class StageProgress:
             self._journal.set_tags({"state": state, "fingerprint": artifact.fingerprint})
         self._journal.end("FINISHED")
         self._ended = True
+        if self._prefect_artifact is not None:
+            # What follows a stage's last counted step (baking, publishing) is not counted.
+            self._tell_prefect(1.0, None)
 
     def _best(self) -> dict[str, float]:
         """The best value of every curve that should rise, over all processes that drew it."""
@@ -105,7 +108,7 @@ class StageProgress:
             return
         from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
-        words = self.name if left is None else f"{self.name}: {duration(left)} left"
+        words = f"{self.name}: done" if share >= 1 else self.name if left is None else f"{self.name}: {duration(left)} left"
         page = self._link_page()
         words = f"{words}; [curves and pictures]({page})" if page else words
         try:
