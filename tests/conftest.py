@@ -14,7 +14,8 @@ os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
 from flows.quiet import quiet_environment
 
 os.environ["PREFECT_HOME"] = _PREFECT_HOME.name
-quiet_environment(Path("store"))
+# No store there: servers that run for the checkout's own store are not the tests'.
+quiet_environment(Path(_PREFECT_HOME.name))
 
 import pytest
 import torch
