@@ -52,7 +52,7 @@ def evaluate(params_path: Path) -> Path:
     from stages.priors_card import write_card
 
     settings = read_settings(params_path)
-    scores = {part: json.loads((FIGURES / f"{part}.json").read_text()) for part in ORDER}
+    scores: dict[str, dict[str, float]] = {part: json.loads((FIGURES / f"{part}.json").read_text()) for part in ORDER}
     write_card(PROJECT / settings.home, PROJECT / settings.renders, PROJECT / settings.split, scores)
     return PROJECT / settings.home / "figures.json"
 
