@@ -1,15 +1,19 @@
 """The page in which three.js, in a headless browser, draws a GLB: an independent reader and renderer, to check ours and our files.
 
-Everything is inside the page, so nothing is fetched and no server is needed. The pictures come back as a data URI in the page's text.
+Everything is inside the page, so nothing else is fetched. A server on the loopback address, open for one page, hands it out and takes
+the pictures back as a data URI.
 """
 
 import base64
 import io
 import json
+import queue
 import re
 import shutil
 import subprocess
 import tempfile
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +28,15 @@ from dreampolish.mesh.asset import GLTF_FROM_WORLD
 
 SECONDS = 180
 SUPERSAMPLE = 4
+_HEADLESS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+    "--disable-background-networking",
+    "--no-first-run",
+)
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 _FILES = {
     "three": "build/three.module.js",
@@ -37,13 +50,13 @@ _NAMES = {
     "../utils/BufferGeometryUtils.js": "three/geometry",
     "../utils/SkeletonUtils.js": "three/skeleton",
 }
-_PAGE = """<!doctype html><meta charset="utf-8"><body><pre id="result">waiting</pre>
+_PAGE = """<!doctype html><meta charset="utf-8"><body>
 <script type="importmap">{"imports": %(imports)s}</script>
 <script type="module">
 import * as THREE from 'three';
 import {GLTFLoader} from 'three/loader';
 const given = %(given)s;
-const result = document.getElementById('result');
+const tell = told => fetch('/result', {method: 'POST', body: JSON.stringify(told)});
 const complaints = [];
 for (const kind of ['warn', 'error']) console[kind] = (...words) => complaints.push(words.join(' '));
 try {
@@ -72,9 +85,9 @@ try {
     renderer.setScissor(number * given.size, 0, given.size, given.size);
     renderer.render(scene, camera);
   });
-  result.textContent = JSON.stringify({picture: renderer.domElement.toDataURL('image/png'), complaints});
+  await tell({picture: renderer.domElement.toDataURL('image/png'), complaints});
 } catch (error) {
-  result.textContent = JSON.stringify({failed: String(error), complaints});
+  await tell({failed: String(error), complaints});
 }
 </script>"""
 
@@ -106,7 +119,7 @@ def render_in_browser(
         "cameras": [_camera(cameras, number, metres_per_unit) for number in range(len(cameras))],
     }
     page = _PAGE % {"imports": json.dumps(_imports(three)), "given": json.dumps(given)}
-    told = _dumped(browser, page)
+    told = _told_by_page(browser, page)
     if "failed" in told:
         raise BrowserError(f"three.js could not draw {glb.name}: {told['failed']}")
     return _pictures(told["picture"], cameras.size), told["complaints"]
@@ -138,29 +151,55 @@ def _camera(cameras: Cameras, number: int, metres_per_unit: float) -> dict[str, 
     }
 
 
-def _dumped(browser: str, page: str) -> dict:
-    """The page's result, from the browser's dump of the finished document."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "page.html"
-        path.write_text(page)
-        command = [
-            browser,
-            "--headless=new",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--use-angle=swiftshader",
-            "--enable-unsafe-swiftshader",
-        ]
-        command += [f"--user-data-dir={folder}/profile", "--virtual-time-budget=60000", "--dump-dom", path.as_uri()]
+def _told_by_page(browser: str, page: str) -> dict:
+    """Open the page in a browser of its own and wait for what it posts."""
+    told: queue.Queue[bytes] = queue.Queue()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(page.encode(), told))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        address = f"http://127.0.0.1:{server.server_port}/"
+        command = [browser, *_HEADLESS, f"--user-data-dir={profile}", address]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
-        except subprocess.TimeoutExpired:
-            raise BrowserError(f"the browser took more than {SECONDS} s") from None
-    found = re.search(r'<pre id="result">(.*?)</pre>', done.stdout, re.DOTALL)
-    if found is None or found.group(1) == "waiting":
-        raise BrowserError(f"the browser gave no picture (exit code {done.returncode})")
-    told: dict = json.loads(found.group(1).replace("&amp;", "&").replace("&lt;", "<").replace("&gt;", ">"))
-    return told
+            return dict(json.loads(_awaited(told, process)))
+        finally:
+            process.terminate()
+            process.wait()
+            server.shutdown()
+            server.server_close()
+
+
+def _awaited(told: "queue.Queue[bytes]", process: subprocess.Popen) -> bytes:
+    """The page's answer; BrowserError if the browser ends or takes too long before."""
+    for _ in range(SECONDS):
+        try:
+            return told.get(timeout=1)
+        except queue.Empty:
+            if process.poll() is not None:
+                raise BrowserError(f"the browser ended with code {process.returncode}") from None
+    raise BrowserError(f"the browser took more than {SECONDS} s")
+
+
+def _handler(page: bytes, told: "queue.Queue[bytes]") -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        """Gives the page, takes one answer."""
+
+        def do_GET(self) -> None:
+            found = self.path == "/"
+            self.send_response(200 if found else 404)
+            self.send_header("Content-Type", "text/html; charset=utf-8")
+            self.end_headers()
+            self.wfile.write(page if found else b"")
+
+        def do_POST(self) -> None:
+            told.put(self.rfile.read(int(self.headers["Content-Length"])))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            """Nothing: the terminal is the user's."""
+
+    return Handler
 
 
 def _pictures(uri: str, size: int) -> Tensor:
