@@ -149,7 +149,7 @@ class Viewer {
   clipFromWorld({ right, up, back }, aspect) {
     // The sphere around the model fills the narrower side.
     const f = 1 / Math.tan(FOV / 2), fit = Math.min(1, aspect);
-    const distance = this.radius * 1.04 / Math.sin(Math.atan(fit / f)) / this.orbit.zoom;
+    const distance = this.radius * 1.12 / Math.sin(Math.atan(fit / f)) / this.orbit.zoom;
     const eye = this.center.map((c, k) => c + back[k] * distance);
     const near = Math.max(distance - this.radius * 1.5, distance / 100), far = distance + this.radius * 1.5;
     const view = [
