@@ -147,6 +147,9 @@ class DmtetConfig(GeometryConfig):
     guide_colors: bool = False
     """Whether guidance paints too, or only shapes: then sides that the reference does not see keep the SDF's colours, which
     guidance at high noise would bleach."""
+    hold_colors_weight: Weight = constant(20.0)
+    """Weight of the mean change of the surface's colours since the SDF's: a reference anchor alone teaches a hash grid's network
+    colours that show up on unseen sides. [choice]"""
     color_fit_lr: float = Field(default=0.01, gt=0.0)
     """While the colour field is fitted to the SDF's colours."""
     normal_guidance_share: float = Field(default=0.0, ge=0.0, le=1.0)

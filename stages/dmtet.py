@@ -4,6 +4,7 @@ Source: DMTet (arXiv:2111.04276) as DreamCraft3D uses it: the SDF's values are c
 with offsets tanh(deform) * spacing / 2; text guidance sees the normal map in three steps of four.
 """
 
+import copy
 from collections.abc import Callable
 
 import torch
@@ -32,6 +33,10 @@ from stages.prior_set import open_text_prior, open_view_prior, prior_digests
 from stages.reference_view import ReferenceView, anchor_terms, load_reference
 from stages.sdf_files import load_sdf
 from stages.watching import StageWatch
+
+
+HELD_POINTS = 4096
+"""Places a step at which the surface's colours are held to the SDF's."""
 
 
 class TetSurface(torch.nn.Module):
@@ -130,6 +135,8 @@ def _losses(
     colors: ColorField,
     generator: torch.Generator,
 ) -> Callable[[int], dict[str, Term]]:
+    start = copy.deepcopy(colors).requires_grad_(False)
+
     def losses(step: int) -> dict[str, Term]:
         progress = (step, config.steps)
         mesh, color_of = surface.mesh(), color_of_field(colors)
@@ -141,6 +148,11 @@ def _losses(
             terms.update(guide.view_terms(step, novel.rgb, cameras))
             as_normals = float(torch.rand((), generator=generator, device=generator.device)) < config.normal_guidance_share
             terms.update(guide.text_terms(step, _normal_picture(novel) if as_normals else novel.rgb, cameras))
+        if config.hold_colors_weight.at(*progress) > 0:
+            places = mesh.vertices.detach()
+            chosen = torch.randint(len(places), (HELD_POINTS,), generator=generator, device=generator.device)
+            change = (colors(places[chosen]) - start(places[chosen])).abs().mean()
+            terms["hold_colors"] = Term(change, config.hold_colors_weight.at(*progress))
         smooth = normal_consistency_loss(mesh.vertices, mesh.faces, mesh.adjacency)
         terms["normal_consistency"] = Term(smooth, config.normal_consistency_weight.at(*progress))
         if config.laplacian_weight.at(*progress) > 0:
