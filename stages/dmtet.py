@@ -34,7 +34,6 @@ from stages.reference_view import ReferenceView, anchor_terms, load_reference
 from stages.sdf_files import load_sdf
 from stages.watching import StageWatch
 
-
 HELD_POINTS = 4096
 """Places a step at which the surface's colours are held to the SDF's."""
 
