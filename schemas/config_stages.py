@@ -174,7 +174,7 @@ class PolishConfig(Frozen):
     views: Views = 2
     cameras: CameraConfig = CameraConfig(fov_deg=(20.0, 60.0), widen_until=0.0)
     estimator_steps: int = Field(default=1, ge=1, le=1000)
-    vertex_lr: float = Field(default=0.0003, gt=0.0)
+    vertex_lr: float = Field(default=0.0001, gt=0.0)
     smoothness: float = Field(default=10.0, ge=0.0)
     """Weight of the Laplacian in the vertices' reparametrisation. source: Large Steps in Inverse Rendering."""
     keep_quantile: float = Field(default=0.85, gt=0.0, le=1.0)
