@@ -225,7 +225,10 @@ def refused(entry: str, parameters: dict[str, Any]) -> bool:
         {"prompt": "a table"},
         {"prompt": "a table", "preset": "smoke", "overrides": None},
         {"prompt": "a table", "overrides": {"texture": {"steps": 9}, "seed": 7, "nerf.steps": 3}},
-        {"prompt": "a table", "overrides": {"texture": {"lambda_realistic": 0.8}, "texture.lambda_stable": {"start": 1, "end": 0}}},
+        {
+            "prompt": "a table",
+            "overrides": {"texture": {"lambda_realistic": 0.8}, "texture.lambda_stable": {"start": 1, "end": 0}},
+        },
         {"prompt": "a table", "run": "0123abcd"},
     ],
 )
