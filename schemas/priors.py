@@ -1,7 +1,9 @@
 """Settings of the trainings of the embedded priors; the defaults are those of `priors/home` but for its history.
 
 `priors/home` was trained in pieces: the loss's weight was Min-SNR's for the first 3,800 steps of text and 1,500 of view, view and
-normals drew other timesteps at first, and text's learning rate fell twice. Totals and final settings are the defaults here.
+normals drew other timesteps at first, and learning rates fell and rose. Up to 8,900 steps of text and 7,500 of view, half of the
+pictures were nearly flat and half of the references frontal; then both continued from their own weights for 7,900 and 7,500 steps
+(learning rate 4e-4, falling from step 4,600) with the present data. Totals and final settings are the defaults here.
 """
 
 from pydantic import Field
@@ -31,8 +33,8 @@ class DenoiserTraining(Frozen):
     block_channels: tuple[int, ...] = (64, 160, 192)
     attended: tuple[bool, ...] = (False, True, False)
     heads: int = Field(default=4, ge=1)
-    steps: int = Field(default=8900, ge=1)
-    decay_from: int = Field(default=6500, ge=0)
+    steps: int = Field(default=16800, ge=1)
+    decay_from: int = Field(default=13500, ge=0)
     warmup: int = Field(default=200, ge=0)
     batch: int = Field(default=32, ge=1)
     learning_rate: float = Field(default=4e-4, gt=0)
@@ -71,7 +73,7 @@ class PriorsTraining(Frozen):
     checkpoint_interval: int = Field(default=500, ge=1)
     autoencoder: AutoencoderTraining = AutoencoderTraining()
     text: DenoiserTraining = DenoiserTraining()
-    view: DenoiserTraining = DenoiserTraining(steps=5900, decay_from=4300, learning_rate=6e-4, seed=12, timestep_exponent=0.6)
+    view: DenoiserTraining = DenoiserTraining(steps=15000, decay_from=12100, learning_rate=6e-4, seed=12, timestep_exponent=0.6)
     normals: DenoiserTraining = DenoiserTraining(
         steps=1700, decay_from=1000, learning_rate=6e-4, seed=13, timestep_exponent=0.15
     )

@@ -10,13 +10,13 @@ from dreampolish.priors.loading import digest
 INTRODUCTION = """# The `home` priors
 
 Small diffusion priors over household things, vehicles, toys and plants at 128 pixels, trained by this project from nothing but
-rendered 3D models, so that the pipeline runs on a fresh machine without any download. They are as good as two hours of two shared
-CPU cores make them: single objects on white, no scenes, no photographs, no people worth the name.
+rendered 3D models, so that the pipeline runs on a fresh machine without any download. They are as good as some four hours of two
+shared CPU cores make them: single objects on white, no scenes, no photographs, no people worth the name.
 
 What to expect: `text` gets colours and the common classes right (chairs, tables, lamps, cars, sofas, plants), thin and white things
 badly; guidance 2-4. `normals` is meant for one step. `view` knows colours and rough extents of unseen sides; its SAMPLED views of held-out
-objects are not yet nearer to the truth than a copy of the reference (table below), only its one-step means are, in PSNR but not in SSIM:
-give it little weight, noisy timesteps, guidance 1-2.
+objects are about as near to the truth as a copy of the reference in PSNR and further in SSIM (table below); its one-step means are
+nearer in PSNR: give it little weight, noisy timesteps, guidance 1-2.
 
 | folder | what it is |
 |---|---|
