@@ -47,7 +47,7 @@ def test_bad_prompts_are_refused(store: Path, prompt: str, word: str) -> None:
     [
         ("texture.lamda_stable=0.5", ["unknown setting texture.lamda_stable", "did you mean texture.lambda_stable?"]),
         ("seed=minus one", ["seed", "integer"]),
-        ("nerf.steps=0", ["nerf.steps", "greater than or equal to 1"]),
+        ("nerf.steps=-1", ["nerf.steps", "greater than or equal to 0"]),
         ("nonsense", ["section.key=value"]),
     ],
 )
