@@ -144,6 +144,8 @@ class DmtetConfig(GeometryConfig):
     guidance_size: ImageSize = 128
     geometry_lr: float = Field(default=0.005, gt=0.0)
     color_lr: float = Field(default=0.001, gt=0.0)
+    mask_erosion: int = Field(default=2, ge=0, le=256)
+    """Pixels by which the reference's mask shrinks before its colours are learned."""
     guide_colors: bool = False
     """Whether guidance paints too, or only shapes: then sides that the reference does not see keep the SDF's colours, which
     guidance at high noise would bleach."""

@@ -30,6 +30,7 @@ from stages.geometry_guide import GeometryGuide
 from stages.judging import judged, render_previews, write_previews
 from stages.meshes import Mesh, color_of_field, fixed_color_of_field, grid_sizes, mesh_figures, mesh_from_parts, write_mesh
 from stages.prior_set import open_text_prior, open_view_prior, prior_digests
+from stages.reference_color import reference_color_loss
 from stages.reference_view import ReferenceView, anchor_terms, load_reference
 from stages.sdf_files import load_sdf
 from stages.watching import StageWatch
@@ -139,8 +140,12 @@ def _losses(
     def losses(step: int) -> dict[str, Term]:
         progress = (step, config.steps)
         mesh, color_of = surface.mesh(), color_of_field(colors)
-        front = mesh.render(view.camera, color_of, 1, True)
+        front = mesh.render(view.camera, fixed_color_of_field(colors), 1, True)
         terms = anchor_terms(config.anchors, progress, view, front.rgb, front.alpha, front.normals_camera)
+        if config.anchors.rgb.at(*progress) > 0:
+            painted = mesh.render(view.camera, color_of, 1, True)
+            loss = reference_color_loss(painted.rgb, view, config.mask_erosion)
+            terms["reference_color"] = Term(loss, config.anchors.rgb.at(*progress))
         if step % config.guidance_interval == 0:
             cameras = guide.cameras(step)
             novel = mesh.render(cameras, color_of if config.guide_colors else fixed_color_of_field(colors), 1, True)

@@ -30,6 +30,7 @@ from stages.judging import judged, render_previews, write_previews
 from stages.meshes import Mesh, active_levels, color_of_field, load_colors, load_mesh, open_all_levels, write_mesh
 from stages.objectives import needs_variational, weights_at
 from stages.prior_set import open_text_prior, prior_digests
+from stages.reference_color import reference_color_loss
 from stages.reference_view import ReferenceView, load_reference
 from stages.watching import Figures, StageWatch
 
@@ -190,14 +191,6 @@ def domain_norms(guided: GuidanceStep, config: TextureConfig, progress: tuple[in
     if "prompt" in scores and "empty" in scores:
         norms["stable_norm"] = config.lambda_stable.at(*progress) * mean_norm(scores["prompt"] - scores["empty"])
     return norms
-
-
-def reference_color_loss(rgb: Float[Tensor, "1 h w 3"], view: ReferenceView, erosion: int) -> Float[Tensor, ""]:
-    """Mean absolute colour difference on the reference's mask, eroded by `erosion` pixels (source: DreamCraft3D)."""
-    outside = 1 - (view.mask[:, None] > 0.5).float()
-    outside = torch.nn.functional.max_pool2d(outside, 2 * erosion + 1, stride=1, padding=erosion)
-    inside = 1 - outside[:, 0, :, :, None]
-    return ((rgb - view.rgb).abs() * inside).sum() / (3 * inside.sum().clamp_min(1.0))
 
 
 def drift_loss(

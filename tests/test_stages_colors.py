@@ -3,9 +3,12 @@
 import pytest
 import torch
 
+from dreampolish.cameras import orbit_cameras
 from dreampolish.fields.color import ColorField
 from schemas.config_stages import DmtetConfig
 from stages.meshes import color_of_field, fixed_color_of_field, grid_sizes
+from stages.reference_color import reference_color_loss
+from stages.reference_view import ReferenceView
 from stages.texture import drift_loss
 
 
@@ -33,3 +36,14 @@ def test_fixed_colours_are_the_same_without_a_gradient() -> None:
     learned, fixed = color_of_field(field)(points, normals), fixed_color_of_field(field)(points, normals)
     assert torch.equal(learned, fixed)
     assert learned.requires_grad and not fixed.requires_grad
+
+
+def test_reference_colours_count_well_inside_the_mask_alone() -> None:
+    mask = torch.zeros(1, 16, 16)
+    mask[:, 4:12, 4:12] = 1.0
+    camera = orbit_cameras(torch.zeros(1), torch.zeros(1), torch.full((1,), 20.0), 16)
+    view = ReferenceView(torch.ones(1, 16, 16, 3), mask, torch.zeros(1, 16, 16, 3), camera, "a box")
+    rgb = torch.zeros(1, 16, 16, 3)
+    rgb[:, 6:10, 6:10] = 0.75
+    assert float(reference_color_loss(rgb, view, 2)) == pytest.approx(0.25)
+    assert float(reference_color_loss(rgb, view, 0)) == pytest.approx(1 - 0.75 * 16 / 64)
