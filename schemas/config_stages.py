@@ -32,9 +32,12 @@ class ReferenceConfig(Frozen):
     """Stage 0: candidates from the text prior, or a user's picture."""
 
     size: int = Field(default=128, ge=16, le=1024)
-    n_candidates: int = Field(default=16, ge=1, le=32)
+    n_candidates: int = Field(default=32, ge=1, le=256)
     sampling_steps: int = Field(default=25, ge=1, le=1000)
     guidance_scale: float = Field(default=3.0, ge=0.0)
+    symmetry_weight: float = Field(default=1.0, ge=0.0, le=100.0)
+    """Of a candidate's mirror symmetry beside its alignment, when the best is chosen: most things are symmetric seen from the front,
+    and a young prior's slips are not. [choice]"""
     negative_prompt: str = Field(default="", max_length=300)
     elevation_deg: float = Field(default=10.0, gt=-90.0, lt=90.0)
     normal_steps: int = Field(default=1, ge=1, le=1000)

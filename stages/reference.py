@@ -1,9 +1,11 @@
 """Stage 0: the reference picture: the best of several candidates from the text prior, or a user's picture; and its normals.
 
-Source: DreamCraft3D and DreamPolish start from one reference picture; which candidate is best is judged by the embedded scorer. [choice]
+Source: DreamCraft3D and DreamPolish start from one reference picture; which candidate is best is judged by the
+embedded scorer and by mirror symmetry. [choice]
 """
 
 import hashlib
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,10 +33,12 @@ PICTURE_REMEDY = "any object on a transparent or plain background will do"
 
 @dataclass(frozen=True)
 class Candidates:
-    """Pictures the text prior drew: RGBA made canonical, their alignment with the prompt, and which one is best."""
+    """Pictures the text prior drew: RGBA made canonical, their alignment with the prompt, their mirror symmetry, and which one is
+    best."""
 
     pictures: list[Float[Tensor, "h w 4"]]
-    scores: list[float]
+    alignments: list[float]
+    symmetries: list[float]
     best: int
 
 
@@ -87,17 +91,25 @@ def _drawn(stage: Stage, run: RunContext, config: ReferenceConfig, prompt: str) 
     text, negative = texts.rows(slice(0, config.n_candidates)), texts.rows(slice(config.n_candidates, None))
     drawn = prior.sample(text, negative, config.guidance_scale, config.sampling_steps, stage.generator)
     stage.progress(1, 2)
-    pictures, scores = [], []
+    pictures, alignments, symmetries, scores = [], [], [], []
     for picture in drawn.permute(0, 2, 3, 1).cpu():
         rgba, usable = _cut(picture, config)
         pictures.append(rgba)
-        scores.append(alignment(run, prompt, on_white(rgba)[None]) if usable else -1.0)
+        alignments.append(alignment(run, prompt, on_white(rgba)[None]))
+        symmetries.append(mirror_symmetry(rgba[..., 3]))
+        scores.append(alignments[-1] + config.symmetry_weight * symmetries[-1] if usable else -math.inf)
     best = max(range(len(scores)), key=scores.__getitem__)
-    if scores[best] == -1.0:
+    if scores[best] == -math.inf:
         raise StageError(
             f"none of {len(scores)} pictures drawn for '{prompt}' shows an object", None, "use another prompt, seed, or --image"
         )
-    return Candidates(pictures, scores, best)
+    return Candidates(pictures, alignments, symmetries, best)
+
+
+def mirror_symmetry(alpha: Float[Tensor, "h w"]) -> float:
+    """Overlap of a centred silhouette with its mirror image, 0..1: the sum of the smaller over the sum of the larger values."""
+    mirrored = alpha.flip(1)
+    return float(torch.minimum(alpha, mirrored).sum() / torch.maximum(alpha, mirrored).sum().clamp_min(1e-6))
 
 
 def _cut(picture: Float[Tensor, "h w 3"], config: ReferenceConfig) -> tuple[Float[Tensor, "h w 4"], bool]:
@@ -152,10 +164,11 @@ def _published(
 
 
 def _candidate_sheet(stage: Stage, candidates: Candidates) -> Path:
-    """All candidates with their scores; the chosen one is marked."""
+    """All candidates with alignment and symmetry; the chosen one is marked."""
+    told = zip(candidates.pictures, candidates.alignments, candidates.symmetries, strict=True)
     rows = [
-        (f"{'* ' if index == candidates.best else ''}{score:.3f}", on_white(picture)[None])
-        for index, (picture, score) in enumerate(zip(candidates.pictures, candidates.scores, strict=True))
+        (f"{'* ' if index == candidates.best else ''}{alignment:.2f} {symmetry:.2f}", on_white(picture)[None])
+        for index, (picture, alignment, symmetry) in enumerate(told)
     ]
     path = stage.path("candidates.png")
     sheet(rows, 1).save(path)
