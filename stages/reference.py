@@ -141,7 +141,6 @@ def _published(
     write_picture(paths["image_rgba"], rgba)
     write_picture(paths["mask"], rgba[..., 3:])
     write_picture(paths["preview"], rgb)
-    write_picture(stage.path("normals.png"), (normals + 1) / 2)
     save_file({"normals_camera": normals.contiguous()}, stage.path("normals.safetensors"))
     stage.image("reference", 0, as_bytes(strip(torch.stack([rgb, (normals + 1) / 2]))))
     return stage.publish(
