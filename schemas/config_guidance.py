@@ -96,3 +96,28 @@ class ViewGuidanceConfig(Frozen):
     guidance_scale: Weight = constant(2.0)
     t_min: Fraction = Ramp(start=0.7, end=0.5, until=0.1)
     t_max: Fraction = Ramp(start=0.9, end=0.75, until=0.5)
+
+
+class ViewTargetsConfig(Frozen):
+    """Novel views that the view prior paints whole, and that renders are then held to. source of the idea: CAT3D (arXiv:2405.10314)
+    reconstructs from painted views; Instruct-NeRF2NeRF (arXiv:2303.12789) renews them from the reconstruction. [choice: a small
+    prior's single scores are too noisy for the few steps of `home`; its whole pictures, renewed, are not]"""
+
+    rgb_weight: Weight = constant(0.0)
+    """Of the mean squared difference of colours; 0 with mask_weight 0: no views are painted."""
+    mask_weight: Weight = constant(0.0)
+    """Of the same of coverage."""
+    n_views: int = Field(default=24, ge=1, le=256)
+    elevations_deg: tuple[Annotated[float, Field(gt=-90.0, lt=90.0)], ...] = Field(default=(5.0, 35.0, 15.0), min_length=1)
+    """In turn, around the object."""
+    paint_at: tuple[Annotated[float, Field(ge=0.0, le=1.0)], ...] = (0.0, 0.35, 0.65)
+    """Progress at which the views are painted anew from the present renders."""
+    strength: Fraction = Ramp(start=1.0, end=0.4)
+    """Noise that the renders get first, fraction of the timesteps; 1: what was there does not matter."""
+    guidance_scale: float = Field(default=2.0, ge=0.0)
+    sampling_steps: int = Field(default=20, ge=1, le=1000)
+
+    @property
+    def wanted(self) -> bool:
+        """Whether any view is painted."""
+        return self.rgb_weight.largest > 0 or self.mask_weight.largest > 0

@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from schemas.config_guidance import DistillationConfig, GeometryTextConfig, ViewGuidanceConfig
+from schemas.config_guidance import DistillationConfig, GeometryTextConfig, ViewGuidanceConfig, ViewTargetsConfig
 from schemas.config_parts import (
     AnchorConfig,
     Betas,
@@ -39,6 +39,9 @@ class ReferenceConfig(Frozen):
     """Of a candidate's mirror symmetry beside its alignment, when the best is chosen: most things are symmetric seen from the front,
     and a young prior's slips are not. [choice]"""
     negative_prompt: str = Field(default="", max_length=300)
+    view_words: str = Field(default="straight front view", max_length=100)
+    """What is added to the prompt: how the text prior was taught to call the view that the reference is taken to be. Models of others
+    know "front view"."""
     elevation_deg: float = Field(default=10.0, gt=-90.0, lt=90.0)
     normal_steps: int = Field(default=1, ge=1, le=1000)
     background_tolerance: float = Field(default=0.1, ge=0.0, le=1.0)
@@ -63,6 +66,7 @@ class GeometryConfig(Frozen):
     cameras: CameraConfig = CameraConfig()
     text: GeometryTextConfig = GeometryTextConfig()
     view: ViewGuidanceConfig = ViewGuidanceConfig()
+    targets: ViewTargetsConfig = ViewTargetsConfig()
     anchors: AnchorConfig = AnchorConfig()
     preview: PreviewConfig = PreviewConfig()
     betas: Betas = (0.9, 0.99)
@@ -71,7 +75,8 @@ class GeometryConfig(Frozen):
     def _guided(self) -> Self:
         anchors = {f"anchors.{name}": getattr(self.anchors, name) for name in type(self.anchors).model_fields}
         if self.steps > 0:
-            _refuse_all_zero("the stage", {"text.weight": self.text.weight, "view.weight": self.view.weight} | anchors)
+            guides = {"text.weight": self.text.weight, "view.weight": self.view.weight, "targets.rgb_weight": self.targets.rgb_weight}
+            _refuse_all_zero("the stage", guides | anchors)
         return self
 
 

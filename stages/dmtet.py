@@ -119,7 +119,7 @@ def _refine(
             lambda step: 1.0,
             config.steps,
             stage.generator,
-            {"surface": surface, "colors": colors},
+            {"surface": surface, "colors": colors, **guide.stateful()},
             stage.checkpoints,
             StageWatch(stage, config.steps, config.preview.interval, preview, None, view.rgb),
         )
@@ -140,6 +140,7 @@ def _losses(
     def losses(step: int) -> dict[str, Term]:
         progress = (step, config.steps)
         mesh, color_of = surface.mesh(), color_of_field(colors)
+        guide.prepare(step, lambda cameras: mesh.render(cameras, color_of, 2, True).rgb)
         front = mesh.render(view.camera, fixed_color_of_field(colors), 1, True)
         terms = anchor_terms(config.anchors, progress, view, front.rgb, front.alpha, front.normals_camera)
         if config.anchors.rgb.at(*progress) > 0:
@@ -149,6 +150,7 @@ def _losses(
         if step % config.guidance_interval == 0:
             cameras = guide.cameras(step)
             novel = mesh.render(cameras, color_of if config.guide_colors else fixed_color_of_field(colors), 1, True)
+            terms.update(guide.target_terms(step, novel.rgb, novel.alpha))
             terms.update(guide.view_terms(step, novel.rgb, cameras))
             as_normals = float(torch.rand((), generator=generator, device=generator.device)) < config.normal_guidance_share
             terms.update(guide.text_terms(step, _normal_picture(novel) if as_normals else novel.rgb, cameras))

@@ -7,12 +7,13 @@ from torch import Tensor
 from dreampolish.cameras import Cameras, random_cameras
 from dreampolish.distillation.guidance import PromptEmbeddings, images_at_prior, text_guidance, view_guidance
 from dreampolish.distillation.weights import sds_weights
-from dreampolish.optimize import Term
+from dreampolish.optimize import Stateful, Term
 from dreampolish.priors.protocols import TextPrior, ViewPrior
 from schemas.config_parts import CameraConfig
 from schemas.config_stages import GeometryConfig
 from stages.objectives import weights_at
 from stages.reference_view import ReferenceView
+from stages.view_targets import Picture, ViewTargets
 
 
 def guidance_cameras(
@@ -42,17 +43,44 @@ class GeometryGuide:
         )
         self._reference = view.condition(images_at_prior(reference.rgb, view.image_size))
         self._elevation_deg = reference.elevation_deg
+        self._targets = None
+        if config.targets.wanted:
+            self._targets = ViewTargets(
+                config.targets, config.steps, view, self._reference, reference.elevation_deg, generator
+            )
+        self._chosen: Tensor | None = None
+
+    def stateful(self) -> dict[str, Stateful]:
+        """What a checkpoint must hold of the guidance."""
+        return {} if self._targets is None else {"targets": self._targets}
+
+    def prepare(self, step: int, picture: Picture) -> None:
+        """Before a step: paint the target views anew where the settings say so. picture: the object as it looks now."""
+        if self._targets is not None:
+            self._targets.paint_if_due(step, picture)
 
     def cameras(self, step: int) -> Cameras:
-        """The views of a step."""
+        """The views of a step: of the painted ones where there are such, else random ones."""
         config = self._config
+        if self._targets is not None:
+            self._chosen, cameras = self._targets.draw(config.guidance_views, config.guidance_size)
+            return cameras
         return guidance_cameras(
             config.cameras, (step, config.steps), config.guidance_views, config.guidance_size, self._generator
         )
 
-    def terms(self, step: int, rgb: Float[Tensor, "b h w 3"], cameras: Cameras) -> dict[str, Term]:
-        """Weighted losses of both priors on renders of `cameras`."""
-        return {**self.view_terms(step, rgb, cameras), **self.text_terms(step, rgb, cameras)}
+    def terms(
+        self, step: int, rgb: Float[Tensor, "b h w 3"], opacity: Float[Tensor, "b h w"], cameras: Cameras
+    ) -> dict[str, Term]:
+        """Weighted losses of both priors on renders of `cameras`, the views of this step."""
+        painted = self.target_terms(step, rgb, opacity)
+        return {**painted, **self.view_terms(step, rgb, cameras), **self.text_terms(step, rgb, cameras)}
+
+    def target_terms(self, step: int, rgb: Float[Tensor, "b h w 3"], opacity: Float[Tensor, "b h w"]) -> dict[str, Term]:
+        """The difference of renders of this step's views from the painted ones, where there are such."""
+        if self._targets is None or self._chosen is None:
+            return {}
+        return self._targets.terms(step, self._chosen, rgb, opacity)
 
     def view_terms(self, step: int, rgb: Float[Tensor, "b h w 3"], cameras: Cameras) -> dict[str, Term]:
         """The view prior's part: SDS with guidance on the reference."""

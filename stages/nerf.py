@@ -87,7 +87,7 @@ def fit_nerf(reference: ReferenceArtifact, config: NerfConfig, run: RunContext) 
             lambda step: 1.0,
             config.steps,
             stage.generator,
-            {"field": scene.field, "occupancy": scene.occupancy, "switch": switch},
+            {"field": scene.field, "occupancy": scene.occupancy, "switch": switch, **guide.stateful()},
             stage.checkpoints,
             StageWatch(
                 stage, config.steps, config.preview.interval, lambda: {"view": scene.picture(view.camera)[0]}, switch, view.rgb
@@ -112,6 +112,7 @@ def _losses(scene: Scene, guide: GeometryGuide, view: ReferenceView, switch: Swi
         scene.field.network.grid.active_levels = active_levels(scene.field.network.grid, config.grid, progress)
         if step % OCCUPANCY_INTERVAL == 0:
             scene.update_occupancy(step)
+        guide.prepare(step, scene.picture)
         terms = {}
         if step % config.anchor_interval == 0:
             front = scene.render(view.camera, config.anchors.normal.at(*progress) > 0, True)
@@ -120,7 +121,7 @@ def _losses(scene: Scene, guide: GeometryGuide, view: ReferenceView, switch: Swi
         if step % config.guidance_interval == 0:
             cameras = guide.cameras(step)
             novel = scene.render(cameras, config.orientation_weight.at(*progress) > 0, True)
-            terms.update(guide.terms(step, novel.rgb, cameras))
+            terms.update(guide.terms(step, novel.rgb, novel.opacity, cameras))
             terms.update(_regularizers(config, progress, novel))
         return terms
 

@@ -98,7 +98,7 @@ def refine_sdf(reference: ReferenceArtifact, nerf: NerfArtifact, config: NeusCon
             lambda step: 1.0,
             config.steps,
             stage.generator,
-            {"field": surface.field, "occupancy": surface.occupancy, "switch": switch},
+            {"field": surface.field, "occupancy": surface.occupancy, "switch": switch, **guide.stateful()},
             stage.checkpoints,
             StageWatch(
                 stage,
@@ -157,6 +157,7 @@ def _losses(surface: Surface, guide: GeometryGuide, view: ReferenceView, switch:
         progress = (step, config.steps)
         if step % OCCUPANCY_INTERVAL == 0:
             surface.update_occupancy()
+        guide.prepare(step, surface.picture)
         terms = {}
         if step % config.anchor_interval == 0:
             front = surface.render(view.camera, True)
@@ -169,7 +170,7 @@ def _losses(surface: Surface, guide: GeometryGuide, view: ReferenceView, switch:
         if step % config.guidance_interval == 0:
             cameras = guide.cameras(step)
             novel = surface.render(cameras, True)
-            terms.update(guide.terms(step, novel.picture.rgb, cameras))
+            terms.update(guide.terms(step, novel.picture.rgb, novel.picture.opacity, cameras))
             terms.update(_regularizers(config, progress, novel))
         return terms
 

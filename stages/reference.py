@@ -87,7 +87,7 @@ def _users_picture(image: Path, config: ReferenceConfig) -> Float[Tensor, "h w 4
 def _drawn(stage: Stage, run: RunContext, config: ReferenceConfig, prompt: str) -> Candidates:
     """Draw candidates, cut each out and let the judge choose; candidates without a usable object cannot win."""
     prior = open_text_prior(run)
-    texts = prior.embed([f"{prompt}, front view"] * config.n_candidates + [config.negative_prompt])
+    texts = prior.embed([f"{prompt}, {config.view_words}"] * config.n_candidates + [config.negative_prompt])
     text, negative = texts.rows(slice(0, config.n_candidates)), texts.rows(slice(config.n_candidates, None))
     drawn = prior.sample(text, negative, config.guidance_scale, config.sampling_steps, stage.generator)
     stage.progress(1, 2)

@@ -68,3 +68,15 @@ def test_random_captions_vary_but_name_the_object() -> None:
 def test_names_of_wood() -> None:
     assert is_named_wooden("Wooden alder table")
     assert not is_named_wooden("Glass table")
+
+
+def test_captions_tell_a_view_from_straight_in_front_from_others() -> None:
+    generator = torch.Generator().manual_seed(3)
+
+    def views(azimuth: float, elevation: float) -> set[str]:
+        found = {random_caption(["sofa"], None, azimuth, elevation, generator) for _ in range(60)}
+        return {caption.partition(", ")[2] for caption in found} - {""}
+
+    assert views(-6.0, 10.0) == views(354.0, 19.0) == {"straight front view"}
+    assert views(20.0, 10.0) == views(0.0, 40.0) == {"front view"}
+    assert views(180.0, 10.0) == {"back view"}

@@ -3,7 +3,14 @@
 import torch
 
 from dreampolish.cameras import orbit_cameras
-from dreampolish.data.lighting import Lighting, headlight, lighting_in_camera, pair_lighting, random_world_lighting
+from dreampolish.data.lighting import (
+    Lighting,
+    headlight,
+    lighting_in_camera,
+    pair_lighting,
+    random_world_lighting,
+    studio_lighting,
+)
 from dreampolish.data.shading import MAX_SHADE, MIN_SHADE, on_white, painted_luminance, recolor, shade, unlit, wood_grain
 
 
@@ -48,9 +55,18 @@ def test_world_light_is_the_same_on_a_surface_seen_from_two_sides() -> None:
 
 def test_pair_lighting_gives_both_halves_one_scene() -> None:
     cameras = orbit_cameras(torch.zeros(8), torch.full((8,), 10.0), torch.full((8,), 20.0), 4)
-    light = pair_lighting(cameras, 0.5, torch.Generator().manual_seed(2))
+    light = pair_lighting(cameras, 0.5, 0.5, torch.Generator().manual_seed(2))
     torch.testing.assert_close(light.toward[:4], light.toward[4:])
     torch.testing.assert_close(light.strengths[:4], light.strengths[4:])
+
+
+def test_the_studio_lights_a_mirrored_surface_alike_and_each_side_of_a_box_differently() -> None:
+    light = studio_lighting(1, torch.Generator().manual_seed(0))
+    front, left, right, top, back = ([1.0, 0, 0], [0, 1.0, 0], [0, -1.0, 0], [0, 0, 1.0], [-1.0, 0, 0])
+    factor = shade(torch.tensor([front, left, right, top, back]).T[None, :, :, None], light)[0, 0, :, 0]
+    torch.testing.assert_close(factor[1], factor[2])
+    assert factor[3] > factor[0] + 0.05 > factor[1] + 0.15 > factor[4] + 0.2
+    torch.testing.assert_close(factor[4], torch.tensor(0.55))
 
 
 def test_on_white_and_unlit() -> None:

@@ -23,6 +23,18 @@ from dreampolish.data.vocabulary import (
 )
 
 
+STRAIGHT_FRONT = "straight front view"
+"""What captions call a view from straight in front: the pipeline takes its reference to stand there."""
+STRAIGHT_AZIMUTH_DEG, STRAIGHT_ELEVATIONS_DEG = 10.0, (0.0, 20.0)
+
+
+def is_straight_front(azimuth_deg: float, elevation_deg: float) -> bool:
+    """Whether a view is one from straight in front."""
+    folded = (azimuth_deg + 180) % 360 - 180
+    low, high = STRAIGHT_ELEVATIONS_DEG
+    return abs(folded) <= STRAIGHT_AZIMUTH_DEG and low <= elevation_deg <= high
+
+
 def noun_from_name(name: str) -> str:
     """The plain noun of a catalogue name: lower case, digits and colour words gone, odd names replaced ("Concept Sedan 02": car)."""
     plain = " ".join(re.findall(r"[^\W\d_]+(?:'[^\W\d_]+)?", re.sub(r"[0-9]+(:[0-9]+)?", " ", name.lower())))
@@ -113,12 +125,17 @@ def random_caption(
     word = color if chance[1] < 0.9 else None
     if word in COLOR_SYNONYMS and chance[2] < 0.35:
         word = _pick(COLOR_SYNONYMS[word], generator)
-    view = view_words(azimuth_deg, elevation_deg, front_deg=45.0) if chance[3] < 0.7 else None
+    view = _view_of(azimuth_deg, elevation_deg) if chance[3] < 0.8 else None
     return compose_caption(noun, word, view)
+
+
+def _view_of(azimuth_deg: float, elevation_deg: float) -> str:
+    straight = is_straight_front(azimuth_deg, elevation_deg)
+    return STRAIGHT_FRONT if straight else view_words(azimuth_deg, elevation_deg, front_deg=45.0)
 
 
 def training_words(nouns: Iterable[Sequence[str]]) -> list[str]:
     """Every word, lower case and sorted, that captions of objects with these nouns can hold."""
     colors = [*TARGET_COLORS, *(word for words in COLOR_SYNONYMS.values() for word in words)]
-    phrases = [*(noun for each in nouns for noun in each), *colors, "front side back overhead view"]
+    phrases = [*(noun for each in nouns for noun in each), *colors, f"{STRAIGHT_FRONT} side back overhead"]
     return sorted({word for phrase in phrases for word in re.findall(r"[^\W\d_]+", phrase.lower())})

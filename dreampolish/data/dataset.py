@@ -1,6 +1,6 @@
 """Batches for the trainings, made from the stored geometry buffers (renders.py) by fresh light and colour each time.
 
-Pictures are lit or nearly flat (LIT_SHARE, VARIED_LIT_SHARE); where an object can be recoloured, two thirds of the pictures are.
+The text prior's pictures stand in the studio's light, the view prior's mostly, the normal prior's in any (lighting.py); where an object can be recoloured, two thirds of the pictures are.
 All pictures are mirrored with probability 1/2 (a mirrored view at azimuth a is the view at -a of the mirrored object).
 All answers are float32 on the CPU; pictures are (n, 3, S, S) in [0, 1] on white.
 """
@@ -16,9 +16,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dreampolish.cameras import Cameras, orbit_cameras, pose_condition, rays_from_cameras
-from dreampolish.data.captions import color_word, is_named_wooden, nouns_of_entry, random_caption
+from dreampolish.data.captions import color_word, is_named_wooden, is_straight_front, nouns_of_entry, random_caption
 from dreampolish.data.library import CatalogEntry, entry_from_fields
-from dreampolish.data.lighting import pair_lighting, random_camera_lighting
+from dreampolish.data.lighting import pair_lighting, random_camera_lighting, studio_camera_lighting
 from dreampolish.data.shading import on_white, recolor, shade, wood_grain
 from dreampolish.data.split import read_split
 from dreampolish.data.vocabulary import CORE_WORDS, NATURAL_CATEGORIES, NATURAL_WORDS, TARGET_COLORS, WOODEN_WORDS
@@ -32,14 +32,23 @@ CORE_EMPHASIS = (3, 8)
 CORE_DRAWS = 100
 """Draws that the objects of one core class aim at together, in units of one other object: rare classes are drawn more often."""
 
+STUDIO_SHARE = 0.7
+"""Share of the view prior's pairs in the studio's light, which is the light of the pipeline's own references."""
+
 LIT_SHARE = 0.9
-"""Share of lit pictures for the text and view priors: without shading, a plain armchair is only a silhouette."""
+"""Share of lit pictures among its other pairs; the rest is nearly flat."""
 
 VARIED_LIT_SHARE = 0.5
 """The same for the normal prior, which must read shapes from pictures of both kinds, and for measurements."""
 
-FRONTAL_SHARE = 0.8
-"""Share of view pairs whose reference lies within 30 degrees of the front: the pipeline's reference is the front view."""
+ZOOM = (0.92, 1.05)
+"""Bounds of the zoom that both pictures of a pair share."""
+
+STRAIGHT_TEXT_SHARE = 0.3
+"""Share of the text prior's pictures from straight in front: the pipeline's reference is drawn there."""
+
+STRAIGHT_SHARE, FRONTAL_SHARE = 0.65, 0.85
+"""Shares of view pairs whose reference is from straight in front, and from there or within 30 degrees of it."""
 
 SEEN_PAINT = 0.3
 """Share of a picture's covered pixels that must show the main paint for a caption to name its colour."""
@@ -132,16 +141,21 @@ class RenderedViews:
         frontal = level & (np.abs(folded) <= 30)
         everything = np.arange(len(self.view_objects))
         repeats = np.array(self._emphasis)[self.view_objects]
-        self._text_views = np.repeat(everything, repeats)[np.repeat(self.fov_deg <= 45, repeats)]
+        straight = narrow & np.array([is_straight_front(*angles) for angles in zip(folded, self.elevation_deg, strict=True)])
+        emphasised = np.repeat(everything, repeats)
+        self._text_views = emphasised[self.fov_deg[emphasised] <= 45]
+        self._straight_views = emphasised[straight[emphasised]]
         self._places = np.repeat(np.arange(len(self.entries)), self._emphasis)
         self._narrow_of: list[np.ndarray] = []
         self._level_of: list[np.ndarray] = []
         self._frontal_of: list[np.ndarray] = []
+        self._straight_of: list[np.ndarray] = []
         for place in range(len(self.entries)):
             mine = self.view_objects == place
             self._narrow_of.append(everything[mine & narrow])
             self._level_of.append(everything[mine & level])
             self._frontal_of.append(everything[mine & frontal])
+            self._straight_of.append(everything[mine & straight])
 
     def load(self, views: np.ndarray) -> ViewBuffers:
         """The stored buffers of views (n,), as floats."""
@@ -234,10 +248,10 @@ class RenderedViews:
 
     def text_batch(self, n: int, generator: torch.Generator) -> tuple[Float[Tensor, "n 3 s s"], list[str]]:
         """Pictures and their captions."""
-        views = self._text_views[torch.randint(len(self._text_views), (n,), generator=generator).numpy()]
+        views = self._draw_text_views(n, generator)
         found = self.load(views)
         repaint = self.draw_repaint(self.view_objects[views], generator)
-        light = random_camera_lighting(found.cameras, LIT_SHARE, generator)
+        light = studio_camera_lighting(found.cameras, generator)
         pictures = on_white(self._paint(views, found, repaint, generator) * shade(found.normals, light), found.coverage)
         mirrored = torch.rand(n, generator=generator) < 0.5
         seen = found.paint.sum(dim=(1, 2, 3)) >= SEEN_PAINT * found.coverage.sum(dim=(1, 2, 3))
@@ -253,6 +267,13 @@ class RenderedViews:
         ]
         return _mirror(pictures, mirrored), captions
 
+    def _draw_text_views(self, n: int, generator: torch.Generator) -> np.ndarray:
+        """Views (n,) for captions: STRAIGHT_TEXT_SHARE of them from straight in front."""
+        draw = torch.rand(n, 2, generator=generator).tolist()
+        pools = (self._straight_views, self._text_views)
+        chosen = [(pools[0] if share < STRAIGHT_TEXT_SHARE and len(pools[0]) else pools[1], place) for share, place in draw]
+        return np.array([pool[int(place * len(pool))] for pool, place in chosen])
+
     def original_pictures(self, views: np.ndarray, generator: torch.Generator) -> Float[Tensor, "n 3 s s"]:
         """The given views (n,) in their own colours under random light; for measurements."""
         found = self.load(views)
@@ -264,18 +285,17 @@ class RenderedViews:
     ) -> tuple[Float[Tensor, "n 3 s s"], Float[Tensor, "n 3 s s"], Float[Tensor, "n 4"]]:
         """Reference, target and pose (cameras.pose_condition relative to the reference) of n objects, all at FOV 20.
 
-        The reference lies at elevation -5..25, mostly within 30 degrees of the front (FRONTAL_SHARE). Light is fixed in the world for
-        70 % of the pairs, else a headlight. Both pictures share a zoom of 0.85..1.1.
+        The reference lies at elevation -5..25, mostly straight in front (STRAIGHT_SHARE, FRONTAL_SHARE). Both pictures share light and zoom.
         """
         chosen = [self._draw_pair(generator) for _ in range(n)]
         views = np.array([pair[0] for pair in chosen] + [pair[1] for pair in chosen])
         found = self.load(views)
         repaint = _twice(self.draw_repaint(self.view_objects[views[:n]], generator))
-        light = pair_lighting(found.cameras, LIT_SHARE, generator)
+        light = pair_lighting(found.cameras, STUDIO_SHARE, LIT_SHARE, generator)
         grain = torch.Generator().manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
         albedo = self._paint_pairs(views, found, repaint, grain)
         pictures = on_white(albedo * shade(found.normals, light), found.coverage)
-        zoom = (0.85 + 0.25 * torch.rand(n, generator=generator)).repeat(2)
+        zoom = (ZOOM[0] + (ZOOM[1] - ZOOM[0]) * torch.rand(n, generator=generator)).repeat(2)
         mirrored = torch.rand(n, generator=generator) < 0.5
         pictures = _mirror(_zoomed(pictures, zoom), mirrored.repeat(2))
         change = torch.from_numpy(self.azimuth_deg[views[n:]] - self.azimuth_deg[views[:n]])
@@ -287,8 +307,9 @@ class RenderedViews:
         """A reference view and a target view of one object."""
         draw = torch.rand(4, generator=generator).tolist()
         place = int(self._places[int(draw[0] * len(self._places))])
-        pool = self._frontal_of[place] if draw[1] < FRONTAL_SHARE else self._level_of[place]
-        pool = pool if len(pool) else self._narrow_of[place]
+        wider = self._frontal_of[place] if draw[1] < FRONTAL_SHARE else self._level_of[place]
+        pools = (self._straight_of[place] if draw[1] < STRAIGHT_SHARE else wider, wider, self._narrow_of[place])
+        pool = next(pool for pool in pools if len(pool))
         targets = self._narrow_of[place]
         return int(pool[int(draw[2] * len(pool))]), int(targets[int(draw[3] * len(targets))])
 

@@ -3,7 +3,8 @@
 A round holds the same number of views of every object and is complete in itself: `round_K/buffers.npy` (N, 8, S, S) uint8 with
 the channels of CHANNELS (normals as int8 bits), `round_K/depth.npy` (N, S, S) float16 relative depth (raycasting.Buffers), and
 `round_K/index.json`, written last: {"objects": [identifier per view], "azimuth_deg", "elevation_deg", "fov_deg"}. Round 0
-starts with the front view of every object. `evaluation/` has fixed views. `objects.json` describes the objects.
+starts with the front view of every object. `round_front/` has only views from straight in front, where the pipeline's reference is
+taken to stand. `evaluation/` has fixed views. `objects.json` describes the objects.
 Views are seeded by object and round, so any round can be made alone, again and identically.
 """
 
@@ -24,7 +25,8 @@ from dreampolish.data.library import CatalogEntry, entry_from_fields, load_model
 from dreampolish.data.raycasting import RayCaster
 
 CHANNELS = ("red", "green", "blue", "normal_x", "normal_y", "normal_z", "coverage", "paint")
-EVALUATION = "evaluation"
+EVALUATION, FRONT = "evaluation", "round_front"
+FRONT_VIEWS = 4
 log = logging.getLogger(__name__)
 
 
@@ -57,6 +59,12 @@ def training_cameras(n_views: int, with_front: bool, size: int, generator: torch
     return orbit_cameras(azimuth, elevation, fov, size)
 
 
+def front_cameras(size: int, generator: torch.Generator) -> Cameras:
+    """FRONT_VIEWS views from straight in front: azimuth -8..8 degrees, elevation 5..15, FOV 20."""
+    azimuth = _uniform(-8.0, 8.0, FRONT_VIEWS, generator)
+    return orbit_cameras(azimuth, _uniform(5.0, 15.0, FRONT_VIEWS, generator), torch.full((FRONT_VIEWS,), 20.0), size)
+
+
 def evaluation_cameras(size: int) -> Cameras:
     """Twelve fixed views: eight around at elevation 15 (the first the front), four higher up and at wider FOV."""
     azimuth = torch.tensor([0.0, 45, 90, 135, 180, 225, 270, 315, 30, 150, 210, 330])
@@ -69,8 +77,10 @@ def _round_cameras(name: str, identifier: str, plan: RenderPlan) -> Cameras:
     """The cameras of one object in one round, from a seed of both names."""
     if name == EVALUATION:
         return evaluation_cameras(plan.size)
-    number = int(name.removeprefix("round_"))
     generator = torch.Generator().manual_seed(zlib.crc32(f"{identifier}/{name}".encode()))
+    if name == FRONT:
+        return front_cameras(plan.size, generator)
+    number = int(name.removeprefix("round_"))
     return training_cameras(plan.views_per_round[number], number == 0, plan.size, generator)
 
 
@@ -118,7 +128,7 @@ def loadable_entries(libraries: Path) -> list[CatalogEntry]:
 
 
 def render_all(libraries: Path, output: Path, plan: RenderPlan) -> None:
-    """Render every round that is not there yet, the evaluation views after round 0. The objects are fixed by the first call."""
+    """Render every round that is not there yet, the evaluation and front views after round 0. The objects are fixed by the first call."""
     output.mkdir(parents=True, exist_ok=True)
     described = output / "objects.json"
     if described.exists():
@@ -127,7 +137,7 @@ def render_all(libraries: Path, output: Path, plan: RenderPlan) -> None:
         entries = loadable_entries(libraries)
         described.write_text(json.dumps([asdict(entry) for entry in entries], indent=1))
     names = [f"round_{number}" for number in range(len(plan.views_per_round))]
-    for name in [names[0], EVALUATION, *names[1:]]:
+    for name in [names[0], EVALUATION, FRONT, *names[1:]]:
         if not (output / name / "index.json").exists():
             render_round(name, entries, libraries, output, plan)
 

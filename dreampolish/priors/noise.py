@@ -86,7 +86,6 @@ def trailing_timesteps(n_train: int, steps: int) -> Int[Tensor, " s"]:
     return (n_train - torch.arange(steps) * (n_train / steps)).round().long() - 1
 
 
-@torch.no_grad()
 def sample_ddim(
     predict_v: Predictor,
     noise: Float[Tensor, "b c m n"],
@@ -94,16 +93,26 @@ def sample_ddim(
     steps: int,
 ) -> Float[Tensor, "b c m n"]:
     """Deterministic DDIM (eta 0) from pure noise over trailing timesteps; the last step lands on the predicted z."""
-    timesteps = trailing_timesteps(len(alphas_cumprod), steps).to(noise.device)
-    latents = noise
-    for index, timestep in enumerate(timesteps):
+    return denoise_ddim(predict_v, noise, alphas_cumprod, trailing_timesteps(len(alphas_cumprod), steps))
+
+
+@torch.no_grad()
+def denoise_ddim(
+    predict_v: Predictor,
+    noisy: Float[Tensor, "b c m n"],
+    alphas_cumprod: Float[Tensor, " t"],
+    timesteps: Int[Tensor, " s"],
+) -> Float[Tensor, "b c m n"]:
+    """Deterministic DDIM (eta 0) over falling timesteps, from latents as noisy as the first of them."""
+    latents = noisy
+    for index, timestep in enumerate(timesteps.to(noisy.device)):
         batch = timestep.expand(len(latents))
         v = predict_v(latents, batch)
         alpha, sigma = alpha_sigma(alphas_cumprod, batch)
         clean, epsilon = alpha * latents - sigma * v, sigma * latents + alpha * v
-        if index + 1 == steps:
+        if index + 1 == len(timesteps):
             return clean
-        alpha_next, sigma_next = alpha_sigma(alphas_cumprod, timesteps[index + 1].expand(len(latents)))
+        alpha_next, sigma_next = alpha_sigma(alphas_cumprod, timesteps[index + 1].to(noisy.device).expand(len(latents)))
         latents = alpha_next * clean + sigma_next * epsilon
     return latents
 

@@ -138,6 +138,19 @@ class ViewPrior(LatentPrior, Protocol):
         """Novel views by deterministic DDIM, one per row of `pose`."""
         ...
 
+    def repaint(
+        self,
+        reference: ViewCondition,
+        images: Float[Tensor, "b 3 h w"],
+        pose: Float[Tensor, "b 4"],
+        strength: float,
+        guidance_scale: float,
+        steps: int,
+        generator: torch.Generator,
+    ) -> Float[Tensor, "b 3 h w"]:
+        """Views noised up to the fraction `strength` of the timesteps and denoised again; no gradient."""
+        ...
+
 
 @runtime_checkable
 class NormalPrior(Protocol):

@@ -15,6 +15,10 @@ from dreampolish.priors.view import ContextEncoder, PoseProjection, view_output
 PairSource = Callable[[int, torch.Generator], tuple[Float[Tensor, "n 3 h w"], Float[Tensor, "n 3 h w"], Float[Tensor, "n 4"]]]
 """(how many, generator) -> references and targets in [0, 1], poses."""
 
+REFERENCE_NOISE = 0.25
+"""Largest standard deviation of the noise on a reference's latent, uniform from 0: references that the text prior drew are never as
+clean as renders are."""
+
 
 class ViewBatches:
     """Draws training batches of the view prior. unconditional: the share of references whose latent and tokens become zero."""
@@ -29,6 +33,8 @@ class ViewBatches:
         references, targets, pose = self._draw(self._batch, generator)
         latents = self._space.encode(torch.cat([references, targets]))
         reference_latents, target_latents = latents.chunk(2)
+        spread = REFERENCE_NOISE * torch.rand(self._batch, 1, 1, 1, generator=generator)
+        reference_latents = reference_latents + spread * torch.randn(reference_latents.shape, generator=generator)
         kept = (torch.rand(self._batch, generator=generator) >= self._unconditional).float()
         tokens = self._context(references, reference_latents) * kept[:, None, None]
         reference_latents = reference_latents * kept[:, None, None, None]

@@ -1,0 +1,103 @@
+"""Novel views painted whole by the view prior, which a geometry stage holds its renders to (ViewTargetsConfig)."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from dreampolish.cameras import Cameras, orbit_cameras, pose_condition
+from dreampolish.distillation.guidance import images_at_prior
+from dreampolish.optimize import Term
+from dreampolish.pictures import resize
+from dreampolish.priors.protocols import ViewCondition, ViewPrior
+from schemas.config_guidance import ViewTargetsConfig
+from stages.reference_view import REFERENCE_FOV_DEG
+
+COVERED = 0.1
+"""Distance of a painted pixel from white, largest over the channels, from which on it fully belongs to the object."""
+
+Picture = Callable[[Cameras], Float[Tensor, "b h w 3"]]
+
+
+class ViewTargets:
+    """Fixed views around the object with their painted pictures. A stage's checkpoints hold it.
+
+    steps: of the stage. reference_elevation_deg: of the reference's camera.
+    """
+
+    def __init__(
+        self,
+        config: ViewTargetsConfig,
+        steps: int,
+        prior: ViewPrior,
+        reference: ViewCondition,
+        reference_elevation_deg: float,
+        generator: torch.Generator,
+    ) -> None:
+        self._config, self._steps, self._prior, self._reference, self._generator = config, steps, prior, reference, generator
+        number = torch.arange(config.n_views)
+        elevation = torch.tensor(config.elevations_deg)[number % len(config.elevations_deg)]
+        azimuth = number * (360 / config.n_views)
+        fov = torch.full((config.n_views,), REFERENCE_FOV_DEG)
+        self._cameras = orbit_cameras(azimuth, elevation, fov, prior.image_size).to(generator.device)
+        self._pose = pose_condition(self._cameras.azimuth_deg, self._cameras.elevation_deg, reference_elevation_deg)
+        self._due = sorted({round(progress * max(steps - 1, 0)) for progress in config.paint_at})
+        self._pictures = torch.zeros(0)
+
+    def paint_if_due(self, step: int, picture: Picture) -> None:
+        """Paint every view at the steps that the settings name. picture: the object as it looks now."""
+        if step not in self._due:
+            return
+        with torch.no_grad():
+            views = torch.cat([picture(self._cameras[[index]]) for index in range(len(self._cameras))])
+            painted = self._prior.repaint(
+                self._reference,
+                images_at_prior(views, self._prior.image_size),
+                self._pose,
+                self._config.strength.at(step, self._steps),
+                self._config.guidance_scale,
+                self._config.sampling_steps,
+                self._generator,
+            )
+        self._pictures = painted.permute(0, 2, 3, 1).contiguous()
+
+    def draw(self, n_views: int, size: int) -> tuple[Int[Tensor, " n"], Cameras]:
+        """Some of the views, at random and without repetition where there are enough, and their cameras."""
+        device, total = self._generator.device, len(self._cameras)
+        if n_views <= total:
+            chosen = torch.randperm(total, generator=self._generator, device=device)[:n_views]
+        else:
+            chosen = torch.randint(total, (n_views,), generator=self._generator, device=device)
+        return chosen, self._cameras[chosen].at_size(size)
+
+    def terms(
+        self, step: int, chosen: Int[Tensor, " n"], rgb: Float[Tensor, "n h w 3"], opacity: Float[Tensor, "n h w"]
+    ) -> dict[str, Term]:
+        """Weighted losses of renders of the drawn views. Before the first painting there are none."""
+        if not len(self._pictures):
+            return {}
+        wanted = resize(self._pictures[chosen], rgb.shape[1])
+        covered = ((1 - wanted).amax(dim=-1) / COVERED).clamp(0, 1)
+        rgb_weight, mask_weight = (
+            weight.at(step, self._steps) for weight in (self._config.rgb_weight, self._config.mask_weight)
+        )
+        terms = {}
+        if rgb_weight > 0:
+            terms["target_rgb"] = Term((rgb - wanted).square().mean(), rgb_weight)
+        if mask_weight > 0:
+            terms["target_mask"] = Term((opacity - covered).square().mean(), mask_weight)
+        return terms
+
+    def pictures(self) -> Float[Tensor, "n h w 3"]:
+        """The painted views; none before the first painting."""
+        return self._pictures
+
+    def state_dict(self) -> dict[str, Any]:
+        """The painted pictures."""
+        return {"pictures": self._pictures}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
+        self._pictures = state["pictures"].to(self._generator.device)

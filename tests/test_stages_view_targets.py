@@ -1,0 +1,69 @@
+"""Painted views as targets, on a tiny real view prior."""
+
+import torch
+
+from dreampolish.cameras import Cameras
+from dreampolish.priors.tiny import tiny_view_prior
+from schemas.config_guidance import ViewTargetsConfig
+from stages.view_targets import ViewTargets
+
+CONFIG = ViewTargetsConfig.model_validate(
+    {"rgb_weight": 10.0, "mask_weight": 2.0, "n_views": 6, "paint_at": (0.0, 0.5), "sampling_steps": 2}
+)
+
+
+def _targets(config: ViewTargetsConfig = CONFIG, seed: int = 0) -> ViewTargets:
+    prior = tiny_view_prior()
+    reference = prior.condition(torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(1)))
+    return ViewTargets(config, 11, prior, reference, 10.0, torch.Generator().manual_seed(seed))
+
+
+def _grey(cameras: Cameras) -> torch.Tensor:
+    return torch.full((len(cameras), cameras.size, cameras.size, 3), 0.5)
+
+
+def test_views_are_painted_at_the_named_progress_only() -> None:
+    targets, painted = _targets(), []
+    for step in range(11):
+        before = targets.pictures()
+        targets.paint_if_due(step, _grey)
+        if not torch.equal(before, targets.pictures()):
+            painted.append(step)
+    assert painted == [0, 5]
+    assert targets.pictures().shape == (6, 8, 8, 3)
+
+
+def test_nothing_is_asked_before_the_first_painting_and_nothing_is_lost_at_the_target() -> None:
+    targets = _targets()
+    chosen, cameras = targets.draw(4, 8)
+    assert len(set(chosen.tolist())) == len(cameras) == 4
+    assert targets.terms(0, chosen, _grey(cameras), torch.ones(4, 8, 8)) == {}
+    targets.paint_if_due(0, _grey)
+    wanted = targets.pictures()[chosen]
+    covered = ((1 - wanted).amax(dim=-1) / 0.1).clamp(0, 1)
+    terms = targets.terms(0, chosen, wanted, covered)
+    assert {name: (float(term.loss), term.weight) for name, term in terms.items()} == {
+        "target_rgb": (0.0, 10.0),
+        "target_mask": (0.0, 2.0),
+    }
+    off = targets.terms(0, chosen, wanted + 0.1, 1 - covered)
+    torch.testing.assert_close(off["target_rgb"].loss, torch.tensor(0.01))
+    assert off["target_mask"].loss > 0
+
+
+def test_a_fresh_object_with_the_saved_state_goes_on_alike() -> None:
+    first, second = _targets(), _targets(seed=5)
+    first.paint_if_due(0, _grey)
+    second.load_state_dict(first.state_dict())
+    assert torch.equal(first.pictures(), second.pictures())
+
+
+def test_drawn_cameras_are_those_of_the_pictures() -> None:
+    targets = _targets()
+    chosen, cameras = targets.draw(6, 16)
+    assert sorted(chosen.tolist()) == list(range(6))
+    torch.testing.assert_close(cameras.azimuth_deg, chosen * 60.0)
+    torch.testing.assert_close(cameras.elevation_deg, torch.tensor([5.0, 35.0, 15.0])[chosen % 3])
+    assert cameras.size == 16
+    more, _ = targets.draw(9, 8)
+    assert len(more) == 9
