@@ -116,6 +116,8 @@ class ViewTargetsConfig(Frozen):
     """Noise that the renders get first, fraction of the timesteps; 1: what was there does not matter."""
     guidance_scale: float = Field(default=2.0, ge=0.0)
     sampling_steps: int = Field(default=20, ge=1, le=1000)
+    renewed: float = Field(default=1.0, ge=0.0, le=1.0)
+    """DDIM's eta: share of the noise drawn anew at every sampling step."""
 
     @property
     def wanted(self) -> bool:

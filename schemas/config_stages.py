@@ -33,8 +33,10 @@ class ReferenceConfig(Frozen):
 
     size: int = Field(default=128, ge=16, le=1024)
     n_candidates: int = Field(default=32, ge=1, le=256)
-    sampling_steps: int = Field(default=25, ge=1, le=1000)
-    guidance_scale: float = Field(default=3.0, ge=0.0)
+    sampling_steps: int = Field(default=50, ge=1, le=1000)
+    renewed: float = Field(default=1.0, ge=0.0, le=1.0)
+    """DDIM's eta: share of the noise drawn anew at every sampling step, which mends a young prior's slips; 0: deterministic."""
+    guidance_scale: float = Field(default=2.5, ge=0.0)
     symmetry_weight: float = Field(default=1.0, ge=0.0, le=100.0)
     """Of a candidate's mirror symmetry beside its alignment, when the best is chosen: most things are symmetric seen from the front,
     and a young prior's slips are not. [choice]"""

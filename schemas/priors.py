@@ -41,6 +41,8 @@ class DenoiserTraining(Frozen):
     gamma: float = Field(default=5.0, ge=1)
     timestep_exponent: float = Field(default=1.0, gt=0)
     """Below 1: more of the noisy timesteps."""
+    pixel_emphasis: float = Field(default=0.75, ge=0, le=1)
+    """0: the latent's channels weigh alike, and fine detail outweighs the shades inside an outline; 1: as in the picture's squared error."""
     average_decay: float = Field(default=0.999, ge=0, lt=1)
     unconditional: float = Field(default=0.1, ge=0, le=1)
     autocast: bool = True

@@ -149,11 +149,14 @@ def _losses(
             terms["reference_color"] = Term(loss, config.anchors.rgb.at(*progress))
         if step % config.guidance_interval == 0:
             cameras = guide.cameras(step)
-            novel = mesh.render(cameras, color_of if config.guide_colors else fixed_color_of_field(colors), 1, True)
-            terms.update(guide.target_terms(step, novel.rgb, novel.alpha))
-            terms.update(guide.view_terms(step, novel.rgb, cameras))
-            as_normals = float(torch.rand((), generator=generator, device=generator.device)) < config.normal_guidance_share
-            terms.update(guide.text_terms(step, _normal_picture(novel) if as_normals else novel.rgb, cameras))
+            if config.targets.wanted:
+                novel = mesh.render(cameras, color_of, 1, True)
+                terms.update(guide.target_terms(step, novel.rgb, novel.alpha))
+            if max(config.view.weight.at(*progress), config.text.weight.at(*progress)) > 0:
+                novel = mesh.render(cameras, color_of if config.guide_colors else fixed_color_of_field(colors), 1, True)
+                terms.update(guide.view_terms(step, novel.rgb, cameras))
+                as_normals = float(torch.rand((), generator=generator, device=generator.device)) < config.normal_guidance_share
+                terms.update(guide.text_terms(step, _normal_picture(novel) if as_normals else novel.rgb, cameras))
         if config.hold_colors_weight.at(*progress) > 0:
             places = mesh.vertices.detach()
             chosen = torch.randint(len(places), (HELD_POINTS,), generator=generator, device=generator.device)

@@ -89,6 +89,7 @@ def _fit(place: TrainingPlace, config: PriorsTraining, kind: Kind, recipe: Recip
         average,
         recipe.draw,
         alphas_cumprod,
+        open_space(place, config).autoencoder.channel_weights(settings.pixel_emphasis),
         settings.gamma,
         settings.timestep_exponent,
         settings.autocast,

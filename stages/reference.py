@@ -89,7 +89,7 @@ def _drawn(stage: Stage, run: RunContext, config: ReferenceConfig, prompt: str) 
     prior = open_text_prior(run)
     texts = prior.embed([f"{prompt}, {config.view_words}"] * config.n_candidates + [config.negative_prompt])
     text, negative = texts.rows(slice(0, config.n_candidates)), texts.rows(slice(config.n_candidates, None))
-    drawn = prior.sample(text, negative, config.guidance_scale, config.sampling_steps, stage.generator)
+    drawn = prior.sample(text, negative, config.guidance_scale, config.sampling_steps, config.renewed, stage.generator)
     stage.progress(1, 2)
     pictures, alignments, symmetries, scores = [], [], [], []
     for picture in drawn.permute(0, 2, 3, 1).cpu():

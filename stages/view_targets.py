@@ -59,6 +59,7 @@ class ViewTargets:
                 self._config.strength.at(step, self._steps),
                 self._config.guidance_scale,
                 self._config.sampling_steps,
+                self._config.renewed,
                 self._generator,
             )
         self._pictures = painted.permute(0, 2, 3, 1).contiguous()

@@ -96,3 +96,17 @@ def test_training_improves_the_decoder_and_leaves_the_encoder_alone() -> None:
         first, last = (float(term) if step == 0 else first), float(term)
     assert last < first / 4
     assert torch.equal(autoencoder.encoder.weight, encoder)
+
+
+def test_channel_weights_are_what_an_error_costs_in_the_picture() -> None:
+    autoencoder = _fitted(6, 0.5)
+    generator = torch.Generator().manual_seed(2)
+    error = torch.randn(64, 6, 4, 4, generator=generator)
+    squares = (autoencoder.linear_decode(error) - 1).square().sum(dim=(1, 2, 3)).mean()
+    weights = autoencoder.channel_weights(1.0)
+    torch.testing.assert_close(weights.mean(), torch.tensor(1.0))
+    weighted = (error.square() * weights[:, None, None]).sum(dim=(1, 2, 3)).mean()
+    scale = autoencoder.decoder.weight.flatten(1).square().sum(dim=1).mean()
+    torch.testing.assert_close(squares, weighted * scale)
+    assert torch.equal(autoencoder.channel_weights(0.0), torch.ones(6))
+    assert (autoencoder.channel_weights(1.0).diff() <= 1e-6).all()

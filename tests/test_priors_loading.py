@@ -46,7 +46,7 @@ def test_a_text_prior_comes_back_and_samples(home: Path) -> None:
     text = prior.embed(["a red chair", "a table"])
     assert text.mask.sum(dim=1).tolist() == [5, 4]  # with the marks of beginning and end
     assert prior.embed([""]).states.shape[:2] == (1, 2)
-    assert prior.sample(text, prior.embed([""]), 3.0, 2, torch.Generator().manual_seed(0)).shape == (2, 3, 8, 8)
+    assert prior.sample(text, prior.embed([""]), 3.0, 2, 0.0, torch.Generator().manual_seed(0)).shape == (2, 3, 8, 8)
     assert not any(parameter.requires_grad for parameter in prior.unet.parameters())
 
 

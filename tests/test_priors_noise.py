@@ -61,7 +61,7 @@ def test_ddim_recovers_a_known_latent_from_a_perfect_network() -> None:
         return alpha * (noisy - alpha * clean) / sigma - sigma * clean
 
     for steps in (1, 3, 20):
-        found = N.sample_ddim(perfect, _draw(4, 2, 2, 4, 4).float(), alphas, steps)
+        found = N.sample_ddim(perfect, _draw(4, 2, 2, 4, 4).float(), alphas, steps, None)
         assert torch.allclose(found, clean.expand(2, -1, -1, -1), atol=1e-4)
 
 
@@ -75,8 +75,24 @@ def test_ddim_of_a_gaussian_keeps_its_spread() -> None:
         return alpha * (noisy - alpha * clean) / sigma - sigma * clean
 
     noise = _draw(5, 4, 1, 8, 8).float()
-    found = N.sample_ddim(perfect, noise, alphas, 200)
+    found = N.sample_ddim(perfect, noise, alphas, 200, None)
     assert torch.allclose(found, spread * noise, atol=0.02)
+
+
+def test_fresh_noise_keeps_the_distribution_but_not_the_path() -> None:
+    """The same Gaussian, sampled ancestrally: the spread is right, and the start no longer decides the end."""
+    spread, alphas, generator = 0.5, ALPHAS.float(), torch.Generator().manual_seed(8)
+
+    def perfect(noisy: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        alpha, sigma = N.alpha_sigma(alphas, t)
+        clean = alpha * spread**2 / (alpha**2 * spread**2 + sigma**2) * noisy
+        return alpha * (noisy - alpha * clean) / sigma - sigma * clean
+
+    noise = _draw(5, 4, 1, 32, 32).float()
+    renewal = N.Renewal(1.0, lambda: torch.randn(noise.shape, generator=generator))
+    found = N.sample_ddim(perfect, noise, alphas, 200, renewal)
+    assert abs(float(found.std()) - spread) < 0.03
+    assert abs(float((found * noise).mean())) < 0.1 * spread
 
 
 def test_guidance_at_one_is_the_condition_and_at_zero_the_unconditional() -> None:

@@ -70,13 +70,13 @@ def test_guidance_of_one_samples_the_condition_alone(prior: DiffusionTextPrior) 
             return unet_output(prior.unet, noisy, timesteps, text)
 
     noise = prior.draw_noise(2, _generator(1))
-    expected = prior.decode(sample_ddim(conditional, noise, prior.alphas_cumprod, 4))
-    assert torch.allclose(prior.sample(text, empty, 1.0, 4, _generator(1)), expected, atol=1e-4)
+    expected = prior.decode(sample_ddim(conditional, noise, prior.alphas_cumprod, 4, None))
+    assert torch.allclose(prior.sample(text, empty, 1.0, 4, 0.0, _generator(1)), expected, atol=1e-4)
 
 
 def test_the_same_generator_gives_the_same_pictures(prior: DiffusionTextPrior) -> None:
     text, empty = prior.embed(["a red chair"]), prior.embed([""])
-    one, two, other = (prior.sample(text, empty, 3.0, 3, _generator(seed)) for seed in (1, 1, 2))
+    one, two, other = (prior.sample(text, empty, 3.0, 3, 1.0, _generator(seed)) for seed in (1, 1, 2))
     assert torch.equal(one, two)
     assert not torch.equal(one, other)
     assert one.min() >= 0
@@ -173,7 +173,7 @@ def test_in_half_precision_predictions_stay_close_and_float32(
     assert torch.allclose(encoded, latents, atol=tolerance * float(latents.abs().max()))
     encoded.sum().backward()
     assert image.grad is not None and image.grad.abs().sum() > 0
-    assert prior.sample(text, prior.embed([""]), 2.0, 2, _generator(1)).dtype == torch.float32
+    assert prior.sample(text, prior.embed([""]), 2.0, 2, 0.0, _generator(1)).dtype == torch.float32
 
 
 def test_in_half_precision_the_adapter_learns_in_float32(prior: DiffusionTextPrior) -> None:

@@ -44,7 +44,7 @@ def _training(folder: Path | None, steps: int) -> dict[str, torch.Tensor]:
     prepare_for_training(unet)
     generator, average = torch.Generator().manual_seed(0), ExponentialAverage({"unet": unet}, 0.9)
     draw = TextBatches(_captioned, tiny_space(), RememberingTower(CountingTower(), 100), 4, 0.5)
-    loss = DenoisingLoss(text_denoiser(unet), average, draw, ALPHAS, 5.0, 1.0, False, generator)
+    loss = DenoisingLoss(text_denoiser(unet), average, draw, ALPHAS, torch.ones(CHANNELS), 5.0, 1.0, False, generator)
     optimizer = torch.optim.AdamW(unet.parameters(), lr=1e-3)
     checkpoints = Checkpoints(folder, interval=2, keep=1) if folder else None
     stateful = {"unet": unet, "average": average}
@@ -89,6 +89,7 @@ def test_a_perfect_denoiser_has_no_loss() -> None:
         ExponentialAverage({"layer": layer}, 0.9),
         lambda generator: DenoiserBatch(clean.expand(8, -1, -1, -1), {}),
         ALPHAS,
+        torch.ones(2),
         5.0,
         0.6,
         False,

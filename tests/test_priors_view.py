@@ -49,7 +49,7 @@ def test_views_come_out_one_per_pose_and_repeatably() -> None:
     prior = tiny_view_prior()
     reference = prior.condition(torch.rand(1, 3, 8, 8, generator=_generator(2)))
     pose = torch.tensor([[0.0, 0.0, 1.0, 0.0], [0.2, 1.0, 0.0, 0.0], [0.0, 0.0, -1.0, 0.0]])
-    one, two = (prior.sample(reference, pose, 3.0, 2, _generator(4)) for _ in range(2))
+    one, two = (prior.sample(reference, pose, 3.0, 2, 1.0, _generator(4)) for _ in range(2))
     assert one.shape == (3, 3, 8, 8)
     assert torch.equal(one, two)
 
@@ -62,11 +62,11 @@ def test_repainting_from_pure_noise_forgets_the_pictures_and_shares_its_noise() 
     prior = tiny_view_prior()
     reference = prior.condition(torch.rand(1, 3, 8, 8, generator=_generator(2)))
     pictures = torch.rand(2, 3, 8, 8, generator=_generator(5))
-    one = prior.repaint(reference, pictures, _pose_of_front(2), 1.0, 2.0, 3, _generator(4))
-    other = prior.repaint(reference, 1 - pictures, _pose_of_front(2), 1.0, 2.0, 3, _generator(4))
+    one = prior.repaint(reference, pictures, _pose_of_front(2), 1.0, 2.0, 3, 1.0, _generator(4))
+    other = prior.repaint(reference, 1 - pictures, _pose_of_front(2), 1.0, 2.0, 3, 1.0, _generator(4))
     assert torch.equal(one, other)
     torch.testing.assert_close(one[0], one[1])
-    assert (one - prior.repaint(reference, pictures, _pose_of_front(2), 1.0, 2.0, 3, _generator(9))).abs().max() > 1e-4
+    assert (one - prior.repaint(reference, pictures, _pose_of_front(2), 1.0, 2.0, 3, 1.0, _generator(9))).abs().max() > 1e-4
 
 
 def test_repainting_at_little_noise_keeps_the_pictures() -> None:
@@ -75,7 +75,7 @@ def test_repainting_at_little_noise_keeps_the_pictures() -> None:
     pictures = 0.3 + 0.4 * torch.rand(2, 3, 8, 8, generator=_generator(5))
     kept = prior.decode(prior.encode(pictures))
     changes = [
-        float((prior.repaint(reference, pictures, _pose_of_front(2), strength, 1.0, 4, _generator(4)) - kept).abs().mean())
+        float((prior.repaint(reference, pictures, _pose_of_front(2), strength, 1.0, 4, 1.0, _generator(4)) - kept).abs().mean())
         for strength in (0.001, 0.3, 1.0)
     ]
     assert changes[0] < 0.02

@@ -54,6 +54,10 @@ TEXT_SHEET = (
 """32 prompts: common things, colours on things that rarely carry them, synonyms, view words."""
 
 
+RENEWED = 1.0
+"""DDIM's eta of all samples."""
+
+
 def mean_scores(found: Float[Tensor, "n 3 h w"], true: Float[Tensor, "n 3 h w"], prefix: str) -> dict[str, float]:
     """Mean PSNR (dB, at most 100 for a picture) and SSIM against the true pictures, as `<prefix>psnr` and `<prefix>ssim`."""
     one, other = found.permute(0, 2, 3, 1), true.permute(0, 2, 3, 1)
@@ -86,7 +90,7 @@ def view_scores(
     sampled, means = (
         torch.cat(
             [
-                prior.sample(prior.condition(reference[None]), pose[None], scale, n_steps, generator)
+                prior.sample(prior.condition(reference[None]), pose[None], scale, n_steps, RENEWED, generator)
                 for reference, pose in zip(trial.references, trial.pose, strict=True)
             ]
         )
@@ -133,7 +137,7 @@ def text_sheet(
     """One picture a prompt."""
     empty = prior.embed([""])
     chunks = [list(prompts[start : start + 8]) for start in range(0, len(prompts), 8)]
-    return torch.cat([prior.sample(prior.embed(chunk), empty, guidance_scale, steps, generator) for chunk in chunks])
+    return torch.cat([prior.sample(prior.embed(chunk), empty, guidance_scale, steps, RENEWED, generator) for chunk in chunks])
 
 
 def ranked_first(scorer: ImageTextScorer, pictures: Float[Tensor, "n 3 h w"], prompts: Sequence[str]) -> float:

@@ -6,6 +6,7 @@ eps = sigma_t z_t + alpha_t v.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
@@ -13,6 +14,14 @@ from torch import Tensor
 
 Predictor = Callable[[Tensor, Tensor], Tensor]
 """(noisy (B, C, h, w), timesteps (B,)) -> v prediction (B, C, h, w)."""
+
+
+@dataclass(frozen=True)
+class Renewal:
+    """Noise drawn anew while sampling. share: DDIM's eta, 0 none, 1 as in ancestral sampling; draw: standard normal latents."""
+
+    share: float
+    draw: Callable[[], Tensor]
 
 
 def alpha_sigma(
@@ -91,9 +100,10 @@ def sample_ddim(
     noise: Float[Tensor, "b c m n"],
     alphas_cumprod: Float[Tensor, " t"],
     steps: int,
+    renewal: Renewal | None,
 ) -> Float[Tensor, "b c m n"]:
-    """Deterministic DDIM (eta 0) from pure noise over trailing timesteps; the last step lands on the predicted z."""
-    return denoise_ddim(predict_v, noise, alphas_cumprod, trailing_timesteps(len(alphas_cumprod), steps))
+    """DDIM from pure noise over trailing timesteps; the last step lands on the predicted z. renewal: as for `denoise_ddim`."""
+    return denoise_ddim(predict_v, noise, alphas_cumprod, trailing_timesteps(len(alphas_cumprod), steps), renewal)
 
 
 @torch.no_grad()
@@ -102,8 +112,13 @@ def denoise_ddim(
     noisy: Float[Tensor, "b c m n"],
     alphas_cumprod: Float[Tensor, " t"],
     timesteps: Int[Tensor, " s"],
+    renewal: Renewal | None,
 ) -> Float[Tensor, "b c m n"]:
-    """Deterministic DDIM (eta 0) over falling timesteps, from latents as noisy as the first of them."""
+    """DDIM (arXiv:2010.02502, Eq. 12) over falling timesteps, from latents as noisy as the first of them.
+
+    renewal: how much of the noise is drawn anew at each step, or None for the deterministic path. Fresh noise mends the slips of
+    a weakly trained network, which the deterministic path carries to its end.
+    """
     latents = noisy
     for index, timestep in enumerate(timesteps.to(noisy.device)):
         batch = timestep.expand(len(latents))
@@ -114,6 +129,10 @@ def denoise_ddim(
             return clean
         alpha_next, sigma_next = alpha_sigma(alphas_cumprod, timesteps[index + 1].to(noisy.device).expand(len(latents)))
         latents = alpha_next * clean + sigma_next * epsilon
+        if renewal is not None and renewal.share > 0:
+            fresh = renewal.share * sigma_next / sigma * (1 - (alpha / alpha_next).square()).clamp_min(0).sqrt()
+            kept = (sigma_next.square() - fresh.square()).clamp_min(0).sqrt()
+            latents = alpha_next * clean + kept * epsilon + fresh * renewal.draw()
     return latents
 
 

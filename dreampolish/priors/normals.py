@@ -45,7 +45,7 @@ class DiffusionNormalPrior(LatentSpace):
             return self.v_from_output(normals_output(self.unet, noisy, timesteps, latents, text), noisy, timesteps)
 
         noise = self.draw_noise(len(images), generator)
-        pictures = self.decode(sample_ddim(predict_v, noise, self.alphas_cumprod, steps))
+        pictures = self.decode(sample_ddim(predict_v, noise, self.alphas_cumprod, steps, None))
         if pictures.shape[-2:] != images.shape[-2:]:
             pictures = functional.interpolate(pictures, images.shape[-2:], mode="bilinear", align_corners=False)
         return normals_from_pictures(pictures)

@@ -97,6 +97,13 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
         return self.decoder(latents) + 1
 
     @torch.no_grad()
+    def channel_weights(self, emphasis: float) -> Float[Tensor, " c"]:
+        """Weights of a squared error of latents by channel, mean 1: what an error of the channel costs in the picture's squares, to the
+        power `emphasis`. 0: all alike, so that fine detail outweighs shades; 1: the squared error of the picture itself."""
+        costs = self.decoder.weight.flatten(1).square().sum(dim=1) ** emphasis
+        return costs / costs.mean()
+
+    @torch.no_grad()
     def set_basis(self, basis: Float[Tensor, "c d"], scales: Float[Tensor, " c"]) -> None:
         """Install orthonormal basis rows; channel i of a latent is scales_i times the coefficient on row i."""
         shape = (len(basis), 3, self.config.patch_size, self.config.patch_size)

@@ -64,9 +64,15 @@ class TextPrior(LatentPrior, Protocol):
         ...
 
     def sample(
-        self, text: TextEmbedding, negative: TextEmbedding, guidance_scale: float, steps: int, generator: torch.Generator
+        self,
+        text: TextEmbedding,
+        negative: TextEmbedding,
+        guidance_scale: float,
+        steps: int,
+        renewed: float,
+        generator: torch.Generator,
     ) -> Float[Tensor, "b 3 h w"]:
-        """Pictures by deterministic DDIM with classifier-free guidance, one per row of `text`."""
+        """Pictures by DDIM of eta `renewed` with classifier-free guidance, one per row of `text`."""
         ...
 
     def add_lora(self, rank: int, generator: torch.Generator) -> "VariationalDomain":
@@ -133,9 +139,10 @@ class ViewPrior(LatentPrior, Protocol):
         pose: Float[Tensor, "b 4"],
         guidance_scale: float,
         steps: int,
+        renewed: float,
         generator: torch.Generator,
     ) -> Float[Tensor, "b 3 h w"]:
-        """Novel views by deterministic DDIM, one per row of `pose`."""
+        """Novel views by DDIM of eta `renewed`, one per row of `pose`."""
         ...
 
     def repaint(
@@ -146,6 +153,7 @@ class ViewPrior(LatentPrior, Protocol):
         strength: float,
         guidance_scale: float,
         steps: int,
+        renewed: float,
         generator: torch.Generator,
     ) -> Float[Tensor, "b 3 h w"]:
         """Views noised up to the fraction `strength` of the timesteps and denoised again; no gradient."""

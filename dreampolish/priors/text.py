@@ -12,7 +12,7 @@ from dreampolish.priors.denoiser import unet_output
 from dreampolish.priors.latents import LatentSpace
 from dreampolish.priors.loading import PriorSource, load_autoencoder, load_schedule, load_text_encoder, load_unet
 from dreampolish.priors.lora import LoraDomain
-from dreampolish.priors.noise import guided, sample_ddim
+from dreampolish.priors.noise import Renewal, guided, sample_ddim
 from dreampolish.priors.protocols import TextEmbedding
 
 
@@ -90,9 +90,16 @@ class DiffusionTextPrior(LatentSpace):
 
     @torch.no_grad()
     def sample(
-        self, text: TextEmbedding, negative: TextEmbedding, guidance_scale: float, steps: int, generator: torch.Generator
+        self,
+        text: TextEmbedding,
+        negative: TextEmbedding,
+        guidance_scale: float,
+        steps: int,
+        renewed: float,
+        generator: torch.Generator,
     ) -> Float[Tensor, "b 3 h w"]:
-        """Pictures by deterministic DDIM with classifier-free guidance, one per row of `text`; `negative` has one row or as many."""
+        """Pictures by DDIM with classifier-free guidance, one per row of `text`; `negative` has one row or as many. renewed: DDIM's
+        eta, 0 deterministic, 1 ancestral."""
         n = len(text.states)
         negative = negative.expand(n) if len(negative.states) == 1 else negative
 
@@ -101,7 +108,8 @@ class DiffusionTextPrior(LatentSpace):
             conditional, unconditional = (self.v_from_output(output, noisy, timesteps) for output in outputs)
             return guided(conditional, unconditional, guidance_scale)
 
-        return self.decode(sample_ddim(predict_v, self.draw_noise(n, generator), self.alphas_cumprod, steps))
+        renewal = Renewal(renewed, lambda: self.draw_noise(n, generator))
+        return self.decode(sample_ddim(predict_v, self.draw_noise(n, generator), self.alphas_cumprod, steps, renewal))
 
     def add_lora(self, rank: int, generator: torch.Generator) -> LoraDomain:
         """The variational domain: a LoRA adapter with a camera embedding on the frozen network. One at a time."""

@@ -136,14 +136,15 @@ def stratified_timesteps(n: int, n_train: int, exponent: float, generator: torch
 class DenoisingLoss:
     """One training's loss, step by step; calling it averages the weights that the last step left.
 
-    draw: a batch from the generator. gamma: bound of the weight. exponent: of stratified_timesteps. autocast: compute in bfloat16
-    where the processor is good at it.
+    draw: a batch from the generator. channel_weights: of the latent's channels, mean 1. gamma: bound of the weight. exponent: of
+    stratified_timesteps. autocast: compute in bfloat16 where the processor is good at it.
     """
 
     denoiser: Denoiser
     average: ExponentialAverage
     draw: BatchSource
     alphas_cumprod: Float[Tensor, " t"]
+    channel_weights: Float[Tensor, " c"]
     gamma: float
     exponent: float
     autocast: bool
@@ -160,9 +161,10 @@ class DenoisingLoss:
         noisy = noisy_latents(latents, noise, self.alphas_cumprod, timesteps)
         with torch.autocast(latents.device.type, torch.bfloat16, enabled=self.autocast):
             predicted = self.denoiser(noisy, timesteps, batch.told).float()
-        error = (predicted - velocity(latents, noise, self.alphas_cumprod, timesteps)).square().mean(dim=(1, 2, 3))
+        squares = (predicted - velocity(latents, noise, self.alphas_cumprod, timesteps)).square().mean(dim=(2, 3))
+        error = (squares * self.channel_weights).mean(dim=1)
         weighted = (bounded_snr_weight(self.alphas_cumprod, timesteps, self.gamma) * error).mean()
-        return {"denoise": Term(weighted, 1.0), "v_error": Term(error.detach().mean(), 0.0)}
+        return {"denoise": Term(weighted, 1.0), "v_error": Term(squares.detach().mean(), 0.0)}
 
 
 def prepare_for_training(unet: UNet2DConditionModel) -> None:

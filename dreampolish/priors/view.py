@@ -22,7 +22,7 @@ from transformers import CLIPVisionModelWithProjection
 
 from dreampolish.priors.latents import LatentSpace
 from dreampolish.priors.loading import PriorError, PriorSource, load_autoencoder, load_schedule, load_unet
-from dreampolish.priors.noise import Predictor, denoise_ddim, guided, noisy_latents, sample_ddim, trailing_timesteps
+from dreampolish.priors.noise import Predictor, Renewal, denoise_ddim, guided, noisy_latents, sample_ddim, trailing_timesteps
 from dreampolish.priors.protocols import ViewCondition
 
 ContextEncoder = Callable[[Tensor, Tensor], Tensor]
@@ -138,12 +138,14 @@ class DiffusionViewPrior(LatentSpace):
         pose: Float[Tensor, "b 4"],
         guidance_scale: float,
         steps: int,
+        renewed: float,
         generator: torch.Generator,
     ) -> Float[Tensor, "b 3 h w"]:
-        """Novel views by deterministic DDIM, one per row of `pose`; a guidance scale of 1 needs one network call a step."""
+        """Novel views by DDIM, one per row of `pose`; a guidance scale of 1 needs one network call a step. renewed: DDIM's eta."""
 
         predict_v = self._guided_v(reference, pose, guidance_scale)
-        return self.decode(sample_ddim(predict_v, self.draw_noise(len(pose), generator), self.alphas_cumprod, steps))
+        renewal = Renewal(renewed, lambda: self.draw_noise(len(pose), generator))
+        return self.decode(sample_ddim(predict_v, self.draw_noise(len(pose), generator), self.alphas_cumprod, steps, renewal))
 
     @torch.no_grad()
     def repaint(
@@ -154,20 +156,25 @@ class DiffusionViewPrior(LatentSpace):
         strength: float,
         guidance_scale: float,
         steps: int,
+        renewed: float,
         generator: torch.Generator,
     ) -> Float[Tensor, "b 3 h w"]:
         """`images` noised up to the fraction `strength` of the timesteps, then denoised again; at 1 they no longer matter.
 
-        All rows share one noise, so that views of one object agree in what the noise decides. source of the idea: SDEdit
-        (arXiv:2108.01073); Instruct-NeRF2NeRF (arXiv:2303.12789) renews a NeRF's pictures so.
+        renewed: DDIM's eta. All rows share one noise, the fresh one too, so that views of one object agree in what the noise
+        decides. source of the idea: SDEdit (arXiv:2108.01073); Instruct-NeRF2NeRF (arXiv:2303.12789) renews a NeRF's pictures so.
         """
         n_noisy = max(1, round(strength * len(self.alphas_cumprod)))
         timesteps = trailing_timesteps(n_noisy, min(steps, n_noisy)).to(self.alphas_cumprod.device)
-        noise = self.draw_noise(1, generator).expand(len(pose), -1, -1, -1)
+
+        def shared_noise() -> Tensor:
+            return self.draw_noise(1, generator).expand(len(pose), -1, -1, -1)
+
+        noise = shared_noise()
         latents = torch.zeros_like(noise) if strength >= 1 else self.encode(images)
         noisy = noisy_latents(latents, noise, self.alphas_cumprod, timesteps[:1].expand(len(pose)))
-        predict_v = self._guided_v(reference, pose, guidance_scale)
-        return self.decode(denoise_ddim(predict_v, noisy, self.alphas_cumprod, timesteps))
+        predict_v, renewal = self._guided_v(reference, pose, guidance_scale), Renewal(renewed, shared_noise)
+        return self.decode(denoise_ddim(predict_v, noisy, self.alphas_cumprod, timesteps, renewal))
 
     def _guided_v(self, reference: ViewCondition, pose: Float[Tensor, "b 4"], guidance_scale: float) -> Predictor:
         """v under guidance on the reference."""
