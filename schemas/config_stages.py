@@ -77,7 +77,8 @@ class GeometryConfig(Frozen):
     def _guided(self) -> Self:
         anchors = {f"anchors.{name}": getattr(self.anchors, name) for name in type(self.anchors).model_fields}
         if self.steps > 0:
-            guides = {"text.weight": self.text.weight, "view.weight": self.view.weight, "targets.rgb_weight": self.targets.rgb_weight}
+            targets = {f"targets.{name}": getattr(self.targets, name) for name in ("rgb_weight", "mask_weight")}
+            guides = {"text.weight": self.text.weight, "view.weight": self.view.weight} | targets
             _refuse_all_zero("the stage", guides | anchors)
         return self
 
@@ -95,6 +96,10 @@ class NerfConfig(VolumeConfig):
     """Stage 1: rough structure."""
 
     steps: int = Field(default=300, ge=0)
+    guidance_views: Views = 4
+    text: GeometryTextConfig = GeometryTextConfig(weight=constant(0.02))
+    view: ViewGuidanceConfig = ViewGuidanceConfig(weight=constant(0.0))
+    targets: ViewTargetsConfig = ViewTargetsConfig(rgb_weight=constant(500.0), mask_weight=constant(50.0))
     grid: OpeningGridConfig = OpeningGridConfig()
     grid_lr: float = Field(default=0.01, gt=0.0)
     network_lr: float = Field(default=0.01, gt=0.0)
@@ -142,8 +147,11 @@ class NeusConfig(VolumeConfig):
     orientation_weight: Weight = constant(0.0)
     sparsity_weight: Weight = constant(0.0)
     opacity_entropy_weight: Weight = constant(0.1)
-    text: GeometryTextConfig = GeometryTextConfig(t_min=constant(0.2), t_max=constant(0.5))
-    view: ViewGuidanceConfig = ViewGuidanceConfig(t_min=constant(0.4), t_max=constant(0.7))
+    text: GeometryTextConfig = GeometryTextConfig(weight=constant(0.02), t_min=constant(0.2), t_max=constant(0.5))
+    view: ViewGuidanceConfig = ViewGuidanceConfig(weight=constant(0.0), t_min=constant(0.4), t_max=constant(0.7))
+    targets: ViewTargetsConfig = ViewTargetsConfig(
+        rgb_weight=constant(500.0), mask_weight=constant(50.0), paint_at=(0.0,), strength=constant(0.5)
+    )
 
 
 class DmtetConfig(GeometryConfig):
@@ -159,7 +167,7 @@ class DmtetConfig(GeometryConfig):
     guide_colors: bool = False
     """Whether guidance paints too, or only shapes: then sides that the reference does not see keep the SDF's colours, which
     guidance at high noise would bleach."""
-    hold_colors_weight: Weight = constant(20.0)
+    hold_colors_weight: Weight = constant(5.0)
     """Weight of the mean change of the surface's colours since the SDF's: a reference anchor alone teaches a hash grid's network
     colours that show up on unseen sides. [choice]"""
     color_fit_lr: float = Field(default=0.01, gt=0.0)
@@ -174,8 +182,11 @@ class DmtetConfig(GeometryConfig):
     grid: GridConfig = GridConfig(n_levels=10)
     """Of the colour field, which the texture stage goes on with."""
     color_fit_steps: int = Field(default=200, ge=1)
-    text: GeometryTextConfig = GeometryTextConfig(t_min=constant(0.02), t_max=constant(0.5))
-    view: ViewGuidanceConfig = ViewGuidanceConfig(t_min=constant(0.4), t_max=constant(0.7))
+    text: GeometryTextConfig = GeometryTextConfig(weight=constant(0.02), t_min=constant(0.02), t_max=constant(0.5))
+    view: ViewGuidanceConfig = ViewGuidanceConfig(weight=constant(0.0), t_min=constant(0.4), t_max=constant(0.7))
+    targets: ViewTargetsConfig = ViewTargetsConfig(
+        rgb_weight=constant(500.0), mask_weight=constant(50.0), paint_at=(0.0, 0.5), strength=Ramp(start=0.5, end=0.3)
+    )
 
 
 class PolishConfig(Frozen):

@@ -42,7 +42,8 @@ class DenoiserTraining(Frozen):
     timestep_exponent: float = Field(default=1.0, gt=0)
     """Below 1: more of the noisy timesteps."""
     pixel_emphasis: float = Field(default=0.75, ge=0, le=1)
-    """0: the latent's channels weigh alike, and fine detail outweighs the shades inside an outline; 1: as in the picture's squared error."""
+    """0: the latent's channels weigh alike, and fine detail outweighs shades inside an outline; 1: as in the picture's squared
+    error."""
     average_decay: float = Field(default=0.999, ge=0, lt=1)
     unconditional: float = Field(default=0.1, ge=0, le=1)
     autocast: bool = True

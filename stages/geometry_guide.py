@@ -46,7 +46,13 @@ class GeometryGuide:
         self._targets = None
         if config.targets.wanted:
             self._targets = ViewTargets(
-                config.targets, config.steps, view, self._reference, reference.elevation_deg, generator
+                config.targets,
+                config.steps,
+                config.guidance_size,
+                view,
+                self._reference,
+                reference.elevation_deg,
+                generator,
             )
         self._chosen: Tensor | None = None
 

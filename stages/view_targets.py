@@ -24,19 +24,21 @@ Picture = Callable[[Cameras], Float[Tensor, "b h w 3"]]
 class ViewTargets:
     """Fixed views around the object with their painted pictures. A stage's checkpoints hold it.
 
-    steps: of the stage. reference_elevation_deg: of the reference's camera.
+    steps: of the stage. size: pixels of the renders that are painted over. reference_elevation_deg: of the reference's camera.
     """
 
     def __init__(
         self,
         config: ViewTargetsConfig,
         steps: int,
+        size: int,
         prior: ViewPrior,
         reference: ViewCondition,
         reference_elevation_deg: float,
         generator: torch.Generator,
     ) -> None:
-        self._config, self._steps, self._prior, self._reference, self._generator = config, steps, prior, reference, generator
+        self._config, self._steps, self._size = config, steps, size
+        self._prior, self._reference, self._generator = prior, reference, generator
         number = torch.arange(config.n_views)
         elevation = torch.tensor(config.elevations_deg)[number % len(config.elevations_deg)]
         azimuth = number * (360 / config.n_views)
@@ -50,19 +52,27 @@ class ViewTargets:
         """Paint every view at the steps that the settings name. picture: the object as it looks now."""
         if step not in self._due:
             return
+        strength = self._config.strength.at(step, self._steps)
         with torch.no_grad():
-            views = torch.cat([picture(self._cameras[[index]]) for index in range(len(self._cameras))])
             painted = self._prior.repaint(
                 self._reference,
-                images_at_prior(views, self._prior.image_size),
+                self._present(picture, strength),
                 self._pose,
-                self._config.strength.at(step, self._steps),
+                strength,
                 self._config.guidance_scale,
                 self._config.sampling_steps,
                 self._config.renewed,
                 self._generator,
             )
         self._pictures = painted.permute(0, 2, 3, 1).contiguous()
+
+    def _present(self, picture: Picture, strength: float) -> Float[Tensor, "n 3 s s"]:
+        """The object as it looks now from every view, at the prior's size; white where it does not matter."""
+        n, size = len(self._cameras), self._prior.image_size
+        if strength >= 1:
+            return torch.ones(n, 3, size, size, device=self._generator.device)
+        cameras = self._cameras.at_size(self._size)
+        return images_at_prior(torch.cat([picture(cameras[[index]]) for index in range(n)]), size)
 
     def draw(self, n_views: int, size: int) -> tuple[Int[Tensor, " n"], Cameras]:
         """Some of the views, at random and without repetition where there are enough, and their cameras."""

@@ -178,7 +178,13 @@ def test_values_out_of_range_are_refused_in_one_line(override: str, message: str
 @pytest.mark.parametrize(
     ("overrides", "stage"),
     [
-        (["nerf.text.weight=0", "nerf.view.weight=0", "nerf.anchors={rgb: 0, mask: 0}"], "nerf"),
+        (
+            [
+                *(f"nerf.{name}=0" for name in ("text.weight", "view.weight", "targets.rgb_weight", "targets.mask_weight")),
+                "nerf.anchors={rgb: 0, mask: 0}",
+            ],
+            "nerf",
+        ),
         (["polish.normal_weight=0", "polish.anchors={rgb: 0, mask: 0, normal: 0}"], "polish"),
         (["texture.weight=0", "texture.anchors.rgb=0"], "texture"),
         (["texture.lambda_stable=0", "texture.lambda_realistic=0"], "texture"),

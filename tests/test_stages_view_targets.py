@@ -15,7 +15,7 @@ CONFIG = ViewTargetsConfig.model_validate(
 def _targets(config: ViewTargetsConfig = CONFIG, seed: int = 0) -> ViewTargets:
     prior = tiny_view_prior()
     reference = prior.condition(torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(1)))
-    return ViewTargets(config, 11, prior, reference, 10.0, torch.Generator().manual_seed(seed))
+    return ViewTargets(config, 11, 8, prior, reference, 10.0, torch.Generator().manual_seed(seed))
 
 
 def _grey(cameras: Cameras) -> torch.Tensor:

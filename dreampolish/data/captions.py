@@ -22,7 +22,6 @@ from dreampolish.data.vocabulary import (
     WOOD_WORDS,
 )
 
-
 STRAIGHT_FRONT = "straight front view"
 """What captions call a view from straight in front: the pipeline takes its reference to stand there."""
 STRAIGHT_AZIMUTH_DEG, STRAIGHT_ELEVATIONS_DEG = 10.0, (0.0, 20.0)

@@ -1,6 +1,7 @@
 """Batches for the trainings, made from the stored geometry buffers (renders.py) by fresh light and colour each time.
 
-The text prior's pictures stand in the studio's light, the view prior's mostly, the normal prior's in any (lighting.py); where an object can be recoloured, two thirds of the pictures are.
+The text prior's pictures stand in the studio's light, the view prior's mostly, the normal prior's in any (lighting.py). Where an
+object can be recoloured, two thirds of the pictures are.
 All pictures are mirrored with probability 1/2 (a mirrored view at azimuth a is the view at -a of the mirrored object).
 All answers are float32 on the CPU; pictures are (n, 3, S, S) in [0, 1] on white.
 """
@@ -285,7 +286,8 @@ class RenderedViews:
     ) -> tuple[Float[Tensor, "n 3 s s"], Float[Tensor, "n 3 s s"], Float[Tensor, "n 4"]]:
         """Reference, target and pose (cameras.pose_condition relative to the reference) of n objects, all at FOV 20.
 
-        The reference lies at elevation -5..25, mostly straight in front (STRAIGHT_SHARE, FRONTAL_SHARE). Both pictures share light and zoom.
+        The reference lies at elevation -5..25, mostly straight in front (STRAIGHT_SHARE, FRONTAL_SHARE). Both pictures share
+        light and zoom.
         """
         chosen = [self._draw_pair(generator) for _ in range(n)]
         views = np.array([pair[0] for pair in chosen] + [pair[1] for pair in chosen])
