@@ -123,12 +123,13 @@ class NeusConfig(VolumeConfig):
     steps: int = Field(default=100, ge=0)
     switch: SwitchConfig = SwitchConfig(window=20)
     conversion_resolution: int = Field(default=96, ge=16, le=512)
-    conversion_steps: int = Field(default=300, ge=1)
+    conversion_steps: int = Field(default=400, ge=1)
     grid: GridConfig = GridConfig()
     grid_lr: float = Field(default=0.01, gt=0.0)
     network_lr: float = Field(default=0.001, gt=0.0)
-    sharpness_lr: float = Field(default=0.001, gt=0.0)
-    refine_lr_factor: float = Field(default=0.1, gt=0.0, le=1.0)
+    sharpness_lr: float = Field(default=0.0001, gt=0.0)
+    """Low: views that do not quite agree would rather blur the surface than move it."""
+    refine_lr_factor: float = Field(default=0.3, gt=0.0, le=1.0)
     """Of `grid_lr` after the conversion, so that the first steps do not wash away what was converted."""
     conversion_smoothing: float = Field(default=0.5, ge=0.0)
     """Gaussian blur of densities and distances, in lattice steps."""
@@ -136,7 +137,7 @@ class NeusConfig(VolumeConfig):
     """Solid parts below this share of the largest are dropped."""
     shell_parts: int = Field(default=1, ge=0)
     """Finer samples per even step of the shell that light reaches; 0: the even steps themselves."""
-    initial_inverse_std: float = Field(default=200.0, gt=1.0)
+    initial_inverse_std: float = Field(default=250.0, gt=1.0)
     """Sharpness of the surface at the start, per world unit. NeuS itself starts at exp(3) = 20, from a sphere; ours starts converted."""
     occupancy_resolution: int = Field(default=64, ge=8, le=512)
     samples_per_ray: int = Field(default=112, ge=4, le=4096)

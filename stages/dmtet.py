@@ -140,18 +140,20 @@ def _losses(
     def losses(step: int) -> dict[str, Term]:
         progress = (step, config.steps)
         mesh, color_of = surface.mesh(), color_of_field(colors)
-        guide.prepare(step, lambda cameras: mesh.render(cameras, color_of, 2, True).rgb)
+        # Pictures teach colours, their masks shape: wrong colours would bend the surface until it shows others.
+        still = mesh.moved(mesh.vertices.detach())
+        guide.prepare(step, lambda cameras: still.render(cameras, color_of, 2, True).rgb)
         front = mesh.render(view.camera, fixed_color_of_field(colors), 1, True)
-        terms = anchor_terms(config.anchors, progress, view, front.rgb, front.alpha, front.normals_camera)
+        terms = anchor_terms(config.anchors, progress, view, None, front.alpha, front.normals_camera)
         if config.anchors.rgb.at(*progress) > 0:
-            painted = mesh.render(view.camera, color_of, 1, True)
+            painted = still.render(view.camera, color_of, 1, True)
             loss = reference_color_loss(painted.rgb, view, config.mask_erosion)
             terms["reference_color"] = Term(loss, config.anchors.rgb.at(*progress))
         if step % config.guidance_interval == 0:
             cameras = guide.cameras(step)
             if config.targets.wanted:
-                novel = mesh.render(cameras, color_of, 1, True)
-                terms.update(guide.target_terms(step, novel.rgb, novel.alpha))
+                seen = still.render(cameras, color_of, 1, True)
+                terms.update(guide.target_terms(step, seen.rgb, mesh.coverage(seen, cameras)))
             if max(config.view.weight.at(*progress), config.text.weight.at(*progress)) > 0:
                 novel = mesh.render(cameras, color_of if config.guide_colors else fixed_color_of_field(colors), 1, True)
                 terms.update(guide.view_terms(step, novel.rgb, cameras))

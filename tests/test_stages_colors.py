@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+import trimesh
 
 from dreampolish.cameras import orbit_cameras
 from dreampolish.fields.color import ColorField
 from schemas.config_stages import DmtetConfig
-from stages.meshes import color_of_field, fixed_color_of_field, grid_sizes
+from stages.meshes import color_of_field, fixed_color_of_field, grid_sizes, mesh_from_parts
 from stages.reference_color import reference_color_loss
 from stages.reference_view import ReferenceView
 from stages.texture import drift_loss
@@ -47,3 +48,21 @@ def test_reference_colours_count_well_inside_the_mask_alone() -> None:
     rgb[:, 6:10, 6:10] = 0.75
     assert float(reference_color_loss(rgb, view, 2)) == pytest.approx(0.25)
     assert float(reference_color_loss(rgb, view, 0)) == pytest.approx(1 - 0.75 * 16 / 64)
+
+
+def test_a_still_meshs_picture_teaches_colours_and_its_mask_shape() -> None:
+    box = trimesh.creation.box((0.5, 0.6, 0.7))
+    vertices = torch.tensor(box.vertices, dtype=torch.float32).requires_grad_()
+    mesh = mesh_from_parts(vertices, torch.tensor(box.faces))
+    field = ColorField(grid_sizes(DmtetConfig().grid), 16, torch.Generator().manual_seed(1))
+    camera = orbit_cameras(torch.tensor([30.0]), torch.tensor([20.0]), torch.tensor([20.0]), 32)
+    seen = mesh.moved(vertices.detach()).render(camera, color_of_field(field), 1, True)
+    mask = mesh.coverage(seen, camera)
+    torch.testing.assert_close(mask, mesh.render(camera, color_of_field(field), 1, True).alpha)
+    seen.rgb.sum().backward()
+    assert vertices.grad is None
+    assert all(parameter.grad is not None for parameter in field.network.parameters())
+    mask.sum().backward()
+    assert vertices.grad is not None
+    outward = (vertices.grad * vertices.detach()).sum()
+    assert float(outward) > 1.0  # a larger box covers more pixels
