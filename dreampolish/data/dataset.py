@@ -142,7 +142,8 @@ class RenderedViews:
         frontal = level & (np.abs(folded) <= 30)
         everything = np.arange(len(self.view_objects))
         repeats = np.array(self._emphasis)[self.view_objects]
-        straight = narrow & np.array([is_straight_front(*angles) for angles in zip(folded, self.elevation_deg, strict=True)])
+        angles = zip(folded.tolist(), self.elevation_deg.tolist(), strict=True)
+        straight = narrow & np.array([is_straight_front(*each) for each in angles])
         emphasised = np.repeat(everything, repeats)
         self._text_views = emphasised[self.fov_deg[emphasised] <= 45]
         self._straight_views = emphasised[straight[emphasised]]
