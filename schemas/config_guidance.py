@@ -107,6 +107,9 @@ class ViewTargetsConfig(Frozen):
     """Of the mean squared difference of colours; 0 with mask_weight 0: no views are painted."""
     mask_weight: Weight = constant(0.0)
     """Of the same of coverage."""
+    inside_only: bool = False
+    """Whether colours count only where both pictures are well inside the object: at its edge they are partly background, which a
+    mesh, unlike a volume, would take on."""
     n_views: int = Field(default=24, ge=1, le=256)
     elevations_deg: tuple[Annotated[float, Field(gt=-90.0, lt=90.0)], ...] = Field(default=(5.0, 35.0, 15.0), min_length=1)
     """In turn, around the object."""

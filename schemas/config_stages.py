@@ -161,7 +161,8 @@ class DmtetConfig(GeometryConfig):
     steps: int = Field(default=200, ge=0)
     tet_resolution: int = Field(default=64, ge=8, le=256)
     guidance_size: ImageSize = 128
-    geometry_lr: float = Field(default=0.005, gt=0.0)
+    geometry_lr: float = Field(default=0.001, gt=0.0)
+    """Low: the surface comes converted, and painted views that do not quite agree would roughen it."""
     color_lr: float = Field(default=0.001, gt=0.0)
     mask_erosion: int = Field(default=2, ge=0, le=256)
     """Pixels by which the reference's mask shrinks before its colours are learned."""
@@ -176,17 +177,21 @@ class DmtetConfig(GeometryConfig):
     normal_guidance_share: float = Field(default=0.0, ge=0.0, le=1.0)
     """Share of the steps in which the text prior sees the normal map, not the colours; for priors that know normal maps, as the
     embedded one does not. source: DreamCraft3D, 3 steps of 4."""
-    normal_consistency_weight: Weight = Ramp(start=10.0, end=1.0, begin=0.2, until=0.4)
+    normal_consistency_weight: Weight = constant(10.0)
     laplacian_weight: Weight = constant(0.0)
     crumb_share: float = Field(default=0.01, ge=0.0, lt=1.0)
     """Components below this share of the largest are dropped."""
     grid: GridConfig = GridConfig(n_levels=10)
     """Of the colour field, which the texture stage goes on with."""
     color_fit_steps: int = Field(default=200, ge=1)
-    text: GeometryTextConfig = GeometryTextConfig(weight=constant(0.02), t_min=constant(0.02), t_max=constant(0.5))
+    text: GeometryTextConfig = GeometryTextConfig(weight=constant(0.005), t_min=constant(0.02), t_max=constant(0.5))
     view: ViewGuidanceConfig = ViewGuidanceConfig(weight=constant(0.0), t_min=constant(0.4), t_max=constant(0.7))
     targets: ViewTargetsConfig = ViewTargetsConfig(
-        rgb_weight=constant(500.0), mask_weight=constant(50.0), paint_at=(0.0, 0.5), strength=Ramp(start=0.5, end=0.3)
+        rgb_weight=constant(500.0),
+        mask_weight=constant(50.0),
+        inside_only=True,
+        paint_at=(0.0, 0.5),
+        strength=Ramp(start=0.5, end=0.3),
     )
 
 

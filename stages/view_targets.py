@@ -21,6 +21,12 @@ COVERED = 0.1
 Picture = Callable[[Cameras], Float[Tensor, "b h w 3"]]
 
 
+def inside(opacity: Float[Tensor, "n h w"]) -> Float[Tensor, "n h w"]:
+    """1 where a pixel and its eight neighbours are all but opaque, else 0."""
+    pooled = torch.nn.functional.max_pool2d(1 - opacity[:, None], 3, stride=1, padding=1)[:, 0]
+    return (pooled < 0.1).float()
+
+
 class ViewTargets:
     """Fixed views around the object with their painted pictures. A stage's checkpoints hold it.
 
@@ -96,7 +102,10 @@ class ViewTargets:
         )
         terms = {}
         if rgb_weight > 0:
-            terms["target_rgb"] = Term((rgb - wanted).square().mean(), rgb_weight)
+            squares = (rgb - wanted).square()
+            if self._config.inside_only:
+                squares = squares * inside(torch.minimum(covered, opacity.detach()))[..., None]
+            terms["target_rgb"] = Term(squares.mean(), rgb_weight)
         if mask_weight > 0:
             terms["target_mask"] = Term((opacity - covered).square().mean(), mask_weight)
         return terms

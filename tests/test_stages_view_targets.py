@@ -5,7 +5,7 @@ import torch
 from dreampolish.cameras import Cameras
 from dreampolish.priors.tiny import tiny_view_prior
 from schemas.config_guidance import ViewTargetsConfig
-from stages.view_targets import ViewTargets
+from stages.view_targets import ViewTargets, inside
 
 CONFIG = ViewTargetsConfig.model_validate(
     {"rgb_weight": 10.0, "mask_weight": 2.0, "n_views": 6, "paint_at": (0.0, 0.5), "sampling_steps": 2}
@@ -67,3 +67,21 @@ def test_drawn_cameras_are_those_of_the_pictures() -> None:
     assert cameras.size == 16
     more, _ = targets.draw(9, 8)
     assert len(more) == 9
+
+
+def test_only_pixels_whose_neighbours_are_opaque_are_inside() -> None:
+    opacity = torch.zeros(1, 8, 8)
+    opacity[:, 2:7, 2:7] = 1.0
+    expected = torch.zeros(1, 8, 8)
+    expected[:, 3:6, 3:6] = 1.0
+    assert torch.equal(inside(opacity), expected)
+    opacity[0, 4, 4] = 0.5
+    assert inside(opacity).sum() == 0
+
+
+def test_colours_at_the_edge_cost_nothing_where_only_the_inside_counts() -> None:
+    targets = _targets(CONFIG.model_copy(update={"inside_only": True}))
+    targets.paint_if_due(0, _grey)
+    chosen, cameras = targets.draw(2, 8)
+    nothing_covered = targets.terms(0, chosen, _grey(cameras), torch.zeros(2, 8, 8))
+    assert float(nothing_covered["target_rgb"].loss) == 0
