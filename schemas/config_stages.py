@@ -32,8 +32,8 @@ class ReferenceConfig(Frozen):
     """Stage 0: candidates from the text prior, or a user's picture."""
 
     size: int = Field(default=128, ge=16, le=1024)
-    n_candidates: int = Field(default=32, ge=1, le=256)
-    sampling_steps: int = Field(default=50, ge=1, le=1000)
+    n_candidates: int = Field(default=20, ge=1, le=256)
+    sampling_steps: int = Field(default=40, ge=1, le=1000)
     renewed: float = Field(default=1.0, ge=0.0, le=1.0)
     """DDIM's eta: share of the noise drawn anew at every sampling step, which mends a young prior's slips; 0: deterministic."""
     guidance_scale: float = Field(default=2.5, ge=0.0)
@@ -238,7 +238,7 @@ class TextureConfig(DistillationConfig):
     """Stage 5: Domain Score Distillation on the frozen mesh. The distillation's own settings are inherited, so that
     `--set texture.lambda_stable=0.5` is all it takes."""
 
-    steps: int = Field(default=250, ge=0)
+    steps: int = Field(default=160, ge=0)
     size: ImageSize = 128
     views: Views = 4
     cameras: CameraConfig = CameraConfig(fov_deg=(20.0, 40.0), widen_until=0.0)
