@@ -12,6 +12,8 @@ from dreampolish.data.shading import on_white, shade
 from dreampolish.priors.evaluation import ViewTrial
 
 HEADLIGHT = 0.25
+LEAST_TURN_DEG = 30.0
+"""How far a target's azimuth is from its reference's at least: nearer views are as good as copies."""
 AZIMUTH_WINDOW_DEG = 30.0
 """How far a training view's azimuth may be from the target's to enter the class's mean picture."""
 
@@ -30,7 +32,8 @@ def held_out_trial(held_out: RenderedViews, train: RenderedViews, pairs: int) ->
         for place in range(len(held_out.entries)):
             mine = _narrow(held_out, place)
             reference = mine[np.argmin(np.abs(_folded(held_out.azimuth_deg[mine])))]
-            others = mine[mine != reference]
+            turned = np.abs(_folded(held_out.azimuth_deg[mine] - held_out.azimuth_deg[reference]))
+            others = mine[turned >= LEAST_TURN_DEG]
             references.append(reference)
             targets.append(others[(place + turn) % len(others)])
     # A fixed stride spreads few pairs over the whole list of objects.

@@ -10,13 +10,15 @@ from dreampolish.priors.loading import digest
 INTRODUCTION = """# The `home` priors
 
 Small diffusion priors over household things, vehicles, toys and plants at 128 pixels, trained by this project from nothing but
-rendered 3D models, so that the pipeline runs on a fresh machine without any download. They are as good as some four hours of two
+rendered 3D models, so that the pipeline runs on a fresh machine without any download. They are as good as some six hours of two
 shared CPU cores make them: single objects on white, no scenes, no photographs, no people worth the name.
 
-What to expect: `text` gets colours and the common classes right (chairs, tables, lamps, cars, sofas, plants), thin and white things
-badly; guidance 2-4. `normals` is meant for one step. `view` knows colours and rough extents of unseen sides; its SAMPLED views of held-out
-objects are about as near to the truth as a copy of the reference in PSNR and further in SSIM (table below); its one-step means are
-nearer in PSNR: give it little weight, noisy timesteps, guidance 1-2.
+What to expect: `text` gets colours, outlines and the common classes right (chairs, armchairs, tables, cars, sofas, lamps), what lies
+inside an outline faintly, thin and white things badly; guidance 2-3, ancestral sampling (DDIM's eta 1), which mends many of its slips.
+It was taught in one light, `dreampolish/data/lighting.py`'s studio, and to call views from straight in front "straight front view".
+`view` turns what it recognises: a car seen from the front gets its sides; the samples of one object agree when they share their noise.
+The table below holds its sampled and its one-step views of held-out objects beside a copy of the reference. `normals` is meant for
+one step.
 
 | folder | what it is |
 |---|---|
