@@ -14,7 +14,7 @@ import torch
 from dreampolish.data.dataset import RenderedViews
 from dreampolish.data.domain import in_domain
 from dreampolish.data.library import BOUNDING_RADIUS, load_model, read_catalog
-from dreampolish.data.renders import RenderPlan, render_all, training_cameras
+from dreampolish.data.renders import FRONT_VIEWS, RenderPlan, render_all, training_cameras
 from dreampolish.data.wavefront import parse_mtl, parse_obj
 
 CUBE = """mtllib cube.mtl
@@ -151,8 +151,9 @@ def views(tmp_path_factory: pytest.TempPathFactory) -> RenderedViews:
 
 
 def test_every_round_holds_every_object(views: RenderedViews) -> None:
-    assert len(views.view_objects) == 2 * (6 + 4)
-    assert np.bincount(views.view_objects).tolist() == [10, 10]
+    each = 6 + 4 + FRONT_VIEWS
+    assert len(views.view_objects) == 2 * each
+    assert np.bincount(views.view_objects).tolist() == [each, each]
     assert views.azimuth_deg[:2].tolist() == [0, 0]  # fronts first
 
 
