@@ -184,11 +184,12 @@ class DmtetConfig(GeometryConfig):
     grid: GridConfig = GridConfig(n_levels=10)
     """Of the colour field, which the texture stage goes on with."""
     color_fit_steps: int = Field(default=200, ge=1)
-    text: GeometryTextConfig = GeometryTextConfig(weight=constant(0.005), t_min=constant(0.02), t_max=constant(0.5))
+    text: GeometryTextConfig = GeometryTextConfig(weight=constant(0.0), t_min=constant(0.02), t_max=constant(0.5))
+    """Off: a young prior's scores swell a mesh that painted views already shape."""
     view: ViewGuidanceConfig = ViewGuidanceConfig(weight=constant(0.0), t_min=constant(0.4), t_max=constant(0.7))
     targets: ViewTargetsConfig = ViewTargetsConfig(
         rgb_weight=constant(500.0),
-        mask_weight=constant(50.0),
+        mask_weight=constant(20.0),
         inside_only=True,
         paint_at=(0.0, 0.5),
         strength=Ramp(start=0.5, end=0.3),
