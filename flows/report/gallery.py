@@ -90,7 +90,8 @@ def _lines(entries: Sequence[Entry], store: Path) -> Iterator[str]:
         yield ""
         yield f"![{escaped(entry.record.prompt)}]({entry.picture})"
         yield ""
-        yield f"    {run_line(entry.record, store, [])}"
+        # A picture's path from the working folder: the page is read on other machines.
+        yield f"    {run_line(entry.record, store, []).replace(f'{Path.cwd()}/', '')}"
         yield ""
 
 
