@@ -142,7 +142,6 @@ class DiffusionViewPrior(LatentSpace):
         generator: torch.Generator,
     ) -> Float[Tensor, "b 3 h w"]:
         """Novel views by DDIM, one per row of `pose`; a guidance scale of 1 needs one network call a step. renewed: DDIM's eta."""
-
         predict_v = self._guided_v(reference, pose, guidance_scale)
         renewal = Renewal(renewed, lambda: self.draw_noise(len(pose), generator))
         return self.decode(sample_ddim(predict_v, self.draw_noise(len(pose), generator), self.alphas_cumprod, steps, renewal))
