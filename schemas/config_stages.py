@@ -159,7 +159,7 @@ class DmtetConfig(GeometryConfig):
     """Stage 3: an explicit mesh over a tetrahedral grid."""
 
     steps: int = Field(default=200, ge=0)
-    tet_resolution: int = Field(default=64, ge=8, le=256)
+    tet_resolution: int = Field(default=96, ge=8, le=256)
     guidance_size: ImageSize = 128
     geometry_lr: float = Field(default=0.001, gt=0.0)
     """Low: the surface comes converted, and painted views that do not quite agree would roughen it."""
@@ -177,7 +177,7 @@ class DmtetConfig(GeometryConfig):
     normal_guidance_share: float = Field(default=0.0, ge=0.0, le=1.0)
     """Share of the steps in which the text prior sees the normal map, not the colours; for priors that know normal maps, as the
     embedded one does not. source: DreamCraft3D, 3 steps of 4."""
-    normal_consistency_weight: Weight = constant(10.0)
+    normal_consistency_weight: Weight = constant(3.0)
     laplacian_weight: Weight = constant(0.0)
     crumb_share: float = Field(default=0.01, ge=0.0, lt=1.0)
     """Components below this share of the largest are dropped."""
@@ -189,7 +189,7 @@ class DmtetConfig(GeometryConfig):
     view: ViewGuidanceConfig = ViewGuidanceConfig(weight=constant(0.0), t_min=constant(0.4), t_max=constant(0.7))
     targets: ViewTargetsConfig = ViewTargetsConfig(
         rgb_weight=constant(500.0),
-        mask_weight=constant(20.0),
+        mask_weight=constant(100.0),
         inside_only=True,
         paint_at=(0.0, 0.5),
         strength=Ramp(start=0.5, end=0.3),

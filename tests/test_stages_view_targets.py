@@ -5,7 +5,7 @@ import torch
 from dreampolish.cameras import Cameras
 from dreampolish.priors.tiny import tiny_view_prior
 from schemas.config_guidance import ViewTargetsConfig
-from stages.view_targets import ViewTargets, inside
+from stages.view_targets import ViewTargets, coverage_of, inside
 
 CONFIG = ViewTargetsConfig.model_validate(
     {"rgb_weight": 10.0, "mask_weight": 2.0, "n_views": 6, "paint_at": (0.0, 0.5), "sampling_steps": 2}
@@ -40,7 +40,7 @@ def test_nothing_is_asked_before_the_first_painting_and_nothing_is_lost_at_the_t
     assert targets.terms(0, chosen, _grey(cameras), torch.ones(4, 8, 8)) == {}
     targets.paint_if_due(0, _grey)
     wanted = targets.pictures()[chosen]
-    covered = ((1 - wanted).amax(dim=-1) / 0.1).clamp(0, 1)
+    covered = coverage_of(targets.pictures())[chosen]
     terms = targets.terms(0, chosen, wanted, covered)
     assert {name: (float(term.loss), term.weight) for name, term in terms.items()} == {
         "target_rgb": (0.0, 10.0),
@@ -85,3 +85,16 @@ def test_colours_at_the_edge_cost_nothing_where_only_the_inside_counts() -> None
     chosen, cameras = targets.draw(2, 8)
     nothing_covered = targets.terms(0, chosen, _grey(cameras), torch.zeros(2, 8, 8))
     assert float(nothing_covered["target_rgb"].loss) == 0
+
+
+def test_coverage_is_one_inside_a_pale_or_dark_disc_its_share_at_the_outline_and_nothing_outside() -> None:
+    rows, columns = torch.meshgrid(torch.arange(256.0) + 0.5, torch.arange(256.0) + 0.5, indexing="ij")
+    inside_disc = ((rows - 128) ** 2 + (columns - 128) ** 2 < 80**2).float()
+    share = inside_disc.view(64, 4, 64, 4).mean(dim=(1, 3))
+    for shade in (0.0, 0.5, 0.85):
+        picture = (1 - share * (1 - shade))[None, ..., None].expand(-1, -1, -1, 3)
+        found = coverage_of(picture - 0.02)
+        assert abs(float(found.sum() / share.sum()) - 1) < 0.02
+        assert (found - share).abs().max() < 0.5
+        assert found[0, 0].max() == 0
+        assert bool((found[0, 25:40, 25:40] == 1).all())
