@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from flows.benchmark_assets import asset_section
+from flows.benchmark_overhead import Overhead, overhead_section
 from flows.benchmark_results import (
     FIGURES,
     MEASURED,
@@ -55,8 +56,8 @@ class Setting:
     names: int
 
 
-def report_text(results: Results, setting: Setting) -> str:
-    """The whole page, Markdown."""
+def report_text(results: Results, setting: Setting, overhead: Overhead | None = None) -> str:
+    """The whole page, Markdown. overhead: the last measurement of it, if there is one."""
     parts = [
         "# Benchmarks",
         f"Written by `dreampolish benchmark` on {setting.date}; not to be edited by hand.",
@@ -73,6 +74,8 @@ def report_text(results: Results, setting: Setting) -> str:
         parts += ["## Prompts", _prompt_section(results, setting)]
     if results.assets:
         parts += ["## Assets", asset_section(results.assets)]
+    if overhead is not None:
+        parts += ["## Orchestration", overhead_section(overhead)]
     return "\n\n".join(parts) + "\n"
 
 

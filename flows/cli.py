@@ -118,6 +118,10 @@ def benchmark(
     overrides: Set = None,
     only: Annotated[list[str] | None, typer.Option("--only", metavar="NAME", help="this object alone; repeatable")] = None,
     no_prompts: Annotated[bool, typer.Option("--no-prompts", help="objects only")] = False,
+    overhead: Annotated[
+        int,
+        typer.Option(min=0, metavar="PAIRS", help="first measure orchestration: so many runs and plain twins of one prompt"),
+    ] = 0,
     as_json: Json = False,
 ) -> None:
     """Measure every stage on objects whose true shape is known; writes docs/benchmarks.md."""
@@ -127,7 +131,12 @@ def benchmark(
         # Prefect's home lies in the store and is made at import, but not the folders above it.
         store.mkdir(parents=True, exist_ok=True)
         from flows.benchmark import benchmark as benchmark_flow
+        from flows.benchmark_overhead import measure_overhead, write_overhead
+        from flows.benchmark_subjects import prompts_of
 
+        if overhead:
+            # Before the flow: its own server would compete with what is measured.
+            write_overhead(store, measure_overhead(prompts_of(objects)[0], preset, overrides or [], overhead))
         result: dict[str, Any] = benchmark_flow(
             objects=objects, preset=preset, overrides=overrides or [], only=only or [], with_prompts=not no_prompts
         )

@@ -58,6 +58,8 @@ class RunContext(BaseModel):
     """Of the tracker; None switches tracking off."""
     show_progress: bool = False
     """A moving line on the terminal."""
+    told: bool = True
+    """Whether figures and pictures of the steps are journalled, sent and shown at all; False is for measuring what that costs."""
 
     @property
     def torch_device(self) -> torch.device:
@@ -114,6 +116,11 @@ class Stage:
         path = self._work / filename
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
+
+    @property
+    def told(self) -> bool:
+        """Whether anybody hears of this stage's steps."""
+        return self._progress is not None
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Metrics of a step, named without the stage (`psnr`, not `nerf/psnr`). Journalled at once, sent in batches."""
@@ -246,9 +253,10 @@ def _prepare(stage: Stage, held: ExitStack) -> None:
     """Work folder, seeds, threads, tracker; on a hit only the tracker."""
     run = stage.run
     key = f"{stage.name}-{stage.fingerprint[:12]}"
-    stage._progress = StageProgress(stage.name, key, stage.store.root, run.run_id, run.tracking_uri, run.show_progress)
-    held.callback(stage._progress.close)
-    stage._progress.params({stage.name: stage.config.model_dump(mode="json")})
+    if run.told:
+        stage._progress = StageProgress(stage.name, key, stage.store.root, run.run_id, run.tracking_uri, run.show_progress)
+        held.callback(stage._progress.close)
+        stage._progress.params({stage.name: stage.config.model_dump(mode="json")})
     if stage.store.has(stage.name, stage.fingerprint):
         # `cached` may still find it damaged, so a work folder is made there too.
         stage.state = "cached"

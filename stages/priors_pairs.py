@@ -1,4 +1,7 @@
-"""Held-out pairs for the view prior's figures: every object's most frontal view as reference, other views as targets, plain light."""
+"""Held-out pairs for the view prior's figures: every object's most frontal view as reference, other views as targets.
+
+The light is the studio's (lighting.py): that of the references which the text prior draws for the pipeline.
+"""
 
 import numpy as np
 import torch
@@ -6,23 +9,22 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dreampolish.cameras import pose_condition
-from dreampolish.data.dataset import RenderedViews
-from dreampolish.data.lighting import headlight
+from dreampolish.data.dataset import BRIGHTEST, RenderedViews
+from dreampolish.data.lighting import studio_camera_lighting
 from dreampolish.data.shading import on_white, shade
 from dreampolish.priors.evaluation import ViewTrial
 
-HEADLIGHT = 0.25
 LEAST_TURN_DEG = 30.0
 """How far a target's azimuth is from its reference's at least: nearer views are as good as copies."""
 AZIMUTH_WINDOW_DEG = 30.0
 """How far a training view's azimuth may be from the target's to enter the class's mean picture."""
 
 
-def plain_pictures(views: RenderedViews, rows: np.ndarray) -> Float[Tensor, "n 3 s s"]:
-    """Stored views in their own colours under a mild headlight, so that light teaches nothing about pose."""
+def studio_pictures(views: RenderedViews, rows: np.ndarray) -> Float[Tensor, "n 3 s s"]:
+    """Stored views in their own colours, in the studio's light."""
     found = views.load(rows)
-    light = headlight(len(rows), torch.full((len(rows),), HEADLIGHT))
-    return on_white(found.albedo * shade(found.normals, light), found.coverage)
+    light = studio_camera_lighting(found.cameras, torch.Generator().manual_seed(0))
+    return on_white(found.albedo.clamp(0, BRIGHTEST) * shade(found.normals, light), found.coverage)
 
 
 def held_out_trial(held_out: RenderedViews, train: RenderedViews, pairs: int) -> ViewTrial:
@@ -42,8 +44,8 @@ def held_out_trial(held_out: RenderedViews, train: RenderedViews, pairs: int) ->
     change = torch.from_numpy(held_out.azimuth_deg[aims] - held_out.azimuth_deg[chosen])
     rise = torch.from_numpy(held_out.elevation_deg[aims] - held_out.elevation_deg[chosen])
     return ViewTrial(
-        plain_pictures(held_out, chosen),
-        plain_pictures(held_out, aims),
+        studio_pictures(held_out, chosen),
+        studio_pictures(held_out, aims),
         pose_condition(change, rise, reference_elevation_deg=0.0),
         torch.cat([_class_mean(held_out, train, int(aim)) for aim in aims]),
     )
@@ -65,4 +67,4 @@ def _class_mean(held_out: RenderedViews, train: RenderedViews, target: int) -> F
     near = np.abs(_folded(train.azimuth_deg - held_out.azimuth_deg[target])) < AZIMUTH_WINDOW_DEG
     rows = np.flatnonzero(near & np.isclose(train.fov_deg, 20, atol=0.01) & same[train.view_objects])
     rows = rows if len(rows) else np.flatnonzero(near)
-    return plain_pictures(train, rows[:64]).mean(dim=0, keepdim=True)
+    return studio_pictures(train, rows[:64]).mean(dim=0, keepdim=True)

@@ -61,7 +61,7 @@ class StageWatch:
         if step % LOG_INTERVAL == 0 or step == self._steps:
             self._stage.log(step, {**values, **self.extra})
         self._stage.progress(step, self._steps)
-        if step % self._interval == 0 or step == self._steps:
+        if self._stage.told and (step % self._interval == 0 or step == self._steps):
             self._show(step)
         return None if self._switch is None else self._switch(step, values)
 
