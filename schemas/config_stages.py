@@ -228,7 +228,7 @@ class PolishConfig(Frozen):
 class PaintAnchorConfig(ColorAnchorConfig):
     """What the texture stage holds on to besides the reference view."""
 
-    drift: Weight = constant(300.0)
+    drift: Weight = constant(60.0)
     """Weight of the difference of novel views, blurred, from the mesh's colours at the start: the distillation may add detail, but
     unseen sides keep the colour that the geometry stages gave them. [choice]"""
     drift_window: int = Field(default=16, ge=1, le=512)

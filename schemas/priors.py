@@ -3,9 +3,11 @@
 `priors/home` was trained in pieces: the loss's weight was Min-SNR's for the first 3,800 steps of text and 1,500 of view, view and
 normals drew other timesteps at first, and learning rates fell and rose. Up to 8,900 steps of text and 7,500 of view, half of the
 pictures were nearly flat and half of the references frontal; then both continued from their own weights for 7,900 and 7,500 steps
-(learning rate 4e-4, falling from step 4,600) under random light. For their last 11,500 and 10,800 steps both continued once more with
+(learning rate 4e-4, falling from step 4,600) under random light. For the next 11,500 and 10,800 steps both continued once more with
 the present data (studio light, straight front views, noisy references) and, but for the first 1,800 and 1,700 of these,
-`pixel_emphasis`; learning rates 4e-4 and 5e-4, falling from step 7,300 of these. Totals and final settings are the defaults here.
+`pixel_emphasis`; learning rates 4e-4 and 5e-4, falling from step 7,300 of these. The view prior went on from its own weights for 9,500
+steps (4e-4, falling from step 4,200 of these), the normal prior, which began with 1,700 steps from the view prior's weights of that
+time, for 4,000 (6e-4, falling from 1,600). Totals and final settings are the defaults here.
 """
 
 from pydantic import Field
@@ -78,9 +80,9 @@ class PriorsTraining(Frozen):
     checkpoint_interval: int = Field(default=500, ge=1)
     autoencoder: AutoencoderTraining = AutoencoderTraining()
     text: DenoiserTraining = DenoiserTraining()
-    view: DenoiserTraining = DenoiserTraining(steps=25800, decay_from=22300, learning_rate=5e-4, seed=12, timestep_exponent=0.6)
+    view: DenoiserTraining = DenoiserTraining(steps=35300, decay_from=30000, learning_rate=4e-4, seed=12, timestep_exponent=0.6)
     normals: DenoiserTraining = DenoiserTraining(
-        steps=1700, decay_from=1000, learning_rate=6e-4, seed=13, timestep_exponent=0.15
+        steps=5700, decay_from=3300, learning_rate=6e-4, seed=13, timestep_exponent=0.15
     )
     judge: JudgeTraining = JudgeTraining()
     sheet_pictures: int = Field(default=48, ge=1)

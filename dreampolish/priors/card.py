@@ -10,7 +10,7 @@ from dreampolish.priors.loading import digest
 INTRODUCTION = """# The `home` priors
 
 Small diffusion priors over household things, vehicles, toys and plants at 128 pixels, trained by this project from nothing but
-rendered 3D models, so that the pipeline runs on a fresh machine without any download. They are as good as some six hours of two
+rendered 3D models, so that the pipeline runs on a fresh machine without any download. They are as good as some nine hours of two
 shared CPU cores make them: single objects on white, no scenes, no photographs, no people worth the name.
 
 What to expect: `text` gets colours, outlines and the common classes right (chairs, armchairs, tables, cars, sofas, lamps), what lies
