@@ -136,9 +136,13 @@ class Journal:
         """Close the run at the tracker: FINISHED, FAILED or KILLED."""
         self._write({"status": status})
 
+    def send_is_due(self) -> bool:
+        """Whether `send_if_due` would send."""
+        return time.monotonic() >= self._next_send
+
     def send_if_due(self, place: Place) -> None:
         """Replay what is new, at most every ten seconds, more seldom while the tracker is away."""
-        if time.monotonic() >= self._next_send:
+        if self.send_is_due():
             ok = self._sent(place, 0.0)
             self._next_send = time.monotonic() + (SEND_INTERVAL_S if ok else RETRY_INTERVAL_S)
 

@@ -11,7 +11,7 @@ from dreampolish.cameras import Cameras, orbit_cameras
 from dreampolish.cutout import OBJECT_RADIUS
 from dreampolish.mesh.gltf import read_glb
 from dreampolish.mesh.textured import TexturedMesh
-from dreampolish.metrics.geometry import SurfaceSamples, sample_surface, surface_distance
+from dreampolish.metrics.geometry import SurfaceSamples, sample_surface, seen_from, surface_distance
 from dreampolish.metrics.images import mask_iou, mean_normal_angle, psnr, ssim
 from dreampolish.pictures import read_picture, resize, write_picture
 from stages.opened import Opened, View, opened_from_textured
@@ -21,6 +21,8 @@ N_VIEWS = 16
 ELEVATIONS_DEG = (5.0, 35.0)
 SIZE = 128
 N_POINTS = 30_000
+EYES_DEG = ((-40.0, 8), (0.0, 12), (35.0, 12), (70.0, 8))
+"""Elevations, and how many eyes all around there: what none of them sees of a surface does not count in its distances."""
 THRESHOLD_SHARE = 0.02
 """Of the true bounding box's diagonal: the F-score's threshold."""
 
@@ -36,7 +38,7 @@ LEAST_FRAMING_IOU = 0.9
 
 @dataclass(frozen=True)
 class Truth:
-    """The true object: its pictures from the fixed views and from the front, and points on its surface."""
+    """The true object: its pictures from the fixed views and from the front, and points on the surface that can be seen."""
 
     cameras: Cameras
     front: Cameras
@@ -77,9 +79,26 @@ def rendered(opened: Opened, cameras: Cameras) -> View:
 
 
 def sampled(opened: Opened) -> SurfaceSamples:
-    """Points of the surface, the same every time."""
+    """Points of the surface that can be seen, the same every time; no picture tells of the rest, and closed cavities show to nobody."""
     vertices, faces = opened.mesh()
-    return sample_surface(vertices, faces, N_POINTS, torch.Generator().manual_seed(0))
+    points = sample_surface(vertices, faces, N_POINTS, torch.Generator().manual_seed(0))
+    return points.only(seen_from(points.points, vertices, faces, _eyes().to(vertices.device)))
+
+
+def _eyes() -> Float[Tensor, "e 3"]:
+    rings = [
+        orbit_cameras(torch.arange(count) * (360 / count), torch.full((count,), elevation), torch.full((count,), 20.0), SIZE)
+        for elevation, count in EYES_DEG
+    ]
+    return torch.cat([ring.world_from_camera[:, :3, 3] for ring in rings])
+
+
+def solid(views: View) -> Float[Tensor, "n h w 3"]:
+    """The pictures as of a surface: what is more than half covered in its own colour, the rest white. Half transparent fields gain
+    in PSNR where they are unsure of an outline; no mesh can."""
+    alpha = views.alpha[..., None]
+    own = ((views.rgb - (1 - alpha)) / alpha.clamp_min(0.5)).clamp(0, 1)
+    return torch.where(alpha > 0.5, own, torch.ones_like(own))
 
 
 def measured(opened: Opened, truth: Truth) -> tuple[dict[str, float], Float[Tensor, "n h w 3"]]:
@@ -94,6 +113,7 @@ def compared(opened: Opened, views: View, truth: Truth) -> dict[str, float]:
     distance = surface_distance(sampled(opened), truth.samples, THRESHOLD_SHARE)
     figures = {
         "psnr": _bounded(psnr(views.rgb, truth.views.rgb)),
+        "psnr_solid": _bounded(psnr(solid(views), truth.views.rgb)),
         "ssim": float(ssim(views.rgb, truth.views.rgb).mean()),
         "mask_iou": float(mask_iou(views.alpha, truth.views.alpha).mean()),
         "chamfer": distance.chamfer,

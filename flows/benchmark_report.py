@@ -35,10 +35,12 @@ BRINGS: dict[tuple[StageName, StageName], str] = {
 
 HOW = """Each object's true front picture and its prompt went through `dreampolish run --image`. Every stage's result was then compared
 with the true mesh (normalised to a sphere of radius 0.6): PSNR, SSIM, mask IoU and the mean angle of normals on the common mask over
-16 views all around at two elevations (128 pixels, FOV 20); Chamfer distance (half the sum of both mean distances, world units) and
-F-score (threshold 2 % of the true box's diagonal) on 30,000 points of each surface, those that no camera sees among them; PSNR and SSIM
-of the front view; `alignment`, the embedded judge's mean cosine between the turntable and the prompt. A NeRF's surface is the level
-set that looks most like its pictures. Seconds and peak memory are those of the computation."""
+16 views all around at two elevations (128 pixels, FOV 20); PSNR as a surface, of the same pictures with what is more than half covered
+in its own colour and the rest white, for half transparent fields gain where they are unsure of an outline and no mesh can; Chamfer
+distance (half the sum of both mean distances, world units) and F-score (threshold 2 % of the true box's diagonal) on 30,000 points of
+each surface, less those that no eye sees from 40 places around, above and below; PSNR and SSIM of the front view; `alignment`, the
+embedded judge's mean cosine between the turntable and the prompt. A NeRF's surface is the level set that looks most like its pictures.
+Seconds and peak memory are those of the computation."""
 
 
 @dataclass(frozen=True)
@@ -136,8 +138,8 @@ def _change_table(objects: Sequence[ObjectResult]) -> str:
         changes = [(change_of(objects, before, after, figure), figure) for figure in figures]
         rows.append([f"{before} -> {after}: {BRINGS[before, after]}", *(_change(*pair) for pair in changes)])
     told = (
-        "Mean paired change, and how many objects it makes better; **bold** where the average gets worse, = where it stays the "
-        "same to the digits shown:"
+        "Mean paired change ± its standard error, and how many objects it makes better; **bold** where the average gets worse, = where "
+        "it stays the same to the digits shown:"
     )
     return told + "\n\n" + _table(["from -> to", *(figure.label for figure in figures)], rows)
 
@@ -147,8 +149,13 @@ def _change(change: Change | None, figure: Figure) -> str:
         return "-"
     if change.direction(figure) == 0:
         return "="
-    told = f"{change.mean * figure.scale:+.{figure.digits}f} ({change.improved}/{change.objects})"
+    told = f"{_signed(change, figure)} ({change.improved}/{change.objects})"
     return f"**{told}**" if change.direction(figure) < 0 else told
+
+
+def _signed(change: Change, figure: Figure) -> str:
+    error = "" if change.error is None else f" ± {change.error * figure.scale:.{figure.digits}f}"
+    return f"{change.mean * figure.scale:+.{figure.digits}f}{error}"
 
 
 def _verdicts(objects: Sequence[ObjectResult]) -> str:
@@ -168,10 +175,8 @@ def _verdicts(objects: Sequence[ObjectResult]) -> str:
 
 
 def _worse(change: Change, figure: Figure) -> str:
-    return (
-        f"{figure.label} {change.mean * figure.scale:+.{figure.digits}f} "
-        f"(worse on {change.worsened} of {change.objects} objects)"
-    )
+    doubt = "" if change.beyond_chance else ", within two standard errors"
+    return f"{figure.label} {_signed(change, figure)} (worse on {change.worsened} of {change.objects} objects{doubt})"
 
 
 def _object_table(objects: Sequence[ObjectResult]) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from statistics import stdev
 
 from flows.benchmark_assets import AssetResult
 from schemas.artifacts import StageName
@@ -24,6 +25,7 @@ class Figure:
 
 FIGURES = (
     Figure("psnr", "PSNR, dB", 2, 1, 1),
+    Figure("psnr_solid", "PSNR as a surface, dB", 2, 1, 1),
     Figure("ssim", "SSIM", 3, 1, 1),
     Figure("mask_iou", "mask IoU", 3, 1, 1),
     Figure("chamfer", "Chamfer, 1/1000", 1, 1000, -1),
@@ -79,9 +81,11 @@ class Results:
 
 @dataclass(frozen=True)
 class Change:
-    """Paired difference of a figure between two stages. mean: after minus before, unscaled. improved, worsened, objects: counts."""
+    """Paired difference of a figure between two stages. mean: after minus before, unscaled; error: its standard error over the
+    objects, None of a single one. improved, worsened, objects: counts."""
 
     mean: float
+    error: float | None
     improved: int
     worsened: int
     objects: int
@@ -90,6 +94,11 @@ class Change:
         """+1 where the average got better, -1 where worse, 0 where it is the same to the digits that are shown."""
         shown = round(self.mean * figure.scale, figure.digits) * figure.better
         return (shown > 0) - (shown < 0)
+
+    @property
+    def beyond_chance(self) -> bool:
+        """Whether the mean is more than two standard errors away from 0."""
+        return self.error is not None and abs(self.mean) > 2 * self.error
 
 
 def mean_of(objects: Sequence[ObjectResult], stage: StageName, key: str) -> float | None:
@@ -107,6 +116,7 @@ def change_of(objects: Sequence[ObjectResult], before: StageName, after: StageNa
     signs = [difference * figure.better for difference in differences]
     return Change(
         mean=sum(differences) / len(differences),
+        error=stdev(differences) / len(differences) ** 0.5 if len(differences) > 1 else None,
         improved=sum(sign > 0 for sign in signs),
         worsened=sum(sign < 0 for sign in signs),
         objects=len(differences),

@@ -18,7 +18,6 @@ from flows.outputs import shown_files, write_output
 from flows.services_gpu import gpu_slot
 from flows.services_marks import note_run
 from flows.stage_functions import stage_function
-from flows.temporary_server import shield_temporary_server
 from schemas.artifacts import Artifact, StageName
 from schemas.runs import PARENTS, STAGES, RunRecord
 from stages.context import RunContext
@@ -29,9 +28,6 @@ from stages.stopping import StoppedError, stop_on_signals
 from stages.store import LocalStore
 
 OUTPUTS = Path("outputs")
-
-# Whoever runs flows imports this module before Prefect starts a server.
-shield_temporary_server()
 
 
 def stages_of(record: RunRecord) -> Sequence[StageName]:

@@ -68,6 +68,8 @@ def texture(
 
     def work(store: Path) -> dict[str, Any]:
         from flows.lines import say
+        from flows.stage_functions import load_stages
+        from flows.temporary_server import temporary_server
         from flows.texture import texture as texture_flow
         from schemas.presets import merged
         from stages.run_record import read_record
@@ -75,7 +77,7 @@ def texture(
         record = read_record(store, run)
         merged(record.config, {}, overrides or [])
         say(f"texturing run {record.run} anew: {record.prompt}")
-        with stop_on_signals():
+        with temporary_server(load_stages), stop_on_signals():
             return texture_flow(run=record.run, overrides=overrides or [], refresh=refresh, show_progress=True)
 
     finish(work, as_json)
@@ -133,13 +135,16 @@ def benchmark(
         from flows.benchmark import benchmark as benchmark_flow
         from flows.benchmark_overhead import measure_overhead, write_overhead
         from flows.benchmark_subjects import prompts_of
+        from flows.stage_functions import load_stages
+        from flows.temporary_server import temporary_server
 
         if overhead:
             # Before the flow: its own server would compete with what is measured.
             write_overhead(store, measure_overhead(prompts_of(objects)[0], preset, overrides or [], overhead))
-        result: dict[str, Any] = benchmark_flow(
-            objects=objects, preset=preset, overrides=overrides or [], only=only or [], with_prompts=not no_prompts
-        )
+        with temporary_server(load_stages):
+            result: dict[str, Any] = benchmark_flow(
+                objects=objects, preset=preset, overrides=overrides or [], only=only or [], with_prompts=not no_prompts
+            )
         failures.extend(result["failures"])
         return result
 
@@ -158,13 +163,15 @@ def priors_train(
     def work(store: Path) -> dict[str, Any]:
         # As for the benchmark.
         store.mkdir(parents=True, exist_ok=True)
+        from flows.temporary_server import temporary_server
         from flows.train_priors import ORDER, train_priors
 
         chosen = [part for part in ORDER if not parts or part in parts]
         unknown = [part for part in parts or [] if part not in ORDER]
         if unknown:
             raise ConfigError(f"no prior {unknown[0]!r}; there are {', '.join(ORDER)}")
-        return dict(train_priors(parts=chosen))
+        with temporary_server(lambda: None):
+            return dict(train_priors(parts=chosen))
 
     finish(work, as_json, again="the same command")
 
@@ -193,12 +200,13 @@ def priors_data(
 def _continue(run_id: str, prompt: str, headline: str) -> dict[str, Any]:
     """Run the whole chain of a run as the Prefect flow."""
     from flows.lines import say
-
-    say(headline)
+    from flows.stage_functions import load_stages
+    from flows.temporary_server import temporary_server
     from flows.text_to_3d import text_to_3d
 
+    say(headline)
     # Around the flow, so that its report to Prefect is given no more time than the rest.
-    with stop_on_signals():
+    with temporary_server(load_stages), stop_on_signals():
         return text_to_3d(prompt=prompt, run=run_id, show_progress=True)
 
 

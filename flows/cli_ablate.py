@@ -32,13 +32,16 @@ def ablate(
         if plan:
             return _told(checked)
         from flows.lines import say
+        from flows.stage_functions import load_stages
+        from flows.temporary_server import temporary_server
 
         # Prefect's home lies in the store and is made at import, but not the folders above it.
         store.mkdir(parents=True, exist_ok=True)
         say(f"study {checked.title}: {len(checked.cells)} cells, at most {checked.stage_computations()} stages to compute")
         from flows.ablation import ablation
 
-        result: dict[str, Any] = ablation(study=study, preset=preset, overrides=overrides or [], show_progress=True)
+        with temporary_server(load_stages):
+            result: dict[str, Any] = ablation(study=study, preset=preset, overrides=overrides or [], show_progress=True)
         failures.extend(result["failures"])
         return result
 

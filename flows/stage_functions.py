@@ -1,6 +1,7 @@
 """Which function computes a stage."""
 
 from schemas.artifacts import StageName
+from schemas.runs import STAGES
 from stages.entry import StageFunction
 
 
@@ -35,3 +36,9 @@ def stage_function(name: StageName) -> StageFunction:
             from stages.export import export_asset
 
             return export_asset
+
+
+def load_stages() -> None:
+    """Import every stage's module, which takes some seconds, ahead of its use."""
+    for name in STAGES:
+        stage_function(name)

@@ -211,6 +211,9 @@ class PolishConfig(Frozen):
     """Share of the pixels that count, the best agreeing ones. source: Wonder3D."""
     normal_weight: Weight = constant(10.0)
     curvature_weight: Weight = constant(0.0)
+    silhouette_weight: Weight = constant(100.0)
+    """Weight of the mean square change of the novel views' coverage since the start: normals say nothing of where an outline lies, and
+    their loss alone wears thin parts down. [choice]"""
     normal_consistency_weight: Weight = constant(1.0)
     laplacian_weight: Weight = constant(1.0)
     anchors: AnchorConfig = AnchorConfig(rgb=constant(1000.0), mask=constant(100.0), normal=constant(10.0))

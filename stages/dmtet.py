@@ -33,7 +33,7 @@ from stages.prior_set import open_text_prior, open_view_prior, prior_digests
 from stages.reference_color import reference_color_loss
 from stages.reference_view import ReferenceView, anchor_terms, load_reference
 from stages.sdf_files import load_sdf
-from stages.watching import StageWatch
+from stages.watching import Shown, StageWatch
 
 HELD_POINTS = 4096
 """Places a step at which the surface's colours are held to the SDF's."""
@@ -109,19 +109,17 @@ def _refine(
         eps=1e-15,
     )
 
-    def preview() -> dict[str, Tensor]:
-        return {"view": surface.mesh().render(view.camera, color_of_field(colors), 1, True).rgb[0]}
-
+    shown = Shown(lambda: {"view": surface.mesh().render(view.camera, color_of_field(colors), 1, True).rgb[0]})
     try:
         fit(
-            _losses(config, guide, view, surface, colors, stage.generator),
+            _losses(config, guide, view, surface, colors, shown, stage.generator),
             optimizer,
             lambda step: 1.0,
             config.steps,
             stage.generator,
             {"surface": surface, "colors": colors, **guide.stateful()},
             stage.checkpoints,
-            StageWatch(stage, config.steps, config.preview.interval, preview, None, view.rgb),
+            StageWatch(stage, config.steps, config.preview.interval, shown, None, view.rgb),
         )
     except EmptyLevelSetError as error:
         raise StageError(f"dmtet: {error}", None, "lower dmtet.geometry_lr or the guidance weights") from error
@@ -133,6 +131,7 @@ def _losses(
     view: ReferenceView,
     surface: TetSurface,
     colors: ColorField,
+    shown: Shown,
     generator: torch.Generator,
 ) -> Callable[[int], dict[str, Term]]:
     start = copy.deepcopy(colors).requires_grad_(False)
@@ -145,10 +144,12 @@ def _losses(
         guide.prepare(step, lambda cameras: still.render(cameras, color_of, 2, True).rgb)
         front = mesh.render(view.camera, fixed_color_of_field(colors), 1, True)
         terms = anchor_terms(config.anchors, progress, view, None, front.alpha, front.normals_camera)
+        shown.keep()
         if config.anchors.rgb.at(*progress) > 0:
             painted = still.render(view.camera, color_of, 1, True)
             loss = reference_color_loss(painted.rgb, view, config.mask_erosion)
             terms["reference_color"] = Term(loss, config.anchors.rgb.at(*progress))
+            shown.keep(view=painted.rgb)
         if step % config.guidance_interval == 0:
             cameras = guide.cameras(step)
             if config.targets.wanted:

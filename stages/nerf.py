@@ -28,7 +28,7 @@ from stages.meshes import active_levels, grid_sizes, open_all_levels, save_state
 from stages.prior_set import open_text_prior, open_view_prior, prior_digests
 from stages.reference_view import ReferenceView, anchor_terms, load_reference
 from stages.switching import Switch
-from stages.watching import StageWatch
+from stages.watching import Shown, StageWatch
 
 OCCUPANCY_INTERVAL = 8
 """Steps between two updates of the occupancy grid."""
@@ -80,18 +80,16 @@ def fit_nerf(reference: ReferenceArtifact, config: NerfConfig, run: RunContext) 
         if config.steps == 0:
             scene.update_occupancy(0)
         guide = GeometryGuide(config, open_text_prior(run), open_view_prior(run), view, stage.generator)
-        switch = Switch(config.switch, config.steps)
+        switch, shown = Switch(config.switch, config.steps), Shown(lambda: {"view": scene.picture(view.camera)[0]})
         result = fit(
-            _losses(scene, guide, view, switch),
+            _losses(scene, guide, view, switch, shown),
             _optimizer(scene, config),
             lambda step: 1.0,
             config.steps,
             stage.generator,
             {"field": scene.field, "occupancy": scene.occupancy, "switch": switch, **guide.stateful()},
             stage.checkpoints,
-            StageWatch(
-                stage, config.steps, config.preview.interval, lambda: {"view": scene.picture(view.camera)[0]}, switch, view.rgb
-            ),
+            StageWatch(stage, config.steps, config.preview.interval, shown, switch, view.rgb),
         )
         open_all_levels(scene.field.network.grid)
         return _published(stage, run, scene, view, result.steps, result.reason)
@@ -104,7 +102,9 @@ def _optimizer(scene: Scene, config: NerfConfig) -> torch.optim.Optimizer:
     return torch.optim.Adam(groups, betas=config.betas, eps=1e-15)
 
 
-def _losses(scene: Scene, guide: GeometryGuide, view: ReferenceView, switch: Switch) -> Callable[[int], Mapping[str, Term]]:
+def _losses(
+    scene: Scene, guide: GeometryGuide, view: ReferenceView, switch: Switch, shown: Shown
+) -> Callable[[int], Mapping[str, Term]]:
     config = scene.config
 
     def losses(step: int) -> Mapping[str, Term]:
@@ -118,6 +118,7 @@ def _losses(scene: Scene, guide: GeometryGuide, view: ReferenceView, switch: Swi
             front = scene.render(view.camera, config.anchors.normal.at(*progress) > 0, True)
             terms.update(anchor_terms(config.anchors, progress, view, front.rgb, front.opacity, front.normals_camera))
             switch.observe(front.rgb, front.opacity, view)
+            shown.keep(view=front.rgb)
         if step % config.guidance_interval == 0:
             cameras = guide.cameras(step)
             novel = scene.render(cameras, config.orientation_weight.at(*progress) > 0, True)

@@ -32,7 +32,7 @@ from stages.prior_set import open_text_prior, open_view_prior, prior_digests
 from stages.reference_view import REFERENCE_FOV_DEG, ReferenceView, anchor_terms, load_reference
 from stages.sdf_files import load_density, load_occupancy
 from stages.switching import Switch
-from stages.watching import StageWatch
+from stages.watching import Shown, StageWatch
 
 OCCUPANCY_INTERVAL = 16
 """Steps between two updates of the occupancy grid."""
@@ -91,23 +91,16 @@ def refine_sdf(reference: ReferenceArtifact, nerf: NerfArtifact, config: NeusCon
         view = load_reference(stage, reference, config.reference_size)
         surface, report = _converted(stage, nerf, config)
         guide = GeometryGuide(config, open_text_prior(run), open_view_prior(run), view, stage.generator)
-        switch = Switch(config.switch, config.steps)
+        switch, shown = Switch(config.switch, config.steps), Shown(lambda: {"view": surface.picture(view.camera)[0]})
         result = fit(
-            _losses(surface, guide, view, switch),
+            _losses(surface, guide, view, switch, shown),
             _optimizer(surface.field, config),
             lambda step: 1.0,
             config.steps,
             stage.generator,
             {"field": surface.field, "occupancy": surface.occupancy, "switch": switch, **guide.stateful()},
             stage.checkpoints,
-            StageWatch(
-                stage,
-                config.steps,
-                config.preview.interval,
-                lambda: {"view": surface.picture(view.camera)[0]},
-                switch,
-                view.rgb,
-            ),
+            StageWatch(stage, config.steps, config.preview.interval, shown, switch, view.rgb),
         )
         return _published(stage, run, surface, view, report, result.steps, result.reason)
 
@@ -150,7 +143,9 @@ def _optimizer(field: SdfField, config: NeusConfig) -> torch.optim.Optimizer:
     return torch.optim.Adam(groups, betas=config.betas, eps=1e-15)
 
 
-def _losses(surface: Surface, guide: GeometryGuide, view: ReferenceView, switch: Switch) -> Callable[[int], Mapping[str, Term]]:
+def _losses(
+    surface: Surface, guide: GeometryGuide, view: ReferenceView, switch: Switch, shown: Shown
+) -> Callable[[int], Mapping[str, Term]]:
     config = surface.config
 
     def losses(step: int) -> Mapping[str, Term]:
@@ -165,6 +160,7 @@ def _losses(surface: Surface, guide: GeometryGuide, view: ReferenceView, switch:
             terms.update(anchor_terms(config.anchors, progress, view, picture.rgb, picture.opacity, picture.normals_camera))
             terms["eikonal"] = Term(eikonal_loss(front.gradients), config.eikonal_weight.at(*progress))
             switch.observe(picture.rgb, picture.opacity, view)
+            shown.keep(view=picture.rgb)
         if config.hold_weight.at(*progress) > 0:
             terms["hold"] = Term(surface.distance_from_start(HELD_POINTS), config.hold_weight.at(*progress))
         if step % config.guidance_interval == 0:

@@ -32,7 +32,7 @@ from stages.judging import judged, render_previews, write_previews
 from stages.meshes import Mesh, color_of_field, load_colors, load_mesh, mesh_figures, write_mesh
 from stages.prior_set import open_normal_prior, prior_digests, seeded_noise
 from stages.reference_view import ReferenceView, anchor_terms, load_reference
-from stages.watching import StageWatch
+from stages.watching import Shown, StageWatch
 
 
 @dataclass(frozen=True)
@@ -96,24 +96,25 @@ def _moved_vertices(polishing: Polishing, stage: Stage) -> Tensor:
     if config.steps == 0:
         return mesh.vertices
 
-    def preview() -> dict[str, Tensor]:
+    def draw() -> dict[str, Tensor]:
         render = mesh.moved(moving()).render(polishing.view.camera, color_of_field(polishing.colors), 1, True)
         return {"view": render.rgb[0], "normals": (render.normals_camera[0] + 1) / 2}
 
+    shown = Shown(draw)
     fit(
-        _losses(polishing, moving),
+        _losses(polishing, moving, shown),
         torch.optim.Adam(moving.parameters(), lr=config.vertex_lr, betas=(0.9, 0.99)),
         lambda step: 1.0,
         config.steps,
         stage.generator,
         {"vertices": moving},
         stage.checkpoints,
-        StageWatch(stage, config.steps, config.preview.interval, preview, None, polishing.view.rgb),
+        StageWatch(stage, config.steps, config.preview.interval, shown, None, polishing.view.rgb),
     )
     return moving().detach()
 
 
-def _losses(polishing: Polishing, moving: SmoothVertices) -> Callable[[int], Mapping[str, Term]]:
+def _losses(polishing: Polishing, moving: SmoothVertices, shown: Shown) -> Callable[[int], Mapping[str, Term]]:
     config, view = polishing.config, polishing.view
     color_of = color_of_field(polishing.colors)
 
@@ -121,6 +122,7 @@ def _losses(polishing: Polishing, moving: SmoothVertices) -> Callable[[int], Map
         progress = (step, config.steps)
         mesh = polishing.mesh.moved(moving())
         front = mesh.render(view.camera, color_of, 1, True)
+        shown.keep(view=front.rgb, normals=(front.normals_camera + 1) / 2)
         terms = anchor_terms(config.anchors, progress, view, front.rgb, front.alpha, front.normals_camera)
         cameras = guidance_cameras(config.cameras, progress, config.views, config.size, polishing.generator)
         novel = mesh.render(cameras, color_of, 1, True)
@@ -128,6 +130,10 @@ def _losses(polishing: Polishing, moving: SmoothVertices) -> Callable[[int], Map
         mask = novel.alpha.detach() > 0.9
         loss = normal_cosine_loss(novel.normals_camera, wanted, mask, config.keep_quantile)
         terms["normal"] = Term(loss, config.normal_weight.at(*progress))
+        if config.silhouette_weight.at(*progress) > 0:
+            with torch.no_grad():
+                before = polishing.mesh.render(cameras, color_of, 1, True).alpha
+            terms["silhouette"] = Term((novel.alpha - before).square().mean(), config.silhouette_weight.at(*progress))
         if config.curvature_weight.at(*progress) > 0:
             slopes = normal_derivative_loss(novel.normals_camera, wanted, mask, config.keep_quantile)
             terms["curvature"] = Term(slopes, config.curvature_weight.at(*progress))

@@ -1,7 +1,9 @@
 """What a stage tells while it runs: metrics and pictures to the tracker, how far it is to Prefect and the terminal."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from pathlib import Path
 from uuid import UUID
 
@@ -19,6 +21,8 @@ HIGHER_IS_BETTER = ("psnr", "ssim", "alignment", "iou", "f_score")
 class StageProgress:
     """Metrics, pictures and the time left of one stage. Nothing here can end a stage: telling is not worth a result.
 
+    What goes over a wire goes out on a thread, so that the steps need not wait; what goes into the journal is on disk at once.
+
     key: of the journal, `<stage>-<short fingerprint>`. tracking_uri: None keeps figures in the journal only.
     """
 
@@ -32,13 +36,16 @@ class StageProgress:
         self._prefect_artifact: UUID | None = None
         self._page: str | None = None
         self._silent = False
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"telling-{name}")
+        self._errand: Future[None] | None = None
         self._ended = False
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Metrics of a step."""
         self._journal.metrics(step, {f"{self.name}/{key}": value for key, value in values.items()})
-        if self._place is not None:
-            self._journal.send_if_due(self._place)
+        place = self._place
+        if place is not None and self._journal.send_is_due():
+            self._send_out(lambda: self._journal.send_if_due(place))
 
     def image(self, name: str, step: int, picture: np.ndarray) -> None:
         """A picture of a step."""
@@ -59,7 +66,12 @@ class StageProgress:
         share = step / max(total, 1)
         if share - self._told_share >= SHARE or share >= 1.0 > self._told_share:
             self._told_share = share
-            self._tell_prefect(share, left)
+            self._send_out(lambda: self._tell_prefect(share, left))
+
+    def _send_out(self, errand: Callable[[], None]) -> None:
+        """Do an errand on the thread, in this task run's context; none where the last one is not back yet."""
+        if self._errand is None or self._errand.done():
+            self._errand = self._thread.submit(copy_context().run, errand)
 
     def finish(self, artifact: Artifact, state: StageState) -> None:
         """Final and best figures; closes the stage's run at the tracker."""
@@ -72,6 +84,7 @@ class StageProgress:
             self._journal.set_tags({"state": state, "fingerprint": artifact.fingerprint})
         self._journal.end("FINISHED")
         self._ended = True
+        self._thread.shutdown()
         if self._prefect_artifact is not None:
             # What follows a stage's last counted step (baking, publishing) is not counted.
             self._tell_prefect(1.0, None)
@@ -89,6 +102,7 @@ class StageProgress:
         """Send what is left; a stage that did not finish is marked so."""
         if self._status is not None:
             self._status.clear()
+        self._thread.shutdown()
         if not self._ended:
             self._journal.end("KILLED")
         if self._place is not None:

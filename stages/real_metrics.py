@@ -5,18 +5,20 @@ They only measure; nothing is optimised or chosen by them.
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dreampolish.metrics.clip import ClipScorer, load_clip
 from dreampolish.metrics.lpips import SMALLEST, Lpips, LpipsError, load_lpips
 from dreampolish.priors.loading import PriorError, PriorSource
 from stages.context import RunContext
 from stages.errors import StageError
 from stages.reference_view import ReferenceView
+
+if TYPE_CHECKING:
+    from dreampolish.metrics.clip import ClipScorer
 
 M = TypeVar("M")
 
@@ -40,8 +42,11 @@ def real_figures(
     return figures
 
 
-def clip_scorer(run: RunContext) -> ClipScorer:
+def clip_scorer(run: RunContext) -> "ClipScorer":
     """The CLIP that the settings name. StageError, in one line, when they name none or it cannot be opened."""
+    # It imports much of transformers: seconds, which runs without CLIP need not wait.
+    from dreampolish.metrics.clip import load_clip
+
     setting = run.priors.clip
     if setting is None:
         raise StageError("no CLIP is configured, and nothing else may be called CLIP", None, "--set priors.clip.source=FOLDER")

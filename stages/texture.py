@@ -32,7 +32,7 @@ from stages.objectives import needs_variational, weights_at
 from stages.prior_set import open_text_prior, prior_digests
 from stages.reference_color import reference_color_loss
 from stages.reference_view import ReferenceView, load_reference
-from stages.watching import Figures, StageWatch
+from stages.watching import Figures, Shown, StageWatch
 
 
 class Variational:
@@ -123,15 +123,13 @@ def _paint(painting: Painting, stage: Stage) -> dict[str, float]:
         eps=1e-15,
     )
 
-    def preview() -> dict[str, Tensor]:
-        return {"view": painting.mesh.render(painting.view.camera, color_of_field(colors), 1, True).rgb[0]}
-
-    watch = StageWatch(stage, config.steps, config.preview.interval, preview, None, painting.view.rgb)
+    shown = Shown(lambda: {"view": painting.mesh.render(painting.view.camera, color_of_field(colors), 1, True).rgb[0]})
+    watch = StageWatch(stage, config.steps, config.preview.interval, shown, None, painting.view.rgb)
     stateful: dict[str, Stateful] = {"colors": colors, "figures": watch.extra}
     if painting.variational is not None:
         stateful["variational"] = painting.variational
     fit(
-        _losses(painting, watch.extra),
+        _losses(painting, watch.extra, shown),
         optimizer,
         lambda step: 1.0,
         config.steps,
@@ -144,7 +142,7 @@ def _paint(painting: Painting, stage: Stage) -> dict[str, float]:
     return dict(watch.extra)
 
 
-def _losses(painting: Painting, extra: Figures) -> Callable[[int], Mapping[str, Term]]:
+def _losses(painting: Painting, extra: Figures, shown: Shown) -> Callable[[int], Mapping[str, Term]]:
     config, colors = painting.config, painting.colors
 
     def losses(step: int) -> Mapping[str, Term]:
@@ -152,10 +150,12 @@ def _losses(painting: Painting, extra: Figures) -> Callable[[int], Mapping[str, 
         colors.network.grid.active_levels = active_levels(colors.network.grid, config.grid, progress)
         color_of = color_of_field(colors)
         terms = {}
+        shown.keep()
         if config.anchors.rgb.at(*progress) > 0:
             front = painting.mesh.render(painting.view.camera, color_of, 1, True)
             loss = reference_color_loss(front.rgb, painting.view, config.mask_erosion)
             terms["reference_rgb"] = Term(loss, config.anchors.rgb.at(*progress))
+            shown.keep(view=front.rgb)
         cameras = guidance_cameras(config.cameras, progress, config.views, config.size, painting.generator)
         rendered = painting.mesh.render(cameras, color_of, 1, True)
         guided = text_guidance(

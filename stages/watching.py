@@ -16,8 +16,29 @@ LOG_INTERVAL = 5
 PREVIEWS = 20
 """Pictures of the reference view that a stage shows at least, one at every twentieth of its steps."""
 
-Preview = Callable[[], Mapping[str, Float[Tensor, "h w 3"]]]
+Draw = Callable[[], Mapping[str, Float[Tensor, "h w 3"]]]
 """Pictures in [0, 1] by name; `view` is the render from the reference camera, by a path that draws no random number."""
+
+
+class Shown:
+    """The pictures that a stage shows: those its latest step rendered anyway, so that showing them costs next to nothing.
+
+    draw: renders them, for where no step has done so yet.
+    """
+
+    def __init__(self, draw: Draw) -> None:
+        self._draw, self._pictures = draw, dict[str, Tensor]()
+
+    def keep(self, **pictures: Float[Tensor, "1 h w 3"]) -> None:
+        """Pictures of the current step, `view` among them: of one camera each, [0, 1]. None: what is shown is drawn then."""
+        self._pictures = {name: picture.detach()[0] for name, picture in pictures.items()}
+
+    def pictures(self) -> Mapping[str, Float[Tensor, "h w 3"]]:
+        """By name."""
+        if self._pictures:
+            return self._pictures
+        with torch.no_grad():
+            return self._draw()
 
 
 class Figures(dict[str, float]):
@@ -36,8 +57,8 @@ class Figures(dict[str, float]):
 class StageWatch:
     """An observer of `optimize.fit` for one stage.
 
-    preview: gives the pictures that the tracker shows, every `preview_interval` steps or more often, with PSNR and SSIM of `view`
-    against `reference`; the training's generator is not touched. switch: gives the reason to hand over early, or None; it is asked
+    shown: holds the pictures that the tracker shows, every `preview_interval` steps or more often, with PSNR and SSIM of `view`
+    against `reference`. switch: gives the reason to hand over early, or None; it is asked
     after every step with the step's losses.
     """
 
@@ -46,13 +67,13 @@ class StageWatch:
         stage: Stage,
         steps: int,
         preview_interval: int,
-        preview: Preview,
+        shown: Shown,
         switch: Callable[[int, Mapping[str, float]], str | None] | None,
         reference: Float[Tensor, "1 h w 3"],
     ) -> None:
         self._stage, self._steps = stage, steps
         self._interval = max(1, min(preview_interval, steps // PREVIEWS))
-        self._preview, self._switch, self._reference = preview, switch, reference
+        self._shown, self._switch, self._reference = shown, switch, reference
         self.extra = Figures()
         """Figures of the current step beside its losses; the stage fills it inside `losses`."""
 
@@ -66,9 +87,8 @@ class StageWatch:
         return None if self._switch is None else self._switch(step, values)
 
     def _show(self, step: int) -> None:
-        with torch.no_grad():
-            pictures = self._preview()
-            figures = reference_figures(pictures["view"][None], self._reference)
+        pictures = self._shown.pictures()
+        figures = reference_figures(pictures["view"][None], self._reference)
         for name, picture in pictures.items():
             self._stage.image(name, step, as_bytes(picture))
         self._stage.log(step, figures)

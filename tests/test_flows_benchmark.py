@@ -18,7 +18,7 @@ from dreampolish.pictures import read_picture
 from flows import benchmark_measures
 from flows.benchmark import benchmark, mean_figures
 from flows.benchmark_assets import Agreement, AssetResult
-from flows.benchmark_measures import HIGHEST_PSNR, framing_iou, measured, novel_cameras, truth_of, write_reference
+from flows.benchmark_measures import HIGHEST_PSNR, framing_iou, measured, novel_cameras, solid, truth_of, write_reference
 from flows.benchmark_report import Setting, report_text
 from flows.benchmark_results import (
     FIGURES,
@@ -36,7 +36,7 @@ from flows.benchmark_subjects import Subject, found_subjects, prompts_of, refere
 from flows.cli import app
 from schemas.presets import ConfigError
 from stages.errors import StageError
-from stages.opened import opened_from_textured
+from stages.opened import View, opened_from_textured
 
 FIGURE = {figure.key: figure for figure in FIGURES}
 SETTING = Setting("2026-01-01", "a machine, 2 cores", "torch 2", "home", ("seed=3",), 3, 2, "benchmark", 81)
@@ -59,13 +59,27 @@ def test_means_and_paired_changes() -> None:
     assert change is not None
     assert (change.mean, change.improved, change.worsened, change.objects) == (1.5, 1, 1, 2)
     assert change.direction(FIGURE["psnr"]) == 1
+    # Differences 5 and -2: deviation 7 / sqrt(2), over sqrt(2) objects.
+    assert change.error == pytest.approx(3.5) and not change.beyond_chance
     nearer = change_of(objects, "nerf", "neus", FIGURE["chamfer"])
     assert nearer is not None
     assert nearer.mean == pytest.approx((1 / 25 - 1 / 20 + 1 / 8 - 1 / 10) / 2)
     assert nearer.direction(FIGURE["chamfer"]) == -1
-    assert Change(-0.004, 0, 2, 2).direction(FIGURE["psnr"]) == 0
+    assert Change(-0.004, None, 0, 2, 2).direction(FIGURE["psnr"]) == 0
     assert (nearer.improved, nearer.worsened) == (1, 1)
     assert change_of(objects, "texture", "export", FIGURE["psnr"]) is None
+    alone = change_of(objects[:1], "nerf", "neus", FIGURE["psnr"])
+    assert alone is not None and alone.error is None and not alone.beyond_chance
+    assert Change(-0.5, 0.2, 0, 2, 2).beyond_chance
+
+
+def test_a_solid_picture_has_no_half_tones() -> None:
+    alpha = torch.tensor([[[1.0, 0.6, 0.5, 0.2, 0.0]]])
+    colour = torch.tensor([0.2, 0.4, 0.8])
+    rgb = colour * alpha[..., None] + 1 - alpha[..., None]
+    pictures = solid(View(rgb, alpha, torch.zeros_like(rgb)))
+    assert torch.allclose(pictures[0, 0, :2], colour.expand(2, 3), atol=1e-6)
+    assert torch.equal(pictures[0, 0, 2:], torch.ones(3, 3))
 
 
 def test_r_precision_counts_views() -> None:
@@ -85,10 +99,11 @@ def test_the_report_says_what_was_measured_and_where_it_gets_worse() -> None:
     text = report_text(Results(objects, prompts, [Failure("robot", "the density field is empty")]), SETTING)
     for told in ("a machine, 2 cores", "torch 2", "`home`, seed 3", "`seed=3`", "81 names", "| nerf | 15.00 |", "**0.75**"):
         assert told in text
-    assert "| nerf -> neus: density -> signed distance | +1.50 (1/2) |" in text
-    assert "| neus -> dmtet: field -> mesh | **-0.75 (0/2)** |" in text
+    assert "| nerf -> neus: density -> signed distance | +1.50 ± 3.50 (1/2) |" in text
+    assert "| neus -> dmtet: field -> mesh | **-0.75 ± 0.25 (0/2)** |" in text
     assert (
-        "**dmtet** improves nothing, and **makes things worse on the average: PSNR, dB -0.75 (worse on 2 of 2 objects)" in text
+        "**dmtet** improves nothing, and **makes things worse on the average: PSNR, dB -0.75 ± 0.25 (worse on 2 of 2 objects)"
+        in text
     )
     assert "| barrel | neus | 25.00 |" in text
     assert "![lamp](benchmark-lamp.png)" in text

@@ -7,7 +7,7 @@ import torch
 import trimesh
 from torch import Tensor
 
-from dreampolish.metrics.geometry import chamfer, f_score, nearest, sample_surface, surface_distance
+from dreampolish.metrics.geometry import chamfer, f_score, nearest, sample_surface, seen_from, surface_distance
 
 
 def _sphere(radius: float) -> tuple[Tensor, Tensor]:
@@ -69,3 +69,21 @@ def test_half_a_sphere_has_full_precision_and_turned_faces_are_seen() -> None:
     assert half.recall == pytest.approx(0.5 + half.threshold, abs=0.01)
     inside_out = sample_surface(vertices, faces.flip(-1), 20_000, torch.Generator().manual_seed(6))
     assert surface_distance(inside_out, true, 0.02).normal_angle_deg > 177
+
+
+def test_what_lies_inside_or_behind_is_not_seen() -> None:
+    outer, inner = _sphere(0.5), _sphere(0.3)
+    vertices = torch.cat([outer[0], inner[0]])
+    faces = torch.cat([outer[1], inner[1] + len(outer[0])])
+    samples = sample_surface(vertices, faces, 5000, torch.Generator().manual_seed(7))
+    outside = samples.points.norm(dim=-1) > 0.4
+    eye = torch.tensor([[3.0, 0.0, 0.0]])
+    seen = seen_from(samples.points, vertices, faces, eye)
+    # An eye at distance d sees the cap x > r^2 / d of a sphere of radius r.
+    cap = outside & (samples.points[:, 0] > 0.25 / 3)
+    assert float((seen == cap).double().mean()) > 0.98
+    around = torch.cat([eye, -eye, eye.roll(1, 1), -eye.roll(1, 1), eye.roll(2, 1), -eye.roll(2, 1)])
+    everything = seen_from(samples.points, vertices, faces, around)
+    assert not bool(everything[~outside].any())
+    assert float(everything[outside].double().mean()) > 0.98
+    assert len(samples.only(everything).points) == int(everything.sum())

@@ -149,27 +149,65 @@ def test_a_stopped_stage_command_says_how_to_go_on(
 
 
 DEAF = """
-import os, signal, subprocess, sys, time
-import prefect.server.api.server as server
-from flows.temporary_server import shield_temporary_server
-server.SubprocessASGIServer._run_uvicorn_command = lambda self: subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-shield_temporary_server()
-shield_temporary_server()
-child = server.SubprocessASGIServer._run_uvicorn_command(None)
-assert not signal.pthread_sigmask(signal.SIG_BLOCK, ())
-time.sleep(1)
-child.send_signal(signal.SIGINT)
-time.sleep(1)
-assert child.poll() is None, "the server heard Ctrl-C"
-child.terminate()
-assert child.wait(20) == -signal.SIGTERM
+import os, signal, time
+import flows.temporary_server as temporary
+from prefect import flow
+from prefect.settings import PREFECT_API_URL
+
+started = temporary._started
+children = []
+temporary._started = lambda port: children.append(started(port)) or children[-1]
+
+@flow
+def ask():
+    return PREFECT_API_URL.value()
+
+loaded = []
+with temporary.temporary_server(lambda: loaded.append(1)):
+    assert loaded, "nothing was done while it booted"
+    children[0].send_signal(signal.SIGINT)
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    url = ask()
+    time.sleep(1)
+    assert children[0].poll() is None, "the server heard Ctrl-C"
+    assert url.startswith("http://127.0.0.1:"), url
+assert children[0].poll() is not None, "the server was left behind"
 """
 
 
 @pytest.mark.slow
-def test_prefects_temporary_server_is_deaf_to_the_terminals_ctrl_c() -> None:
+def test_the_temporary_server_boots_beside_the_imports_and_is_deaf_to_the_terminals_ctrl_c(tmp_path: Path) -> None:
     environment = {key: value for key, value in os.environ.items() if key != "PREFECT_API_URL"}
     ended = subprocess.run(
-        [sys.executable, "-c", DEAF], env={**environment, "PYTHONPATH": str(PROJECT)}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [sys.executable, "-c", DEAF],
+        env={**environment, "PYTHONPATH": str(PROJECT), "PREFECT_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert ended.returncode == 0, ended.stderr
+
+
+def test_a_configured_prefect_api_needs_no_temporary_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    import flows.temporary_server as temporary
+
+    monkeypatch.setattr(temporary, "_started", lambda port: pytest.fail("a server was started"))
+    loaded: list[int] = []
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:1/api"}), temporary.temporary_server(lambda: loaded.append(1)):
+        assert loaded == [1] and PREFECT_API_URL.value() == "http://127.0.0.1:1/api"
+
+
+def test_a_temporary_server_that_ends_at_once_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    import flows.temporary_server as temporary
+
+    monkeypatch.setattr(temporary, "_started", lambda port: subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"]))
+    with (
+        temporary_settings(restore_defaults={PREFECT_API_URL}),
+        pytest.raises(temporary.ServerError, match="ended with 3"),
+        temporary.temporary_server(lambda: None),
+    ):
+        pass

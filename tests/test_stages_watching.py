@@ -13,7 +13,7 @@ from schemas.artifacts import NerfArtifact
 from schemas.config_stages import NerfConfig
 from stages.context import RunContext, Stage, open_stage
 from stages.progress import StageProgress
-from stages.watching import StageWatch, reference_figures
+from stages.watching import Shown, StageWatch, reference_figures
 
 
 def _journal(store: Path) -> list[dict]:
@@ -50,7 +50,7 @@ def test_the_reference_views_figures_are_a_curve_with_a_best(
 
     with open_stage("nerf", run_context, NerfConfig(), []) as stage:
         before = stage.generator.get_state()
-        watch = StageWatch(stage, 40, interval, preview, None, reference)
+        watch = StageWatch(stage, 40, interval, Shown(preview), None, reference)
         for step in range(1, 41):
             shift["now"] = abs(step - 30) + 1.0
             assert watch.on_step(step, {"reference_rgb": 1.0 / step}) is None
@@ -67,6 +67,23 @@ def test_the_reference_views_figures_are_a_curve_with_a_best(
     assert final["best/ssim"] == pytest.approx(float(ssim(reference + noise, reference)), abs=1e-4)
     pictures = {entry["image"] for entry in entries if "image" in entry}
     assert pictures == {"nerf/view", "nerf/normals"}
+
+
+def test_a_step_that_rendered_the_view_is_shown_without_drawing_it_again() -> None:
+    drawn: list[int] = []
+
+    def draw() -> Mapping[str, Tensor]:
+        drawn.append(1)
+        return {"view": torch.zeros(4, 4, 3)}
+
+    shown = Shown(draw)
+    assert float(shown.pictures()["view"].max()) == 0 and len(drawn) == 1
+    rendered = torch.full((1, 4, 4, 3), 0.5, requires_grad=True)
+    shown.keep(view=rendered, normals=rendered * 2)
+    assert torch.equal(shown.pictures()["view"], torch.full((4, 4, 3), 0.5)) and len(drawn) == 1
+    assert not any(picture.requires_grad for picture in shown.pictures().values())
+    shown.keep()
+    assert float(shown.pictures()["view"].max()) == 0 and len(drawn) == 2
 
 
 def test_equal_pictures_have_no_psnr() -> None:

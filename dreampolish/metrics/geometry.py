@@ -2,12 +2,17 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy.spatial import cKDTree
 from torch import Tensor
 
 from dreampolish.mesh.topology import face_areas, face_normals
+from dreampolish.renderers.raster_embree import embree_scene
+
+_OFF_SURFACE = 2e-3
+"""World units from a point to where its ray towards an eye starts, so that its own face is not hit."""
 
 
 @dataclass(frozen=True)
@@ -16,6 +21,10 @@ class SurfaceSamples:
 
     points: Float[Tensor, "n 3"]
     normals: Float[Tensor, "n 3"]
+
+    def only(self, chosen: Bool[Tensor, " n"]) -> "SurfaceSamples":
+        """Those that are chosen."""
+        return SurfaceSamples(self.points[chosen], self.normals[chosen])
 
 
 @dataclass(frozen=True)
@@ -51,6 +60,20 @@ def sample_surface(
     weights = torch.stack([1 - root, root * (1 - other), root * other], dim=-1)
     corner = vertices.detach()[faces[face]]
     return SurfaceSamples((weights[..., None] * corner).sum(1), face_normals(vertices.detach(), faces[face]))
+
+
+def seen_from(
+    points: Float[Tensor, "n 3"], vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"], eyes: Float[Tensor, "e 3"]
+) -> Bool[Tensor, " n"]:
+    """Which points of a mesh's surface at least one eye sees; all in world units, eyes outside of the mesh. By embree, on the CPU."""
+    scene, where = embree_scene(vertices, faces), points.detach().cpu().numpy()
+    seen = np.zeros(len(where), dtype=bool)
+    for eye in eyes.cpu().numpy():
+        hidden = np.flatnonzero(~seen)
+        towards = eye - where[hidden]
+        towards /= np.linalg.norm(towards, axis=1, keepdims=True)
+        seen[hidden] = ~scene.intersects_any(where[hidden] + towards * _OFF_SURFACE, towards)
+    return torch.from_numpy(seen).to(points.device)
 
 
 def nearest(
