@@ -342,7 +342,7 @@ def _send_image(client: MlflowClient, run: str, file: Path, entry: Mapping[str, 
     with Image.open(file, formats=["PNG"]) as picture:
         for filename in (f"{name}.png", f"{name}+compressed.webp"):
             local = file.with_name(filename)
-            picture.save(local, lossless=True) if filename.endswith(".webp") else picture.save(local)
+            picture.save(local, lossless=True, method=0) if filename.endswith(".webp") else picture.save(local)
             client.log_artifact(run, str(local), "images")
             local.unlink()
 

@@ -81,7 +81,9 @@ class DistillationConfig(TextGuidanceConfig):
     """dsd: weight of e_y - e_0, the unconditional image domain."""
     weights: PredictionWeights = PredictionWeights()
     lora_rank: int = Field(default=8, ge=1, le=256)
-    lora_lr: float = Field(default=1e-4, gt=0.0)
+    lora_lr: float = Field(default=1e-3, gt=0.0)
+    """source: ProlificDreamer has 1e-4 over thousands of steps; in the hundred or so of `home` such a LoRA lags behind the renders, so that
+    e_y - e_lora is largely noise: there 1e-3 paints nearer to the truth (docs/studies.md)."""
     lora_steps: int = Field(default=1, ge=0)
     """LoRA updates per step of the stage, for objectives that read e_lora."""
     camera_dropout: float = Field(default=0.1, ge=0.0, le=1.0)

@@ -1,6 +1,6 @@
 """Settings of each stage. The defaults are the `home` preset: two cores, small priors; DreamCraft3D's weights, scaled budgets."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -20,6 +20,9 @@ from schemas.config_parts import (
 )
 from schemas.frozen import Frozen
 from schemas.schedule import Fraction, Ramp, Weight, constant
+
+Floor = Annotated[float, Field(ge=0.0, le=1.0)]
+"""Adam's epsilon for the shape, as a share of the largest root mean square gradient (dreampolish/floored_adam.py); 0: plain Adam."""
 
 
 def _refuse_all_zero(stage: str, weights: dict[str, Ramp]) -> None:
@@ -163,6 +166,7 @@ class DmtetConfig(GeometryConfig):
     guidance_size: ImageSize = 128
     geometry_lr: float = Field(default=0.001, gt=0.0)
     """Low: the surface comes converted, and painted views that do not quite agree would roughen it."""
+    gradient_floor: Floor = 0.05
     color_lr: float = Field(default=0.001, gt=0.0)
     mask_erosion: int = Field(default=2, ge=0, le=256)
     """Pixels by which the reference's mask shrinks before its colours are learned."""
@@ -205,6 +209,7 @@ class PolishConfig(Frozen):
     cameras: CameraConfig = CameraConfig(fov_deg=(20.0, 60.0), widen_until=0.0)
     estimator_steps: int = Field(default=1, ge=1, le=1000)
     vertex_lr: float = Field(default=0.0001, gt=0.0)
+    gradient_floor: Floor = 0.05
     smoothness: float = Field(default=10.0, ge=0.0)
     """Weight of the Laplacian in the vertices' reparametrisation. source: Large Steps in Inverse Rendering."""
     keep_quantile: float = Field(default=0.85, gt=0.0, le=1.0)

@@ -90,4 +90,8 @@ class PriorsTraining(Frozen):
     sampling_steps: int = Field(default=30, ge=1)
     text_guidance: float = 2.5
     view_guidance: float = 2.0
+    view_sampling_steps: int = Field(default=6, ge=1)
+    """As many as the geometry stages' targets take."""
+    view_pairs: int = Field(default=186, ge=1)
+    """Held-out pairs of the view prior: two of every held-out object; 48 left the figures to chance."""
     normal_steps: int = Field(default=1, ge=1)

@@ -17,6 +17,7 @@ from torch import Tensor
 from dreampolish.cameras import SCENE_HALF_SIZE, Cameras
 from dreampolish.fields.color import ColorField, fit_colors
 from dreampolish.fields.sdf import SdfField
+from dreampolish.floored_adam import FlooredAdam
 from dreampolish.mesh.marching import EmptyLevelSetError, marching_tetrahedra
 from dreampolish.mesh.tetrahedra import TetGrid, tet_grid
 from dreampolish.mesh.topology import laplacian_loss, normal_consistency_loss, without_crumbs
@@ -100,9 +101,12 @@ def _refine(
     config: DmtetConfig, run: RunContext, stage: Stage, view: ReferenceView, surface: TetSurface, colors: ColorField
 ) -> None:
     guide = GeometryGuide(config, open_text_prior(run), open_view_prior(run), view, stage.generator)
-    optimizer = torch.optim.Adam(
+    shape = {"lr": config.geometry_lr, "floor": config.gradient_floor}
+    optimizer = FlooredAdam(
         [
-            {"params": list(surface.parameters()), "lr": config.geometry_lr},
+            # Apart, for their gradients differ by orders of magnitude.
+            {"params": [surface.sdf], **shape},
+            {"params": [surface.deform], **shape},
             {"params": list(colors.parameters()), "lr": config.color_lr},
         ],
         betas=config.betas,

@@ -18,6 +18,7 @@ from torch import Tensor
 from dreampolish.cameras import Cameras, turntable_cameras
 from dreampolish.distillation.guidance import images_at_prior
 from dreampolish.fields.color import ColorField
+from dreampolish.floored_adam import FlooredAdam
 from dreampolish.mesh.diffusion import SmoothVertices
 from dreampolish.mesh.topology import laplacian_loss, normal_consistency_loss
 from dreampolish.optimize import Term, fit
@@ -103,7 +104,9 @@ def _moved_vertices(polishing: Polishing, stage: Stage) -> Tensor:
     shown = Shown(draw)
     fit(
         _losses(polishing, moving, shown),
-        torch.optim.Adam(moving.parameters(), lr=config.vertex_lr, betas=(0.9, 0.99)),
+        FlooredAdam(
+            [{"params": list(moving.parameters()), "lr": config.vertex_lr, "floor": config.gradient_floor}], betas=(0.9, 0.99)
+        ),
         lambda step: 1.0,
         config.steps,
         stage.generator,

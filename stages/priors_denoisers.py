@@ -147,9 +147,9 @@ def judge_text(place: TrainingPlace, config: PriorsTraining, step: int) -> dict[
 def judge_view(place: TrainingPlace, config: PriorsTraining, step: int) -> dict[str, float]:
     """Sampled views of held-out objects against the true ones, beside both baselines."""
     folder, source = _source(place, config, "view")
-    trial = held_out_trial(open_views(place, config, "held_out"), open_views(place, config, "train"), config.sheet_pictures)
+    trial = held_out_trial(open_views(place, config, "held_out"), open_views(place, config, "train"), config.view_pairs)
     generator = torch.Generator().manual_seed(1)
-    scores, sampled = view_scores(load_view_prior(source), trial, config.view_guidance, config.sampling_steps, generator)
+    scores, sampled = view_scores(load_view_prior(source), trial, config.view_guidance, config.view_sampling_steps, generator)
     shown = [part[:24] for part in (trial.references, trial.targets, sampled)]
     sheet = tiled(interleaved(shown), columns=12, gap=4)
     write_png(sheet, folder / "sheet.png")

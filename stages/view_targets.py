@@ -88,7 +88,9 @@ class ViewTargets:
         self._keep(painted.permute(0, 2, 3, 1).contiguous())
 
     def _keep(self, pictures: Float[Tensor, "n h w 3"]) -> None:
-        self._pictures, self._coverage = pictures, coverage_of(pictures)
+        self._coverage = coverage_of(pictures)
+        # The prior's faint ground would be learnt as fog.
+        self._pictures = torch.where(self._coverage[..., None] > 0, pictures, torch.ones_like(pictures))
 
     def _present(self, picture: Picture, strength: float) -> Float[Tensor, "n 3 s s"]:
         """The object as it looks now from every view, at the prior's size; white where it does not matter."""

@@ -32,6 +32,8 @@ CONFIG = PriorsTraining(
     normals=SMALL,
     checkpoint_interval=2,
     sheet_pictures=2,
+    view_pairs=2,
+    view_sampling_steps=1,
     sampling_steps=1,
 )
 
