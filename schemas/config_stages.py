@@ -125,7 +125,7 @@ class NeusConfig(VolumeConfig):
 
     steps: int = Field(default=100, ge=0)
     switch: SwitchConfig = SwitchConfig(window=20)
-    conversion_resolution: int = Field(default=96, ge=16, le=512)
+    conversion_resolution: int = Field(default=128, ge=16, le=512)
     conversion_steps: int = Field(default=400, ge=1)
     grid: GridConfig = GridConfig()
     grid_lr: float = Field(default=0.01, gt=0.0)
@@ -134,7 +134,7 @@ class NeusConfig(VolumeConfig):
     """Low: views that do not quite agree would rather blur the surface than move it."""
     refine_lr_factor: float = Field(default=0.3, gt=0.0, le=1.0)
     """Of `grid_lr` after the conversion, so that the first steps do not wash away what was converted."""
-    conversion_smoothing: float = Field(default=0.5, ge=0.0)
+    conversion_smoothing: float = Field(default=0.3, ge=0.0)
     """Gaussian blur of densities and distances, in lattice steps."""
     conversion_component_share: float = Field(default=0.02, ge=0.0, lt=1.0)
     """Solid parts below this share of the largest are dropped."""
@@ -216,7 +216,7 @@ class PolishConfig(Frozen):
     """Share of the pixels that count, the best agreeing ones. source: Wonder3D."""
     normal_weight: Weight = constant(10.0)
     curvature_weight: Weight = constant(0.0)
-    silhouette_weight: Weight = constant(100.0)
+    silhouette_weight: Weight = constant(300.0)
     """Weight of the mean square change of the novel views' coverage since the start: normals say nothing of where an outline lies, and
     their loss alone wears thin parts down. [choice]"""
     normal_consistency_weight: Weight = constant(1.0)
