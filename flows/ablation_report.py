@@ -18,7 +18,7 @@ from schemas.ablations import Variant
 
 EXPLAINED = {
     "psnr": "PSNR and SSIM over 16 views all around (128 pixels), mask IoU, normals on the common mask: against the true object",
-    "psnr_solid": "PSNR as a surface: what is more than half covered in its own colour, the rest white",
+    "psnr_solid": "PSNR as a surface: of both pictures, what is more than half covered in its own colour, the rest white",
     "chamfer": "Chamfer distance and F-score: against the true surface, as in docs/benchmarks.md",
     "reference_psnr": "front PSNR and SSIM: the reference view",
     "alignment": "alignment: the embedded judge's mean cosine between the 16 views and the prompt",

@@ -94,8 +94,9 @@ def _eyes() -> Float[Tensor, "e 3"]:
 
 
 def solid(views: View) -> Float[Tensor, "n h w 3"]:
-    """The pictures as of a surface: what is more than half covered in its own colour, the rest white. Half transparent fields gain
-    in PSNR where they are unsure of an outline; no mesh can."""
+    """Pictures without half tones at outlines: what is more than half covered in its own colour, the rest white.
+
+    Half transparent fields gain in PSNR where they are unsure of an outline; no mesh can."""
     alpha = views.alpha[..., None]
     own = ((views.rgb - (1 - alpha)) / alpha.clamp_min(0.5)).clamp(0, 1)
     return torch.where(alpha > 0.5, own, torch.ones_like(own))
@@ -113,7 +114,7 @@ def compared(opened: Opened, views: View, truth: Truth) -> dict[str, float]:
     distance = surface_distance(sampled(opened), truth.samples, THRESHOLD_SHARE)
     figures = {
         "psnr": _bounded(psnr(views.rgb, truth.views.rgb)),
-        "psnr_solid": _bounded(psnr(solid(views), truth.views.rgb)),
+        "psnr_solid": _bounded(psnr(solid(views), solid(truth.views))),
         "ssim": float(ssim(views.rgb, truth.views.rgb).mean()),
         "mask_iou": float(mask_iou(views.alpha, truth.views.alpha).mean()),
         "chamfer": distance.chamfer,

@@ -35,12 +35,12 @@ BRINGS: dict[tuple[StageName, StageName], str] = {
 
 HOW = """Each object's true front picture and its prompt went through `dreampolish run --image`. Every stage's result was then compared
 with the true mesh (normalised to a sphere of radius 0.6): PSNR, SSIM, mask IoU and the mean angle of normals on the common mask over
-16 views all around at two elevations (128 pixels, FOV 20); PSNR as a surface, of the same pictures with what is more than half covered
-in its own colour and the rest white, for half transparent fields gain where they are unsure of an outline and no mesh can; Chamfer
-distance (half the sum of both mean distances, world units) and F-score (threshold 2 % of the true box's diagonal) on 30,000 points of
-each surface, less those that no eye sees from 40 places around, above and below; PSNR and SSIM of the front view; `alignment`, the
-embedded judge's mean cosine between the turntable and the prompt. A NeRF's surface is the level set that looks most like its pictures.
-Seconds and peak memory are those of the computation."""
+16 views all around at two elevations (128 pixels, FOV 20); PSNR as a surface, of the same pictures and the true ones with what is
+more than half covered in its own colour and the rest white, for half transparent fields gain where they are unsure of an outline and
+no mesh can; Chamfer distance (half the sum of both mean distances, world units) and F-score (threshold 2 % of the true box's diagonal)
+on 30,000 points of each surface, less those that no eye sees from 40 places around, above and below; PSNR and SSIM of the front view;
+`alignment`, the embedded judge's mean cosine between the turntable and the prompt. A NeRF's surface is the level set that looks most
+like its pictures. Seconds and peak memory are those of the computation."""
 
 
 @dataclass(frozen=True)
@@ -159,24 +159,34 @@ def _signed(change: Change, figure: Figure) -> str:
 
 
 def _verdicts(objects: Sequence[ObjectResult]) -> str:
-    """One sentence a stage."""
+    """A stage's clear gains and losses, more than two standard errors from 0, then the rest."""
     sentences = []
     for before, after in stage_pairs():
         found = [(change_of(objects, before, after, figure), figure) for figure in FIGURES if figure.better]
         changes = [(change, figure) for change, figure in found if change is not None]
         if not changes:
             continue
-        worse = [_worse(change, figure) for change, figure in changes if change.direction(figure) < 0]
-        better = [figure.label.split(",")[0] for change, figure in changes if change.direction(figure) > 0]
-        gains = f"improves {', '.join(better)}" if better else "improves nothing"
-        losses = f"**makes things worse on the average: {'; '.join(worse)}**" if worse else "makes nothing worse on the average"
-        sentences.append(f"- **{after}** {gains}, and {losses}.")
+        clear = [(change, figure) for change, figure in changes if change.beyond_chance]
+        worse = [_worse(change, figure) for change, figure in clear if change.direction(figure) < 0]
+        better = [_told_change(change, figure) for change, figure in clear if change.direction(figure) > 0]
+        unclear = [
+            _told_change(change, figure)
+            for change, figure in changes
+            if not change.beyond_chance and change.direction(figure) != 0
+        ]
+        gains = f"improves {'; '.join(better)}" if better else "clearly improves nothing"
+        losses = f"**makes things worse on the average: {'; '.join(worse)}**" if worse else "makes nothing clearly worse"
+        doubts = f" Within two standard errors: {'; '.join(unclear)}." if unclear else ""
+        sentences.append(f"- **{after}** {gains}, and {losses}.{doubts}")
     return "\n".join(sentences)
 
 
+def _told_change(change: Change, figure: Figure) -> str:
+    return f"{figure.label} {_signed(change, figure)}"
+
+
 def _worse(change: Change, figure: Figure) -> str:
-    doubt = "" if change.beyond_chance else ", within two standard errors"
-    return f"{figure.label} {_signed(change, figure)} (worse on {change.worsened} of {change.objects} objects{doubt})"
+    return f"{_told_change(change, figure)} (worse on {change.worsened} of {change.objects} objects)"
 
 
 def _object_table(objects: Sequence[ObjectResult]) -> str:

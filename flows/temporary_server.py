@@ -1,9 +1,13 @@
-"""Prefect's temporary server: started ahead of the flow, and kept alive through a Ctrl-C on the terminal.
+"""Prefect's temporary server for a command: started ahead of its flow, and kept alive through a Ctrl-C on the terminal.
 
 Prefect starts one by itself where no API is configured, but only when a flow begins, and the command then waits for it; it also imports
-all of the server into the command's own process. Here it boots in its own process while the stages are imported.
+all of the server into the command's own process. Here it boots in its own process while the stages are imported. Flows that are called
+as functions, without this, get Prefect's own.
+
+`python -m flows.temporary_server FD` is the server, on the listening socket of that number.
 """
 
+import ctypes
 import os
 import signal
 import socket
@@ -13,11 +17,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 
-PATIENCE_S = 120.0
-"""Until a server that does not answer is given up."""
 LOOK_INTERVAL_S = 0.05
 STOPPING_S = 5.0
 """For a server that was asked to stop, before it is killed."""
+PR_SET_PDEATHSIG = 1
+"""Of Linux' prctl: which signal a process gets when its parent has ended."""
 
 
 class ServerError(RuntimeError):
@@ -28,64 +32,70 @@ class ServerError(RuntimeError):
 def temporary_server(meanwhile: Callable[[], None]) -> Iterator[None]:
     """Inside, Prefect has a server: the configured one, else one of this process's own, which ends with the block.
 
-    meanwhile: what to do while it boots. Raises ServerError when it does not answer.
+    meanwhile: what to do while it boots. Raises ServerError when it does not answer within Prefect's own patience.
     """
-    from prefect.settings import PREFECT_API_URL, temporary_settings
+    from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS, temporary_settings
 
     if PREFECT_API_URL.value():
         meanwhile()
         yield
         return
-    port = _free_port()
-    url = f"http://127.0.0.1:{port}/api"
-    server = _started(port)
+    server = None
     try:
+        # The socket is the server's before anybody else can take its port; who connects too early waits in its queue.
+        with closing(socket.create_server(("127.0.0.1", 0), backlog=128)) as listening:
+            url = f"http://127.0.0.1:{listening.getsockname()[1]}/api"
+            server = _started(listening.fileno())
         meanwhile()
-        _wait(server, f"{url}/health")
+        _wait(server, f"{url}/health", float(PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value()))
         with temporary_settings({PREFECT_API_URL: url}):
             yield
     finally:
-        _stop(server)
+        if server is not None:
+            _stop(server)
 
 
-def _free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _started(port: int) -> "subprocess.Popen[bytes]":
-    """As Prefect's own temporary server is started, but deaf to SIGINT.
-
-    The terminal sends Ctrl-C to every process of the command. Without its server, Prefect's client tries again for a minute and more
-    before it gives up, and a stopped run would not end in time. SIGTERM, with which the server is stopped, is heard as ever.
-    """
-    command = [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--log-level", "error", "--lifespan", "on"]
+def _started(listening: int) -> "subprocess.Popen[bytes]":
     # The marks by which Prefect's server knows that it is a temporary one: fewer services, no pages.
     marks = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
-    # A blocked signal stays blocked in what is started.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        return subprocess.Popen(command, env={**os.environ, **marks}, stdin=subprocess.DEVNULL)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return subprocess.Popen(
+        [sys.executable, "-m", "flows.temporary_server", str(listening)],
+        env={**os.environ, **marks},
+        stdin=subprocess.DEVNULL,
+        pass_fds=(listening,),
+    )
 
 
-def _wait(server: "subprocess.Popen[bytes]", page: str) -> None:
+def _serve(listening: int) -> None:
+    """Be the server.
+
+    Deaf to SIGINT: the terminal sends Ctrl-C to every process of the command, and without its server Prefect's client tries again for a
+    minute and more before it gives up, so that a stopped run would not end in time. SIGTERM is heard, and comes by itself when the
+    command ends without having said so.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    import uvicorn
+
+    config = uvicorn.Config("prefect.server.api.server:create_app", factory=True, log_level="error", lifespan="on")
+    uvicorn.Server(config).run(sockets=[socket.socket(fileno=listening)])
+
+
+def _wait(server: "subprocess.Popen[bytes]", page: str, patience_s: float) -> None:
     """Until the server answers."""
     import httpx
 
-    until = time.monotonic() + PATIENCE_S
-    with httpx.Client(trust_env=False) as client:
+    until = time.monotonic() + patience_s
+    with httpx.Client(trust_env=False, timeout=patience_s) as client:
         while time.monotonic() < until:
-            if server.poll() is not None:
-                raise ServerError(f"Prefect's temporary server ended with {server.returncode}")
             with suppress(httpx.TransportError):
                 if client.get(page).is_success:
                     return
+            if server.poll() is not None:
+                raise ServerError(f"Prefect's temporary server ended with {server.returncode}")
             time.sleep(LOOK_INTERVAL_S)
-    raise ServerError(f"Prefect's temporary server did not answer within {PATIENCE_S:.0f} s")
+    raise ServerError(f"Prefect's temporary server did not answer within {patience_s:.0f} s")
 
 
 def _stop(server: "subprocess.Popen[bytes]") -> None:
@@ -95,3 +105,7 @@ def _stop(server: "subprocess.Popen[bytes]") -> None:
     except subprocess.TimeoutExpired:
         server.kill()
         server.wait()
+
+
+if __name__ == "__main__":
+    _serve(int(sys.argv[1]))

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextvars import copy_context
 from pathlib import Path
 from uuid import UUID
@@ -15,6 +15,8 @@ from schemas.runs import StageState
 
 SHARE = 0.05
 """Of a stage between two updates in Prefect."""
+ERRAND_S = 10.0
+"""For the last thing that was sent out, when a stage ends."""
 HIGHER_IS_BETTER = ("psnr", "ssim", "alignment", "iou", "f_score")
 
 
@@ -64,14 +66,20 @@ class StageProgress:
         if self._status is not None:
             self._status.show(step, total, left)
         share = step / max(total, 1)
-        if share - self._told_share >= SHARE or share >= 1.0 > self._told_share:
+        due = share - self._told_share >= SHARE or share >= 1.0 > self._told_share
+        if due and self._send_out(lambda: self._tell_prefect(share, left)):
             self._told_share = share
-            self._send_out(lambda: self._tell_prefect(share, left))
 
-    def _send_out(self, errand: Callable[[], None]) -> None:
-        """Do an errand on the thread, in this task run's context; none where the last one is not back yet."""
-        if self._errand is None or self._errand.done():
-            self._errand = self._thread.submit(copy_context().run, errand)
+    def _send_out(self, errand: Callable[[], None]) -> bool:
+        """Do an errand on the thread, in this task run's context; False, and nothing is done, while the last one is not back."""
+        if self._errand is not None and not self._errand.done():
+            return False
+        self._errand = self._thread.submit(copy_context().run, errand)
+        return True
+
+    def _errand_is_back(self) -> bool:
+        """Whether the thread is free, after a short wait for it."""
+        return self._errand is None or bool(wait([self._errand], timeout=ERRAND_S).done)
 
     def finish(self, artifact: Artifact, state: StageState) -> None:
         """Final and best figures; closes the stage's run at the tracker."""
@@ -84,8 +92,7 @@ class StageProgress:
             self._journal.set_tags({"state": state, "fingerprint": artifact.fingerprint})
         self._journal.end("FINISHED")
         self._ended = True
-        self._thread.shutdown()
-        if self._prefect_artifact is not None:
+        if self._errand_is_back() and self._prefect_artifact is not None:
             # What follows a stage's last counted step (baking, publishing) is not counted.
             self._tell_prefect(1.0, None)
 
@@ -102,9 +109,11 @@ class StageProgress:
         """Send what is left; a stage that did not finish is marked so."""
         if self._status is not None:
             self._status.clear()
-        self._thread.shutdown()
         if not self._ended:
+            # Before anything that may wait: a second signal can come at any time.
             self._journal.end("KILLED")
+        self._errand_is_back()
+        self._thread.shutdown(wait=False)
         if self._place is not None:
             self._journal.send(self._place)
             # A cached stage, too, leads to its curves.

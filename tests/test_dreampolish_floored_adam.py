@@ -1,4 +1,4 @@
-"""Adam with a floor moves what pages of pictures pull at its own rate, and what hardly pulls in proportion."""
+"""Adam with a floor moves what pulls at its own rate, and what hardly pulls in proportion."""
 
 import pytest
 import torch

@@ -82,6 +82,12 @@ def test_a_solid_picture_has_no_half_tones() -> None:
     assert torch.equal(pictures[0, 0, 2:], torch.ones(3, 3))
 
 
+def test_a_perfect_result_reaches_the_highest_psnr_as_a_surface() -> None:
+    truth = truth_of(ball(0.4), 10.0)
+    figures, _ = measured(opened_from_textured(ball(0.4)), truth)
+    assert figures["psnr_solid"] == HIGHEST_PSNR
+
+
 def test_r_precision_counts_views() -> None:
     prompts = [PromptResult("a couch", "r", 8, 8, "a sofa", 0.5), PromptResult("a car", "s", 1, 8, "a van", 0.1)]
     assert r_precision(prompts) == 9 / 16
@@ -102,8 +108,11 @@ def test_the_report_says_what_was_measured_and_where_it_gets_worse() -> None:
     assert "| nerf -> neus: density -> signed distance | +1.50 ± 3.50 (1/2) |" in text
     assert "| neus -> dmtet: field -> mesh | **-0.75 ± 0.25 (0/2)** |" in text
     assert (
-        "**dmtet** improves nothing, and **makes things worse on the average: PSNR, dB -0.75 ± 0.25 (worse on 2 of 2 objects)"
+        "**dmtet** clearly improves nothing, and **makes things worse on the average: PSNR, dB -0.75 ± 0.25 (worse on 2 of"
         in text
+    )
+    assert (
+        "**neus** clearly improves nothing, and makes nothing clearly worse. Within two standard errors: PSNR, dB +1.50" in text
     )
     assert "| barrel | neus | 25.00 |" in text
     assert "![lamp](benchmark-lamp.png)" in text

@@ -87,3 +87,14 @@ def test_what_lies_inside_or_behind_is_not_seen() -> None:
     assert not bool(everything[~outside].any())
     assert float(everything[outside].double().mean()) > 0.98
     assert len(samples.only(everything).points) == int(everything.sum())
+    # Eyes that come after everything has been seen have nothing to do.
+    again = seen_from(samples.points[outside], *outer, around.repeat(2, 1))
+    assert float(again.double().mean()) > 0.98
+
+
+def test_the_far_side_of_a_thin_wall_is_hidden() -> None:
+    square = torch.tensor([[0.0, -1, -1], [0, 1, -1], [0, 1, 1], [0, -1, 1]])
+    vertices = torch.cat([square, square - torch.tensor([0.001, 0, 0])])
+    faces = torch.tensor([[0, 1, 2], [0, 2, 3], [4, 6, 5], [4, 7, 6]])
+    points = torch.tensor([[0.0, 0.2, 0.1], [-0.001, 0.2, 0.1]])
+    assert seen_from(points, vertices, faces, torch.tensor([[3.0, 0.0, 0.0]])).tolist() == [True, False]

@@ -149,22 +149,24 @@ def test_a_stopped_stage_command_says_how_to_go_on(
 
 
 DEAF = """
-import os, signal, time
+import signal, socket, time
 import flows.temporary_server as temporary
 from prefect import flow
 from prefect.settings import PREFECT_API_URL
 
 started = temporary._started
 children = []
-temporary._started = lambda port: children.append(started(port)) or children[-1]
+temporary._started = lambda fd: children.append(started(fd)) or children[-1]
+
+def meanwhile():
+    assert children and children[0].poll() is None, "it was not started before"
+    time.sleep(0.5)
 
 @flow
 def ask():
     return PREFECT_API_URL.value()
 
-loaded = []
-with temporary.temporary_server(lambda: loaded.append(1)):
-    assert loaded, "nothing was done while it booted"
+with temporary.temporary_server(meanwhile):
     children[0].send_signal(signal.SIGINT)
     assert not signal.pthread_sigmask(signal.SIG_BLOCK, ())
     url = ask()
@@ -172,6 +174,22 @@ with temporary.temporary_server(lambda: loaded.append(1)):
     assert children[0].poll() is None, "the server heard Ctrl-C"
     assert url.startswith("http://127.0.0.1:"), url
 assert children[0].poll() is not None, "the server was left behind"
+"""
+
+ORPHAN = """
+import os, signal, sys
+import flows.temporary_server as temporary
+
+started = temporary._started
+
+def told(fd):
+    child = started(fd)
+    print(child.pid, flush=True)
+    return child
+
+temporary._started = told
+with temporary.temporary_server(lambda: None):
+    os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
@@ -188,12 +206,28 @@ def test_the_temporary_server_boots_beside_the_imports_and_is_deaf_to_the_termin
     assert ended.returncode == 0, ended.stderr
 
 
+@pytest.mark.slow
+def test_the_temporary_server_ends_with_a_command_that_was_killed(tmp_path: Path) -> None:
+    environment = {key: value for key, value in os.environ.items() if key != "PREFECT_API_URL"}
+    # Not through pipes: the server would hold them open.
+    with (tmp_path / "told").open("wb") as told:
+        command = [sys.executable, "-c", ORPHAN]
+        inside = {**environment, "PYTHONPATH": str(PROJECT), "PREFECT_HOME": str(tmp_path)}
+        ended = subprocess.run(command, env=inside, stdout=told, stderr=subprocess.STDOUT, check=False)
+    assert ended.returncode == -signal.SIGKILL, (tmp_path / "told").read_text()
+    life = Path(f"/proc/{int((tmp_path / 'told').read_text())}/cmdline")
+    until = time.monotonic() + 30
+    while life.exists() and life.read_bytes():
+        assert time.monotonic() < until, "the server outlived its command"
+        time.sleep(0.1)
+
+
 def test_a_configured_prefect_api_needs_no_temporary_server(monkeypatch: pytest.MonkeyPatch) -> None:
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     import flows.temporary_server as temporary
 
-    monkeypatch.setattr(temporary, "_started", lambda port: pytest.fail("a server was started"))
+    monkeypatch.setattr(temporary, "_started", lambda listening: pytest.fail("a server was started"))
     loaded: list[int] = []
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:1/api"}), temporary.temporary_server(lambda: loaded.append(1)):
         assert loaded == [1] and PREFECT_API_URL.value() == "http://127.0.0.1:1/api"
@@ -204,7 +238,9 @@ def test_a_temporary_server_that_ends_at_once_is_told(monkeypatch: pytest.Monkey
 
     import flows.temporary_server as temporary
 
-    monkeypatch.setattr(temporary, "_started", lambda port: subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"]))
+    monkeypatch.setattr(
+        temporary, "_started", lambda listening: subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"])
+    )
     with (
         temporary_settings(restore_defaults={PREFECT_API_URL}),
         pytest.raises(temporary.ServerError, match="ended with 3"),

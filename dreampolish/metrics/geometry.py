@@ -11,8 +11,8 @@ from torch import Tensor
 from dreampolish.mesh.topology import face_areas, face_normals
 from dreampolish.renderers.raster_embree import embree_scene
 
-_OFF_SURFACE = 2e-3
-"""World units from a point to where its ray towards an eye starts, so that its own face is not hit."""
+_OWN_FACE = 5e-4
+"""World units before a point within which what an eye sees is taken for the point itself."""
 
 
 @dataclass(frozen=True)
@@ -70,9 +70,13 @@ def seen_from(
     seen = np.zeros(len(where), dtype=bool)
     for eye in eyes.cpu().numpy():
         hidden = np.flatnonzero(~seen)
-        towards = eye - where[hidden]
-        towards /= np.linalg.norm(towards, axis=1, keepdims=True)
-        seen[hidden] = ~scene.intersects_any(where[hidden] + towards * _OFF_SURFACE, towards)
+        away = where[hidden] - eye
+        distance = np.linalg.norm(away, axis=1)
+        eyes_here = np.broadcast_to(eye, away.shape)
+        hits, rays, _ = scene.intersects_location(eyes_here, away / distance[:, None], multiple_hits=False)
+        first = np.full(len(hidden), np.inf)
+        first[rays] = np.linalg.norm(hits - eye, axis=1)
+        seen[hidden] = first > distance - _OWN_FACE
     return torch.from_numpy(seen).to(points.device)
 
 
