@@ -5,6 +5,7 @@ import torch
 from dreampolish.cameras import Cameras
 from dreampolish.priors.tiny import tiny_view_prior
 from schemas.config_guidance import ViewTargetsConfig
+from schemas.priors import PriorsTraining
 from stages.view_targets import ViewTargets, coverage_of, inside
 
 CONFIG = ViewTargetsConfig.model_validate(
@@ -98,3 +99,18 @@ def test_coverage_is_one_inside_a_pale_or_dark_disc_its_share_at_the_outline_and
         assert (found - share).abs().max() < 0.5
         assert found[0, 0].max() == 0
         assert bool((found[0, 25:40, 25:40] == 1).all())
+
+
+def test_faint_ground_becomes_white_and_keeps_its_coverage() -> None:
+    targets = _targets()
+    faint = torch.full((6, 8, 8, 3), 0.98)
+    faint[:, 2:6, 2:6] = torch.tensor([0.8, 0.2, 0.2])
+    targets.load_state_dict({"pictures": faint})
+    assert torch.equal(targets.pictures()[:, 0], torch.ones(6, 8, 3))
+    assert torch.equal(targets.pictures()[:, 2:6, 2:6], faint[:, 2:6, 2:6])
+    assert torch.equal(coverage_of(targets.pictures()), coverage_of(faint))
+
+
+def test_the_view_prior_is_judged_as_it_is_used() -> None:
+    assert PriorsTraining().view_sampling_steps == ViewTargetsConfig().sampling_steps
+    assert PriorsTraining().view_guidance == ViewTargetsConfig().guidance_scale

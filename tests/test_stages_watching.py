@@ -1,14 +1,18 @@
 """What a stage's watch logs: curves, pictures and the reference view's figures, without touching the training's draws."""
 
 import json
+import threading
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+import stages.progress
 from dreampolish.metrics.images import psnr, ssim
+from dreampolish.tracking import Journal, Place
 from schemas.artifacts import NerfArtifact
 from schemas.config_stages import NerfConfig
 from stages.context import RunContext, Stage, open_stage
@@ -108,3 +112,67 @@ def test_the_best_of_a_resumed_stage_counts_what_came_before(run_context: RunCon
         key: value for line in lines for key, value in json.loads(line).get("metrics", {}).items() if key.startswith("best/")
     }
     assert best == {"best/psnr": 30.0}
+
+
+@pytest.fixture
+def told(run_context: RunContext, store: Path, monkeypatch: pytest.MonkeyPatch) -> StageProgress:
+    """Of a stage whose tracker is due at every step and takes as long as the test wants."""
+    monkeypatch.setattr(Journal, "send_is_due", lambda self: True)
+    monkeypatch.setattr(Journal, "send", lambda self, place: True)
+    return StageProgress("nerf", "nerf-0123", store, run_context.run_id, f"sqlite:///{store}/mlflow.db", False)
+
+
+def _lines(store: Path, run_context: RunContext) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (store / "journals" / run_context.run_id / "nerf-0123.jsonl").read_text().splitlines()]
+
+
+def test_steps_do_not_wait_for_a_slow_tracker_and_the_journal_has_them_at_once(
+    told: StageProgress, run_context: RunContext, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sending, released, threads = threading.Event(), threading.Event(), []
+
+    def slow(self: Journal, place: Place) -> None:
+        threads.append(threading.current_thread())
+        sending.set()
+        assert released.wait(60)
+
+    monkeypatch.setattr(Journal, "send_if_due", slow)
+    told.log(1, {"psnr": 1.0})
+    assert sending.wait(60)
+    told.log(2, {"psnr": 2.0})
+    curve = [line["metrics"]["nerf/psnr"] for line in _lines(store, run_context) if "metrics" in line]
+    assert curve == [1.0, 2.0], "a step waited for the tracker, or is not on disk"
+    assert len(threads) == 1 and threads[0] is not threading.current_thread()
+    released.set()
+    told.close()
+    assert _lines(store, run_context)[-1]["status"] == "KILLED"
+
+
+def test_progress_that_finds_the_thread_busy_is_told_at_the_next_step(
+    told: StageProgress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released, shares = threading.Event(), []
+    monkeypatch.setattr(Journal, "send_if_due", lambda self, place: released.wait(60))
+    monkeypatch.setattr(StageProgress, "_tell_prefect", lambda self, share, left: shares.append(share))
+    told.log(10, {"psnr": 1.0})
+    told.advance(10, 100)
+    released.set()
+    assert told._errand is not None
+    told._errand.result(60)
+    assert shares == []
+    told.advance(11, 100)
+    told.close()
+    assert shares == [0.11]
+
+
+def test_a_hung_tracker_cannot_keep_a_stopped_stage_from_saying_so(
+    told: StageProgress, run_context: RunContext, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released = threading.Event()
+    monkeypatch.setattr(stages.progress, "ERRAND_S", 0.05)
+    monkeypatch.setattr(Journal, "send_if_due", lambda self, place: released.wait(60))
+    told.log(1, {"psnr": 1.0})
+    told.close()
+    assert not released.is_set()
+    assert _lines(store, run_context)[-1]["status"] == "KILLED"
+    released.set()
