@@ -86,7 +86,7 @@ class PriorsTraining(Frozen):
     )
     judge: JudgeTraining = JudgeTraining()
     sheet_pictures: int = Field(default=48, ge=1)
-    """Held-out pictures or pairs that the figures are taken on."""
+    """Held-out pictures that the figures are taken on."""
     sampling_steps: int = Field(default=30, ge=1)
     text_guidance: float = 2.5
     view_guidance: float = 2.0

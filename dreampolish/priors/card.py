@@ -17,8 +17,8 @@ What to expect: `text` gets colours, outlines and the common classes right (chai
 inside an outline faintly, thin and white things badly; guidance 2-3, ancestral sampling (DDIM's eta 1), which mends many of its slips.
 It was taught in one light, `dreampolish/data/lighting.py`'s studio, and to call views from straight in front "straight front view".
 `view` turns what it recognises: a car seen from the front gets its sides; the samples of one object agree when they share their noise.
-The table below holds its sampled and its one-step views of held-out objects beside a copy of the reference. `normals` is meant for
-one step.
+The table below holds its sampled views (six steps, guidance 2, as the pipeline samples them) and its one-step views beside a copy of
+the reference, on two pairs of every held-out object, turned by 30 degrees at least. `normals` is meant for one step.
 
 | folder | what it is |
 |---|---|
