@@ -20,7 +20,7 @@ from flows.ablation_plan import Cell, Plan
 from flows.ablation_results import CellResult, StageResult
 from flows.benchmark_measures import Truth, true_mesh, truth_of
 from flows.benchmark_subjects import Subject, reference_picture
-from flows.chain import as_task
+from flows.chain import SENDS_S, as_task
 from flows.runs import keep_image, now
 from schemas.artifacts import Artifact, ReferenceArtifact, StageName
 from schemas.config import Config
@@ -29,6 +29,7 @@ from stages.artifact_files import StoredFiles
 from stages.determinism import device_from_name
 from stages.entry import context_of
 from stages.opened import open_artifact
+from stages.progress import await_sends
 from stages.run_record import read_record, record_path, write_record
 from stages.store import LocalStore
 
@@ -143,6 +144,7 @@ def _stages(work: Workplace, cell: Cell, record: RunRecord) -> dict[StageName, A
 
     # Prefect's types do not see through a flow that returns Any.
     found: Any = one_cell()
+    await_sends(SENDS_S)
     return dict(found)
 
 

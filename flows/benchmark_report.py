@@ -176,7 +176,8 @@ def _verdicts(objects: Sequence[ObjectResult]) -> str:
         ]
         gains = f"improves {'; '.join(better)}" if better else "clearly improves nothing"
         losses = f"**makes things worse on the average: {'; '.join(worse)}**" if worse else "makes nothing clearly worse"
-        doubts = f" Within two standard errors: {'; '.join(unclear)}." if unclear else ""
+        kind = "Of one object" if all(change.error is None for change, _ in changes) else "Within two standard errors"
+        doubts = f" {kind}: {'; '.join(unclear)}." if unclear else ""
         sentences.append(f"- **{after}** {gains}, and {losses}.{doubts}")
     return "\n".join(sentences)
 

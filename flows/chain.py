@@ -23,11 +23,14 @@ from schemas.runs import PARENTS, STAGES, RunRecord
 from stages.context import RunContext
 from stages.disk import disk_errors_in_one_line
 from stages.entry import call_stage, context_of, open_recorded, run_lock
+from stages.progress import await_sends
 from stages.run_record import read_record
 from stages.stopping import StoppedError, stop_on_signals
 from stages.store import LocalStore
 
 OUTPUTS = Path("outputs")
+SENDS_S = 20.0
+"""For the tracker to take what the stages had left, at the end of a run."""
 
 
 def stages_of(record: RunRecord) -> Sequence[StageName]:
@@ -58,6 +61,7 @@ def compute(record: RunRecord, store: Path, stages: Sequence[StageName], show: b
             raise
         finally:
             journal.end(status)
+            await_sends(SENDS_S)
             journal.send(place)
 
 

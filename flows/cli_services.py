@@ -91,7 +91,8 @@ def doctor(
     mend: Annotated[bool, typer.Option("--mend", help="also mend what can be mended without loss")] = False,
     as_json: Json = False,
 ) -> None:
-    """Say what is wrong with this installation, its store and its services, and what mends it."""
+    """Say what is wrong with this installation, its store and its services, and what mends it; exit code 1 while something is."""
+    left: list[Any] = []
 
     def work(store: Path) -> dict[str, Any]:
         from flows.doctor import findings
@@ -100,8 +101,11 @@ def doctor(
 
         found = findings(store)
         mended = mend_all(found) if mend else []
+        left.extend(findings(store) if mended else found)
         for line in [*(finding.line for finding in found), *mended] or ["nothing is wrong"]:
             answer(line)
         return {"findings": [finding.line for finding in found], "mended": mended}
 
     finish(work, as_json)
+    if left:
+        raise typer.Exit(1)

@@ -20,6 +20,23 @@ ERRAND_S = 10.0
 HIGHER_IS_BETTER = ("psnr", "ssim", "alignment", "iou", "f_score")
 
 
+_under_way: list[Future[None]] = []
+"""The last sends of stages that have ended."""
+
+
+def await_sends(timeout_s: float) -> None:
+    """Wait until the tracker has what ended stages had left to send; what is not sent by then stays in the journals."""
+    wait(_under_way, timeout=timeout_s)
+    _under_way.clear()
+
+
+def in_a_task_run() -> bool:
+    """Whether the caller is a Prefect task run."""
+    from prefect.context import TaskRunContext
+
+    return TaskRunContext.get() is not None
+
+
 class StageProgress:
     """Metrics, pictures and the time left of one stage. Nothing here can end a stage: telling is not worth a result.
 
@@ -112,12 +129,20 @@ class StageProgress:
         if not self._ended:
             # Before anything that may wait: a second signal can come at any time.
             self._journal.end("KILLED")
-        self._errand_is_back()
+        place = self._place
+        if place is not None:
+            last = self._thread.submit(copy_context().run, lambda: self._send_the_rest(place))
+            if in_a_task_run():
+                # The next stage need not wait.
+                _under_way.append(last)
+            else:
+                last.result()
         self._thread.shutdown(wait=False)
-        if self._place is not None:
-            self._journal.send(self._place)
-            # A cached stage, too, leads to its curves.
-            self._link_page()
+
+    def _send_the_rest(self, place: Place) -> None:
+        self._journal.send(place)
+        # A cached stage, too, leads to its curves.
+        self._link_page()
 
     def _seconds_left(self, step: int, total: int) -> float | None:
         done = step - self._first_step
@@ -125,9 +150,7 @@ class StageProgress:
 
     def _tell_prefect(self, share: float, left: float | None) -> None:
         """A progress artifact of the current task run; without one, or without its server, nothing."""
-        from prefect.context import TaskRunContext
-
-        if TaskRunContext.get() is None or self._silent:
+        if self._silent or not in_a_task_run():
             return
         from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
@@ -146,9 +169,7 @@ class StageProgress:
 
     def _link_page(self) -> str:
         """The page of the stage's run at the tracker, which the current task run then links to; empty while there is none."""
-        from prefect.context import TaskRunContext
-
-        if self._page is None and self._place is not None and TaskRunContext.get() is not None:
+        if self._page is None and self._place is not None and in_a_task_run():
             from prefect.artifacts import create_link_artifact
 
             words = f"{self.name} in MLflow"

@@ -52,7 +52,9 @@ def test_services_that_ended_are_named_with_the_command(store: Path) -> None:
     found = lines(store)
     assert [line.partition(" is gone")[0] for line in found] == ["the Prefect server", "the MLflow server", "the worker"]
     assert all(line.endswith("; dreampolish up") for line in found)
-    mend(findings(store))
+    assert CliRunner().invoke(app, ["doctor"]).exit_code == 1
+    half = CliRunner().invoke(app, ["doctor", "--mend"])
+    assert half.exit_code == 1, "the worker is still gone"
     assert [line.partition(" is gone")[0] for line in lines(store)] == ["the worker"]
 
 

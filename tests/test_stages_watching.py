@@ -176,3 +176,17 @@ def test_a_hung_tracker_cannot_keep_a_stopped_stage_from_saying_so(
     assert not released.is_set()
     assert _lines(store, run_context)[-1]["status"] == "KILLED"
     released.set()
+
+
+def test_inside_a_task_run_the_next_stage_does_not_wait_for_the_last_send(
+    told: StageProgress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released, sent = threading.Event(), []
+    monkeypatch.setattr(stages.progress, "in_a_task_run", lambda: True)
+    monkeypatch.setattr(StageProgress, "_link_page", lambda self: "")
+    monkeypatch.setattr(Journal, "send", lambda self, place: sent.append(released.wait(60)))
+    told.close()
+    assert sent == [] and not released.is_set()
+    released.set()
+    stages.progress.await_sends(60)
+    assert sent == [True]
