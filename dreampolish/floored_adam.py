@@ -25,7 +25,7 @@ class FlooredAdam(torch.optim.Adam):
         return super().step(closure)
 
     def _largest(self, parameter: torch.Tensor, decay: float) -> float:
-        """The largest root mean square gradient of a parameter so far; before the first update, its largest gradient."""
+        """The largest root of the running mean square gradients of a parameter; before the first update, its largest gradient."""
         state = self.state.get(parameter, {})
         if "exp_avg_sq" in state:
             return float((state["exp_avg_sq"].max() / (1 - decay ** float(state["step"]))).sqrt())

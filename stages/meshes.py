@@ -14,6 +14,7 @@ from dreampolish.cameras import SCENE_HALF_SIZE, Cameras
 from dreampolish.fields.color import ColorField, color_field_from_config
 from dreampolish.fields.hash_grid import GridSizes, HashGrid
 from dreampolish.mesh.topology import face_adjacency, topology
+from dreampolish.renderers.raster import rasterize
 from dreampolish.renderers.raster_mesh import MeshRender, coverage, render_mesh
 from schemas.artifacts import MeshArtifact, PolishedMeshArtifact, TexturedMeshArtifact
 from schemas.config_parts import GridConfig, LevelsConfig
@@ -38,6 +39,11 @@ class Mesh:
     def render(self, cameras: Cameras, color_of: ColorOf, supersample: int, smooth: bool) -> MeshRender:
         """Pictures; back faces count, so that an open mesh shows no holes that are not there."""
         return render_mesh(self.vertices, self.faces, cameras, color_of, supersample, smooth, False, self.adjacency)
+
+    def silhouette(self, cameras: Cameras) -> Float[Tensor, "b h w"]:
+        """The mask alone, as `render` gives it without supersampling."""
+        fragments = rasterize(self.vertices, self.faces, cameras, False)
+        return coverage(fragments, self.vertices, self.faces, cameras, self.adjacency)
 
     def coverage(self, render: MeshRender, cameras: Cameras) -> Float[Tensor, "b h w"]:
         """The mask of a render of these faces where they are now, not supersampled, differentiable in the vertices alone."""

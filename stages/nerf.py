@@ -114,6 +114,7 @@ def _losses(
             scene.update_occupancy(step)
         guide.prepare(step, scene.picture)
         terms = {}
+        shown.keep()
         if step % config.anchor_interval == 0:
             front = scene.render(view.camera, config.anchors.normal.at(*progress) > 0, True)
             terms.update(anchor_terms(config.anchors, progress, view, front.rgb, front.opacity, front.normals_camera))

@@ -154,6 +154,7 @@ def _losses(
             surface.update_occupancy()
         guide.prepare(step, surface.picture)
         terms = {}
+        shown.keep()
         if step % config.anchor_interval == 0:
             front = surface.render(view.camera, True)
             picture = front.picture

@@ -134,9 +134,9 @@ def _losses(polishing: Polishing, moving: SmoothVertices, shown: Shown) -> Calla
         loss = normal_cosine_loss(novel.normals_camera, wanted, mask, config.keep_quantile)
         terms["normal"] = Term(loss, config.normal_weight.at(*progress))
         if config.silhouette_weight.at(*progress) > 0:
-            with torch.no_grad():
-                before = polishing.mesh.render(cameras, color_of, 1, True).alpha
-            terms["silhouette"] = Term((novel.alpha - before).square().mean(), config.silhouette_weight.at(*progress))
+            terms["silhouette"] = Term(
+                silhouette_change(novel.alpha, polishing.mesh, cameras), config.silhouette_weight.at(*progress)
+            )
         if config.curvature_weight.at(*progress) > 0:
             slopes = normal_derivative_loss(novel.normals_camera, wanted, mask, config.keep_quantile)
             terms["curvature"] = Term(slopes, config.curvature_weight.at(*progress))
@@ -147,6 +147,13 @@ def _losses(polishing: Polishing, moving: SmoothVertices, shown: Shown) -> Calla
         return terms
 
     return losses
+
+
+def silhouette_change(alpha: Float[Tensor, "b h w"], start: Mesh, cameras: Cameras) -> Float[Tensor, ""]:
+    """Mean square difference of the coverage from that of the mesh at the start, which gets no gradient."""
+    with torch.no_grad():
+        before = start.silhouette(cameras)
+    return (alpha - before).square().mean()
 
 
 def _published(

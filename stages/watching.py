@@ -21,16 +21,17 @@ Draw = Callable[[], Mapping[str, Float[Tensor, "h w 3"]]]
 
 
 class Shown:
-    """The pictures that a stage shows: those its latest step rendered anyway, so that showing them costs next to nothing.
+    """The pictures that a stage shows: those its step rendered anyway, so that showing them costs next to nothing.
 
-    draw: renders them, for where no step has done so yet.
+    They are of before the step's update, and of a volume with the step's jitter; what is published is measured anew.
+    draw: renders them, for a step that has not.
     """
 
     def __init__(self, draw: Draw) -> None:
         self._draw, self._pictures = draw, dict[str, Tensor]()
 
     def keep(self, **pictures: Float[Tensor, "1 h w 3"]) -> None:
-        """Pictures of the current step, `view` among them: of one camera each, [0, 1]. None: what is shown is drawn then."""
+        """Pictures of the current step, `view` among them: of one camera each, [0, 1]. Without any, what is shown will be drawn."""
         self._pictures = {name: picture.detach()[0] for name, picture in pictures.items()}
 
     def pictures(self) -> Mapping[str, Float[Tensor, "h w 3"]]:
