@@ -19,7 +19,7 @@ from pathlib import Path
 # Before torch and transformers are imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TQDM_DISABLE", "1")
-# Nobody is called there: without one, flows.chain would import Prefect's server.
+# Nobody is called there: without one, Prefect would start a server.
 os.environ.setdefault("PREFECT_API_URL", "http://127.0.0.1:9/api")
 
 from cells import MOMENTS, SIGNALS, WORDS, all_cells
