@@ -61,8 +61,8 @@ class Config(Frozen):
     seed: int = Field(default=0, ge=0, lt=2**31)
     device: Annotated[str, AfterValidator(_known_device)] = "auto"
     threads: int = Field(default=1, ge=1, le=256)
-    """Of torch. At `home`'s sizes a second one does not pay: 277 s with one against 286 s with two, two cores at rest, and it leaves the
-    other core to a second run."""
+    """Of torch. At `home`'s sizes a second one did not pay (277 s with one, 286 s with two, one plain run each on two cores at rest, not
+    side by side), and one leaves the other core to a second run."""
     checkpoint_interval: int = Field(default=50, ge=1)
     """Steps between checkpoints inside a stage."""
     priors: PriorsConfig = PriorsConfig()
