@@ -136,6 +136,10 @@ class NeusConfig(VolumeConfig):
     """Of `grid_lr` after the conversion, so that the first steps do not wash away what was converted."""
     conversion_smoothing: float = Field(default=0.3, ge=0.0)
     """Gaussian blur of densities and distances, in lattice steps."""
+    conversion_closing: float = Field(default=0.03, ge=0.0, le=0.3)
+    """Pits that a ball of this radius, in world units, cannot enter are filled where no outline shows it. [choice]"""
+    conversion_blur: float = Field(default=0.015, ge=0.0, le=0.3)
+    """Standard deviation in world units of a blur of the surface where no outline shows it. [choice]"""
     conversion_component_share: float = Field(default=0.02, ge=0.0, lt=1.0)
     """Solid parts below this share of the largest are dropped."""
     shell_parts: int = Field(default=1, ge=0)
@@ -208,13 +212,13 @@ class PolishConfig(Frozen):
     views: Views = 2
     cameras: CameraConfig = CameraConfig(fov_deg=(20.0, 60.0), widen_until=0.0)
     estimator_steps: int = Field(default=1, ge=1, le=1000)
-    vertex_lr: float = Field(default=0.0001, gt=0.0)
+    vertex_lr: float = Field(default=0.001, gt=0.0)
     gradient_floor: Floor = 0.05
-    smoothness: float = Field(default=10.0, ge=0.0)
+    smoothness: float = Field(default=30.0, ge=0.0)
     """Weight of the Laplacian in the vertices' reparametrisation. source: Large Steps in Inverse Rendering."""
     keep_quantile: float = Field(default=0.85, gt=0.0, le=1.0)
     """Share of the pixels that count, the best agreeing ones. source: Wonder3D."""
-    normal_weight: Weight = constant(10.0)
+    normal_weight: Weight = constant(100.0)
     curvature_weight: Weight = constant(0.0)
     silhouette_weight: Weight = constant(300.0)
     """Weight of the mean square change of the novel views' coverage since the start: normals say nothing of where an outline lies, and

@@ -113,7 +113,7 @@ def _converted(stage: Stage, nerf: NerfArtifact, config: NeusConfig) -> tuple[Su
     try:
         target = sdf_from_density(
             source, occupancy, cameras, config.conversion_resolution, config.conversion_smoothing, step_size, 24,
-            config.conversion_component_share,
+            config.conversion_component_share, _onlookers(), config.conversion_closing, config.conversion_blur,
         )  # fmt: skip
     except EmptyFieldError as error:
         raise StageError(f"neus: {error}", None, "or use another seed") from error
@@ -130,6 +130,17 @@ def _conversion_cameras() -> Cameras:
     azimuth = torch.arange(12, dtype=torch.float32) * 30
     elevation = torch.tensor([-10.0, 15.0, 50.0]).repeat(4)
     return orbit_cameras(azimuth, elevation, torch.full((12,), REFERENCE_FOV_DEG), 64)
+
+
+def _onlookers() -> Cameras:
+    """Views from all around, above and below, whose outlines the conversion's smoothing leaves alone."""
+    views = [
+        (360 * index / count, elevation)
+        for elevation, count in ((-60.0, 6), (-30.0, 10), (0.0, 14), (30.0, 14), (60.0, 8), (85.0, 2))
+        for index in range(count)
+    ]
+    azimuth, elevation = torch.tensor(views).unbind(-1)
+    return orbit_cameras(azimuth, elevation, torch.full((len(views),), REFERENCE_FOV_DEG), 64)
 
 
 def _optimizer(field: SdfField, config: NeusConfig) -> torch.optim.Optimizer:

@@ -10,7 +10,8 @@ from skimage.measure import marching_cubes
 from torch import Tensor
 
 from dreampolish.cameras import SCENE_HALF_SIZE, Cameras, turntable_cameras
-from dreampolish.fields.conversion import automatic_level, density_lattice, lattice_points
+from dreampolish.fields.conversion import automatic_level, density_lattice
+from dreampolish.fields.lattice import lattice_points
 from dreampolish.fields.sdf import SdfField
 from dreampolish.mesh.textured import TexturedMesh
 from dreampolish.renderers.raster_textured import render_textured_mesh

@@ -9,8 +9,8 @@ from safetensors.torch import save_file
 
 from dreampolish.cameras import SCENE_HALF_SIZE, Cameras, turntable_cameras
 from dreampolish.fields.color import ColorField
-from dreampolish.fields.conversion import lattice_points
 from dreampolish.fields.density import DensityField
+from dreampolish.fields.lattice import lattice_points
 from dreampolish.fields.sdf import SdfField
 from dreampolish.mesh.asset import plain_asset
 from dreampolish.mesh.formats_glb import write_glb

@@ -8,11 +8,13 @@ import torch
 from jaxtyping import Bool, Float
 from scipy import ndimage
 from skimage.measure import marching_cubes
-from torch import Tensor, nn
+from torch import Tensor
 
 from dreampolish.cameras import Cameras, rays_from_cameras
 from dreampolish.fields.density import DensityField
+from dreampolish.fields.lattice import lattice_points, sample_lattice, signed_distances
 from dreampolish.fields.sdf import SdfField
+from dreampolish.fields.smoothing import blurred_within_outlines, closed_within_outlines
 from dreampolish.renderers.sampling import OccupancyGrid, t_range_from_box
 
 _COLOR_EMPHASIS = 5.0
@@ -48,19 +50,6 @@ class FitReport:
     mean_deviation: float
     max_deviation: float
     color_error: float
-
-
-def lattice_points(resolution: int, half_size: float, device: torch.device | str) -> Float[Tensor, "n 3"]:
-    """The points of a lattice whose outermost points lie on the box's sides, x slowest."""
-    axis = torch.linspace(-half_size, half_size, resolution, device=device)
-    return torch.cartesian_prod(axis, axis, axis)
-
-
-def sample_lattice(values: Float[Tensor, "r r r"], points: Float[Tensor, "n 3"], half_size: float) -> Float[Tensor, " n"]:
-    """Trilinear interpolation of values at `lattice_points`."""
-    where = (points / half_size).flip(-1).view(1, 1, 1, -1, 3)
-    picked = nn.functional.grid_sample(values[None, None], where, align_corners=True, padding_mode="border")
-    return picked.view(-1)
 
 
 @torch.no_grad()
@@ -157,42 +146,6 @@ def solid_from_density(
     return (sizes >= min_component_share * sizes.max())[labels] & solid
 
 
-def _crossing_distances(densities: np.ndarray, solid: np.ndarray, level: float) -> np.ndarray:
-    """Distance in lattice steps from every point to the level set between it and its six neighbours; infinite without a
-    crossing.
-
-    Crossings are interpolated along each axis; the plane through them lies at (sum of d_axis^-2)^-1/2.
-    """
-    inverse_squares = np.zeros_like(densities)
-    for axis in range(3):
-        here, there = np.moveaxis(densities, axis, 0)[:-1], np.moveaxis(densities, axis, 0)[1:]
-        crossed = np.diff(np.moveaxis(solid, axis, 0), axis=0)
-        share = np.clip(np.abs(here - level) / np.maximum(np.abs(here - there), 1e-9), 1e-3, 1 - 1e-3)
-        closest = np.zeros_like(np.moveaxis(densities, axis, 0))
-        closest[:-1] = crossed / share**2
-        closest[1:] = np.maximum(closest[1:], crossed / (1 - share) ** 2)
-        inverse_squares += np.moveaxis(closest, 0, axis)
-    return 1 / np.sqrt(np.maximum(inverse_squares, 1e-12))
-
-
-def signed_distances(
-    densities: Float[np.ndarray, "r r r"], solid: Bool[np.ndarray, "r r r"], level: float
-) -> Float[np.ndarray, "r r r"]:
-    """Signed distances to the surface of a solid, in lattice steps, negative inside.
-
-    Next to the surface they are interpolated. Elsewhere scipy's Euclidean transform finds the nearest point across the surface,
-    and what that point lies behind the surface itself is taken off. (Half a step for all, as is usual, biases far distances:
-    the nearest point is mostly one that hardly reached the level.)
-    """
-    near = _crossing_distances(densities, solid, level)
-
-    def distance(from_where: np.ndarray) -> np.ndarray:
-        steps, nearest = ndimage.distance_transform_edt(from_where, return_indices=True)
-        return np.where(near < 2, near, steps - near[tuple(nearest)]) * from_where
-
-    return distance(~solid) - distance(solid)
-
-
 def sdf_from_density(
     field: DensityField,
     occupancy: OccupancyGrid,
@@ -202,11 +155,15 @@ def sdf_from_density(
     step_size: float,
     n_levels: int,
     min_component_share: float,
+    onlookers: Cameras,
+    closing_radius: float,
+    blur_std: float,
 ) -> SignedDistanceGrid:
     """Signed distances to the automatic level set of a density field.
 
     resolution: lattice points of a side. smoothing: Gaussian blur in lattice steps, of the densities and of the distances.
-    cameras, step_size, n_levels: see `automatic_level`. Raises EmptyFieldError.
+    cameras, step_size, n_levels: see `automatic_level`. onlookers: views whose outlines closing (a radius) and blur (a standard
+    deviation, both in world units) leave alone, see `smoothing`. Raises EmptyFieldError.
     """
     half_size = occupancy.half_size
     densities = density_lattice(field, occupancy, resolution)
@@ -215,6 +172,8 @@ def sdf_from_density(
     solid = solid_from_density(blurred, level, min_component_share)
     spacing = 2 * half_size / (resolution - 1)
     signed = signed_distances(blurred.cpu().numpy(), solid, level) * spacing
+    signed = closed_within_outlines(signed, half_size, onlookers, closing_radius)
+    signed = blurred_within_outlines(signed, half_size, onlookers, blur_std)
     signed = ndimage.gaussian_filter(signed, smoothing)
     if signed.min() >= 0:
         raise EmptyFieldError("the solid part of the density field is thinner than a lattice step: raise the resolution")

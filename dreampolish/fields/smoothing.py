@@ -1,0 +1,81 @@
+"""Smoothing a solid where no outline can tell: pits go and thin parts stay.
+
+Pictures of one plain colour say nothing of depth, so a surface fitted to them is full of pits; only its outlines are sure. Here pits
+are closed where no outline grows by that, and the surface is blurred where no outline shrinks. [choice]
+
+Notation: signed distances (R, R, R) in world units, negative inside, on the lattice of `lattice_points`.
+"""
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from scipy import ndimage
+
+from dreampolish.cameras import Cameras, pixels_from_points_camera, points_camera_from_world
+from dreampolish.fields.lattice import lattice_points, signed_distances
+
+_BAND = 3.0
+"""Lattice steps from a surface within which points are looked at; what lies deeper or farther cannot change sides unseen."""
+
+_CLIP = 3.0
+"""Standard deviations at which distances are cut before a blur, so that far parts do not pull at the surface."""
+
+
+def covered(
+    where: Bool[np.ndarray, "r r r"], signed: Float[np.ndarray, "r r r"], half_size: float, cameras: Cameras
+) -> Bool[np.ndarray, "r r r"]:
+    """Which of the asked lattice points lie within the solid's outline in every view, with a margin of a lattice step.
+
+    Views are drawn with as many pixels a side as the lattice has points, so that a pixel is about a step.
+    """
+    resolution = len(signed)
+    cameras = cameras.at_size(resolution).to("cpu")
+    points = lattice_points(resolution, half_size, "cpu")
+    solid = signed < 0
+    shell = points[torch.from_numpy((solid & ~ndimage.binary_erosion(solid)).ravel())]
+    asked = torch.from_numpy(where.ravel().nonzero()[0])
+    for index in range(len(cameras)):
+        outline = np.zeros((resolution, resolution), dtype=bool)
+        outline[_pixels(shell, cameras[[index]])] = True
+        outline = ndimage.binary_dilation(outline, np.ones((3, 3), dtype=bool))
+        asked = asked[torch.from_numpy(outline[_pixels(points[asked], cameras[[index]])])]
+    result = np.zeros(resolution**3, dtype=bool)
+    result[asked.numpy()] = True
+    return result.reshape(where.shape)
+
+
+def _pixels(points: torch.Tensor, camera: Cameras) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of the pixels that world points fall into; what falls outside goes to the border."""
+    columns, rows = pixels_from_points_camera(points_camera_from_world(points, camera), camera)[0].floor().long().unbind(-1)
+    return rows.clamp(0, camera.size - 1).numpy(), columns.clamp(0, camera.size - 1).numpy()
+
+
+def closed_within_outlines(
+    signed: Float[np.ndarray, "r r r"], half_size: float, cameras: Cameras, radius: float
+) -> Float[np.ndarray, "r r r"]:
+    """Morphological closing: what a ball of `radius` world units cannot enter from outside becomes solid, where no outline grows."""
+    if radius == 0:
+        return signed
+    step = 2 * half_size / (len(signed) - 1)
+    closed = _redistanced(signed - radius, step) + radius
+    hidden = covered((signed >= 0) & (closed < _BAND * step), signed, half_size, cameras)
+    return _redistanced(np.where(hidden, np.minimum(signed, closed), signed), step)
+
+
+def blurred_within_outlines(
+    signed: Float[np.ndarray, "r r r"], half_size: float, cameras: Cameras, std: float
+) -> Float[np.ndarray, "r r r"]:
+    """Gaussian blur of the distances by `std` world units, but where an outline would grow or shrink by more than a lattice step."""
+    if std == 0:
+        return signed
+    step = 2 * half_size / (len(signed) - 1)
+    blurred = ndimage.gaussian_filter(np.clip(signed, -_CLIP * std, _CLIP * std), std / step)
+    near = (np.abs(signed) < _BAND * step) | (np.abs(blurred) < _BAND * step)
+    filled = np.where(covered(near, signed, half_size, cameras), blurred, np.maximum(signed, blurred))
+    hidden = covered(near, filled, half_size, cameras)
+    return _redistanced(np.where(hidden | ~near, filled, np.minimum(signed, filled)), step)
+
+
+def _redistanced(values: np.ndarray, step: float) -> np.ndarray:
+    """Signed distances to the zero set of values that are negative inside."""
+    return signed_distances(-values / step, values < 0, 0.0) * step
