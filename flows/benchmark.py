@@ -16,7 +16,7 @@ from dreampolish.optimize import FitInterruptedError
 from dreampolish.pictures import sheet
 from dreampolish.tracking import PARENT_JOURNAL, Journal, Place, place_from_store
 from flows.benchmark_assets import asset_result
-from flows.benchmark_overhead import Overhead, read_overhead
+from flows.benchmark_overhead import Overhead, read_overheads
 from flows.benchmark_report import Setting, machine_line, report_text, versions_line
 from flows.benchmark_results import FIGURES, MEASURED, Failure, ObjectResult, Results, mean_of, r_precision
 from flows.benchmark_runs import Pipeline, Row, one_object, one_prompt
@@ -68,7 +68,7 @@ def benchmark(
             _measure_objects(pipeline, subjects, results, folder, place)
             _measure_prompts(pipeline, prompts, names, results)
         journal.metrics(0, mean_figures(results))
-        page = write_report(results, setting_of(config, changed, objects, len(names)), read_overhead(store))
+        page = write_report(results, setting_of(config, changed, objects, len(names)), read_overheads(store))
         status = "FAILED" if results.failures else "FINISHED"
     finally:
         journal.end(status)
@@ -157,12 +157,12 @@ def write_sheet(name: str, rows: Sequence[Row]) -> np.ndarray:
     return np.asarray(picture)
 
 
-def write_report(results: Results, setting: Setting, overhead: Overhead | None) -> Path:
+def write_report(results: Results, setting: Setting, overheads: Sequence[Overhead]) -> Path:
     """docs/benchmarks.md; its path."""
     page = DOCS / "benchmarks.md"
     with disk_errors_in_one_line(DOCS):
         DOCS.mkdir(exist_ok=True)
-        page.write_text(report_text(results, setting, overhead))
+        page.write_text(report_text(results, setting, overheads))
     return page
 
 

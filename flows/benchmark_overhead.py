@@ -5,6 +5,7 @@ of steps, but the same checks, stages, store and output folder.
 """
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import mean, stdev
 
 from flows.lines import say
 from stages.disk import store_folder, write_atomically
@@ -51,9 +53,17 @@ class Overhead:
     pairs: tuple[Pair, ...]
 
     def share(self, kind: str) -> float:
-        """(run - plain) / run, of the sums over all pairs. kind: wall or cpu."""
-        run, plain = (sum(getattr(getattr(pair, side), kind) for pair in self.pairs) for side in ("run", "plain"))
-        return float((run - plain) / run)
+        """(run - plain) / run, the mean over pairs. kind: wall or cpu."""
+        return mean(self._shares(kind))
+
+    def share_error(self, kind: str) -> float:
+        """The standard error of `share`; infinite for a single pair."""
+        shares = self._shares(kind)
+        return stdev(shares) / len(shares) ** 0.5 if len(shares) > 1 else math.inf
+
+    def _shares(self, kind: str) -> list[float]:
+        both = [(getattr(pair.run, kind), getattr(pair.plain, kind)) for pair in self.pairs]
+        return [(run - plain) / run for run, plain in both]
 
 
 def measure_overhead(prompt: str, preset: str, settings: Sequence[str], n_pairs: int) -> Overhead:
@@ -98,43 +108,79 @@ def _process(side: str, prompt: str, preset: str, settings: Sequence[str], folde
 
 
 def write_overhead(store: Path, overhead: Overhead) -> None:
-    """Keep a measurement beside the store's runs, for the page."""
-    write_atomically(_kept(store), json.dumps(asdict(overhead)).encode())
+    """Keep a measurement beside the store's runs, for the page; it replaces an earlier one of the same prompt, preset and settings."""
+
+    def asked(one: Overhead) -> tuple[str, str, tuple[str, ...]]:
+        return one.prompt, one.preset, one.settings
+
+    others = [one for one in read_overheads(store) if asked(one) != asked(overhead)]
+    write_atomically(_kept(store), json.dumps([asdict(one) for one in [*others, overhead]]).encode())
 
 
-def read_overhead(store: Path) -> Overhead | None:
-    """The last measurement; None before the first."""
+def read_overheads(store: Path) -> list[Overhead]:
+    """The last measurement of each prompt, preset and settings; none before the first."""
     if not _kept(store).is_file():
-        return None
-    told = json.loads(_kept(store).read_text())
-    pairs = tuple(Pair(Cost(**pair["run"]), Cost(**pair["plain"])) for pair in told["pairs"])
-    return Overhead(told["prompt"], told["preset"], tuple(told["settings"]), told["date"], pairs)
+        return []
+    return [
+        Overhead(
+            told["prompt"],
+            told["preset"],
+            tuple(told["settings"]),
+            told["date"],
+            tuple(Pair(Cost(**pair["run"]), Cost(**pair["plain"])) for pair in told["pairs"]),
+        )
+        for told in json.loads(_kept(store).read_text())
+    ]
 
 
 def _kept(store: Path) -> Path:
     return store / "benchmark-overhead.json"
 
 
-def overhead_section(overhead: Overhead) -> str:
-    """The table and what it says, Markdown."""
+def overhead_section(overheads: Sequence[Overhead]) -> str:
+    """The tables and what they say, Markdown."""
+    return "\n\n".join(
+        [
+            "A run is the whole command `dreampolish run`: imports, Prefect, its temporary server, journals, MLflow, previews. Its plain "
+            "twin is a process that calls the same stages as functions and writes the same output folder. Stores are fresh, but for a "
+            "`smoke` run before. Shares are means over pairs of (run - plain) / run, ± their standard error.",
+            *(_measurement(overhead) for overhead in overheads),
+        ]
+    )
+
+
+def _measurement(overhead: Overhead) -> str:
+    """One table and what it says."""
     changed = ", ".join(f"`{setting}`" for setting in overhead.settings) or "none"
     rows = [
         f"| {number} | {pair.run.wall:.1f} | {pair.plain.wall:.1f} | {pair.run.cpu:.1f} | {pair.plain.cpu:.1f} |"
         for number, pair in enumerate(overhead.pairs, start=1)
     ]
-    wall, cpu = overhead.share("wall"), overhead.share("cpu")
-    verdict = "within" if wall < LIMIT else "**above**"
     return "\n\n".join(
         [
-            f'"{overhead.prompt}" at preset `{overhead.preset}`, settings changed: {changed}; measured on {overhead.date}. A run is '
-            "the whole command `dreampolish run`: imports, Prefect, its temporary server, journals, MLflow, previews. Its plain twin is a "
-            "process that calls the same stages as functions and writes the same output folder. Stores are fresh, but for a `smoke` run "
-            "before. Seconds:",
+            f'"{overhead.prompt}" at preset `{overhead.preset}`, settings changed: {changed}; measured on {overhead.date}. Seconds:',
             "\n".join(["| pair | run | plain | run, CPU | plain, CPU |", "| ---: | ---: | ---: | ---: | ---: |", *rows]),
-            f"Orchestration and logging take {wall:.1%} of the wall time ({cpu:.1%} of the processor time), {verdict} the "
-            f"{LIMIT:.0%} wanted.",
+            f"Orchestration and logging take {_share(overhead, 'wall')} of the wall time and {_share(overhead, 'cpu')} of the processor "
+            f"time: {_verdict(overhead)}.",
         ]
     )
+
+
+def _share(overhead: Overhead, kind: str) -> str:
+    error = overhead.share_error(kind)
+    return f"{overhead.share(kind):.1%}" + (f" ± {error:.1%}" if math.isfinite(error) else "")
+
+
+def _verdict(overhead: Overhead) -> str:
+    """Of the wall time, at two standard errors."""
+    share, error = overhead.share("wall"), overhead.share_error("wall")
+    if not math.isfinite(error):
+        return f"one pair does not tell how far that is from chance; {LIMIT:.0%} are wanted at most"
+    if share + 2 * error < LIMIT:
+        return f"within the {LIMIT:.0%} wanted"
+    if share - 2 * error > LIMIT:
+        return f"**above** the {LIMIT:.0%} wanted"
+    return f"these pairs do not tell whether it is within the {LIMIT:.0%} wanted"
 
 
 def plain_run(prompt: str, preset: str, settings: Sequence[str], store: Path) -> str:

@@ -58,8 +58,8 @@ class Setting:
     names: int
 
 
-def report_text(results: Results, setting: Setting, overhead: Overhead | None = None) -> str:
-    """The whole page, Markdown. overhead: the last measurement of it, if there is one."""
+def report_text(results: Results, setting: Setting, overheads: Sequence[Overhead] = ()) -> str:
+    """The whole page, Markdown. overheads: measurements of orchestration's cost."""
     parts = [
         "# Benchmarks",
         f"Written by `dreampolish benchmark` on {setting.date}; not to be edited by hand.",
@@ -76,8 +76,8 @@ def report_text(results: Results, setting: Setting, overhead: Overhead | None = 
         parts += ["## Prompts", _prompt_section(results, setting)]
     if results.assets:
         parts += ["## Assets", asset_section(results.assets)]
-    if overhead is not None:
-        parts += ["## Orchestration", overhead_section(overhead)]
+    if overheads:
+        parts += ["## Orchestration", overhead_section(overheads)]
     return "\n\n".join(parts) + "\n"
 
 

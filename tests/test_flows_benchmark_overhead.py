@@ -11,7 +11,7 @@ from flows.benchmark_overhead import (
     measure_overhead,
     overhead_section,
     plain_run,
-    read_overhead,
+    read_overheads,
     write_overhead,
 )
 from schemas.runs import STAGES
@@ -27,24 +27,35 @@ MEASURED = Overhead(
 )
 
 
-def test_the_share_is_that_of_all_pairs_together() -> None:
-    assert MEASURED.share("wall") == pytest.approx(4 / 200)
-    assert MEASURED.share("cpu") == pytest.approx(8 / 160)
+def pairs(*walls: tuple[float, float]) -> Overhead:
+    """A measurement with these seconds of runs and plain twins."""
+    return Overhead("a", "home", (), "", tuple(Pair(Cost(run, 80.0), Cost(plain, 79.0)) for run, plain in walls))
 
 
-def test_the_page_says_whether_the_limit_is_kept() -> None:
-    text = overhead_section(MEASURED)
+def test_the_share_is_the_mean_over_pairs_with_its_standard_error() -> None:
+    assert MEASURED.share("wall") == pytest.approx((1 / 101 + 3 / 99) / 2)
+    assert MEASURED.share_error("wall") == pytest.approx((3 / 99 - 1 / 101) / 2)
+    assert MEASURED.share("cpu") == pytest.approx(4 / 80)
+    assert MEASURED.share_error("cpu") == 0
+
+
+def test_the_page_says_whether_the_limit_is_kept_or_whether_nobody_can_tell() -> None:
+    text = overhead_section([MEASURED])
     assert "| 2 | 99.0 | 96.0 | 80.0 | 76.0 |" in text
-    assert "2.0% of the wall time (5.0% of the processor time), **above** the 2% wanted" in text
-    cheap = Overhead("a", "home", (), "", (Pair(Cost(100.0, 80.0), Cost(99.0, 79.0)),))
-    assert "1.0% of the wall time" in overhead_section(cheap)
-    assert "within the 2% wanted" in overhead_section(cheap)
+    assert "2.0% ± 1.0% of the wall time and 5.0% ± 0.0% of the processor time" in text
+    assert "do not tell whether it is within the 2% wanted" in text
+    assert "1.0% ± 0.0% of the wall time" in overhead_section([pairs((100.0, 99.0), (100.0, 99.0))])
+    assert "time: within the 2% wanted" in overhead_section([pairs((100.0, 99.0), (100.0, 99.1))])
+    assert "**above** the 2% wanted" in overhead_section([pairs((100.0, 97.0), (100.0, 97.1))])
+    assert "one pair does not tell" in overhead_section([pairs((100.0, 99.0))])
 
 
-def test_a_measurement_is_kept_and_found_again(tmp_path: Path) -> None:
-    assert read_overhead(tmp_path) is None
+def test_measurements_are_kept_side_by_side_and_replaced_by_their_like(tmp_path: Path) -> None:
+    assert read_overheads(tmp_path) == []
     write_overhead(tmp_path, MEASURED)
-    assert read_overhead(tmp_path) == MEASURED
+    write_overhead(tmp_path, pairs((2.0, 1.0)))
+    write_overhead(tmp_path, pairs((3.0, 1.0)))
+    assert read_overheads(tmp_path) == [MEASURED, pairs((3.0, 1.0))]
 
 
 def test_a_measured_process_that_fails_is_no_measurement() -> None:
