@@ -93,6 +93,14 @@ def test_a_blur_flattens_bumps_and_spares_a_thin_leg() -> None:
     assert blurred_within_outlines(start, HALF, views(), 0.0) is start
 
 
+def test_a_blur_takes_frays_off_an_outline() -> None:
+    x, y, z = np.moveaxis(points(), -1, 0)
+    fray = (np.abs(x) < 0.02) & (np.abs(y) < 0.02) & (z > 0.24) & (z < 0.3)
+    smooth = blurred_within_outlines(distances(box((0.3, 0.3, 0.25)) | fray), HALF, views(), 0.04)
+    assert fray.sum() > 8
+    assert (smooth[fray & (z > 0.27)] > 0).all()
+
+
 @pytest.mark.parametrize("std", [0.02, 0.05])
 def test_a_blurred_ball_keeps_its_radius(std: float) -> None:
     ball = np.linalg.norm(points(), axis=-1) - 0.35

@@ -17,6 +17,9 @@ from dreampolish.fields.lattice import lattice_points, signed_distances
 _BAND = 3.0
 """Lattice steps from a surface within which points are looked at; what lies deeper or farther cannot change sides unseen."""
 
+_LEAST_PART = 0.035
+"""Side in world units of the cube that a part must be as large as to be kept from a blur: smaller ones are frays, not legs. [choice]"""
+
 _CLIP = 3.0
 """Standard deviations at which distances are cut before a blur, so that far parts do not pull at the surface."""
 
@@ -65,15 +68,19 @@ def closed_within_outlines(
 def blurred_within_outlines(
     signed: Float[np.ndarray, "r r r"], half_size: float, cameras: Cameras, std: float
 ) -> Float[np.ndarray, "r r r"]:
-    """Gaussian blur of the distances by `std` world units, but where an outline would grow or shrink by more than a lattice step."""
+    """Gaussian blur of the distances by `std` world units, but where an outline would grow, or lose more than a lattice step or a fray."""
     if std == 0:
         return signed
     step = 2 * half_size / (len(signed) - 1)
     blurred = ndimage.gaussian_filter(np.clip(signed, -_CLIP * std, _CLIP * std), std / step)
     near = (np.abs(signed) < _BAND * step) | (np.abs(blurred) < _BAND * step)
     filled = np.where(covered(near, signed, half_size, cameras), blurred, np.maximum(signed, blurred))
-    hidden = covered(near, filled, half_size, cameras)
-    return _redistanced(np.where(hidden | ~near, filled, np.minimum(signed, filled)), step)
+    shown = near & ~covered(near, filled, half_size, cameras)
+    parts, _ = ndimage.label(shown & (signed < 0) & (filled >= 0), np.ones((3, 3, 3)))
+    large = np.bincount(parts.ravel()) * step**3 >= _LEAST_PART**3
+    large[0] = False
+    kept = shown & ndimage.binary_dilation(large[parts], iterations=2)
+    return _redistanced(np.where(kept, np.minimum(signed, filled), filled), step)
 
 
 def _redistanced(values: np.ndarray, step: float) -> np.ndarray:
