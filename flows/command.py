@@ -39,6 +39,11 @@ def finish(work: Callable[[Path], dict[str, Any]], as_json: bool, again: str | N
         if any(type(each).__name__ in ("FitInterruptedError", "StoppedError") for each in _behind(error)):
             end(_how_to_go_on(error, store, again), 130)
         end(*_told(error, store))
+    except BaseException as error:
+        # A SIGTERM in Prefect's own lines, before or after the stages.
+        if type(error).__name__ != "TerminationSignal":
+            raise
+        end(_how_to_go_on(error, store, again), 130)
     if as_json:
         sys.stdout.write(json.dumps(result) + "\n")
     elif result.get("output"):

@@ -6,7 +6,7 @@ GRACE_S to reach the next stage, which refuses to start, and is then interrupted
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -42,7 +42,10 @@ class StopSignal:
             signal.setitimer(signal.ITIMER_REAL, CHECKPOINT_S, REPEAT_S)
 
 
-_active: StopSignal | None = None
+Handler = Callable[[int, FrameType | None], None]
+
+_active: tuple[StopSignal, Handler] | None = None
+"""The signal of the block that runs, and what hears SIGINT and SIGTERM for it."""
 
 
 @contextmanager
@@ -52,10 +55,14 @@ def stop_on_signals() -> Iterator[StopSignal]:
     Outside the main thread, where Python takes no handlers, nothing is caught but what an outer block has caught.
     """
     global _active
-    if _active is not None or threading.current_thread() is not threading.main_thread():
-        yield _active or StopSignal()
+    if threading.current_thread() is not threading.main_thread():
+        yield _active[0] if _active is not None else StopSignal()
         return
-    stop = _active = StopSignal()
+    if _active is not None:
+        with _heard_again(*_active):
+            yield _active[0]
+        return
+    stop = StopSignal()
     before = {number: signal.getsignal(number) for number in (*NUMBERS, signal.SIGALRM)}
 
     def on_signal(number: int, frame: FrameType | None) -> None:
@@ -68,6 +75,7 @@ def stop_on_signals() -> Iterator[StopSignal]:
     def on_alarm(number: int, frame: FrameType | None) -> None:
         raise StoppedError("stopped")
 
+    _active = stop, on_signal
     for number in NUMBERS:
         signal.signal(number, on_signal)
     signal.signal(signal.SIGALRM, on_alarm)
@@ -78,6 +86,22 @@ def stop_on_signals() -> Iterator[StopSignal]:
         for number, handler in before.items():
             signal.signal(number, handler)
         _active = None
+
+
+@contextmanager
+def _heard_again(stop: StopSignal, on_signal: Handler) -> Iterator[None]:
+    """Between an outer block and this one somebody may have taken the signals: Prefect takes SIGTERM for each flow."""
+    before = {number: signal.getsignal(number) for number in NUMBERS}
+    if not stop.requested:
+        for number in NUMBERS:
+            signal.signal(number, on_signal)
+    try:
+        yield
+    finally:
+        # After a stop was asked for, the next signal is the kernel's.
+        if not stop.requested:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 @contextmanager

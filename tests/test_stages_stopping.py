@@ -123,6 +123,21 @@ def test_blocks_inside_one_another_share_the_signal_and_restore_every_handler() 
         assert not fresh.requested
 
 
+def test_an_inner_block_hears_what_somebody_took_from_the_outer_one() -> None:
+    def taken(number: int, frame: object) -> None:
+        pytest.fail("the signal went to whoever took it")
+
+    with stop_on_signals() as outer:
+        signal.signal(signal.SIGTERM, taken)
+        with stop_on_signals():
+            pass
+        assert signal.getsignal(signal.SIGTERM) is taken
+        with stop_on_signals():
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert outer.requested
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
 def test_sigterm_interrupts_what_is_no_stage() -> None:
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(StoppedError), interrupted_by_sigterm():
