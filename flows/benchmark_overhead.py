@@ -20,6 +20,8 @@ from flows.lines import say
 from stages.disk import store_folder, write_atomically
 from stages.errors import StageError
 
+LEAST_PAIRS = 3
+"""Below it a standard error says little."""
 LIMIT = 0.02
 """Share of a run's time that orchestration and logging may take."""
 OURS = ("PREFECT_", "MLFLOW_", "DREAMPOLISH_")
@@ -174,8 +176,8 @@ def _share(overhead: Overhead, kind: str) -> str:
 def _verdict(overhead: Overhead) -> str:
     """Of the wall time, at two standard errors."""
     share, error = overhead.share("wall"), overhead.share_error("wall")
-    if not math.isfinite(error):
-        return f"one pair does not tell how far that is from chance; {LIMIT:.0%} are wanted at most"
+    if len(overhead.pairs) < LEAST_PAIRS:
+        return f"too few pairs to tell it from chance; {LIMIT:.0%} are wanted at most"
     if share + 2 * error < LIMIT:
         return f"within the {LIMIT:.0%} wanted"
     if share - 2 * error > LIMIT:
