@@ -17,6 +17,7 @@ from torch import Tensor
 from dreampolish.cameras import SCENE_HALF_SIZE, Cameras, orbit_cameras
 from dreampolish.fields.conversion import EmptyFieldError, FitReport, fit_sdf, sdf_from_density
 from dreampolish.fields.sdf import SdfField
+from dreampolish.fields.smoothing import Smoothing
 from dreampolish.optimize import Term, fit
 from dreampolish.regularizers import eikonal_loss, opacity_entropy_loss, orientation_loss, sparsity_loss
 from dreampolish.renderers.neus import NeusRender, render_sdf, update_surface_occupancy
@@ -113,7 +114,7 @@ def _converted(stage: Stage, nerf: NerfArtifact, config: NeusConfig) -> tuple[Su
     try:
         target = sdf_from_density(
             source, occupancy, cameras, config.conversion_resolution, config.conversion_smoothing, step_size, 24,
-            config.conversion_component_share, _onlookers(), config.conversion_closing, config.conversion_blur,
+            config.conversion_component_share, Smoothing(_onlookers(), config.conversion_closing, config.conversion_blur),
         )  # fmt: skip
     except EmptyFieldError as error:
         raise StageError(f"neus: {error}", None, "or use another seed") from error

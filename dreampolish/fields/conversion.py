@@ -14,7 +14,7 @@ from dreampolish.cameras import Cameras, rays_from_cameras
 from dreampolish.fields.density import DensityField
 from dreampolish.fields.lattice import lattice_points, sample_lattice, signed_distances
 from dreampolish.fields.sdf import SdfField
-from dreampolish.fields.smoothing import blurred_within_outlines, closed_within_outlines
+from dreampolish.fields.smoothing import Smoothing, smoothed_within_outlines
 from dreampolish.renderers.sampling import OccupancyGrid, t_range_from_box
 
 _COLOR_EMPHASIS = 5.0
@@ -155,15 +155,12 @@ def sdf_from_density(
     step_size: float,
     n_levels: int,
     min_component_share: float,
-    onlookers: Cameras,
-    closing_radius: float,
-    blur_std: float,
+    outlined: Smoothing,
 ) -> SignedDistanceGrid:
     """Signed distances to the automatic level set of a density field.
 
     resolution: lattice points of a side. smoothing: Gaussian blur in lattice steps, of the densities and of the distances.
-    cameras, step_size, n_levels: see `automatic_level`. onlookers: views whose outlines closing (a radius) and blur (a standard
-    deviation, both in world units) leave alone, see `smoothing`. Raises EmptyFieldError.
+    cameras, step_size, n_levels: see `automatic_level`. outlined: the smoothing that leaves outlines alone. Raises EmptyFieldError.
     """
     half_size = occupancy.half_size
     densities = density_lattice(field, occupancy, resolution)
@@ -172,8 +169,7 @@ def sdf_from_density(
     solid = solid_from_density(blurred, level, min_component_share)
     spacing = 2 * half_size / (resolution - 1)
     signed = signed_distances(blurred.cpu().numpy(), solid, level) * spacing
-    signed = closed_within_outlines(signed, half_size, onlookers, closing_radius)
-    signed = blurred_within_outlines(signed, half_size, onlookers, blur_std)
+    signed = smoothed_within_outlines(signed, half_size, outlined)
     signed = ndimage.gaussian_filter(signed, smoothing)
     if signed.min() >= 0:
         raise EmptyFieldError("the solid part of the density field is thinner than a lattice step: raise the resolution")

@@ -6,6 +6,8 @@ are closed where no outline grows by that, and the surface is blurred where no o
 Notation: signed distances (R, R, R) in world units, negative inside, on the lattice of `lattice_points`.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
@@ -22,6 +24,23 @@ _LEAST_PART = 0.035
 
 _CLIP = 3.0
 """Standard deviations at which distances are cut before a blur, so that far parts do not pull at the surface."""
+
+
+@dataclass(frozen=True)
+class Smoothing:
+    """How a solid is smoothed. cameras: views whose outlines stay. closing_radius, blur_std: in world units, 0 for none."""
+
+    cameras: Cameras
+    closing_radius: float
+    blur_std: float
+
+
+def smoothed_within_outlines(
+    signed: Float[np.ndarray, "r r r"], half_size: float, smoothing: Smoothing
+) -> Float[np.ndarray, "r r r"]:
+    """Close the pits, then blur the surface."""
+    closed = closed_within_outlines(signed, half_size, smoothing.cameras, smoothing.closing_radius)
+    return blurred_within_outlines(closed, half_size, smoothing.cameras, smoothing.blur_std)
 
 
 def covered(
