@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 SCENE_HALF_SIZE = 0.65
@@ -135,6 +135,14 @@ def pixels_from_points_camera(points_camera: Float[Tensor, "b n 3"], cameras: Ca
     column = (points_camera[..., 0] / (depth * half) + 1) * cameras.size / 2
     row = (1 - points_camera[..., 1] / (depth * half)) * cameras.size / 2
     return torch.stack([column, row], dim=-1)
+
+
+def pixels_of_points(points_world: Float[Tensor, "n 3"], camera: Cameras) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"]]:
+    """Rows and columns of the pixels of one camera that points fall into; what falls outside goes to the border."""
+    columns, rows = (
+        pixels_from_points_camera(points_camera_from_world(points_world, camera), camera)[0].floor().long().unbind(-1)
+    )
+    return rows.clamp(0, camera.size - 1), columns.clamp(0, camera.size - 1)
 
 
 def normals_camera_from_world(normals_world: Float[Tensor, "b h w 3"], cameras: Cameras) -> Float[Tensor, "b h w 3"]:

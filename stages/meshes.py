@@ -26,19 +26,26 @@ ColorOf = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Mesh:
-    """Vertices, faces and the faces' neighbours across their edges."""
+    """Vertices, faces and the faces' neighbours across their edges. painted_at: where the vertices were painted, if they moved since."""
 
     vertices: Float[Tensor, "v 3"]
     faces: Int[Tensor, "f 3"]
     adjacency: Int[Tensor, "f 3"]
+    painted_at: Float[Tensor, "v 3"] | None = None
 
     def moved(self, vertices: Float[Tensor, "v 3"]) -> "Mesh":
         """The same faces on other vertices."""
         return Mesh(vertices, self.faces, self.adjacency)
 
+    def carried(self, vertices: Float[Tensor, "v 3"]) -> "Mesh":
+        """The same faces on other vertices, to which they carry their colours."""
+        return Mesh(vertices, self.faces, self.adjacency, self.vertices if self.painted_at is None else self.painted_at)
+
     def render(self, cameras: Cameras, color_of: ColorOf, supersample: int, smooth: bool) -> MeshRender:
         """Pictures; back faces count, so that an open mesh shows no holes that are not there."""
-        return render_mesh(self.vertices, self.faces, cameras, color_of, supersample, smooth, False, self.adjacency)
+        return render_mesh(
+            self.vertices, self.faces, cameras, color_of, supersample, smooth, False, self.adjacency, self.painted_at
+        )
 
     def silhouette(self, cameras: Cameras) -> Float[Tensor, "b h w"]:
         """The mask alone, as `render` gives it without supersampling."""

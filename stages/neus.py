@@ -114,7 +114,8 @@ def _converted(stage: Stage, nerf: NerfArtifact, config: NeusConfig) -> tuple[Su
     try:
         target = sdf_from_density(
             source, occupancy, cameras, config.conversion_resolution, config.conversion_smoothing, step_size, 24,
-            config.conversion_component_share, Smoothing(_onlookers(), config.conversion_closing, config.conversion_blur),
+            config.conversion_component_share, config.conversion_agreement,
+            Smoothing(_onlookers(), config.conversion_closing, config.conversion_blur),
         )  # fmt: skip
     except EmptyFieldError as error:
         raise StageError(f"neus: {error}", None, "or use another seed") from error

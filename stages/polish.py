@@ -2,7 +2,7 @@
 
 Source: DreamPolish's description (arXiv:2411.01602): a frozen normal-estimation diffusion model predicts the normals of rendered novel
 views with varying field of view; loss (1 - cos) on the best agreeing pixels, anchored at the reference view. [choice] Vertices move through
-a smoothing reparametrisation (mesh/diffusion.py).
+a smoothing reparametrisation (mesh/diffusion.py) and carry their colours with them, for a colour field knows nothing off its surface.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from dreampolish.cameras import Cameras, turntable_cameras
 from dreampolish.distillation.guidance import images_at_prior
-from dreampolish.fields.color import ColorField
+from dreampolish.fields.color import ColorField, fit_colors
 from dreampolish.floored_adam import FlooredAdam
 from dreampolish.mesh.diffusion import SmoothVertices
 from dreampolish.mesh.topology import laplacian_loss, normal_consistency_loss
@@ -62,10 +62,12 @@ def polish_mesh(
         mesh, colors = load_mesh(stage, dmtet), load_colors(stage, dmtet).requires_grad_(False)
         polishing = Polishing(config, prior, view, mesh, colors, stage.generator)
         before = prior_agreement(polishing, mesh, seeded_noise(run, "agreement"))
-        polished = mesh.moved(_moved_vertices(polishing, stage))
-        after = prior_agreement(polishing, polished, seeded_noise(run, "agreement"))
+        vertices = _moved_vertices(polishing, stage)
+        after = prior_agreement(polishing, _polished(polishing, vertices), seeded_noise(run, "agreement"))
+        if config.steps > 0 and config.color_fit_steps > 0:
+            carry_colors(config, mesh, vertices, colors, stage.generator)
         agreement = {"normal_agreement_before": before, "normal_agreement": after, "normal_agreement_change": after - before}
-        return _published(polishing, run, stage, polished, agreement)
+        return _published(polishing, run, stage, mesh.moved(vertices), agreement)
 
 
 def prior_agreement(polishing: Polishing, mesh: Mesh, generator: torch.Generator) -> float:
@@ -90,6 +92,29 @@ def estimated_normals(
     return torch.nn.functional.normalize(resize(normals, rgb.shape[1]), dim=-1, eps=1e-6)
 
 
+def _polished(polishing: Polishing, vertices: Float[Tensor, "v 3"]) -> Mesh:
+    """The mesh on moved vertices, which carry their colours unless these are to stay in space."""
+    return polishing.mesh.carried(vertices) if polishing.config.color_fit_steps > 0 else polishing.mesh.moved(vertices)
+
+
+def carry_colors(
+    config: PolishConfig, mesh: Mesh, vertices: Float[Tensor, "v 3"], colors: ColorField, generator: torch.Generator
+) -> None:
+    """Teach a colour field to say on moved vertices, and once within every face, what it said where these were; then it is frozen."""
+    shares = torch.rand(len(mesh.faces), 3, generator=generator, device=generator.device)
+    shares = (shares / shares.sum(-1, keepdim=True))[..., None]
+
+    def places(corners: Tensor) -> Tensor:
+        return torch.cat([corners, (shares * corners[mesh.faces]).sum(1)])
+
+    with torch.no_grad():
+        wanted = torch.cat([colors(part) for part in places(mesh.vertices).split(65536)])
+    fit_colors(
+        colors.requires_grad_(True), places(vertices), wanted, config.color_fit_steps, 8192, config.color_fit_lr, generator
+    )
+    colors.requires_grad_(False)
+
+
 def _moved_vertices(polishing: Polishing, stage: Stage) -> Tensor:
     """The polished vertices."""
     config, mesh = polishing.config, polishing.mesh
@@ -98,7 +123,7 @@ def _moved_vertices(polishing: Polishing, stage: Stage) -> Tensor:
         return mesh.vertices
 
     def draw() -> dict[str, Tensor]:
-        render = mesh.moved(moving()).render(polishing.view.camera, color_of_field(polishing.colors), 1, True)
+        render = _polished(polishing, moving()).render(polishing.view.camera, color_of_field(polishing.colors), 1, True)
         return {"view": render.rgb[0], "normals": (render.normals_camera[0] + 1) / 2}
 
     shown = Shown(draw)
@@ -123,7 +148,7 @@ def _losses(polishing: Polishing, moving: SmoothVertices, shown: Shown) -> Calla
 
     def losses(step: int) -> Mapping[str, Term]:
         progress = (step, config.steps)
-        mesh = polishing.mesh.moved(moving())
+        mesh = _polished(polishing, moving())
         front = mesh.render(view.camera, color_of, 1, True)
         shown.keep(view=front.rgb, normals=(front.normals_camera + 1) / 2)
         terms = anchor_terms(config.anchors, progress, view, front.rgb, front.alpha, front.normals_camera)
@@ -137,6 +162,9 @@ def _losses(polishing: Polishing, moving: SmoothVertices, shown: Shown) -> Calla
             terms["silhouette"] = Term(
                 silhouette_change(novel.alpha, polishing.mesh, cameras), config.silhouette_weight.at(*progress)
             )
+        if config.displacement_weight.at(*progress) > 0:
+            way = (mesh.vertices - polishing.mesh.vertices).square().sum(-1).mean()
+            terms["displacement"] = Term(way, config.displacement_weight.at(*progress))
         if config.curvature_weight.at(*progress) > 0:
             slopes = normal_derivative_loss(novel.normals_camera, wanted, mask, config.keep_quantile)
             terms["curvature"] = Term(slopes, config.curvature_weight.at(*progress))

@@ -45,7 +45,7 @@ class SoftBall(DensityField):
 def converted(peak: float):
     occupancy = OccupancyGrid(16, 0.65, "cpu")
     cameras = turntable_cameras(3, 15.0, 20.0, 24)
-    return sdf_from_density(SoftBall(peak), occupancy, cameras, 48, 0.7, 0.005, 24, 0.02, Smoothing(cameras, 0.03, 0.015))
+    return sdf_from_density(SoftBall(peak), occupancy, cameras, 48, 0.7, 0.005, 24, 0.02, 0.85, Smoothing(cameras, 0.03, 0.015))
 
 
 def test_sampling_a_lattice_inverts_building_one() -> None:

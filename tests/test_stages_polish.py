@@ -5,8 +5,11 @@ import trimesh
 from torch import Tensor
 
 from dreampolish.cameras import turntable_cameras
+from dreampolish.fields.color import ColorField
+from dreampolish.fields.hash_grid import GridSizes
+from schemas.config_stages import PolishConfig
 from stages.meshes import Mesh, mesh_from_parts
-from stages.polish import silhouette_change
+from stages.polish import carry_colors, silhouette_change
 
 CAMERAS = turntable_cameras(3, 15.0, 20.0, 48)
 
@@ -34,3 +37,34 @@ def test_a_mesh_that_shrank_is_pulled_back_and_one_that_swelled_too() -> None:
         assert float(loss) > 0
         (pull,) = torch.autograd.grad(loss, size)
         assert (float(pull) < 0) == (scale < 1)
+
+
+def test_carried_colours_are_those_of_the_places_that_vertices_came_from() -> None:
+    start, shift = ball(), torch.tensor([0.05, -0.03, 0.08])
+    carried = start.carried(start.vertices + shift).render(CAMERAS, lambda points, normals: points, 1, True)
+    seen = carried.alpha > 0.99
+    inside = (carried.rgb - (carried.points_world - shift)).abs().amax(-1)[seen] < 1e-5
+    assert float(inside.float().mean()) > 0.95  # the rest is blended at creases
+    twice = start.carried(start.vertices + shift).carried(start.vertices + 2 * shift)
+    assert twice.painted_at is start.vertices
+    still = start.moved(start.vertices + shift).render(CAMERAS, lambda points, normals: points, 1, True)
+    assert float(((still.rgb - still.points_world).abs().amax(-1)[seen] < 1e-5).float().mean()) > 0.95
+
+
+def test_a_colour_field_learns_to_say_on_the_moved_surface_what_it_said_before() -> None:
+    generator = torch.Generator().manual_seed(0)
+    colors = ColorField(
+        GridSizes(n_levels=6, n_features=2, base_resolution=4, growth=1.6, table_size=2**12, half_size=0.65), 16, generator
+    )
+    with torch.no_grad():
+        colors.network.grid.table.copy_(torch.randn(colors.network.grid.table.shape, generator=generator))
+    start = ball()
+    vertices = start.vertices + torch.tensor([0.04, 0.0, 0.0])
+    with torch.no_grad():
+        wanted, before = colors(start.vertices), colors(vertices)
+    config = PolishConfig(color_fit_steps=200, color_fit_lr=0.01)
+    carry_colors(config, start, vertices, colors, generator)
+    with torch.no_grad():
+        after = colors(vertices)
+    assert float((after - wanted).abs().mean()) < 0.3 * float((before - wanted).abs().mean())
+    assert not any(parameter.requires_grad for parameter in colors.parameters())

@@ -10,12 +10,13 @@ from scipy import ndimage
 from skimage.measure import marching_cubes
 from torch import Tensor
 
-from dreampolish.cameras import Cameras, rays_from_cameras
+from dreampolish.cameras import Cameras
 from dreampolish.fields.density import DensityField
-from dreampolish.fields.lattice import lattice_points, sample_lattice, signed_distances
+from dreampolish.fields.faint import with_faint_parts
+from dreampolish.fields.lattice import lattice_along_rays, lattice_points, sample_lattice, signed_distances
 from dreampolish.fields.sdf import SdfField
 from dreampolish.fields.smoothing import Smoothing, smoothed_within_outlines
-from dreampolish.renderers.sampling import OccupancyGrid, t_range_from_box
+from dreampolish.renderers.sampling import OccupancyGrid
 
 _COLOR_EMPHASIS = 5.0
 """Weight of colours in the fit beside relative distances (measured: at 1 colours blur, at 20 the surface suffers)."""
@@ -94,16 +95,7 @@ def automatic_level(
     expected depth in place of the median was one third too high, because light that goes deep pulls the mean inwards.] Raises
     EmptyFieldError if no ray loses half of its light.
     """
-    origins, directions = (rays.reshape(-1, 3) for rays in rays_from_cameras(cameras))
-    corner = torch.full((3,), half_size, device=origins.device)
-    near, far = t_range_from_box(origins, directions, -corner, corner)
-    origins, directions, near, far = (values[far > near] for values in (origins, directions, near, far))
-    n_steps = int(2 * half_size * 3**0.5 / step_size) + 1
-    t = near[:, None] + (torch.arange(n_steps, device=origins.device) + 0.5) * step_size
-    points = origins[:, None] + directions[:, None] * t[..., None]
-    seen, along = (
-        sample_lattice(values, points.view(-1, 3), half_size).view_as(t) * (t < far[:, None]) for values in (densities, blurred)
-    )
+    t, (seen, along) = lattice_along_rays([densities, blurred], half_size, cameras, step_size)
     optical_depth = seen.cumsum(dim=1) * step_size
     solid = optical_depth[:, -1] > math.log(2)
     if not bool(solid.any()):
@@ -155,18 +147,24 @@ def sdf_from_density(
     step_size: float,
     n_levels: int,
     min_component_share: float,
+    faint_agreement: float,
     outlined: Smoothing,
 ) -> SignedDistanceGrid:
     """Signed distances to the automatic level set of a density field.
 
     resolution: lattice points of a side. smoothing: Gaussian blur in lattice steps, of the densities and of the distances.
-    cameras, step_size, n_levels: see `automatic_level`. outlined: the smoothing that leaves outlines alone. Raises EmptyFieldError.
+    cameras, step_size, n_levels: see `automatic_level`. faint_agreement: see `with_faint_parts`, which looks through the smoothing's
+    cameras. outlined: the smoothing that leaves outlines alone. Raises EmptyFieldError.
     """
     half_size = occupancy.half_size
     densities = density_lattice(field, occupancy, resolution)
     blurred = _blurred(densities, smoothing)
     level = automatic_level(densities, blurred, half_size, cameras, step_size, n_levels)
     solid = solid_from_density(blurred, level, min_component_share)
+    solid = with_faint_parts(densities, solid, level, half_size, outlined.cameras, step_size, faint_agreement)
+    # Around a solid point below the level the surface then lies half-way to an empty one.
+    raised = torch.from_numpy(solid).to(blurred.device) & (blurred <= level)
+    blurred = blurred.masked_fill(raised, 2 * level)
     spacing = 2 * half_size / (resolution - 1)
     signed = signed_distances(blurred.cpu().numpy(), solid, level) * spacing
     signed = smoothed_within_outlines(signed, half_size, outlined)

@@ -3,11 +3,16 @@
 Notation: R points a side, the outermost on the sides of a box of half_size world units, axes x, y, z, x slowest.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from scipy import ndimage
 from torch import Tensor, nn
+
+from dreampolish.cameras import Cameras, rays_from_cameras
+from dreampolish.renderers.sampling import t_range_from_box
 
 
 def lattice_points(resolution: int, half_size: float, device: torch.device | str) -> Float[Tensor, "n 3"]:
@@ -21,6 +26,23 @@ def sample_lattice(values: Float[Tensor, "r r r"], points: Float[Tensor, "n 3"],
     where = (points / half_size).flip(-1).view(1, 1, 1, -1, 3)
     picked = nn.functional.grid_sample(values[None, None], where, align_corners=True, padding_mode="border")
     return picked.view(-1)
+
+
+def lattice_along_rays(
+    values: Sequence[Float[Tensor, "r r r"]], half_size: float, cameras: Cameras, step_size: float
+) -> tuple[Float[Tensor, "n s"], list[Float[Tensor, "n s"]]]:
+    """Every pixel's ray (row by row, view by view) through the box in even steps: their distances, and each lattice's values there.
+
+    step_size: world units. Values are 0 behind the box, and on rays that miss it.
+    """
+    origins, directions = (rays.reshape(-1, 3) for rays in rays_from_cameras(cameras))
+    corner = torch.full((3,), half_size, device=origins.device)
+    near, far = t_range_from_box(origins, directions, -corner, corner)
+    n_steps = int(2 * half_size * 3**0.5 / step_size) + 1
+    t = near[:, None] + (torch.arange(n_steps, device=origins.device) + 0.5) * step_size
+    points = (origins[:, None] + directions[:, None] * t[..., None]).view(-1, 3)
+    inside = t < far[:, None]
+    return t, [sample_lattice(one, points, half_size).view_as(t) * inside for one in values]
 
 
 def _crossing_distances(densities: np.ndarray, solid: np.ndarray, level: float) -> np.ndarray:

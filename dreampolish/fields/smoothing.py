@@ -13,14 +13,14 @@ import torch
 from jaxtyping import Bool, Float
 from scipy import ndimage
 
-from dreampolish.cameras import Cameras, pixels_from_points_camera, points_camera_from_world
+from dreampolish.cameras import Cameras, pixels_of_points
 from dreampolish.fields.lattice import lattice_points, signed_distances
 
 _BAND = 3.0
 """Lattice steps from a surface within which points are looked at; what lies deeper or farther cannot change sides unseen."""
 
-_LEAST_PART = 0.035
-"""Side in world units of the cube that a part must be as large as to be kept from a blur: smaller ones are frays, not legs. [choice]"""
+LEAST_PART = 0.035
+"""Side in world units of the cube that a part must be as large as to be taken for one: smaller ones are frays, not legs. [choice]"""
 
 _CLIP = 3.0
 """Standard deviations at which distances are cut before a blur, so that far parts do not pull at the surface."""
@@ -57,19 +57,13 @@ def covered(
     shell = points[torch.from_numpy((solid & ~ndimage.binary_erosion(solid)).ravel())]
     asked = torch.from_numpy(where.ravel().nonzero()[0])
     for index in range(len(cameras)):
-        outline = np.zeros((resolution, resolution), dtype=bool)
-        outline[_pixels(shell, cameras[[index]])] = True
-        outline = ndimage.binary_dilation(outline, np.ones((3, 3), dtype=bool))
-        asked = asked[torch.from_numpy(outline[_pixels(points[asked], cameras[[index]])])]
+        drawn = torch.zeros(resolution, resolution, dtype=torch.bool)
+        drawn[pixels_of_points(shell, cameras[[index]])] = True
+        outline = torch.from_numpy(ndimage.binary_dilation(drawn.numpy(), np.ones((3, 3), dtype=bool)))
+        asked = asked[outline[pixels_of_points(points[asked], cameras[[index]])]]
     result = np.zeros(resolution**3, dtype=bool)
     result[asked.numpy()] = True
     return result.reshape(where.shape)
-
-
-def _pixels(points: torch.Tensor, camera: Cameras) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and columns of the pixels that world points fall into; what falls outside goes to the border."""
-    columns, rows = pixels_from_points_camera(points_camera_from_world(points, camera), camera)[0].floor().long().unbind(-1)
-    return rows.clamp(0, camera.size - 1).numpy(), columns.clamp(0, camera.size - 1).numpy()
 
 
 def closed_within_outlines(
@@ -96,7 +90,7 @@ def blurred_within_outlines(
     filled = np.where(covered(near, signed, half_size, cameras), blurred, np.maximum(signed, blurred))
     shown = near & ~covered(near, filled, half_size, cameras)
     parts, _ = ndimage.label(shown & (signed < 0) & (filled >= 0), np.ones((3, 3, 3)))
-    large = np.bincount(parts.ravel()) * step**3 >= _LEAST_PART**3
+    large = np.bincount(parts.ravel()) * step**3 >= LEAST_PART**3
     large[0] = False
     kept = shown & ndimage.binary_dilation(large[parts], iterations=2)
     return _redistanced(np.where(kept, np.minimum(signed, filled), filled), step)

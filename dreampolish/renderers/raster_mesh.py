@@ -41,16 +41,25 @@ def render_mesh(
     smooth: bool,
     cull_backfaces: bool,
     adjacency: Int[Tensor, "f 3"],
+    painted_at: Float[Tensor, "v 3"] | None = None,
 ) -> MeshRender:
     """Rasterise, colour and antialias a mesh; differentiable in the vertices and in whatever `color_of` depends on.
 
     supersample: samples along a pixel's side. smooth: interpolated vertex normals instead of the faces' own.
-    adjacency: `topology.face_adjacency(faces)`. Without culling, faces seen from behind show their normal turned to the viewer.
+    adjacency: `topology.face_adjacency(faces)`. painted_at: where `color_of` is asked for the vertices' colours, if the vertices
+    have moved since they were painted. Without culling, faces seen from behind show their normal turned to the viewer.
     """
     fine = cameras.at_size(cameras.size * supersample)
     fragments = rasterize(vertices, faces, fine, cull_backfaces)
     normals = vertex_normals(vertices, faces) if smooth else None
+    if painted_at is not None:
+        color_of = _color_at(color_of, interpolate_covered(fragments, faces, painted_at))
     return shaded(fragments, vertices, faces, normals, fine, color_of, supersample, adjacency)
+
+
+def _color_at(color_of: ColorOf, places: Float[Tensor, "n 3"]) -> ColorOf:
+    """The colours of other places, whatever points are asked for."""
+    return lambda points, normals: color_of(places, normals)
 
 
 def shaded(

@@ -173,19 +173,23 @@ class Matrix:
         write_record(store, record.model_copy(update={"stages": kept, "output": None}))
         return folder
 
+    def resumed(self, folder: Path, cell: Cell | None, log: Path) -> int:
+        """Resume the run in a folder, cut off as a cell says; the exit code, and what was said in the log."""
+        return in_fork(lambda: resume(folder, self.run, cell), log)[0]
+
     def outcome(self, cell: Cell) -> Outcome:
         """Cut off, resume once, compare."""
         folder = self.copy_before(cell)
         store, wrong = folder / "store", list[str]()
         hard = cell.signal == "SIGKILL"
         started = time.monotonic()
-        code, _ = in_fork(lambda: resume(folder, self.run, cell), folder / "first.log")
+        code = self.resumed(folder, cell, folder / "first.log")
         ended = time.monotonic()
         finished = code == 0 and not hard and read_record(store, self.run).output is not None
         if code != (-9 if hard else 130) and not finished:
             wrong.append(f"cut off, it ended with {code}{_tail(folder / 'first.log')}")
         stood = published(store)
-        code, _ = in_fork(lambda: resume(folder, self.run, None), folder / "second.log")
+        code = self.resumed(folder, None, folder / "second.log")
         resumed = time.monotonic()
         if code != 0:
             wrong.append(f"resumed, it ended with {code}{_tail(folder / 'second.log')}")
@@ -193,12 +197,12 @@ class Matrix:
         if not wrong:
             record = read_record(store, self.run)
             states = {name: entry.state for name, entry in record.stages.items()}
-            wrong += self._differences(cell, folder, record, stood)
+            wrong += [*self._differences(folder, record, stood), *self.untold(cell, folder)]
         if not wrong:
             shutil.rmtree(folder)
         return Outcome(cell.stage, cell.moment, cell.signal, wrong, ended - started, resumed - ended, states)
 
-    def _differences(self, cell: Cell, folder: Path, record: RunRecord, stood: dict[str, tuple[int, int]]) -> list[str]:
+    def _differences(self, folder: Path, record: RunRecord, stood: dict[str, tuple[int, int]]) -> list[str]:
         store, undisturbed = folder / "store", read_record(self.whole / "store", self.run)
         mine, theirs = hashes(store, record), hashes(self.whole / "store", undisturbed)
         wrong = [f"{name} differs from the undisturbed run's" for name in STAGES if mine.get(name) != theirs[name]]
@@ -213,10 +217,14 @@ class Matrix:
         wrong += [f"{path.relative_to(store)} is left" for path in leavings]
         if record.output is None or not (Path(record.output) / "asset.glb").is_file():
             wrong.append("there is no output")
+        return wrong
+
+    def untold(self, cell: Cell, folder: Path) -> list[str]:
+        """What is missing from the journals from the cell's stage on, or stands there twice."""
         later = STAGES[STAGES.index(cell.stage) :]
-        points, twice = told(store, self.run, later)
+        points, twice = told(folder / "store", self.run, later)
         expected, _ = told(self.whole / "store", self.run, later)
-        return [*wrong, *twice, *[f"{point} is not told" for point in sorted(expected - points)]]
+        return [*twice, *[f"{point} is not told" for point in sorted(expected - points)]]
 
 
 def _tail(log: Path) -> str:
@@ -261,18 +269,18 @@ def run_cells(matrix: Matrix, cells: Sequence[Cell], jobs: int, minutes: float) 
     return [outcomes[cell.name] for cell in cells if cell.name in outcomes]
 
 
-def main() -> None:
-    """Run the named cells, or all; exit 1 if one is not whole."""
+def main(kind: type[Matrix], offered: Sequence[Cell]) -> None:
+    """Run the named cells of those offered, or all; exit 1 if one is not whole."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--only", nargs="*", default=[], metavar="STAGE-MOMENT-SIGNAL")
     parser.add_argument("--jobs", type=int, default=max(1, (os.cpu_count() or 2) - 1))
     parser.add_argument("--minutes", type=float, default=math.inf, help="begin no cell after that")
     parser.add_argument("--json", type=Path, help="where the outcomes go")
     options = parser.parse_args()
-    cells = [cell for cell in all_cells() if not options.only or cell.name in options.only]
+    cells = [cell for cell in offered if not options.only or cell.name in options.only]
     with tempfile.TemporaryDirectory(prefix="kill-matrix-") as root:
         quiet_environment(Path(root) / "store")
-        matrix = Matrix(Path(root))
+        matrix = kind(Path(root))
         lookup_s = matrix.prepare()
         outcomes = run_cells(matrix, cells, options.jobs, options.minutes)
     if options.json is not None:
@@ -281,4 +289,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(Matrix, all_cells())

@@ -24,6 +24,7 @@ SETTINGS = (
     "dmtet.tet_resolution=12",
     "dmtet.color_fit_steps=2",
     "polish.steps=4",
+    "polish.color_fit_steps=2",
     "texture.steps=4",
     "export.triangle_budget=200",
     "export.texture_size=128",
