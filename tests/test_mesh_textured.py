@@ -22,7 +22,7 @@ from dreampolish.mesh.topology import face_adjacency
 from dreampolish.mesh.unwrap import Unwrapped, unwrap
 from dreampolish.metrics.images import masked_psnr
 from dreampolish.renderers.raster_mesh import render_mesh
-from dreampolish.renderers.raster_textured import render_textured_mesh
+from dreampolish.renderers.raster_textured import _adjacency, render_textured_mesh
 
 
 def _waves(points: Tensor, normals: Tensor) -> Tensor:
@@ -142,6 +142,38 @@ def test_front_faces_positive_z_and_up_is_y(tmp_path: Path) -> None:
     assert torch.equal(back.vertices[back.faces[:1]], vertices[faces[:1]])
     picture = render_textured_mesh(back, turntable_cameras(1, 0.0, 20.0, 64), 1, False)
     assert {round(float(c), 1) for c in picture.rgb[picture.alpha == 1][:, 0]} == {0.2, 0.8}
+
+
+def split_square(at: float) -> tuple[Tensor, Tensor]:
+    """Six vertices and two triangles that meet at a seam, facing the viewer."""
+    corners = torch.tensor(
+        [[at, -0.3, -0.3], [at, 0.3, -0.3], [at, 0.3, 0.3], [at, -0.3, -0.3], [at, 0.3, 0.3], [at, -0.3, 0.3]]
+    )
+    return corners, torch.tensor([[0, 1, 2], [3, 4, 5]])
+
+
+def test_a_seam_of_the_texture_is_no_edge_of_the_surface() -> None:
+    vertices, faces = split_square(0.0)
+    colors = (torch.full((1, 1, 3), 0.2), torch.full((1, 1, 3), 0.8))
+    mesh = TexturedMesh(vertices, torch.tensor([1.0, 0, 0]).expand(6, 3), vertices[:, 1:], faces, colors, torch.tensor([0, 1]))
+    picture = render_textured_mesh(mesh, turntable_cameras(1, 0.0, 20.0, 64), 1, False)
+    inside = picture.rgb[picture.alpha == 1][:, 0]
+    assert ((inside - 0.2).abs().min((inside - 0.8).abs()) < 1e-5).all()  # nothing is blended over the diagonal
+
+
+def test_sheets_back_to_back_keep_the_neighbours_that_their_own_vertices_name() -> None:
+    front, faces = torch.unique(split_square(0.0)[0], dim=0, return_inverse=True)
+    faces = torch.cat([faces.view(2, 3), faces.view(2, 3).flip(-1) + len(front)])
+    mesh = TexturedMesh(
+        torch.cat([front, front]),
+        torch.zeros(8, 3),
+        torch.zeros(8, 2),
+        faces,
+        (torch.zeros(1, 1, 3),),
+        torch.zeros(4, dtype=torch.long),
+    )
+    own = face_adjacency(faces)
+    assert torch.equal(_adjacency(mesh)[own >= 0], own[own >= 0])
 
 
 def test_foreign_factors_are_linear_and_nodes_move_their_meshes(tmp_path: Path) -> None:

@@ -23,9 +23,10 @@ os.environ.setdefault("TQDM_DISABLE", "1")
 os.environ.setdefault("PREFECT_API_URL", "http://127.0.0.1:9/api")
 
 from cells import MOMENTS, SIGNALS, WORDS, all_cells
+from commands import Commands, command_cells
 from corruption import EDITED, damage_everything, stale_elsewhere
 from disk_faults import disk_faults
-from kill_matrix import Matrix, Outcome, in_fork, run_cells
+from kill_matrix import Forks, Matrix, Outcome, in_fork, run_cells
 
 from flows.quiet import quiet_environment
 from schemas.runs import STAGES
@@ -40,6 +41,7 @@ class Found:
     """What all tests found. wrong: one line each, empty when all is well."""
 
     cells: Sequence[Outcome]
+    commands: Sequence[Outcome]
     lookup_s: float
     disk: Mapping[str, int]
     damages: Mapping[str, int]
@@ -51,7 +53,7 @@ class Found:
 def find(root: Path, jobs: int, minutes: float) -> Found:
     """Run everything; no cell of the matrix is begun after so many minutes."""
     started = time.monotonic()
-    matrix = Matrix(root)
+    matrix = Matrix(root, Forks())
     lookup_s = matrix.prepare()
     # In a fork: this process must not have computed gradients before it forks for the cells.
     told = root / "disk.json"
@@ -67,7 +69,12 @@ def find(root: Path, jobs: int, minutes: float) -> Found:
     outcomes = run_cells(matrix, all_cells(), jobs, minutes - (time.monotonic() - started) / 60)
     wrong += [f"{each.stage}, {WORDS[each.moment]}, {each.signal}: {line}" for each in outcomes for line in each.wrong]
     wrong += [f"{each.stage}, {each.moment}, {each.signal}: ended after {each.stopped_s:.0f} s" for each in _late(outcomes)]
-    return Found(outcomes, lookup_s, disk, damages, edited, (time.monotonic() - started) / 60, wrong)
+    matrix.way = Commands()
+    commands = run_cells(matrix, command_cells(), jobs, minutes - (time.monotonic() - started) / 60)
+    wrong += [
+        f"the command, {each.stage}, {WORDS[each.moment]}, {each.signal}: {line}" for each in commands for line in each.wrong
+    ]
+    return Found(outcomes, commands, lookup_s, disk, damages, edited, (time.monotonic() - started) / 60, wrong)
 
 
 def _late(outcomes: Sequence[Outcome]) -> list[Outcome]:
@@ -94,8 +101,7 @@ def page(found: Found) -> str:
         "resumed run ended with every file hash and every figure of the undisturbed run, that no published stage was computed again,",
         "that no figure is missing from the journals or stands there twice, and that nothing is left over. Reference and export have",
         "no checkpoints: there the first column is before the first file, the second inside a file's write. The cells call the stages",
-        "without Prefect, which takes SIGTERM for each of its flows; that the command hears a signal all the same is a test in",
-        "tests/test_flows_smoke.py.",
+        "without Prefect.",
         "",
         f"{whole} of {len(found.cells)} cells whole{left}. After a SIGTERM or SIGINT the run ended within {slowest:.1f} s,",
         "its start included.",
@@ -109,7 +115,7 @@ def page(found: Found) -> str:
             row = [by_cell.get((stage, number, moment)) for moment in MOMENTS]
             words = ["not run" if each is None else "whole" if not each.wrong else each.wrong[0] for each in row]
             lines.append(f"| {stage} | {number} | {' | '.join(words)} |")
-    lines += ["", "## The disk fails", ""]
+    lines += ["", "## The command, cut off", "", *_of_commands(found.commands), "", "## The disk fails", ""]
     lines += [
         "The Nth operation under the store fails, for every N, while two stages compute through the real context. After each the store was",
         "readable, the message named path and free space in one line, and a second attempt gave the same bytes.",
@@ -133,6 +139,27 @@ def page(found: Found) -> str:
     ]
     lines += ["", "## Wrong", "", *(f"- {line}" for line in found.wrong)] if found.wrong else []
     return "\n".join(lines) + "\n"
+
+
+def _of_commands(commands: Sequence[Outcome]) -> list[str]:
+    """The section of whole commands."""
+    by_cell = {(each.stage, each.signal): each for each in commands}
+    rows = []
+    for stage in STAGES:
+        found = [by_cell.get((stage, number)) for number in SIGNALS]
+        words = [f"{WORDS[each.moment]}: {'; '.join(each.wrong) or 'whole'}" if each else "not run" for each in found]
+        rows.append(f"| {stage} | {' | '.join(words)} |")
+    return [
+        "The same with `dreampolish resume` itself: a process of its own, with Prefect's server and flow, which takes SIGTERM for itself,",
+        "and with MLflow. One moment for each stage and signal. `whole` means the same, but for the journals, which MLflow has read by",
+        "then; a command cut off by SIGTERM or SIGINT ended with 130, its last line naming the command that goes on.",
+        "",
+        f"{sum(not each.wrong for each in commands)} of {len(commands)} whole.",
+        "",
+        "| stage | " + " | ".join(SIGNALS) + " |",
+        "|---" * (len(SIGNALS) + 1) + "|",
+        *rows,
+    ]
 
 
 def main() -> None:

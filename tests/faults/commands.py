@@ -11,13 +11,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-from cells import MOMENTS, SIGNALS, Cell, lay_hook
-from kill_matrix import Matrix, main
+from cells import MOMENTS, SIGNALS, Cell
+from kill_matrix import Forks, main
 
 from schemas.runs import STAGES
 from stages.fingerprint import PROJECT
 
 LIMIT_S = 600.0
+NO_WAY_ON = 999
+"""In place of 130, where the last line does not say how to go on."""
 
 
 def command_cells() -> list[Cell]:
@@ -29,42 +31,37 @@ def command_cells() -> list[Cell]:
     ]
 
 
-class Commands(Matrix):
-    """The kill matrix with whole commands in place of forks; the undisturbed run is the matrix's own."""
+class Commands(Forks):
+    """Whole commands in place of forks."""
 
-    def resumed(self, folder: Path, cell: Cell | None, log: Path) -> int:
-        """`dreampolish resume RUN` in a process of its own, with a store, Prefect and MLflow of its own."""
+    name = "commands"
+
+    def resumed(self, root: Path, folder: Path, run: str, cell: Cell | None, log: Path) -> int:
+        """`dreampolish resume RUN` in a process of its own, with the folder's store and MLflow; `NO_WAY_ON` as it says there."""
         ours = {
             "DREAMPOLISH_STORE": str(folder / "store"),
-            "PREFECT_HOME": str(self.root / "prefect"),
+            "PREFECT_HOME": str(root / "prefect"),
             "PYTHONPATH": str(PROJECT),
         }
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))} | ours
-        command = [sys.executable, __file__, "cut", cell.name if cell else "nowhere", "resume", self.run]
+        command = [
+            sys.executable,
+            str(Path(__file__).with_name("cut_command.py")),
+            cell.name if cell else "nowhere",
+            "resume",
+            run,
+        ]
         with log.open("w") as said:
-            ended = subprocess.run(
+            code = subprocess.run(
                 command, cwd=folder, env=environment, stdout=said, stderr=said, timeout=LIMIT_S, check=False
-            )  # fmt: skip
-        return ended.returncode
+            ).returncode  # fmt: skip
+        last = log.read_text().strip().rpartition("\n")[2]
+        return NO_WAY_ON if code == 130 and "go on with: dreampolish resume" not in last else code
 
-    def untold(self, cell: Cell, folder: Path) -> list[str]:
-        """Nothing: the tracker is there, and journals go once it has them."""
+    def untold(self, cell: Cell, run: str, folder: Path, whole: Path) -> list[str]:
+        """Nothing: MLflow is there, and journals go once it has them."""
         return []
 
 
-def cut() -> None:
-    """`python commands.py cut CELL ARGUMENT...`: the command with these arguments, cut off as the cell says."""
-    from flows.cli import main as command
-
-    _, _, name, *arguments = sys.argv
-    if name != "nowhere":
-        lay_hook(Cell(*name.split("-")))  # type: ignore[arg-type]
-    sys.argv = ["dreampolish", *arguments]
-    command()
-
-
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["cut"]:
-        cut()
-    else:
-        main(Commands, command_cells())
+    main(Commands(), command_cells())

@@ -127,11 +127,28 @@ def told(store: Path, run: str, stages: Sequence[str]) -> tuple[set[tuple[str, i
     return points, twice
 
 
+class Forks:
+    """The way in which the cells' runs are resumed: in forks of this process."""
+
+    name = "forks"
+
+    def resumed(self, root: Path, folder: Path, run: str, cell: Cell | None, log: Path) -> int:
+        """Resume the run in a folder, cut off as the cell says; the exit code. What was said is in the log. root: of all cells."""
+        return in_fork(lambda: resume(folder, run, cell), log)[0]
+
+    def untold(self, cell: Cell, run: str, folder: Path, whole: Path) -> list[str]:
+        """What is missing from the journals from the cell's stage on, beside those of the undisturbed run, or stands there twice."""
+        later = STAGES[STAGES.index(cell.stage) :]
+        points, twice = told(folder / "store", run, later)
+        expected, _ = told(whole / "store", run, later)
+        return [*twice, *[f"{point} is not told" for point in sorted(expected - points)]]
+
+
 class Matrix:
     """The undisturbed run, and the cells beside it."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, way: Forks) -> None:
+        self.root, self.way = root, way
         self.priors, self.picture = write_priors(root / "priors"), write_picture(root / "picture.png")
         self.run = ""
         self.whole = root / "whole"
@@ -164,7 +181,7 @@ class Matrix:
 
     def copy_before(self, cell: Cell) -> Path:
         """A store in which the run has got just before the cell's stage."""
-        folder = self.root / "cells" / cell.name
+        folder = self.root / f"cells-{self.way.name}" / cell.name
         store, done = folder / "store", STAGES[: STAGES.index(cell.stage)]
         for name in ("inputs", *done):
             shutil.copytree(self.whole / "store" / name, store / name)
@@ -173,23 +190,19 @@ class Matrix:
         write_record(store, record.model_copy(update={"stages": kept, "output": None}))
         return folder
 
-    def resumed(self, folder: Path, cell: Cell | None, log: Path) -> int:
-        """Resume the run in a folder, cut off as a cell says; the exit code, and what was said in the log."""
-        return in_fork(lambda: resume(folder, self.run, cell), log)[0]
-
     def outcome(self, cell: Cell) -> Outcome:
         """Cut off, resume once, compare."""
         folder = self.copy_before(cell)
         store, wrong = folder / "store", list[str]()
         hard = cell.signal == "SIGKILL"
         started = time.monotonic()
-        code = self.resumed(folder, cell, folder / "first.log")
+        code = self.way.resumed(self.root, folder, self.run, cell, folder / "first.log")
         ended = time.monotonic()
         finished = code == 0 and not hard and read_record(store, self.run).output is not None
         if code != (-9 if hard else 130) and not finished:
             wrong.append(f"cut off, it ended with {code}{_tail(folder / 'first.log')}")
         stood = published(store)
-        code = self.resumed(folder, None, folder / "second.log")
+        code = self.way.resumed(self.root, folder, self.run, None, folder / "second.log")
         resumed = time.monotonic()
         if code != 0:
             wrong.append(f"resumed, it ended with {code}{_tail(folder / 'second.log')}")
@@ -197,7 +210,7 @@ class Matrix:
         if not wrong:
             record = read_record(store, self.run)
             states = {name: entry.state for name, entry in record.stages.items()}
-            wrong += [*self._differences(folder, record, stood), *self.untold(cell, folder)]
+            wrong += [*self._differences(folder, record, stood), *self.way.untold(cell, self.run, folder, self.whole)]
         if not wrong:
             shutil.rmtree(folder)
         return Outcome(cell.stage, cell.moment, cell.signal, wrong, ended - started, resumed - ended, states)
@@ -219,13 +232,6 @@ class Matrix:
             wrong.append("there is no output")
         return wrong
 
-    def untold(self, cell: Cell, folder: Path) -> list[str]:
-        """What is missing from the journals from the cell's stage on, or stands there twice."""
-        later = STAGES[STAGES.index(cell.stage) :]
-        points, twice = told(folder / "store", self.run, later)
-        expected, _ = told(self.whole / "store", self.run, later)
-        return [*twice, *[f"{point} is not told" for point in sorted(expected - points)]]
-
 
 def _tail(log: Path) -> str:
     return f": {log.read_text().strip().splitlines()[-1]}" if log.is_file() else ""
@@ -236,7 +242,7 @@ def run_cells(matrix: Matrix, cells: Sequence[Cell], jobs: int, minutes: float) 
     until = time.monotonic() + 60 * minutes
     outcomes: dict[str, Outcome] = {}
     waiting, running = list(cells), dict[int, Cell]()
-    results = matrix.root / "results"
+    results = matrix.root / f"results-{matrix.way.name}"
     results.mkdir()
     while waiting or running:
         if time.monotonic() > until:
@@ -269,7 +275,7 @@ def run_cells(matrix: Matrix, cells: Sequence[Cell], jobs: int, minutes: float) 
     return [outcomes[cell.name] for cell in cells if cell.name in outcomes]
 
 
-def main(kind: type[Matrix], offered: Sequence[Cell]) -> None:
+def main(way: Forks, offered: Sequence[Cell]) -> None:
     """Run the named cells of those offered, or all; exit 1 if one is not whole."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--only", nargs="*", default=[], metavar="STAGE-MOMENT-SIGNAL")
@@ -280,7 +286,7 @@ def main(kind: type[Matrix], offered: Sequence[Cell]) -> None:
     cells = [cell for cell in offered if not options.only or cell.name in options.only]
     with tempfile.TemporaryDirectory(prefix="kill-matrix-") as root:
         quiet_environment(Path(root) / "store")
-        matrix = kind(Path(root))
+        matrix = Matrix(Path(root), way)
         lookup_s = matrix.prepare()
         outcomes = run_cells(matrix, cells, options.jobs, options.minutes)
     if options.json is not None:
@@ -289,4 +295,4 @@ def main(kind: type[Matrix], offered: Sequence[Cell]) -> None:
 
 
 if __name__ == "__main__":
-    main(Matrix, all_cells())
+    main(Forks(), all_cells())
