@@ -142,9 +142,9 @@ class NeusConfig(VolumeConfig):
     """Standard deviation in world units of a blur of the surface where no outline shows it. [choice]"""
     conversion_component_share: float = Field(default=0.02, ge=0.0, lt=1.0)
     """Solid parts below this share of the largest are dropped."""
-    conversion_agreement: float = Field(default=0.85, gt=0.0, le=1.0)
-    """Share of the views all around in which the NeRF must be solid for matter below the conversion's density level to be kept: faint
-    legs. [choice]"""
+    conversion_agreement: float = Field(default=0.85, ge=0.0, le=1.0)
+    """Share of the views all around that must show something at a place below the density level, for it to count as a faint part of
+    the object; 0: nothing is added (dreampolish/fields/faint.py). [choice]"""
     shell_parts: int = Field(default=1, ge=0)
     """Finer samples per even step of the shell that light reaches; 0: the even steps themselves."""
     initial_inverse_std: float = Field(default=250.0, gt=1.0)
@@ -232,7 +232,8 @@ class PolishConfig(Frozen):
     normal_consistency_weight: Weight = constant(1.0)
     laplacian_weight: Weight = constant(1.0)
     color_fit_steps: int = Field(default=100, ge=0)
-    """Steps in which the colours are learned anew on the moved surface, each where its place went; 0: colours stay in space."""
+    """Steps in which the colours are learned anew on the moved surface, each where its place went. Renders on the way carry them too;
+    0: colours stay in space, also on the way."""
     color_fit_lr: float = Field(default=0.003, gt=0.0)
     anchors: AnchorConfig = AnchorConfig(rgb=constant(1000.0), mask=constant(100.0), normal=constant(10.0))
     preview: PreviewConfig = PreviewConfig()

@@ -64,10 +64,12 @@ def polish_mesh(
         before = prior_agreement(polishing, mesh, seeded_noise(run, "agreement"))
         vertices = _moved_vertices(polishing, stage)
         after = prior_agreement(polishing, _polished(polishing, vertices), seeded_noise(run, "agreement"))
+        error = 0.0
         if config.steps > 0 and config.color_fit_steps > 0:
-            carry_colors(config, mesh, vertices, colors, stage.generator)
-        agreement = {"normal_agreement_before": before, "normal_agreement": after, "normal_agreement_change": after - before}
-        return _published(polishing, run, stage, mesh.moved(vertices), agreement)
+            error = carry_colors(config, mesh, vertices, colors, stage.generator)
+        figures = {"color_fit_error": error}
+        figures |= {"normal_agreement_before": before, "normal_agreement": after, "normal_agreement_change": after - before}
+        return _published(polishing, run, stage, mesh.moved(vertices), figures)
 
 
 def prior_agreement(polishing: Polishing, mesh: Mesh, generator: torch.Generator) -> float:
@@ -99,8 +101,11 @@ def _polished(polishing: Polishing, vertices: Float[Tensor, "v 3"]) -> Mesh:
 
 def carry_colors(
     config: PolishConfig, mesh: Mesh, vertices: Float[Tensor, "v 3"], colors: ColorField, generator: torch.Generator
-) -> None:
-    """Teach a colour field to say on moved vertices, and once within every face, what it said where these were; then it is frozen."""
+) -> float:
+    """Teach a colour field to say on moved vertices, and once within every face, what it said where these were; then it is frozen.
+
+    Returns the mean square error of the last batch.
+    """
     shares = torch.rand(len(mesh.faces), 3, generator=generator, device=generator.device)
     shares = (shares / shares.sum(-1, keepdim=True))[..., None]
 
@@ -109,10 +114,11 @@ def carry_colors(
 
     with torch.no_grad():
         wanted = torch.cat([colors(part) for part in places(mesh.vertices).split(65536)])
-    fit_colors(
+    error = fit_colors(
         colors.requires_grad_(True), places(vertices), wanted, config.color_fit_steps, 8192, config.color_fit_lr, generator
     )
     colors.requires_grad_(False)
+    return float(error)
 
 
 def _moved_vertices(polishing: Polishing, stage: Stage) -> Tensor:
@@ -163,8 +169,8 @@ def _losses(polishing: Polishing, moving: SmoothVertices, shown: Shown) -> Calla
                 silhouette_change(novel.alpha, polishing.mesh, cameras), config.silhouette_weight.at(*progress)
             )
         if config.displacement_weight.at(*progress) > 0:
-            way = (mesh.vertices - polishing.mesh.vertices).square().sum(-1).mean()
-            terms["displacement"] = Term(way, config.displacement_weight.at(*progress))
+            moved = displacement_loss(mesh.vertices, polishing.mesh.vertices)
+            terms["displacement"] = Term(moved, config.displacement_weight.at(*progress))
         if config.curvature_weight.at(*progress) > 0:
             slopes = normal_derivative_loss(novel.normals_camera, wanted, mask, config.keep_quantile)
             terms["curvature"] = Term(slopes, config.curvature_weight.at(*progress))
@@ -177,6 +183,11 @@ def _losses(polishing: Polishing, moving: SmoothVertices, shown: Shown) -> Calla
     return losses
 
 
+def displacement_loss(vertices: Float[Tensor, "v 3"], start: Float[Tensor, "v 3"]) -> Float[Tensor, ""]:
+    """Mean square distance of vertices from where they started, world units."""
+    return (vertices - start).square().sum(-1).mean()
+
+
 def silhouette_change(alpha: Float[Tensor, "b h w"], start: Mesh, cameras: Cameras) -> Float[Tensor, ""]:
     """Mean square difference of the coverage from that of the mesh at the start, which gets no gradient."""
     with torch.no_grad():
@@ -185,7 +196,7 @@ def silhouette_change(alpha: Float[Tensor, "b h w"], start: Mesh, cameras: Camer
 
 
 def _published(
-    polishing: Polishing, run: RunContext, stage: Stage, mesh: Mesh, agreement: Mapping[str, float]
+    polishing: Polishing, run: RunContext, stage: Stage, mesh: Mesh, own: Mapping[str, float]
 ) -> PolishedMeshArtifact:
     def render(cameras: Cameras) -> Tensor:
         return mesh.render(cameras, color_of_field(polishing.colors), 2, True).rgb
@@ -195,7 +206,7 @@ def _published(
         figures = judged(run, polishing.view, render(polishing.view.camera), views)
     return stage.publish(
         PolishedMeshArtifact,
-        metrics={**figures, **agreement, **mesh_figures(mesh)},
+        metrics={**figures, **own, **mesh_figures(mesh)},
         previews=write_previews(stage, views),
         **write_mesh(stage, mesh, polishing.colors),
     )

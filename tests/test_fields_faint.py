@@ -70,3 +70,14 @@ def test_a_part_as_large_as_a_leg_counts_and_a_fray_does_not(side: float, kept: 
     half = side * LEAST_PART / 2
     densities = SEAT * MATTER + box((0.0, 0.0, -0.3), (half, half, half)) * 39.0
     assert raised(densities, 0.9).any() == kept
+
+
+def test_the_soft_edge_of_a_ball_is_no_part_of_it() -> None:
+    points = lattice_points(RESOLUTION, HALF, "cpu").view(RESOLUTION, RESOLUTION, RESOLUTION, 3)
+    for softness in (0.005, 0.03, 0.05):
+        ball = MATTER * torch.sigmoid((0.4 - points.norm(dim=-1)) / softness)
+        assert raised(ball, 0.85).sum() < 0.01 * (ball > LEVEL).sum()
+
+
+def test_an_agreement_of_zero_adds_nothing() -> None:
+    assert not raised(SEAT * MATTER + (LEG & ~SEAT) * FAINT, 0.0).any()

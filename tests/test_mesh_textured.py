@@ -22,7 +22,7 @@ from dreampolish.mesh.topology import face_adjacency
 from dreampolish.mesh.unwrap import Unwrapped, unwrap
 from dreampolish.metrics.images import masked_psnr
 from dreampolish.renderers.raster_mesh import render_mesh
-from dreampolish.renderers.raster_textured import _adjacency, render_textured_mesh
+from dreampolish.renderers.raster_textured import render_textured_mesh
 
 
 def _waves(points: Tensor, normals: Tensor) -> Tensor:
@@ -173,7 +173,7 @@ def test_sheets_back_to_back_keep_the_neighbours_that_their_own_vertices_name() 
         torch.zeros(4, dtype=torch.long),
     )
     own = face_adjacency(faces)
-    assert torch.equal(_adjacency(mesh)[own >= 0], own[own >= 0])
+    assert torch.equal(mesh.adjacency[own >= 0], own[own >= 0])
 
 
 def test_foreign_factors_are_linear_and_nodes_move_their_meshes(tmp_path: Path) -> None:

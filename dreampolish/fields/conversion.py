@@ -126,16 +126,27 @@ def solid_from_density(
 
     Raises EmptyFieldError if nothing is above the level.
     """
-    solid = ndimage.binary_fill_holes(densities.cpu().numpy() > level)
-    solid[[0, -1]] = solid[:, [0, -1]] = solid[:, :, [0, -1]] = False  # the surface has to close inside the box
-    labels, count = ndimage.label(solid)
-    if count == 0:
+    solid = _inside_box(ndimage.binary_fill_holes(densities.cpu().numpy() > level))
+    if not solid.any():
         raise EmptyFieldError(
             f"no density above the level {level:.4g} (highest {float(densities.max()):.4g}): train the nerf stage longer"
         )
+    return _large_components(solid, min_component_share)
+
+
+def _inside_box(solid: Bool[np.ndarray, "r r r"]) -> Bool[np.ndarray, "r r r"]:
+    """Without the outermost points: the surface has to close inside the box."""
+    inner = np.zeros_like(solid)
+    inner[1:-1, 1:-1, 1:-1] = solid[1:-1, 1:-1, 1:-1]
+    return inner
+
+
+def _large_components(solid: Bool[np.ndarray, "r r r"], min_share: float) -> Bool[np.ndarray, "r r r"]:
+    """Without components below a share of the largest."""
+    labels, _ = ndimage.label(solid)
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
-    return (sizes >= min_component_share * sizes.max())[labels] & solid
+    return (sizes >= min_share * sizes.max())[labels] & solid
 
 
 def sdf_from_density(
@@ -161,8 +172,9 @@ def sdf_from_density(
     blurred = _blurred(densities, smoothing)
     level = automatic_level(densities, blurred, half_size, cameras, step_size, n_levels)
     solid = solid_from_density(blurred, level, min_component_share)
-    solid = with_faint_parts(densities, solid, level, half_size, outlined.cameras, step_size, faint_agreement)
-    # Around a solid point below the level the surface then lies half-way to an empty one.
+    whole = with_faint_parts(densities, solid, level, half_size, outlined.cameras, step_size, faint_agreement)
+    # What hangs on nothing is dropped again. Around a solid point below the level the surface lies half-way to an empty one or farther.
+    solid = _large_components(_inside_box(whole), min_component_share)
     raised = torch.from_numpy(solid).to(blurred.device) & (blurred <= level)
     blurred = blurred.masked_fill(raised, 2 * level)
     spacing = 2 * half_size / (resolution - 1)

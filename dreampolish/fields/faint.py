@@ -13,10 +13,10 @@ from torch import Tensor
 
 from dreampolish.cameras import Cameras, pixels_of_points
 from dreampolish.fields.lattice import lattice_along_rays, lattice_points
-from dreampolish.fields.smoothing import LEAST_PART
+from dreampolish.fields.smoothing import large_parts
 
-_PICTURE_SIZE = 96
-"""Pixels a side of the views; about a lattice step each at a resolution of 128."""
+_PICTURE_SHARE = 0.75
+"""Pixels a side of the views, for each lattice point of a side: about a lattice step each."""
 
 _HOLE = 3
 """Pixels across, up to which holes in a view's opacity are closed: a sponge is full of them."""
@@ -24,8 +24,9 @@ _HOLE = 3
 _LEAST_OPACITY = 0.25
 """Of a view, where it shows something."""
 
-_HALO = 2
-"""Pixels around the level set's outline that may be its own soft edge."""
+_HALO = 2.0
+"""Pixels around the level set's outline that are its own soft edge, at least. It is wider where a field is softer: a pixel beyond the
+distance within which the nearest quarter of the border of what a view shows lies."""
 
 _MISSED_SHARE = 0.25
 """Of the views, in which a faint part is seen beside the level set. In others a thicker part lies before or behind it."""
@@ -37,7 +38,8 @@ _LEAST_DENSITY = 0.05
 """Share of the level, after that blur, below which there is nothing to raise."""
 
 _REACH = 6.0
-"""Lattice steps: gaps as wide as a ball of this radius, between a faint part and what it hangs on, close where all views show something."""
+"""Lattice steps, about twice the halo: gaps that a ball of this radius cannot enter, between a faint part and what it hangs on, close
+where something is shown."""
 
 _CUBE = np.ones((3, 3, 3), dtype=bool)
 
@@ -55,17 +57,18 @@ def with_faint_parts(
     """A solid with the faint parts of the field that it was cut from.
 
     densities: on `lattice_points`, as the renderer sees them. solid: what of them is above the level. cameras: views from all around.
-    step_size: between samples along a ray, world units. agreement: share of the views that must show a point, 0..1.
+    step_size: between samples along a ray, world units. agreement: share of the views that must show a point; 0: none is added.
     """
+    if agreement == 0 or not solid.any():
+        return solid
     body = ndimage.binary_opening(solid, _CUBE)
     there = ndimage.gaussian_filter(densities.cpu().numpy(), _DENSITY_BLUR) > _LEAST_DENSITY * level
-    seen, missed = _shares(~body & there, densities, body, half_size, cameras.at_size(_PICTURE_SIZE), step_size)
+    seen, missed = _shares(
+        ~body & there, densities, body, half_size, cameras.at_size(max(1, round(_PICTURE_SHARE * len(solid)))), step_size
+    )
     shown = seen >= agreement
     step = 2 * half_size / (len(solid) - 1)
-    parts, _ = ndimage.label(shown & (missed >= _MISSED_SHARE), _CUBE)
-    large = np.bincount(parts.ravel()) * step**3 >= LEAST_PART**3
-    large[0] = False
-    faint = large[parts]
+    faint = large_parts(shown & (missed >= _MISSED_SHARE), step)
     if not faint.any():
         return solid
     near = ndimage.distance_transform_edt(~faint) <= _REACH
@@ -75,7 +78,16 @@ def with_faint_parts(
 def _closed(solid: Bool[np.ndarray, "r r r"], radius: float) -> Bool[np.ndarray, "r r r"]:
     """A solid and all that balls of a radius, in lattice steps, cannot reach from outside of it."""
     free = ndimage.distance_transform_edt(~solid) > radius
+    if not free.any():
+        return solid
     return ndimage.distance_transform_edt(~free) > radius
+
+
+def _with_halo(outline: Bool[np.ndarray, "h w"], something: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
+    """An outline with the soft edge that belongs to it."""
+    distance = ndimage.distance_transform_edt(~outline)
+    border = distance[something & ~ndimage.binary_erosion(something)]
+    return distance <= max(_HALO, float(np.quantile(border, 0.25)) + 1 if len(border) else 0.0)
 
 
 def _shares(
@@ -97,9 +109,9 @@ def _shares(
         _, (along,) = lattice_along_rays([densities], half_size, camera, step_size)
         opacity = (1 - (-along.sum(dim=1) * step_size).exp()).view(camera.size, camera.size).cpu().numpy()
         outline = np.zeros(opacity.shape, dtype=bool)
-        outline[tuple(where.cpu().numpy() for where in pixels_of_points(shell, camera))] = True
-        outline = ndimage.binary_dilation(outline, np.ones((3, 3), dtype=bool), iterations=_HALO)
+        outline[tuple(axis.cpu().numpy() for axis in pixels_of_points(shell, camera))] = True
         something = ndimage.grey_closing(opacity, size=_HOLE) > _LEAST_OPACITY
+        outline = _with_halo(ndimage.binary_dilation(outline, np.ones((3, 3), dtype=bool)), something)
         pixels = pixels_of_points(points, camera)
         seen += torch.from_numpy(something).to(points.device)[pixels]
         missed += torch.from_numpy(something & ~outline).to(points.device)[pixels]

@@ -66,6 +66,14 @@ def covered(
     return result.reshape(where.shape)
 
 
+def large_parts(where: Bool[np.ndarray, "r r r"], step: float) -> Bool[np.ndarray, "r r r"]:
+    """Those of the connected parts that are no frays. step: between lattice points, world units."""
+    parts, _ = ndimage.label(where, np.ones((3, 3, 3)))
+    large = np.bincount(parts.ravel()) * step**3 >= LEAST_PART**3
+    large[0] = False
+    return large[parts]
+
+
 def closed_within_outlines(
     signed: Float[np.ndarray, "r r r"], half_size: float, cameras: Cameras, radius: float
 ) -> Float[np.ndarray, "r r r"]:
@@ -89,10 +97,8 @@ def blurred_within_outlines(
     near = (np.abs(signed) < _BAND * step) | (np.abs(blurred) < _BAND * step)
     filled = np.where(covered(near, signed, half_size, cameras), blurred, np.maximum(signed, blurred))
     shown = near & ~covered(near, filled, half_size, cameras)
-    parts, _ = ndimage.label(shown & (signed < 0) & (filled >= 0), np.ones((3, 3, 3)))
-    large = np.bincount(parts.ravel()) * step**3 >= LEAST_PART**3
-    large[0] = False
-    kept = shown & ndimage.binary_dilation(large[parts], iterations=2)
+    lost = large_parts(shown & (signed < 0) & (filled >= 0), step)
+    kept = shown & ndimage.binary_dilation(lost, iterations=2)
     return _redistanced(np.where(kept, np.minimum(signed, filled), filled), step)
 
 

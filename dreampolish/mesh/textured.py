@@ -1,11 +1,13 @@
 """A mesh with texture coordinates and pictures for its colours."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from dreampolish.mesh.topology import face_adjacency
 from dreampolish.renderers.raster import Fragments, interpolate_covered
 
 
@@ -23,6 +25,16 @@ class TexturedMesh:
     faces: Int[Tensor, "f 3"]
     textures: tuple[Tensor, ...]
     face_texture: Int[Tensor, " f"]
+
+    @cached_property
+    def adjacency(self) -> Int[Tensor, "f 3"]:
+        """Faces' neighbours on the surface: a seam of the texture, where vertices are split, is no edge of it.
+
+        Where more than two faces meet at a place, as on double sheets, the vertices' own word counts.
+        """
+        place = torch.unique(self.vertices.detach(), dim=0, return_inverse=True)[1]
+        welded = face_adjacency(place[self.faces])
+        return torch.where(welded >= 0, welded, face_adjacency(self.faces))
 
     def color_of(self, fragments: Fragments) -> Float[Tensor, "n 3"]:
         """Colours on the covered pixels of this mesh's fragments, in the order of `fragments.mask.nonzero()`."""

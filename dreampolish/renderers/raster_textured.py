@@ -1,12 +1,7 @@
 """Pictures of a mesh under its own textures: of true objects for references and measurements, and of finished assets."""
 
-import torch
-from jaxtyping import Int
-from torch import Tensor
-
 from dreampolish.cameras import Cameras
 from dreampolish.mesh.textured import TexturedMesh
-from dreampolish.mesh.topology import face_adjacency
 from dreampolish.renderers.raster import rasterize
 from dreampolish.renderers.raster_mesh import MeshRender, shaded
 
@@ -27,15 +22,5 @@ def render_textured_mesh(mesh: TexturedMesh, cameras: Cameras, supersample: int,
         fine,
         lambda points, normals: mesh.color_of(fragments),
         supersample,
-        _adjacency(mesh),
+        mesh.adjacency,
     )
-
-
-def _adjacency(mesh: TexturedMesh) -> Int[Tensor, "f 3"]:
-    """Faces' neighbours on the surface: a seam of the texture, where vertices are split, is no edge of it.
-
-    Where more than two faces meet at a place, as on double sheets, the vertices' own word counts.
-    """
-    place = torch.unique(mesh.vertices.detach(), dim=0, return_inverse=True)[1]
-    welded = face_adjacency(place[mesh.faces])
-    return torch.where(welded >= 0, welded, face_adjacency(mesh.faces))
