@@ -43,7 +43,7 @@ def raised(densities: Tensor, agreement: float) -> np.ndarray:
 def test_a_leg_below_the_level_is_added_over_its_whole_length_and_nothing_else() -> None:
     added = raised(SEAT * MATTER + (LEG & ~SEAT) * FAINT, 0.9)
     leg = (LEG & ~SEAT).numpy()
-    assert (added & leg).sum() > 0.9 * leg.sum()
+    assert (added & leg).sum() > 0.8 * leg.sum()
     beside = added & ~ndimage.binary_dilation(leg)
     assert beside.sum() < 0.25 * leg.sum()  # a fillet under the seat
     assert not beside[:, :, : RESOLUTION // 2 - 4].any()

@@ -38,6 +38,14 @@ def test_some_cells_of_the_kill_matrix(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not JUDGE.is_dir(), reason="the embedded judge is not in this checkout")
+def test_a_cell_of_the_command_itself(tmp_path: Path) -> None:
+    ran("commands.py", "--jobs", "1", "--json", str(tmp_path / "found.json"), "--only", "polish-early-SIGTERM")
+    (cell,) = json.loads((tmp_path / "found.json").read_text())["cells"]
+    assert (cell["wrong"], cell["states"]["polish"], cell["states"]["dmtet"]) == ([], "resumed", "cached")
+
+
+@pytest.mark.slow
 def test_some_failures_of_the_disk() -> None:
     told = ran("disk_faults.py", "--every", "9")
     assert "'rename EIO': 0" not in told

@@ -71,7 +71,7 @@ def test_a_colour_field_learns_to_say_on_the_moved_surface_what_it_said_before()
     error = carry_colors(config, start, vertices, colors, generator)
     with torch.no_grad():
         after = colors(middles(vertices))
-    assert float((after - wanted).abs().mean()) < 0.4 * float((before - wanted).abs().mean())
+    assert float((after - wanted).abs().mean()) < 0.5 * float((before - wanted).abs().mean())
     assert 0 < error < float((before - wanted).square().mean())
     assert not any(parameter.requires_grad for parameter in colors.parameters())
 

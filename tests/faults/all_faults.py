@@ -68,12 +68,13 @@ def find(root: Path, jobs: int, minutes: float) -> Found:
     wrong += [] if edited else [f"an edit of {EDITED} makes nothing stale"]
     outcomes = run_cells(matrix, all_cells(), jobs, minutes - (time.monotonic() - started) / 60)
     wrong += [f"{each.stage}, {WORDS[each.moment]}, {each.signal}: {line}" for each in outcomes for line in each.wrong]
-    wrong += [f"{each.stage}, {each.moment}, {each.signal}: ended after {each.stopped_s:.0f} s" for each in _late(outcomes)]
     matrix.way = Commands()
     commands = run_cells(matrix, command_cells(), jobs, minutes - (time.monotonic() - started) / 60)
     wrong += [
         f"the command, {each.stage}, {WORDS[each.moment]}, {each.signal}: {line}" for each in commands for line in each.wrong
     ]
+    late = [*_late(outcomes), *_late(commands)]
+    wrong += [f"{each.stage}, {each.moment}, {each.signal}: ended after {each.stopped_s:.0f} s" for each in late]
     return Found(outcomes, commands, lookup_s, disk, damages, edited, (time.monotonic() - started) / 60, wrong)
 
 

@@ -17,6 +17,8 @@ from stages.store import MANIFEST
 
 MOMENTS = ("early", "write", "rename", "manifest", "published")
 SIGNALS = ("SIGKILL", "SIGTERM", "SIGINT")
+FIRED = "fired"
+"""File in the folder of a cut-off run: it got to the moment."""
 WITHOUT_FIT: tuple[StageName, ...] = ("reference", "export")
 """Stages without checkpoints: `early` is before their first file, `write` half-way through one."""
 WORDS = {
@@ -48,13 +50,14 @@ def all_cells() -> list[Cell]:
 
 
 def lay_hook(cell: Cell) -> None:
-    """Make this process send itself the cell's signal, once, when it gets to the cell's moment."""
+    """Make this process send itself the cell's signal, once, when it gets to the cell's moment; it leaves the mark `FIRED`."""
     fired = False
 
     def fire() -> None:
         nonlocal fired
         if not fired:
             fired = True
+            Path(FIRED).touch()
             os.kill(os.getpid(), getattr(signal, cell.signal))
 
     lay = {"early": _early, "write": _write, "rename": _rename, "manifest": _manifest, "published": _published}

@@ -26,7 +26,7 @@ os.environ.setdefault("TQDM_DISABLE", "1")
 # Nobody is called there: without one, flows.chain would import Prefect's server.
 os.environ.setdefault("PREFECT_API_URL", "http://127.0.0.1:9/api")
 
-from cells import Cell, all_cells, lay_hook
+from cells import FIRED, Cell, all_cells, lay_hook
 from tiny import tiny_run, write_picture, write_priors
 
 import flows.chain
@@ -198,7 +198,10 @@ class Matrix:
         started = time.monotonic()
         code = self.way.resumed(self.root, folder, self.run, cell, folder / "first.log")
         ended = time.monotonic()
-        finished = code == 0 and not hard and read_record(store, self.run).output is not None
+        wrong += [] if (folder / FIRED).is_file() else ["it never got to the moment"]
+        # Nothing is left to stop once the last stage has begun to publish.
+        last = cell.stage == STAGES[-1] and cell.moment in ("manifest", "published")
+        finished = code == 0 and not hard and last and read_record(store, self.run).output is not None
         if code != (-9 if hard else 130) and not finished:
             wrong.append(f"cut off, it ended with {code}{_tail(folder / 'first.log')}")
         stood = published(store)
