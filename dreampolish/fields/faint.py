@@ -71,6 +71,8 @@ def with_faint_parts(
     faint = large_parts(shown & (missed >= _MISSED_SHARE), step)
     if not faint.any():
         return solid
+    # A lattice step more, for a sponge's own border is uncertain and what is thin breaks later on.
+    faint = ndimage.binary_dilation(faint, _CUBE, mask=shown)
     near = ndimage.distance_transform_edt(~faint) <= _REACH
     return solid | faint | (_closed(body | faint, _REACH) & near & shown)
 
