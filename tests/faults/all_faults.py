@@ -153,7 +153,8 @@ def _of_commands(commands: Sequence[Outcome]) -> list[str]:
     return [
         "The same with `dreampolish resume` itself: a process of its own, with Prefect's server and flow, which takes SIGTERM for itself,",
         "and with MLflow. One moment for each stage and signal. `whole` means the same, but for the journals, which MLflow has read by",
-        "then; a command cut off by SIGTERM or SIGINT ended with 130, its last line naming the command that goes on.",
+        "then; a command cut off by SIGTERM or SIGINT ended with 130, its last line naming the command that goes on (in export, which",
+        "has no steps to stop between, it may have come to its end).",
         "",
         f"{sum(not each.wrong for each in commands)} of {len(commands)} whole.",
         "",

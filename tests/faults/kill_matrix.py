@@ -199,8 +199,8 @@ class Matrix:
         code = self.way.resumed(self.root, folder, self.run, cell, folder / "first.log")
         ended = time.monotonic()
         wrong += [] if (folder / FIRED).is_file() else ["it never got to the moment"]
-        # Nothing is left to stop once the last stage has begun to publish.
-        last = cell.stage == STAGES[-1] and cell.moment in ("manifest", "published")
+        # The last stage has no steps to stop between: once it writes, it may as well end.
+        last = cell.stage == STAGES[-1]
         finished = code == 0 and not hard and last and read_record(store, self.run).output is not None
         if code != (-9 if hard else 130) and not finished:
             wrong.append(f"cut off, it ended with {code}{_tail(folder / 'first.log')}")
