@@ -82,12 +82,17 @@ def _late(outcomes: Sequence[Outcome]) -> list[Outcome]:
     return [each for each in outcomes if each.signal != "SIGKILL" and each.stopped_s > STOP_LIMIT_S]
 
 
+def _slowest(outcomes: Sequence[Outcome]) -> float:
+    """Seconds from SIGTERM or SIGINT to the end, at most."""
+    return max((each.stopped_s for each in outcomes if each.signal != "SIGKILL"), default=0.0)
+
+
 def page(found: Found) -> str:
     """docs/reliability.md."""
     whole = sum(not each.wrong for each in found.cells)
     missing = len(all_cells()) - len(found.cells)
     left = f"; {missing} not run for want of time" if missing else ""
-    slowest = max((each.stopped_s for each in found.cells if each.signal != "SIGKILL"), default=0.0)
+    slowest = _slowest(found.cells)
     machine = f"{os.cpu_count()} CPU cores, Python {platform.python_version()}"
     date = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     lines = [
@@ -104,8 +109,7 @@ def page(found: Found) -> str:
         "no checkpoints: there the first column is before the first file, the second inside a file's write. The cells call the stages",
         "without Prefect.",
         "",
-        f"{whole} of {len(found.cells)} cells whole{left}. After a SIGTERM or SIGINT the run ended within {slowest:.1f} s,",
-        "its start included.",
+        f"{whole} of {len(found.cells)} cells whole{left}. A run ended within {slowest:.1f} s of its SIGTERM or SIGINT.",
         "",
         "| stage | signal | " + " | ".join(WORDS[moment] for moment in MOMENTS) + " |",
         "|---" * (len(MOMENTS) + 2) + "|",
@@ -156,7 +160,8 @@ def _of_commands(commands: Sequence[Outcome]) -> list[str]:
         "then; a command cut off by SIGTERM or SIGINT ended with 130, its last line naming the command that goes on (in export, which",
         "has no steps to stop between, it may have come to its end).",
         "",
-        f"{sum(not each.wrong for each in commands)} of {len(commands)} whole.",
+        f"{sum(not each.wrong for each in commands)} of {len(commands)} whole. A command ended within {_slowest(commands):.1f} s of its",
+        "signal.",
         "",
         "| stage | " + " | ".join(SIGNALS) + " |",
         "|---" * (len(SIGNALS) + 1) + "|",

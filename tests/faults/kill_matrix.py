@@ -195,10 +195,10 @@ class Matrix:
         folder = self.copy_before(cell)
         store, wrong = folder / "store", list[str]()
         hard = cell.signal == "SIGKILL"
-        started = time.monotonic()
         code = self.way.resumed(self.root, folder, self.run, cell, folder / "first.log")
-        ended = time.monotonic()
-        wrong += [] if (folder / FIRED).is_file() else ["it never got to the moment"]
+        ended, fired = time.time(), folder / FIRED
+        stopped_s = ended - fired.stat().st_mtime if fired.is_file() else math.inf
+        wrong += [] if fired.is_file() else ["it never got to the moment"]
         # The last stage has no steps to stop between: once it writes, it may as well end.
         last = cell.stage == STAGES[-1]
         finished = code == 0 and not hard and last and read_record(store, self.run).output is not None
@@ -206,7 +206,7 @@ class Matrix:
             wrong.append(f"cut off, it ended with {code}{_tail(folder / 'first.log')}")
         stood = published(store)
         code = self.way.resumed(self.root, folder, self.run, None, folder / "second.log")
-        resumed = time.monotonic()
+        resumed = time.time()
         if code != 0:
             wrong.append(f"resumed, it ended with {code}{_tail(folder / 'second.log')}")
         states: dict[str, str] = {}
@@ -216,7 +216,7 @@ class Matrix:
             wrong += [*self._differences(folder, record, stood), *self.way.untold(cell, self.run, folder, self.whole)]
         if not wrong:
             shutil.rmtree(folder)
-        return Outcome(cell.stage, cell.moment, cell.signal, wrong, ended - started, resumed - ended, states)
+        return Outcome(cell.stage, cell.moment, cell.signal, wrong, stopped_s, resumed - ended, states)
 
     def _differences(self, folder: Path, record: RunRecord, stood: dict[str, tuple[int, int]]) -> list[str]:
         store, undisturbed = folder / "store", read_record(self.whole / "store", self.run)
@@ -286,6 +286,8 @@ def main(way: Forks, offered: Sequence[Cell]) -> None:
     parser.add_argument("--minutes", type=float, default=math.inf, help="begin no cell after that")
     parser.add_argument("--json", type=Path, help="where the outcomes go")
     options = parser.parse_args()
+    if unknown := set(options.only) - {cell.name for cell in offered}:
+        parser.error(f"no such cells: {', '.join(sorted(unknown))}; there are {', '.join(cell.name for cell in offered)}")
     cells = [cell for cell in offered if not options.only or cell.name in options.only]
     with tempfile.TemporaryDirectory(prefix="kill-matrix-") as root:
         quiet_environment(Path(root) / "store")
