@@ -8,6 +8,7 @@ as functions, without this, get Prefect's own.
 """
 
 import ctypes
+import fcntl
 import os
 import signal
 import socket
@@ -16,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from pathlib import Path
 
 LOOK_INTERVAL_S = 0.05
 STOPPING_S = 5.0
@@ -77,9 +79,25 @@ def _serve(listening: int) -> None:
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     import uvicorn
+    from prefect.settings import PREFECT_HOME
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            # Prefect makes and migrates its home's database here, and two servers that do so at once break each other's start.
+            with _alone_in(Path(PREFECT_HOME.value())):
+                await super().startup(sockets)
 
     config = uvicorn.Config("prefect.server.api.server:create_app", factory=True, log_level="error", lifespan="on")
-    uvicorn.Server(config).run(sockets=[socket.socket(fileno=listening)])
+    Server(config).run(sockets=[socket.socket(fileno=listening)])
+
+
+@contextmanager
+def _alone_in(home: Path) -> Iterator[None]:
+    """One process at a time; a dead holder's lock is free at once."""
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / "starting.lock").open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _wait(server: "subprocess.Popen[bytes]", page: str, patience_s: float) -> None:

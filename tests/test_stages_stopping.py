@@ -237,6 +237,37 @@ def test_the_temporary_server_ends_with_a_command_that_was_killed(tmp_path: Path
         time.sleep(0.1)
 
 
+def test_only_one_temporary_server_prepares_a_home_at_a_time(tmp_path: Path) -> None:
+    import flows.temporary_server as temporary
+
+    waiting = (
+        "import sys; from pathlib import Path; import flows.temporary_server as temporary\n"
+        "print('asking', flush=True)\n"
+        "with temporary._alone_in(Path(sys.argv[1])): print('in', flush=True)"
+    )
+    with temporary._alone_in(tmp_path / "home"):
+        other = subprocess.Popen(
+            [sys.executable, "-c", waiting, str(tmp_path / "home")],
+            env={**os.environ, "PYTHONPATH": str(PROJECT)}, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert other.stdout is not None
+        assert other.stdout.readline() == "asking\n"
+        with pytest.raises(subprocess.TimeoutExpired):
+            other.wait(timeout=0.5)
+    assert other.communicate(timeout=30)[0] == "in\n"
+    assert other.returncode == 0
+
+
+@pytest.mark.slow
+def test_commands_that_start_together_on_a_new_home_all_get_a_server(tmp_path: Path) -> None:
+    environment = {key: value for key, value in os.environ.items() if key != "PREFECT_API_URL"}
+    inside = {**environment, "PYTHONPATH": str(PROJECT), "PREFECT_HOME": str(tmp_path / "home")}
+    code = "from flows.temporary_server import temporary_server\nwith temporary_server(lambda: None): pass"
+    begun = [subprocess.Popen([sys.executable, "-c", code], env=inside, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    said = [one.communicate(timeout=180)[1] for one in begun]
+    assert [one.returncode for one in begun] == [0, 0, 0], said
+
+
 def test_a_configured_prefect_api_needs_no_temporary_server(monkeypatch: pytest.MonkeyPatch) -> None:
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
