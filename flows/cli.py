@@ -191,7 +191,7 @@ def priors_data(
 
         if not list(libraries.glob("*.sh3f")):
             raise ConfigError(f"no .sh3f files in {libraries}; apt-get download sweethome3d-furniture, then dpkg -x it")
-        render_all(libraries, output, RenderPlan(size=128, supersampling=2, views_per_round=(8, 10, 10, 10)))
+        render_all(libraries, output, RenderPlan(128, 2, views_per_round=(8, 10, 10, 10), stretched_rounds=4))
         return {"output": str(output)}
 
     finish(work, as_json, again="the same command")

@@ -22,6 +22,7 @@ from dreampolish.priors.text import load_text_prior
 from dreampolish.priors.training_diffusion import DenoisingLoss, ExponentialAverage, build_schedule, learning_rate_factor
 from dreampolish.priors.view import load_projection, load_view_prior
 from schemas.priors import DenoiserTraining, PriorsTraining
+from stages.determinism import device_from_name
 from stages.errors import StageError
 from stages.priors_pairs import held_out_trial
 from stages.priors_training import TrainingPlace, TrainingWatch, finish, open_space, open_views
@@ -31,8 +32,8 @@ Kind = Literal["text", "view", "normals"]
 
 def train_text(place: TrainingPlace, config: PriorsTraining) -> dict[str, float]:
     """Train the text prior and write `<home>/text` with its sheet of prompts. The judge, not a figure here, says how well it aligns."""
-    views = open_views(place, config, "train")
-    recipe = text_recipe(views, open_space(place, config), _size(config.text), _draws(config.text))
+    views = open_views(place, config, "train", device_from_name(config.device))
+    recipe = text_recipe(views, open_space(place, config, views.device), _size(config.text), _draws(config.text))
     fitted = _fit(place, config, "text", recipe, views)
     words = training_words(views.nouns(index) for index in range(len(views.entries)))
     (place.project / config.home / "text" / "vocabulary.json").write_text(json.dumps(words))
@@ -41,19 +42,23 @@ def train_text(place: TrainingPlace, config: PriorsTraining) -> dict[str, float]
 
 def train_view(place: TrainingPlace, config: PriorsTraining) -> dict[str, float]:
     """Train the view prior from the text prior's weights and write `<home>/view`; figures on held-out objects."""
-    views = open_views(place, config, "train")
+    views = open_views(place, config, "train", device_from_name(config.device))
     start = _start(place, config, "text", "view")
     context_dim = int(start.config.cross_attention_dim)  # type: ignore[union-attr,arg-type]
-    recipe = view_recipe(views, open_space(place, config), _size(config.view), _draws(config.view), context_dim, start)
+    recipe = view_recipe(
+        views, open_space(place, config, views.device), _size(config.view), _draws(config.view), context_dim, start
+    )
     fitted = _fit(place, config, "view", recipe, views)
     return judge_view(place, config, fitted.steps)
 
 
 def train_normals(place: TrainingPlace, config: PriorsTraining) -> dict[str, float]:
     """Train the normal prior from the view prior's weights and write `<home>/normals`; angular errors on held-out objects."""
-    views = open_views(place, config, "train")
+    views = open_views(place, config, "train", device_from_name(config.device))
     start = _start(place, config, "view", "normal")
-    recipe = normals_recipe(views, open_space(place, config), _size(config.normals), _draws(config.normals), start)
+    recipe = normals_recipe(
+        views, open_space(place, config, views.device), _size(config.normals), _draws(config.normals), start
+    )
     fitted = _fit(place, config, "normals", recipe, views)
     return judge_normals(place, config, fitted.steps)
 
@@ -78,7 +83,7 @@ def _fit(place: TrainingPlace, config: PriorsTraining, kind: Kind, recipe: Recip
     """Fit a recipe's modules, resuming where an earlier attempt stopped, and write the averaged weights."""
     settings: DenoiserTraining = getattr(config, kind)
     generator = torch.Generator().manual_seed(settings.seed)
-    alphas_cumprod = build_schedule().alphas_cumprod.float()
+    alphas_cumprod = build_schedule().alphas_cumprod.float().to(views.device)
     parameters = [p for module in recipe.modules.values() for p in module.parameters()]
     folder = place.project / config.home / kind
     if settings.continued:
@@ -89,7 +94,7 @@ def _fit(place: TrainingPlace, config: PriorsTraining, kind: Kind, recipe: Recip
         average,
         recipe.draw,
         alphas_cumprod,
-        open_space(place, config).autoencoder.channel_weights(settings.pixel_emphasis),
+        open_space(place, config, views.device).autoencoder.channel_weights(settings.pixel_emphasis).to(views.device),
         settings.gamma,
         settings.timestep_exponent,
         settings.autocast,

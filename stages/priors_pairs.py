@@ -64,7 +64,7 @@ def _class_mean(held_out: RenderedViews, train: RenderedViews, target: int) -> F
     """The mean of training pictures of the target's category seen from about the same azimuth."""
     category = held_out.entries[held_out.view_objects[target]].category
     same = np.array([entry.category == category for entry in train.entries])
-    near = np.abs(_folded(train.azimuth_deg - held_out.azimuth_deg[target])) < AZIMUTH_WINDOW_DEG
+    near = (np.abs(_folded(train.azimuth_deg - held_out.azimuth_deg[target])) < AZIMUTH_WINDOW_DEG) & (train.stretch == 0)
     rows = np.flatnonzero(near & np.isclose(train.fov_deg, 20, atol=0.01) & same[train.view_objects])
     rows = rows if len(rows) else np.flatnonzero(near)
     return studio_pictures(train, rows[:64]).mean(dim=0, keepdim=True)

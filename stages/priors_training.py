@@ -43,21 +43,23 @@ class TrainingPlace:
         return Journal(self.work / "journals", f"prior-{name}", f"prior {name}", {"kind": "prior", "prior": name})
 
 
-def open_views(place: TrainingPlace, config: PriorsTraining, split: str) -> RenderedViews:
-    """The rendered views of a split; StageError where nothing has been rendered."""
+def open_views(place: TrainingPlace, config: PriorsTraining, split: str, device: torch.device | None = None) -> RenderedViews:
+    """The rendered views of a split, their pictures made on a device (None: the CPU); StageError where nothing has been rendered."""
     renders, file = place.project / config.renders, place.project / config.split
     try:
-        return RenderedViews(renders, file, split)
+        return RenderedViews(renders, file, split, device)
     except FileNotFoundError as error:
         raise StageError(f"no training data: {error}", None, "make it with `dreampolish priors data`") from error
 
 
-def open_space(place: TrainingPlace, config: PriorsTraining) -> LatentSpace:
-    """The latent space of the trained autoencoder; StageError where it is not there yet."""
+def open_space(place: TrainingPlace, config: PriorsTraining, device: torch.device) -> LatentSpace:
+    """The latent space of the trained autoencoder, on a device; StageError where it is not there yet."""
     try:
-        return latent_space(load_autoencoder_folder(place.project / config.home / "autoencoder"))
+        space = latent_space(load_autoencoder_folder(place.project / config.home / "autoencoder"))
     except PriorError as error:
         raise StageError(str(error), None, "train it with `dreampolish priors train autoencoder`") from error
+    space.to(device)
+    return space
 
 
 class TrainingWatch:

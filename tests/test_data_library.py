@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from dreampolish.data.dataset import RenderedViews
+from dreampolish.data.dataset import MILD_STRETCH, RenderedViews
 from dreampolish.data.domain import in_domain
-from dreampolish.data.library import BOUNDING_RADIUS, load_model, read_catalog
-from dreampolish.data.renders import FRONT_VIEWS, RenderPlan, render_all, training_cameras
+from dreampolish.data.library import BOUNDING_RADIUS, load_model, read_catalog, stretched
+from dreampolish.data.renders import FRONT_VIEWS, STRETCHED_VIEWS, RenderPlan, render_all, training_cameras
 from dreampolish.data.wavefront import parse_mtl, parse_obj
 
 CUBE = """mtllib cube.mtl
@@ -144,14 +144,14 @@ def test_mtl_defaults_and_clamps() -> None:
 def views(tmp_path_factory: pytest.TempPathFactory) -> RenderedViews:
     folder = tmp_path_factory.mktemp("renders")
     libraries = write_tiny_library(folder / "libraries")
-    render_all(libraries, folder / "renders", RenderPlan(size=32, supersampling=2, views_per_round=(6, 4)))
+    render_all(libraries, folder / "renders", RenderPlan(size=32, supersampling=2, views_per_round=(6, 4), stretched_rounds=2))
     split = folder / "split.json"
     split.write_text(json.dumps({"train": ["Tiny#red", "Tiny#blue"], "validation": [], "held_out": ["Tiny#turned"]}))
     return RenderedViews(folder / "renders", split, "train")
 
 
 def test_every_round_holds_every_object(views: RenderedViews) -> None:
-    each = 6 + 4 + FRONT_VIEWS
+    each = 6 + 4 + FRONT_VIEWS + 2 * STRETCHED_VIEWS
     assert len(views.view_objects) == 2 * each
     assert np.bincount(views.view_objects).tolist() == [each, each]
     assert views.azimuth_deg[:2].tolist() == [0, 0]  # fronts first
@@ -165,7 +165,9 @@ def test_front_view_shows_the_front(views: RenderedViews) -> None:
 
 def test_rendering_again_changes_nothing(views: RenderedViews, tmp_path: Path) -> None:
     libraries = write_tiny_library(tmp_path / "libraries")
-    render_all(libraries, tmp_path / "renders", RenderPlan(size=32, supersampling=2, views_per_round=(6, 4)))
+    render_all(
+        libraries, tmp_path / "renders", RenderPlan(size=32, supersampling=2, views_per_round=(6, 4), stretched_rounds=2)
+    )
     again = np.load(tmp_path / "renders" / "round_1" / "buffers.npy")
     kept = [row for row, name in enumerate(json.loads((tmp_path / "renders/round_1/index.json").read_text())["objects"])]
     first = np.load(views._renders / "round_1" / "buffers.npy")
@@ -219,6 +221,42 @@ def test_training_cameras_have_the_stated_ranges() -> None:
     narrow = (cameras.fov_deg == 20).float().mean()
     assert 0.5 < narrow < 0.7
     assert cameras.fov_deg.max() > 55
+
+
+def test_stretched_objects_are_for_training_alone(views: RenderedViews) -> None:
+    held_out = RenderedViews(views._renders, views._renders.parent / "split.json", "held_out")
+    assert len(held_out.view_objects) == 6 + 4 + FRONT_VIEWS
+    assert (held_out.stretch == 0).all()
+    assert (views.stretch > 0).sum() == 2 * 2 * STRETCHED_VIEWS
+
+
+def test_a_pair_shows_one_shape(views: RenderedViews) -> None:
+    draws = torch.rand(300, 5, generator=torch.Generator().manual_seed(4)).tolist()
+    pairs = np.array([views._draw_pair(draw) for draw in draws])
+    assert (views.view_objects[pairs[:, 0]] == views.view_objects[pairs[:, 1]]).all()
+    assert (views.stretch[pairs[:, 0]] == views.stretch[pairs[:, 1]]).all()
+    assert len(set(views.stretch[pairs[:, 0]].tolist())) == 1 + 2 * 2
+
+
+def test_captions_get_no_strongly_stretched_objects(views: RenderedViews) -> None:
+    drawn = views._draw_text_views(500, torch.Generator().manual_seed(5))
+    assert views.stretch[drawn].max() < MILD_STRETCH
+    assert views.stretch.max() > MILD_STRETCH
+
+
+def test_a_stretched_mesh_keeps_its_radius_and_upright_normals(tmp_path: Path) -> None:
+    libraries = write_tiny_library(tmp_path)
+    entry = next(e for e in read_catalog(libraries) if e.identifier == "Tiny#red")
+    mesh = load_model(entry, libraries, 0.01)
+    taller = stretched(mesh, (1.0, 1.0, 1.5))
+    before, after = np.ptp(mesh.vertices, axis=0), np.ptp(taller.vertices, axis=0)
+    np.testing.assert_allclose(after / before / (after[0] / before[0]), [1, 1, 1.5], rtol=1e-5)
+    assert np.linalg.norm(taller.vertices, axis=1).max() == pytest.approx(0.6)
+    np.testing.assert_allclose(np.linalg.norm(taller.corner_normals, axis=-1), 1, atol=1e-6)
+    sides = taller.vertices[taller.faces]
+    flat = np.cross(sides[:, 1] - sides[:, 0], sides[:, 2] - sides[:, 0])
+    flat /= np.linalg.norm(flat, axis=1, keepdims=True)
+    assert np.abs((taller.corner_normals * flat[:, None]).sum(axis=-1)).min() > 0.99  # a box's normals stay its faces'
 
 
 def test_missing_renders_are_named(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def _captioned(n: int, generator: torch.Generator) -> tuple[torch.Tensor, list[s
 def _training(folder: Path | None, steps: int) -> dict[str, torch.Tensor]:
     """Train a tiny text U-Net; returns its averages."""
     unet = tiny_unet(CHANNELS, False)
-    prepare_for_training(unet)
+    prepare_for_training(unet, torch.device("cpu"))
     generator, average = torch.Generator().manual_seed(0), ExponentialAverage({"unet": unet}, 0.9)
     draw = TextBatches(_captioned, tiny_space(), RememberingTower(CountingTower(), 100), 4, 0.5)
     loss = DenoisingLoss(text_denoiser(unet), average, draw, ALPHAS, torch.ones(CHANNELS), 5.0, 1.0, False, generator)
@@ -130,7 +130,7 @@ def test_the_training_attention_is_the_same_function() -> None:
     text = CountingTower().embed(["a", "b c d"])
     with torch.no_grad():
         before = unet_output(unet, noisy, t, text)
-        prepare_for_training(unet)
+        prepare_for_training(unet, torch.device("cpu"))
         assert torch.allclose(unet_output(unet, noisy, t, text), before, atol=1e-5)
 
 

@@ -3,7 +3,8 @@
 The text prior's pictures stand in the studio's light, the view prior's mostly, the normal prior's in any (lighting.py). Where an
 object can be recoloured, two thirds of the pictures are.
 All pictures are mirrored with probability 1/2 (a mirrored view at azimuth a is the view at -a of the mirrored object).
-All answers are float32 on the CPU; pictures are (n, 3, S, S) in [0, 1] on white.
+All answers are float32; pictures are (n, 3, S, S) in [0, 1] on white, on the device that the views lie on; poses and cameras on
+the CPU.
 """
 
 import json
@@ -51,6 +52,9 @@ STRAIGHT_TEXT_SHARE = 0.3
 STRAIGHT_SHARE, FRONTAL_SHARE = 0.65, 0.85
 """Shares of view pairs whose reference is from straight in front, and from there or within 30 degrees of it."""
 
+MILD_STRETCH = 0.3
+"""Largest ratio, as a logarithm, between two axes' stretches at which a stretched object is still drawn for captions."""
+
 SEEN_PAINT = 0.3
 """Share of a picture's covered pixels that must show the main paint for a caption to name its colour."""
 
@@ -93,11 +97,15 @@ class Repaint:
 
 
 class RenderedViews:
-    """The views of one split, over every round that is complete when the object is made (or `refresh` is called)."""
+    """The views of one split, over every round that is complete when the object is made (or `refresh` is called).
 
-    def __init__(self, renders: Path, split_file: Path, split: str) -> None:
-        """renders: the folder that renders.py wrote. Raises FileNotFoundError when no round is complete."""
-        self._renders = renders
+    Stretched objects (renders.py) are for training: other splits show the objects as they are.
+    """
+
+    def __init__(self, renders: Path, split_file: Path, split: str, device: torch.device | None = None) -> None:
+        """renders: the folder that renders.py wrote. device: where pictures are made; on a GPU the split's buffers lie in its memory
+        (None: the CPU, where they stay in the files). Raises FileNotFoundError when no round is complete."""
+        self._renders, self._split, self.device = renders, split, device or torch.device("cpu")
         wanted = set(read_split(split_file)[split])
         described = [entry_from_fields(fields) for fields in json.loads((renders / "objects.json").read_text())]
         self.entries = [entry for entry in described if entry.identifier in wanted]
@@ -116,6 +124,8 @@ class RenderedViews:
         if not folders:
             raise FileNotFoundError(f"no complete round in {self._renders}: run python -m dreampolish.data.renders")
         indices = [json.loads((folder / "index.json").read_text()) for folder in folders]
+        wanted = [place for place, index in enumerate(indices) if self._split == "train" or "shape" not in index]
+        folders, indices = [folders[place] for place in wanted], [indices[place] for place in wanted]
         self._buffers = [np.load(folder / "buffers.npy", mmap_mode="r", allow_pickle=False) for folder in folders]
         self._depths = [np.load(folder / "depth.npy", mmap_mode="r", allow_pickle=False) for folder in folders]
         self.size = int(self._buffers[0].shape[-1])
@@ -127,6 +137,13 @@ class RenderedViews:
         ]
         self._place = np.array([row[:2] for row in rows])
         self.view_objects = np.array([row[2] for row in rows])
+        # Rounds without these words show the objects as they are.
+        shapes = [indices[shard].get("shape", 0) for shard, _, _ in rows]
+        self.stretch = np.array(
+            [indices[shard]["stretch"][row] if "stretch" in indices[shard] else 0.0 for shard, row, _ in rows]
+        )
+        _, self._view_shapes = np.unique(np.stack([self.view_objects, shapes], axis=1), axis=0, return_inverse=True)
+        self._on_device = self._copy_to_device() if self.device.type != "cpu" else None
         angles = ("azimuth_deg", "elevation_deg", "fov_deg")
         self.azimuth_deg, self.elevation_deg, self.fov_deg = (
             np.array([indices[shard][key][row] for shard, row in self._place], dtype=np.float32) for key in angles
@@ -134,8 +151,20 @@ class RenderedViews:
         self._index_views()
         return len(rows)
 
+    def _copy_to_device(self) -> tuple[Tensor, Tensor]:
+        """Buffers (N, 8, S, S) uint8 and depths (N, S, S) float16 of this split's views, in their order."""
+        buffers = torch.empty(len(self._place), 8, self.size, self.size, dtype=torch.uint8, device=self.device)
+        depths = torch.empty(len(self._place), self.size, self.size, dtype=torch.float16, device=self.device)
+        for shard in range(len(self._buffers)):
+            mine = np.flatnonzero(self._place[:, 0] == shard)
+            for some in np.array_split(mine, max(len(mine) // 2000, 1)):
+                rows = self._place[some, 1]
+                buffers[some] = torch.from_numpy(self._buffers[shard][rows]).to(self.device)
+                depths[some] = torch.from_numpy(self._depths[shard][rows]).to(self.device)
+        return buffers, depths
+
     def _index_views(self) -> None:
-        """Lists of views by object, for the choices of the batches."""
+        """Lists of views by object and shape, for the choices of the batches."""
         folded = (self.azimuth_deg + 180) % 360 - 180
         narrow = np.isclose(self.fov_deg, 20, atol=0.01)
         level = narrow & (self.elevation_deg > -5) & (self.elevation_deg < 25)
@@ -144,7 +173,9 @@ class RenderedViews:
         repeats = np.array(self._emphasis)[self.view_objects]
         angles = zip(folded.tolist(), self.elevation_deg.tolist(), strict=True)
         straight = narrow & np.array([is_straight_front(*each) for each in angles])
-        emphasised = np.repeat(everything, repeats)
+        # Captions name usual things: of the stretched shapes, only the mild ones, and each object itself as often as three of them.
+        usual = np.where(self.stretch == 0, 3, (self.stretch < MILD_STRETCH).astype(np.int64))
+        emphasised = np.repeat(everything, repeats * usual)
         self._text_views = emphasised[self.fov_deg[emphasised] <= 45]
         self._straight_views = emphasised[straight[emphasised]]
         self._places = np.repeat(np.arange(len(self.entries)), self._emphasis)
@@ -152,18 +183,21 @@ class RenderedViews:
         self._level_of: list[np.ndarray] = []
         self._frontal_of: list[np.ndarray] = []
         self._straight_of: list[np.ndarray] = []
-        for place in range(len(self.entries)):
-            mine = self.view_objects == place
+        for shape in range(int(self._view_shapes.max()) + 1):
+            mine = self._view_shapes == shape
             self._narrow_of.append(everything[mine & narrow])
             self._level_of.append(everything[mine & level])
             self._frontal_of.append(everything[mine & frontal])
             self._straight_of.append(everything[mine & straight])
+        self._shapes_of = [np.unique(self._view_shapes[self.view_objects == place]) for place in range(len(self.entries))]
 
     def load(self, views: np.ndarray) -> ViewBuffers:
         """The stored buffers of views (n,), as floats."""
-        raw = np.stack([self._buffers[shard][row] for shard, row in self._place[views]])
-        floats = torch.from_numpy(raw).float()
-        normals = torch.from_numpy(raw[:, 3:6].view(np.int8)).float() / 127
+        if self._on_device is None:
+            raw = torch.from_numpy(np.stack([self._buffers[shard][row] for shard, row in self._place[views]]))
+        else:
+            raw = self._on_device[0][torch.from_numpy(views).to(self.device)]
+        floats, normals = raw.float(), raw[:, 3:6].view(torch.int8).float() / 127
         cameras = orbit_cameras(
             torch.from_numpy(self.azimuth_deg[views]),
             torch.from_numpy(self.elevation_deg[views]),
@@ -174,11 +208,15 @@ class RenderedViews:
 
     def positions_world(self, views: np.ndarray, cameras: Cameras) -> Float[Tensor, "n 3 s s"]:
         """Surface points of views that `cameras` saw; meaningless on the background."""
-        relative = np.stack([self._depths[shard][row] for shard, row in self._place[views]])
+        if self._on_device is None:
+            relative = torch.from_numpy(np.stack([self._depths[shard][row] for shard, row in self._place[views]]))
+        else:
+            relative = self._on_device[1][torch.from_numpy(views).to(self.device)]
+        cameras = cameras.to(self.device)
         origins, directions = rays_from_cameras(cameras)
         forward = -cameras.world_from_camera[:, :3, 2]
         distance = cameras.world_from_camera[:, :3, 3].norm(dim=1)
-        depth = torch.from_numpy(relative).float() + distance[:, None, None]
+        depth = relative.float() + distance[:, None, None]
         along = torch.einsum("bhwc,bc->bhw", directions, forward)
         return (origins + directions * (depth / along)[..., None]).permute(0, 3, 1, 2)
 
@@ -197,9 +235,8 @@ class RenderedViews:
         """Colours for pictures of the given objects: two thirds of the recolourable get a new one, the others keep theirs."""
         words: list[str | None] = []
         targets: list[tuple[float, float, float]] = []
-        for place in objects:
+        for place, chance in zip(objects, torch.rand(len(objects), 3, generator=generator).tolist(), strict=True):
             looks = self._looks[place]
-            chance = torch.rand(3, generator=generator).tolist()
             if looks.share >= CLEAR_PAINT and not self._natural[place] and chance[0] < 2 / 3:
                 names = COLORS_AND_WOOD if self._may_be_wooden[place] else PLAIN_COLORS
                 word = names[int(chance[1] * len(names))]
@@ -215,7 +252,8 @@ class RenderedViews:
         jitter = 1 + 0.16 * draw[:, :1] + 0.04 * draw[:, 1:]
         luminance = torch.tensor([_luminance(self._looks[place].paint_rgb) for place in objects])
         contrast = 0.4 + 0.6 * torch.rand(len(objects), generator=generator)
-        return Repaint(words, active, (target * jitter).clamp(0, 1), luminance, contrast)
+        shade = (target * jitter).clamp(0, 1)
+        return Repaint(words, active, shade.to(self.device), luminance.to(self.device), contrast.to(self.device))
 
     def own_color(self, place: int) -> str | None:
         """The word for an object's own colour where one paint dominates and is nearly plain."""
@@ -253,7 +291,7 @@ class RenderedViews:
         views = self._draw_text_views(n, generator)
         found = self.load(views)
         repaint = self.draw_repaint(self.view_objects[views], generator)
-        light = studio_camera_lighting(found.cameras, generator)
+        light = studio_camera_lighting(found.cameras, generator).to(self.device)
         pictures = on_white(self._paint(views, found, repaint, generator) * shade(found.normals, light), found.coverage)
         mirrored = torch.rand(n, generator=generator) < 0.5
         seen = found.paint.sum(dim=(1, 2, 3)) >= SEEN_PAINT * found.coverage.sum(dim=(1, 2, 3))
@@ -279,7 +317,7 @@ class RenderedViews:
     def original_pictures(self, views: np.ndarray, generator: torch.Generator) -> Float[Tensor, "n 3 s s"]:
         """The given views (n,) in their own colours under random light; for measurements."""
         found = self.load(views)
-        light = random_camera_lighting(found.cameras, VARIED_LIT_SHARE, generator)
+        light = random_camera_lighting(found.cameras, VARIED_LIT_SHARE, generator).to(self.device)
         return on_white(found.albedo.clamp(0, BRIGHTEST) * shade(found.normals, light), found.coverage)
 
     def view_batch(
@@ -290,11 +328,11 @@ class RenderedViews:
         The reference lies at elevation -5..25, mostly straight in front (STRAIGHT_SHARE, FRONTAL_SHARE). Both pictures share
         light and zoom.
         """
-        chosen = [self._draw_pair(generator) for _ in range(n)]
+        chosen = [self._draw_pair(draw) for draw in torch.rand(n, 5, generator=generator).tolist()]
         views = np.array([pair[0] for pair in chosen] + [pair[1] for pair in chosen])
         found = self.load(views)
         repaint = _twice(self.draw_repaint(self.view_objects[views[:n]], generator))
-        light = pair_lighting(found.cameras, STUDIO_SHARE, LIT_SHARE, generator)
+        light = pair_lighting(found.cameras, STUDIO_SHARE, LIT_SHARE, generator).to(self.device)
         grain = torch.Generator().manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
         albedo = self._paint_pairs(views, found, repaint, grain)
         pictures = on_white(albedo * shade(found.normals, light), found.coverage)
@@ -306,14 +344,14 @@ class RenderedViews:
         pose = pose_condition(torch.where(mirrored, -change, change), rise, reference_elevation_deg=0.0)
         return pictures[:n], pictures[n:], pose
 
-    def _draw_pair(self, generator: torch.Generator) -> tuple[int, int]:
-        """A reference view and a target view of one object."""
-        draw = torch.rand(4, generator=generator).tolist()
-        place = int(self._places[int(draw[0] * len(self._places))])
-        wider = self._frontal_of[place] if draw[1] < FRONTAL_SHARE else self._level_of[place]
-        pools = (self._straight_of[place] if draw[1] < STRAIGHT_SHARE else wider, wider, self._narrow_of[place])
+    def _draw_pair(self, draw: list[float]) -> tuple[int, int]:
+        """A reference view and a target view of one object in one shape; draw: five numbers, uniform in [0, 1)."""
+        shapes = self._shapes_of[int(self._places[int(draw[0] * len(self._places))])]
+        shape = int(shapes[int(draw[4] * len(shapes))])
+        wider = self._frontal_of[shape] if draw[1] < FRONTAL_SHARE else self._level_of[shape]
+        pools = (self._straight_of[shape] if draw[1] < STRAIGHT_SHARE else wider, wider, self._narrow_of[shape])
         pool = next(pool for pool in pools if len(pool))
-        targets = self._narrow_of[place]
+        targets = self._narrow_of[shape]
         return int(pool[int(draw[2] * len(pool))]), int(targets[int(draw[3] * len(targets))])
 
     def _paint_pairs(self, views: np.ndarray, found: ViewBuffers, repaint: Repaint, generator: torch.Generator) -> Tensor:
@@ -340,14 +378,15 @@ class RenderedViews:
         views = torch.randint(len(self.view_objects), (n,), generator=generator).numpy()
         found = self.load(views)
         repaint = self.draw_repaint(self.view_objects[views], generator)
-        light = random_camera_lighting(found.cameras, VARIED_LIT_SHARE, generator)
+        light = random_camera_lighting(found.cameras, VARIED_LIT_SHARE, generator).to(self.device)
         pictures = on_white(self._paint(views, found, repaint, generator) * shade(found.normals, light), found.coverage)
         mask = (found.coverage > 0.5).float()
-        facing = torch.tensor([0.0, 0.0, 1.0]).view(1, 3, 1, 1)
+        facing = found.normals.new_tensor([0.0, 0.0, 1.0]).view(1, 3, 1, 1)
         normals = torch.nn.functional.normalize(torch.where(mask > 0, found.normals, facing), dim=1)
         mirrored = torch.rand(n, generator=generator) < 0.5
+        turned = torch.where(mirrored, -1.0, 1.0).to(self.device)
         normals = _mirror(normals, mirrored)
-        normals[mirrored, 0] *= -1
+        normals[:, 0] *= turned[:, None, None]
         return _mirror(pictures, mirrored), normals, _mirror(mask, mirrored)
 
 
@@ -385,15 +424,15 @@ def _twice(repaint: Repaint) -> Repaint:
 
 
 def _mirror(pictures: Tensor, mirrored: Tensor) -> Tensor:
-    """Flip the chosen ones of pictures (n, c, h, w) left to right, in place."""
-    pictures[mirrored] = pictures[mirrored].flip(-1)
-    return pictures
+    """The chosen ones of pictures (n, c, h, w) flipped left to right."""
+    return torch.where(mirrored.to(pictures.device)[:, None, None, None], pictures.flip(-1), pictures)
 
 
 def _zoomed(pictures: Tensor, zoom: Tensor) -> Tensor:
     """Pictures magnified about their centres, white outside."""
     size = pictures.shape[-1]
-    centres = (torch.arange(size) + 0.5) / size * 2 - 1
+    centres = (torch.arange(size, device=pictures.device) + 0.5) / size * 2 - 1
     base = torch.stack(torch.meshgrid(centres, centres, indexing="xy"), dim=-1)
-    ink = torch.nn.functional.grid_sample(1 - pictures, base / zoom.view(-1, 1, 1, 1), mode="bilinear", align_corners=False)
+    places = base / zoom.to(pictures.device).view(-1, 1, 1, 1)
+    ink = torch.nn.functional.grid_sample(1 - pictures, places, mode="bilinear", align_corners=False)
     return ink.neg_().add_(1)

@@ -11,7 +11,7 @@ import posixpath
 import re
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +133,19 @@ def load_model(entry: CatalogEntry, folder: Path, sample_size: float) -> Painted
             materials |= parse_mtl(content.decode("latin-1")) if content else {}
         pictures = {m.texture: _read_texture(read, m.texture) for m in materials.values() if m.texture}
     return _painted(mesh, materials, pictures, entry, sample_size)
+
+
+def stretched(mesh: PaintedMesh, factors: tuple[float, float, float]) -> PaintedMesh:
+    """A mesh stretched along world x, y, z and normalised anew; its colours and textures stay."""
+    scale = np.array(factors)
+    positions = mesh.vertices.astype(np.float64) * scale
+    used = positions[np.unique(mesh.faces)]
+    centred = positions - (used.min(axis=0) + used.max(axis=0)) / 2
+    radius = np.linalg.norm(centred[np.unique(mesh.faces)], axis=1).max()
+    normals = mesh.corner_normals / scale
+    normals = normals / np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-12)
+    vertices = (centred * (BOUNDING_RADIUS / radius)).astype(np.float32)
+    return replace(mesh, vertices=vertices, corner_normals=normals.astype(np.float32))
 
 
 def _read_texture(read: Callable[[str], bytes | None], path: str) -> np.ndarray | None:

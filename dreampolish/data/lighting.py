@@ -29,6 +29,10 @@ class Lighting:
     toward: Float[Tensor, "b 2 3"]
     strengths: Float[Tensor, "b 4"]
 
+    def to(self, device: torch.device) -> "Lighting":
+        """The same light on another device."""
+        return Lighting(self.up.to(device), self.toward.to(device), self.strengths.to(device))
+
 
 def _directions(azimuth_deg: Tensor, elevation_deg: Tensor) -> Tensor:
     """Unit vectors (..., 3) from azimuth and elevation, z up, degrees."""

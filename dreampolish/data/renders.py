@@ -5,6 +5,8 @@ the channels of CHANNELS (normals as int8 bits), `round_K/depth.npy` (N, S, S) f
 `round_K/index.json`, written last: {"objects": [identifier per view], "azimuth_deg", "elevation_deg", "fov_deg"}. Round 0
 starts with the front view of every object. `round_front/` has only views from straight in front, where the pipeline's reference is
 taken to stand. `evaluation/` has fixed views. `objects.json` describes the objects.
+`round_stretched_K/` shows every object stretched along its axes, differently in each of these rounds; its index also has "shape", the
+round's number from 1, and "stretch", per view the range of the logarithms of the three factors. Only trainings read these rounds.
 Views are seeded by object and round, so any round can be made alone, again and identically.
 """
 
@@ -14,6 +16,7 @@ import logging
 import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,22 +24,26 @@ from torch import Tensor
 
 from dreampolish.cameras import Cameras, orbit_cameras
 from dreampolish.data.domain import in_domain
-from dreampolish.data.library import CatalogEntry, entry_from_fields, load_model, read_catalog
+from dreampolish.data.library import CatalogEntry, entry_from_fields, load_model, read_catalog, stretched
 from dreampolish.data.raycasting import RayCaster
 
 CHANNELS = ("red", "green", "blue", "normal_x", "normal_y", "normal_z", "coverage", "paint")
-EVALUATION, FRONT = "evaluation", "round_front"
-FRONT_VIEWS = 4
+EVALUATION, FRONT, STRETCHED = "evaluation", "round_front", "round_stretched_"
+FRONT_VIEWS, STRETCHED_VIEWS = 4, 14
+LARGEST_STRETCH = 0.3
+"""Bound of the logarithm of the factor along each axis: some five hundred objects are few shapes to learn from."""
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class RenderPlan:
-    """size: pixels of a side; supersampling: rays per pixel side; views_per_round: views of each object in round 0, 1, ..."""
+    """size: pixels of a side; supersampling: rays per pixel side; views_per_round: views of each object in round 0, 1, ...;
+    stretched_rounds: how many rounds of stretched objects."""
 
     size: int
     supersampling: int
     views_per_round: tuple[int, ...]
+    stretched_rounds: int
 
 
 def _uniform(low: float, high: float, n: int, generator: torch.Generator) -> Tensor:
@@ -65,6 +72,35 @@ def front_cameras(size: int, generator: torch.Generator) -> Cameras:
     return orbit_cameras(azimuth, _uniform(5.0, 15.0, FRONT_VIEWS, generator), torch.full((FRONT_VIEWS,), 20.0), size)
 
 
+def stretched_cameras(size: int, generator: torch.Generator) -> Cameras:
+    """STRETCHED_VIEWS views: two from straight in front, two at azimuth -30..30 degrees, seven around at FOV 20, three at FOV 20..60."""
+    around = (torch.arange(7) + torch.rand(7, generator=generator)) * (360 / 7)
+    high = torch.rand(7, generator=generator) < 0.1
+    azimuth = [
+        _uniform(-8.0, 8.0, 2, generator),
+        _uniform(-30.0, 30.0, 2, generator),
+        around,
+        _uniform(0.0, 360.0, 3, generator),
+    ]
+    elevation = [
+        _uniform(5.0, 15.0, 2, generator),
+        _uniform(-5.0, 25.0, 2, generator),
+        torch.where(high, _uniform(45.0, 70.0, 7, generator), _uniform(-10.0, 45.0, 7, generator)),
+        _uniform(-10.0, 60.0, 3, generator),
+    ]
+    fov = torch.cat([torch.full((11,), 20.0), _uniform(20.0, 60.0, 3, generator)])
+    return orbit_cameras(torch.cat(azimuth), torch.cat(elevation), fov, size)
+
+
+def stretch_factors(name: str, identifier: str) -> tuple[float, float, float]:
+    """An object's factors along world x, y, z in one round: 1 but in the stretched rounds."""
+    if not name.startswith(STRETCHED):
+        return 1.0, 1.0, 1.0
+    generator = torch.Generator().manual_seed(zlib.crc32(f"{identifier}/{name}/factors".encode()))
+    x, y, z = _uniform(-LARGEST_STRETCH, LARGEST_STRETCH, 3, generator).exp().tolist()
+    return x, y, z
+
+
 def evaluation_cameras(size: int) -> Cameras:
     """Twelve fixed views: eight around at elevation 15 (the first the front), four higher up and at wider FOV."""
     azimuth = torch.tensor([0.0, 45, 90, 135, 180, 225, 270, 315, 30, 150, 210, 330])
@@ -80,6 +116,8 @@ def _round_cameras(name: str, identifier: str, plan: RenderPlan) -> Cameras:
     generator = torch.Generator().manual_seed(zlib.crc32(f"{identifier}/{name}".encode()))
     if name == FRONT:
         return front_cameras(plan.size, generator)
+    if name.startswith(STRETCHED):
+        return stretched_cameras(plan.size, generator)
     number = int(name.removeprefix("round_"))
     return training_cameras(plan.views_per_round[number], number == 0, plan.size, generator)
 
@@ -93,11 +131,16 @@ def render_round(name: str, entries: list[CatalogEntry], libraries: Path, output
     shape = (total, len(CHANNELS), plan.size, plan.size)
     buffers = np.lib.format.open_memmap(folder / "buffers.npy", "w+", np.uint8, shape)
     depth = np.lib.format.open_memmap(folder / "depth.npy", "w+", np.float16, (total, plan.size, plan.size))
-    index: dict[str, list[float | str]] = {key: [0.0] * total for key in ("objects", "azimuth_deg", "elevation_deg", "fov_deg")}
+    keys = ("objects", "azimuth_deg", "elevation_deg", "fov_deg", "stretch")
+    index: dict[str, Any] = {key: [0.0] * total for key in keys}
+    if name.startswith(STRETCHED):
+        index["shape"] = int(name.removeprefix(STRETCHED)) + 1
     probe = evaluation_cameras(48)[:8]
     for place, entry in enumerate(entries):
         cameras = _round_cameras(name, entry.identifier, plan)
-        caster = RayCaster(load_model(entry, libraries, 1.34 / (plan.size * plan.supersampling)))
+        factors = stretch_factors(name, entry.identifier)
+        mesh = load_model(entry, libraries, 1.34 / (plan.size * plan.supersampling))
+        caster = RayCaster(stretched(mesh, factors) if name.startswith(STRETCHED) else mesh)
         main_paint = caster.main_paint(probe)
         for view in range(n_views):
             row, camera = view * len(entries) + place, cameras[view : view + 1]
@@ -105,6 +148,7 @@ def render_round(name: str, entries: list[CatalogEntry], libraries: Path, output
             buffers[row] = np.concatenate([found.albedo, found.normals.view(np.uint8), found.coverage[None], found.paint[None]])
             depth[row] = found.relative_depth
             index["objects"][row] = entry.identifier
+            index["stretch"][row] = round(float(np.ptp(np.log(factors))), 4)
             index["azimuth_deg"][row] = round(float(camera.azimuth_deg[0]), 4)
             index["elevation_deg"][row] = round(float(camera.elevation_deg[0]), 4)
             index["fov_deg"][row] = round(float(camera.fov_deg[0]), 4)
@@ -137,7 +181,8 @@ def render_all(libraries: Path, output: Path, plan: RenderPlan) -> None:
         entries = loadable_entries(libraries)
         described.write_text(json.dumps([asdict(entry) for entry in entries], indent=1))
     names = [f"round_{number}" for number in range(len(plan.views_per_round))]
-    for name in [names[0], EVALUATION, FRONT, *names[1:]]:
+    stretched_names = [f"{STRETCHED}{number}" for number in range(plan.stretched_rounds)]
+    for name in [names[0], EVALUATION, FRONT, *names[1:], *stretched_names]:
         if not (output / name / "index.json").exists():
             render_round(name, entries, libraries, output, plan)
 
@@ -150,10 +195,11 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--supersampling", type=int, default=2)
     parser.add_argument("--views-per-round", type=int, nargs="+", default=[8, 10, 10, 10])
+    parser.add_argument("--stretched-rounds", type=int, default=4)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(1)
-    plan = RenderPlan(options.size, options.supersampling, tuple(options.views_per_round))
+    plan = RenderPlan(options.size, options.supersampling, tuple(options.views_per_round), options.stretched_rounds)
     render_all(options.libraries, options.output, plan)
 
 

@@ -60,7 +60,7 @@ def recolor(
     mean_luminance: of the paint over the object, so that several views of it agree; below 0.02 counts as flat. The ratio is
     bounded to 0.4..1.6. Partly painted pixels mix.
     """
-    weights = torch.tensor(LUMA).view(1, 3, 1, 1)
+    weights = albedo.new_tensor(LUMA).view(1, 3, 1, 1)
     luminance = (albedo * weights).sum(dim=1, keepdim=True)
     ratio = luminance / mean_luminance.clamp(min=0.02).view(-1, 1, 1, 1)
     strength = torch.where(mean_luminance < 0.02, 0.0, contrast).view(-1, 1, 1, 1)
@@ -70,7 +70,7 @@ def recolor(
 
 def painted_luminance(albedo: Float[Tensor, "b 3 h w"], paint: Float[Tensor, "b 1 h w"]) -> Float[Tensor, " b"]:
     """Mean luminance of the painted pixels; 0 where none is painted."""
-    weights = torch.tensor(LUMA).view(1, 3, 1, 1)
+    weights = albedo.new_tensor(LUMA).view(1, 3, 1, 1)
     luminance = (albedo * weights).sum(dim=1, keepdim=True)
     return (luminance * paint).sum(dim=(1, 2, 3)) / paint.sum(dim=(1, 2, 3)).clamp(min=1e-6)
 
@@ -80,9 +80,11 @@ def wood_grain(positions_world: Float[Tensor, "b 3 h w"], generator: torch.Gener
 
     positions_world: the surface points; one random orientation and period per picture.
     """
-    n = len(positions_world)
-    axis = torch.nn.functional.normalize(torch.randn(n, 3, generator=generator) * torch.tensor([1.0, 1.0, 0.3]), dim=1)
-    period = 0.07 + 0.08 * torch.rand(n, 1, 1, generator=generator)
+    n, device = len(positions_world), positions_world.device
+    axis = torch.nn.functional.normalize(torch.randn(n, 3, generator=generator) * torch.tensor([1.0, 1.0, 0.3]), dim=1).to(
+        device
+    )
+    period = (0.07 + 0.08 * torch.rand(n, 1, 1, generator=generator)).to(device)
     along = torch.einsum("bc,bchw->bhw", axis, positions_world)
     bend = 0.03 * torch.sin(9 * positions_world.sum(dim=1))
     stripes = torch.sin(2 * torch.pi * (along + bend) / period)

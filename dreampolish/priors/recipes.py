@@ -71,16 +71,17 @@ def _shape(space: LatentSpace, size: Size, inputs: int, context_dim: int, pose_l
     )
 
 
-def _text_tower() -> tuple[TextTower, int]:
+def _text_tower(device: torch.device) -> tuple[TextTower, int]:
     tower = TextTower(*load_packaged_text_encoder(TEXT_ENCODER_REFERENCE))
+    tower.to(device)
     return tower, int(tower.encoder.config.hidden_size)
 
 
 def text_recipe(views: RenderedViews, space: LatentSpace, size: Size, draws: Draws) -> Recipe:
     """Pictures from captions."""
-    tower, width = _text_tower()
+    tower, width = _text_tower(views.device)
     unet = build_unet(_shape(space, size, 1, width, pose_labels=False), size.seed)
-    prepare_for_training(unet)
+    prepare_for_training(unet, views.device)
     remembering = RememberingTower(tower, REMEMBERED_PROMPTS)
     draw = TextBatches(views.text_batch, space, remembering, draws.batch, draws.unconditional)
     references = {"vae": "../autoencoder", "text_encoder": TEXT_ENCODER_REFERENCE, "tokenizer": TEXT_ENCODER_REFERENCE}
@@ -92,12 +93,12 @@ def normals_recipe(views: RenderedViews, space: LatentSpace, size: Size, draws: 
 
     start: the view prior's U-Net, whose reference channels become the picture's and which knows objects already, or None.
     """
-    tower, width = _text_tower()
+    tower, width = _text_tower(views.device)
     unet = build_unet(_shape(space, size, 2, width, pose_labels=False), size.seed)
     if start is not None:
         channels = space.latent_shape[0]
         start_from(unet, start, [*range(channels, 2 * channels), *range(channels)])
-    prepare_for_training(unet)
+    prepare_for_training(unet, views.device)
     draw = NormalBatches(views.normal_batch, space, draws.batch)
     references = {"vae": "../autoencoder", "text_encoder": TEXT_ENCODER_REFERENCE, "tokenizer": TEXT_ENCODER_REFERENCE}
     return Recipe({"unet": unet}, normals_denoiser(unet, tower.embed([""])), draw, references)
@@ -112,7 +113,7 @@ def view_recipe(
     if start is not None:
         channels = space.latent_shape[0]
         start_from(unet, start, [*range(channels), *[None] * channels])
-    prepare_for_training(unet)
+    prepare_for_training(unet, views.device)
     channels, side, _ = space.latent_shape
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(size.seed + 1)
@@ -124,7 +125,7 @@ def view_recipe(
             context="latent_patches",
             patch=CONTEXT_PATCH,
         )
-    projection.train()
+    projection.train().to(views.device)
     context = LatentPatchContext(CONTEXT_PATCH)
     draw = ViewBatches(views.view_batch, space, context, draws.batch, draws.unconditional)
     modules: dict[str, nn.Module] = {"unet": unet, "cc_projection": projection}

@@ -132,6 +132,15 @@ def stratified_timesteps(n: int, n_train: int, exponent: float, generator: torch
     return (parts**exponent * n_train).long().clamp_max(n_train - 1)
 
 
+def normal_noise(like: Tensor, generator: torch.Generator) -> Tensor:
+    """Standard normal numbers of a tensor's shape, on its device. Where the generator lives elsewhere, one of the tensor's device
+    is seeded from it: large draws stay off the CPU, and the stream still hangs on the generator alone."""
+    if generator.device.type != like.device.type:
+        seed = int(torch.randint(2**62, (1,), generator=generator, device=generator.device))
+        generator = torch.Generator(like.device).manual_seed(seed)
+    return torch.randn(like.shape, generator=generator, device=like.device, dtype=like.dtype)
+
+
 @dataclass(frozen=True)
 class DenoisingLoss:
     """One training's loss, step by step; calling it averages the weights that the last step left.
@@ -156,8 +165,10 @@ class DenoisingLoss:
             self.average.update()
         batch = self.draw(self.generator)
         latents = batch.latents
-        timesteps = stratified_timesteps(len(latents), len(self.alphas_cumprod), self.exponent, self.generator)
-        noise = torch.randn(latents.shape, generator=self.generator)
+        timesteps = stratified_timesteps(len(latents), len(self.alphas_cumprod), self.exponent, self.generator).to(
+            latents.device
+        )
+        noise = normal_noise(latents, self.generator)
         noisy = noisy_latents(latents, noise, self.alphas_cumprod, timesteps)
         with torch.autocast(latents.device.type, torch.bfloat16, enabled=self.autocast):
             predicted = self.denoiser(noisy, timesteps, batch.told).float()
@@ -167,10 +178,13 @@ class DenoisingLoss:
         return {"denoise": Term(weighted, 1.0), "v_error": Term(squares.detach().mean(), 0.0)}
 
 
-def prepare_for_training(unet: UNet2DConditionModel) -> None:
-    """Training mode, gradients on, the attention that is fast backwards."""
-    unet.train().requires_grad_(True)
-    unet.set_attn_processor(Float32Attention())
+def prepare_for_training(unet: UNet2DConditionModel, device: torch.device) -> None:
+    """Training mode on a device, gradients on; on the CPU the attention that is fast backwards, on a GPU the network compiled."""
+    unet.train().requires_grad_(True).to(device)
+    if device.type == "cpu":
+        unet.set_attn_processor(Float32Attention())
+    else:
+        unet.compile()
 
 
 def learning_rate_factor(step: int, warmup: int, decay_from: int, steps: int) -> float:

@@ -59,7 +59,9 @@ class TextBatches:
         pictures, captions = self._draw(self._batch, generator)
         dropped = torch.rand(self._batch, generator=generator) < self._unconditional
         prompts = ["" if drop else caption for drop, caption in zip(dropped.tolist(), captions, strict=True)]
-        return DenoiserBatch(self._space.encode(pictures), {"text": self._tower.embed(prompts)})
+        text = self._tower.embed(prompts)
+        placed = TextEmbedding(text.states.to(pictures.device), text.mask.to(pictures.device))
+        return DenoiserBatch(self._space.encode(pictures), {"text": placed})
 
 
 def text_denoiser(unet: UNet2DConditionModel) -> Denoiser:

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dreampolish.priors.latents import LatentSpace
-from dreampolish.priors.training_diffusion import Denoiser, DenoiserBatch
+from dreampolish.priors.training_diffusion import Denoiser, DenoiserBatch, normal_noise
 from dreampolish.priors.view import ContextEncoder, PoseProjection, view_output
 
 PairSource = Callable[[int, torch.Generator], tuple[Float[Tensor, "n 3 h w"], Float[Tensor, "n 3 h w"], Float[Tensor, "n 4"]]]
@@ -34,11 +34,11 @@ class ViewBatches:
         latents = self._space.encode(torch.cat([references, targets]))
         reference_latents, target_latents = latents.chunk(2)
         spread = REFERENCE_NOISE * torch.rand(self._batch, 1, 1, 1, generator=generator)
-        reference_latents = reference_latents + spread * torch.randn(reference_latents.shape, generator=generator)
-        kept = (torch.rand(self._batch, generator=generator) >= self._unconditional).float()
+        reference_latents = reference_latents + spread.to(latents.device) * normal_noise(reference_latents, generator)
+        kept = (torch.rand(self._batch, generator=generator) >= self._unconditional).float().to(latents.device)
         tokens = self._context(references, reference_latents) * kept[:, None, None]
         reference_latents = reference_latents * kept[:, None, None, None]
-        return DenoiserBatch(target_latents, {"latents": reference_latents, "tokens": tokens, "pose": pose})
+        return DenoiserBatch(target_latents, {"latents": reference_latents, "tokens": tokens, "pose": pose.to(latents.device)})
 
 
 def view_denoiser(unet: UNet2DConditionModel, projection: PoseProjection) -> Denoiser:
