@@ -192,7 +192,7 @@ def _published(
 
     views = render_previews(config.preview, render, stage.device)
     with torch.no_grad():
-        figures = judged(run, view, render(view.camera), views)
+        figures = judged(run, view, render, views)
     return stage.publish(
         MeshArtifact,
         metrics={**figures, **mesh_figures(mesh)},

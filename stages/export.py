@@ -85,7 +85,7 @@ def _published(
     _write_turntable(stage, config, asset)
     stage.image("views", 0, as_bytes(strip(views)))
     with torch.no_grad():
-        figures = judged(run, view, render(view.camera), views)
+        figures = judged(run, view, render, views)
     glb, normal = stage.path("asset.glb"), stage.path("normal.png")
     maps = {"base_color": stage.path("base_color.png"), **({} if made.asset.normal_map is None else {"normal": normal})}
     return stage.publish(

@@ -17,6 +17,9 @@ from stages.errors import StageError
 from stages.real_metrics import real_figures
 from stages.reference_view import REFERENCE_FOV_DEG, ReferenceView
 
+JUDGED_SIZE = 256
+"""Largest side, pixels, at which the front view is compared: the figures of a run's stages compare, and fields render it in memory."""
+
 Render = Callable[[Cameras], Float[Tensor, "b h w 3"]]
 
 
@@ -35,11 +38,11 @@ def write_previews(stage: Stage, views: Float[Tensor, "n h w 3"]) -> list[Path]:
     return paths
 
 
-def judged(
-    run: RunContext, reference: ReferenceView, front: Float[Tensor, "1 h w 3"], views: Float[Tensor, "n h w 3"]
-) -> dict[str, float]:
-    """Reference-view PSNR (dB) and SSIM of the render `front`, the mean alignment of all `views` with the prompt, and what CLIP and
-    LPIPS say where they are configured."""
+def judged(run: RunContext, view: ReferenceView, render: Render, views: Float[Tensor, "n h w 3"]) -> dict[str, float]:
+    """Reference-view PSNR (dB) and SSIM, the mean alignment of all `views` with the prompt, and what CLIP and LPIPS say where they are
+    configured. Every stage is judged at the picture's own size (at most JUDGED_SIZE), whatever size it worked at."""
+    reference = view.whole(JUDGED_SIZE)
+    front = render(reference.camera)
     figures = {"psnr": float(psnr(front, reference.rgb)), "ssim": float(ssim(front, reference.rgb))}
     return {**figures, "alignment": alignment(run, reference.prompt, views), **real_figures(run, reference, front, views)}
 

@@ -152,7 +152,7 @@ def _published(stage: Stage, run: RunContext, scene: Scene, view: ReferenceView,
                 "try another seed, or lower nerf.sparsity_weight",
             )
         views = render_previews(scene.config.preview, scene.picture, stage.device)
-        figures = judged(run, view, front.rgb, views)
+        figures = judged(run, view, scene.picture, views)
         entropy = float(opacity_entropy_loss(front.opacity))
     save_state(scene.field, stage.path("field.safetensors"))
     save_file(dict(scene.occupancy.state_dict()), stage.path("occupancy.safetensors"))

@@ -209,7 +209,7 @@ def _published(
         if float(front.picture.opacity.max()) < 0.5:
             raise StageError("the signed distance field has no surface in the front view", steps, "lower neus.sparsity_weight")
         views = render_previews(surface.config.preview, surface.picture, stage.device)
-        figures = judged(run, view, front.picture.rgb, views)
+        figures = judged(run, view, surface.picture, views)
         moved = surface.field.sdf(surface.start).abs()
         eikonal = float(eikonal_loss(front.gradients))
     save_state(surface.field, stage.path("field.safetensors"))

@@ -203,7 +203,7 @@ def _published(
 
     views = render_previews(polishing.config.preview, render, stage.device)
     with torch.no_grad():
-        figures = judged(run, polishing.view, render(polishing.view.camera), views)
+        figures = judged(run, polishing.view, render, views)
     return stage.publish(
         PolishedMeshArtifact,
         metrics={**figures, **own, **mesh_figures(mesh)},

@@ -20,13 +20,14 @@ REFERENCE_FOV_DEG = 20.0
 
 @dataclass(frozen=True)
 class ReferenceView:
-    """One picture on white with its mask, camera-frame normals and camera, all at one size."""
+    """One picture on white with its mask, camera-frame normals and camera, all at one size; and the picture at its own size."""
 
     rgb: Float[Tensor, "1 h w 3"]
     mask: Float[Tensor, "1 h w"]
     normals_camera: Float[Tensor, "1 h w 3"]
     camera: Cameras
     prompt: str
+    original: Float[Tensor, "1 m n 3"]
 
     @property
     def elevation_deg(self) -> float:
@@ -39,6 +40,11 @@ class ReferenceView:
         mask = resize(self.mask[..., None], size)[..., 0]
         return replace(self, rgb=resize(self.rgb, size), mask=mask, normals_camera=normals, camera=self.camera.at_size(size))
 
+    def whole(self, limit: int) -> "ReferenceView":
+        """The view at the picture's own size, at most `limit` pixels a side, whatever size this one has."""
+        size = min(self.original.shape[1], limit)
+        return replace(self.at_size(size), rgb=resize(self.original, size))
+
 
 def load_reference(stage: Stage, reference: ReferenceArtifact, size: int) -> ReferenceView:
     """The reference artifact's picture, on the stage's device at `size` pixels."""
@@ -48,12 +54,14 @@ def load_reference(stage: Stage, reference: ReferenceArtifact, size: int) -> Ref
     camera = orbit_cameras(
         torch.zeros(1), torch.full((1,), reference.elevation_deg), torch.full((1,), REFERENCE_FOV_DEG), rgba.shape[0]
     )
+    rgb = (rgba[..., :3] * alpha + 1 - alpha)[None].to(stage.device)
     view = ReferenceView(
-        (rgba[..., :3] * alpha + 1 - alpha)[None].to(stage.device),
+        rgb,
         alpha[None, ..., 0].to(stage.device),
         normals[None].to(stage.device),
         camera.to(stage.device),
         reference.prompt,
+        rgb,
     )
     return view.at_size(size)
 

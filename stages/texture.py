@@ -210,7 +210,7 @@ def _published(painting: Painting, run: RunContext, stage: Stage, figures: Mappi
 
     views = render_previews(painting.config.preview, render, stage.device)
     with torch.no_grad():
-        scores = judged(run, painting.view, render(painting.view.camera), views)
+        scores = judged(run, painting.view, render, views)
     return stage.publish(
         TexturedMeshArtifact,
         metrics={**scores, **figures},

@@ -153,7 +153,7 @@ def _view(size: int) -> ReferenceView:
     generator = torch.Generator().manual_seed(3)
     camera = orbit_cameras(torch.zeros(1), torch.zeros(1), torch.full((1,), 20.0), size)
     rgb = torch.rand(1, size, size, 3, generator=generator)
-    return ReferenceView(rgb, torch.ones(1, size, size), torch.zeros(1, size, size, 3), camera, "a red chair")
+    return ReferenceView(rgb, torch.ones(1, size, size), torch.zeros(1, size, size, 3), camera, "a red chair", rgb)
 
 
 def test_figures_have_real_names_only_where_real_weights_are_configured(

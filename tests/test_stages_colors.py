@@ -43,7 +43,8 @@ def test_reference_colours_count_well_inside_the_mask_alone() -> None:
     mask = torch.zeros(1, 16, 16)
     mask[:, 4:12, 4:12] = 1.0
     camera = orbit_cameras(torch.zeros(1), torch.zeros(1), torch.full((1,), 20.0), 16)
-    view = ReferenceView(torch.ones(1, 16, 16, 3), mask, torch.zeros(1, 16, 16, 3), camera, "a box")
+    white = torch.ones(1, 16, 16, 3)
+    view = ReferenceView(white, mask, torch.zeros(1, 16, 16, 3), camera, "a box", white)
     rgb = torch.zeros(1, 16, 16, 3)
     rgb[:, 6:10, 6:10] = 0.75
     assert float(reference_color_loss(rgb, view, 2)) == pytest.approx(0.25)
