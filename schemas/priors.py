@@ -12,7 +12,9 @@ The last leg of all three ran on one GPU (an H200), side by side, within eight m
 normals with 512 pictures each, learning rate 8e-4 and from a third of the time on falling to nothing, gradients' norm at most 1, over
 the training objects in four to five shapes each (fourteen views a shape, one shape the object's own; data/renders.py's stretched rounds
 do the same). It was a script of its own around this code's recipes, losses and batches: it kept drawn rows and used each one several
-times under other noise (view 3 times, normals 2, text some 20), where the trainings here draw every row once.
+times under other noise (view 3 times, normals 2, text some 20), where the trainings here draw every row once. View was taken as it came
+out; of text and normals, which had begun to know their training objects by heart, the mean of the weights before and after, 0.3 and
+0.7 (arXiv:2109.01903), chosen among 0, 0.5 (normals), 0.7 and 1 by the held-out figures.
 """
 
 from pydantic import Field
