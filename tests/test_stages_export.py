@@ -94,7 +94,7 @@ def test_budgets_are_lowered_with_a_note() -> None:
     allowed, notes = triangle_budget(narrow)
     assert allowed == 40_000
     assert notes == ("at most 40,000 triangles fit into 3 MB (asked for: 100,000)",)
-    assert triangle_budget(ExportConfig()) == (20_000, ())
+    assert triangle_budget(ExportConfig()) == (30_000, ())
     assert triangle_budget(ExportConfig(quality="base", triangle_budget=500_000)) == (500_000, ())
 
 
