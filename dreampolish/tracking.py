@@ -204,6 +204,8 @@ def replay_all(journals: Path, place: Place) -> int:
         try:
             replay(path.parent, path.stem, place, wait_s=0.0)
             sent += 1
+        except BlockingIOError:
+            continue  # another process is sending it
         except Exception as error:
             # One that the tracker refuses must not hold up the others; it is tried again with the next run.
             logging.getLogger(__name__).warning("journal %s is not sent: %s", path, str(error).splitlines()[:1])

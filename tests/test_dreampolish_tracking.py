@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
-from dreampolish.journal_files import flattened
+from dreampolish.journal_files import flattened, sending
 from dreampolish.tracking import Journal, place_from_store, replay, replay_all, run_id_at_tracker
 
 
@@ -46,6 +46,17 @@ def test_a_stage_becomes_a_child_with_its_curve_and_picture(store: Path, tracker
     pictures = [entry.path for entry in client.list_artifacts(run, "images")]
     assert [path.rpartition(".")[2] for path in sorted(pictures)] == ["webp", "png"]
     assert not list((store / "journals").rglob("*.png"))
+
+
+def test_what_another_process_is_sending_is_passed_over_without_a_word(
+    store: Path, tracker: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    journal, place = begun(store), place_from_store(store, tracker)
+    journal.metrics(1, {"nerf/psnr": 1.0})
+    with sending(store / "journals/run1", 0.0):
+        assert replay_all(store / "journals", place) == 0
+    assert caplog.text == ""
+    assert replay_all(store / "journals", place) == 2
 
 
 def test_sending_twice_stores_once(store: Path, tracker: str) -> None:
