@@ -156,6 +156,7 @@ def benchmark(
 @priors.command("train")
 def priors_train(
     parts: Annotated[list[str] | None, typer.Argument(help="autoencoder, text, view, normals, judge; none: all")] = None,
+    device: Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu, cuda or cuda:N")] = "auto",
     as_json: Json = False,
 ) -> None:
     """Train the embedded priors on the rendered furniture; a stopped training goes on where it stopped."""
@@ -170,8 +171,16 @@ def priors_train(
         unknown = [part for part in parts or [] if part not in ORDER]
         if unknown:
             raise ConfigError(f"no prior {unknown[0]!r}; there are {', '.join(ORDER)}")
+        from pydantic import ValidationError
+
+        from schemas.priors import PriorsTraining
+
+        try:
+            settings = PriorsTraining(device=device)
+        except ValidationError:
+            raise ConfigError(f"{device!r} is no device; use auto, cpu, cuda or cuda:N") from None
         with temporary_server(lambda: None):
-            return dict(train_priors(parts=chosen))
+            return dict(train_priors(parts=chosen, config=settings))
 
     finish(work, as_json, again="the same command")
 

@@ -32,7 +32,7 @@ Kind = Literal["text", "view", "normals"]
 
 def train_text(place: TrainingPlace, config: PriorsTraining) -> dict[str, float]:
     """Train the text prior and write `<home>/text` with its sheet of prompts. The judge, not a figure here, says how well it aligns."""
-    views = open_views(place, config, "train", device_from_name(config.device))
+    views = open_views(place, config, "train", _device(config))
     recipe = text_recipe(views, open_space(place, config, views.device), _size(config.text), _draws(config.text))
     fitted = _fit(place, config, "text", recipe, views)
     words = training_words(views.nouns(index) for index in range(len(views.entries)))
@@ -42,7 +42,7 @@ def train_text(place: TrainingPlace, config: PriorsTraining) -> dict[str, float]
 
 def train_view(place: TrainingPlace, config: PriorsTraining) -> dict[str, float]:
     """Train the view prior from the text prior's weights and write `<home>/view`; figures on held-out objects."""
-    views = open_views(place, config, "train", device_from_name(config.device))
+    views = open_views(place, config, "train", _device(config))
     start = _start(place, config, "text", "view")
     context_dim = int(start.config.cross_attention_dim)  # type: ignore[union-attr,arg-type]
     recipe = view_recipe(
@@ -54,13 +54,21 @@ def train_view(place: TrainingPlace, config: PriorsTraining) -> dict[str, float]
 
 def train_normals(place: TrainingPlace, config: PriorsTraining) -> dict[str, float]:
     """Train the normal prior from the view prior's weights and write `<home>/normals`; angular errors on held-out objects."""
-    views = open_views(place, config, "train", device_from_name(config.device))
+    views = open_views(place, config, "train", _device(config))
     start = _start(place, config, "view", "normal")
     recipe = normals_recipe(
         views, open_space(place, config, views.device), _size(config.normals), _draws(config.normals), start
     )
     fitted = _fit(place, config, "normals", recipe, views)
     return judge_normals(place, config, fitted.steps)
+
+
+def _device(config: PriorsTraining) -> torch.device:
+    """Where the U-Nets are trained; StageError for a device that this machine lacks."""
+    try:
+        return device_from_name(config.device)
+    except StageError as error:
+        raise StageError(f"no device {config.device} on this machine", None, "use --device cpu") from error
 
 
 def _start(place: TrainingPlace, config: PriorsTraining, kind: Kind, for_whom: str) -> nn.Module:

@@ -23,7 +23,7 @@ AZIMUTH_WINDOW_DEG = 30.0
 def studio_pictures(views: RenderedViews, rows: np.ndarray) -> Float[Tensor, "n 3 s s"]:
     """Stored views in their own colours, in the studio's light."""
     found = views.load(rows)
-    light = studio_camera_lighting(found.cameras, torch.Generator().manual_seed(0))
+    light = studio_camera_lighting(found.cameras, torch.Generator().manual_seed(0)).to(views.device)
     return on_white(found.albedo.clamp(0, BRIGHTEST) * shade(found.normals, light), found.coverage)
 
 

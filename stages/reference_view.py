@@ -41,7 +41,8 @@ class ReferenceView:
         return replace(self, rgb=resize(self.rgb, size), mask=mask, normals_camera=normals, camera=self.camera.at_size(size))
 
     def whole(self, limit: int) -> "ReferenceView":
-        """The view at the picture's own size, at most `limit` pixels a side, whatever size this one has."""
+        """The view at the picture's own size, at most `limit` pixels a side. The picture is the original; mask and normals are those of
+        this view, resampled."""
         size = min(self.original.shape[1], limit)
         return replace(self.at_size(size), rgb=resize(self.original, size))
 

@@ -223,6 +223,32 @@ def test_training_cameras_have_the_stated_ranges() -> None:
     assert cameras.fov_deg.max() > 55
 
 
+def test_views_copied_to_a_device_are_those_of_the_files(views: RenderedViews) -> None:
+    chosen = np.array([3, 40, 0, 57])
+    from_files = views.load(chosen)
+    points = views.positions_world(chosen, from_files.cameras)
+    copied = RenderedViews(views._renders, views._renders.parent / "split.json", "train")
+    copied._on_device = copied._copy_to_device()
+    again = copied.load(chosen)
+    torch.testing.assert_close(again.albedo, from_files.albedo)
+    torch.testing.assert_close(again.normals, from_files.normals)
+    torch.testing.assert_close(again.paint, from_files.paint)
+    torch.testing.assert_close(copied.positions_world(chosen, again.cameras), points)
+
+
+def test_looking_again_takes_in_nothing_but_new_rounds(tmp_path: Path) -> None:
+    libraries = write_tiny_library(tmp_path / "libraries")
+    renders, split = tmp_path / "renders", tmp_path / "split.json"
+    split.write_text(json.dumps({"train": ["Tiny#red", "Tiny#blue"], "validation": [], "held_out": ["Tiny#turned"]}))
+    render_all(libraries, renders, RenderPlan(size=16, supersampling=1, views_per_round=(2,), stretched_rounds=0))
+    views = RenderedViews(renders, split, "train")
+    before = views._buffers
+    assert views.refresh() == 2 * (2 + FRONT_VIEWS)
+    assert views._buffers is before
+    render_all(libraries, renders, RenderPlan(size=16, supersampling=1, views_per_round=(2,), stretched_rounds=1))
+    assert views.refresh() == 2 * (2 + FRONT_VIEWS + STRETCHED_VIEWS)
+
+
 def test_stretched_objects_are_for_training_alone(views: RenderedViews) -> None:
     held_out = RenderedViews(views._renders, views._renders.parent / "split.json", "held_out")
     assert len(held_out.view_objects) == 6 + 4 + FRONT_VIEWS

@@ -26,6 +26,7 @@ CONFIG = PriorsTraining(
     renders="renders",
     split="split.json",
     home="home",
+    device="cpu",
     autoencoder=AutoencoderTraining(latent_channels=4, patch_size=2, hidden_channels=8, basis_pictures=32, steps=2, batch=4),
     text=SMALL,
     view=SMALL,

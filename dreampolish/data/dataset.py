@@ -106,6 +106,8 @@ class RenderedViews:
         """renders: the folder that renders.py wrote. device: where pictures are made; on a GPU the split's buffers lie in its memory
         (None: the CPU, where they stay in the files). Raises FileNotFoundError when no round is complete."""
         self._renders, self._split, self.device = renders, split, device or torch.device("cpu")
+        self._folders: list[Path] = []
+        self._place = np.empty((0, 2), dtype=np.int64)
         wanted = set(read_split(split_file)[split])
         described = [entry_from_fields(fields) for fields in json.loads((renders / "objects.json").read_text())]
         self.entries = [entry for entry in described if entry.identifier in wanted]
@@ -126,6 +128,9 @@ class RenderedViews:
         indices = [json.loads((folder / "index.json").read_text()) for folder in folders]
         wanted = [place for place, index in enumerate(indices) if self._split == "train" or "shape" not in index]
         folders, indices = [folders[place] for place in wanted], [indices[place] for place in wanted]
+        if folders == self._folders:
+            return len(self._place)
+        self._folders = folders
         self._buffers = [np.load(folder / "buffers.npy", mmap_mode="r", allow_pickle=False) for folder in folders]
         self._depths = [np.load(folder / "depth.npy", mmap_mode="r", allow_pickle=False) for folder in folders]
         self.size = int(self._buffers[0].shape[-1])
@@ -143,7 +148,9 @@ class RenderedViews:
             [indices[shard]["stretch"][row] if "stretch" in indices[shard] else 0.0 for shard, row, _ in rows]
         )
         _, self._view_shapes = np.unique(np.stack([self.view_objects, shapes], axis=1), axis=0, return_inverse=True)
-        self._on_device = self._copy_to_device() if self.device.type != "cpu" else None
+        self._on_device: tuple[Tensor, Tensor] | None = None  # the old copy goes before the new one is made
+        if self.device.type != "cpu":
+            self._on_device = self._copy_to_device()
         angles = ("azimuth_deg", "elevation_deg", "fov_deg")
         self.azimuth_deg, self.elevation_deg, self.fov_deg = (
             np.array([indices[shard][key][row] for shard, row in self._place], dtype=np.float32) for key in angles
@@ -173,7 +180,7 @@ class RenderedViews:
         repeats = np.array(self._emphasis)[self.view_objects]
         angles = zip(folded.tolist(), self.elevation_deg.tolist(), strict=True)
         straight = narrow & np.array([is_straight_front(*each) for each in angles])
-        # Captions name usual things: of the stretched shapes, only the mild ones, and each object itself as often as three of them.
+        # Captions name usual things: of the stretched shapes only the mild ones, and a view of the object itself counts three times.
         usual = np.where(self.stretch == 0, 3, (self.stretch < MILD_STRETCH).astype(np.int64))
         emphasised = np.repeat(everything, repeats * usual)
         self._text_views = emphasised[self.fov_deg[emphasised] <= 45]
@@ -294,7 +301,7 @@ class RenderedViews:
         light = studio_camera_lighting(found.cameras, generator).to(self.device)
         pictures = on_white(self._paint(views, found, repaint, generator) * shade(found.normals, light), found.coverage)
         mirrored = torch.rand(n, generator=generator) < 0.5
-        seen = found.paint.sum(dim=(1, 2, 3)) >= SEEN_PAINT * found.coverage.sum(dim=(1, 2, 3))
+        seen = (found.paint.sum(dim=(1, 2, 3)) >= SEEN_PAINT * found.coverage.sum(dim=(1, 2, 3))).tolist()
         captions = [
             random_caption(
                 self._nouns[self.view_objects[view]],

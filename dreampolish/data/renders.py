@@ -2,11 +2,12 @@
 
 A round holds the same number of views of every object and is complete in itself: `round_K/buffers.npy` (N, 8, S, S) uint8 with
 the channels of CHANNELS (normals as int8 bits), `round_K/depth.npy` (N, S, S) float16 relative depth (raycasting.Buffers), and
-`round_K/index.json`, written last: {"objects": [identifier per view], "azimuth_deg", "elevation_deg", "fov_deg"}. Round 0
+`round_K/index.json`, written last: {"objects": [identifier per view], "azimuth_deg", "elevation_deg", "fov_deg", "stretch"}. Round 0
 starts with the front view of every object. `round_front/` has only views from straight in front, where the pipeline's reference is
 taken to stand. `evaluation/` has fixed views. `objects.json` describes the objects.
 `round_stretched_K/` shows every object stretched along its axes, differently in each of these rounds; its index also has "shape", the
-round's number from 1, and "stretch", per view the range of the logarithms of the three factors. Only trainings read these rounds.
+round's number from 1, and its "stretch" is per view the range of the logarithms of the three factors (0 in other rounds). Only the
+training split reads these rounds.
 Views are seeded by object and round, so any round can be made alone, again and identically.
 """
 
@@ -140,8 +141,9 @@ def render_round(name: str, entries: list[CatalogEntry], libraries: Path, output
         cameras = _round_cameras(name, entry.identifier, plan)
         factors = stretch_factors(name, entry.identifier)
         mesh = load_model(entry, libraries, 1.34 / (plan.size * plan.supersampling))
-        caster = RayCaster(stretched(mesh, factors) if name.startswith(STRETCHED) else mesh)
-        main_paint = caster.main_paint(probe)
+        caster = RayCaster(mesh)
+        main_paint = caster.main_paint(probe)  # of the object itself: a stretched one is recoloured like it
+        caster = RayCaster(stretched(mesh, factors)) if name.startswith(STRETCHED) else caster
         for view in range(n_views):
             row, camera = view * len(entries) + place, cameras[view : view + 1]
             found = caster.render(camera, main_paint, plan.supersampling)
