@@ -87,7 +87,7 @@ def plot(result: StudyResult, path: Path) -> None:
     canvas = Canvas(figsize=(4.2 * columns, height * rows + 0.6), dpi=110, layout="constrained")
     canvas.suptitle(f"{result.spec.name}: one point a cell, bar: mean" if not is_grid else f"{result.spec.name}: means")
     axes = canvas.subplots(rows, columns, squeeze=False).ravel()
-    for panel, figure in zip(axes, figures, strict=False):
+    for panel, figure in zip(axes[: len(figures)], figures, strict=True):
         if is_grid:
             _heat_map(panel, result, figure)
         else:

@@ -7,7 +7,6 @@ All answers are float32; pictures are (n, 3, S, S) in [0, 1] on white, on the de
 the CPU.
 """
 
-import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +16,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dreampolish.cameras import Cameras, orbit_cameras, pose_condition, rays_from_cameras
+from dreampolish.cameras import pose_condition
 from dreampolish.data.captions import color_word, is_named_wooden, is_straight_front, nouns_of_entry, random_caption
-from dreampolish.data.library import CatalogEntry, entry_from_fields
+from dreampolish.data.library import CatalogEntry
 from dreampolish.data.lighting import pair_lighting, random_camera_lighting, studio_camera_lighting
 from dreampolish.data.shading import on_white, recolor, shade, wood_grain
-from dreampolish.data.split import read_split
+from dreampolish.data.stored_views import StoredViews, ViewBuffers
 from dreampolish.data.vocabulary import CORE_WORDS, NATURAL_CATEGORIES, NATURAL_WORDS, TARGET_COLORS, WOODEN_WORDS
 
 PLAIN_COLORS = tuple(word for word in TARGET_COLORS if word != "wooden")
@@ -75,17 +74,6 @@ class ObjectLooks:
 
 
 @dataclass(frozen=True)
-class ViewBuffers:
-    """n stored views: albedo (n, 3, S, S), normals (n, 3, S, S) unit or 0, coverage and paint (n, 1, S, S), cameras of n."""
-
-    albedo: Float[Tensor, "n 3 s s"]
-    normals: Float[Tensor, "n 3 s s"]
-    coverage: Float[Tensor, "n 1 s s"]
-    paint: Float[Tensor, "n 1 s s"]
-    cameras: Cameras
-
-
-@dataclass(frozen=True)
 class Repaint:
     """Colour choices of n pictures: words (None: no clear colour), active (n,) bool, target (n, 3), luminance and contrast (n,)."""
 
@@ -96,7 +84,7 @@ class Repaint:
     contrast: Float[Tensor, " n"]
 
 
-class RenderedViews:
+class RenderedViews(StoredViews):
     """The views of one split, over every round that is complete when the object is made (or `refresh` is called).
 
     Stretched objects (renders.py) are for training: other splits show the objects as they are.
@@ -105,13 +93,7 @@ class RenderedViews:
     def __init__(self, renders: Path, split_file: Path, split: str, device: torch.device | None = None) -> None:
         """renders: the folder that renders.py wrote. device: where pictures are made; on a GPU the split's buffers lie in its memory
         (None: the CPU, where they stay in the files). Raises FileNotFoundError when no round is complete."""
-        self._renders, self._split, self.device = renders, split, device or torch.device("cpu")
-        self._folders: list[Path] = []
-        self._place = np.empty((0, 2), dtype=np.int64)
-        wanted = set(read_split(split_file)[split])
-        described = [entry_from_fields(fields) for fields in json.loads((renders / "objects.json").read_text())]
-        self.entries = [entry for entry in described if entry.identifier in wanted]
-        self._number = {entry.identifier: place for place, entry in enumerate(self.entries)}
+        super().__init__(renders, split_file, split, device)
         self._nouns = [nouns_of_entry(entry) for entry in self.entries]
         self._natural = [_is_natural(entry, nouns) for entry, nouns in zip(self.entries, self._nouns, strict=True)]
         self._may_be_wooden = [bool(WOODEN_WORDS & set(" ".join(nouns).lower().split())) for nouns in self._nouns]
@@ -122,53 +104,9 @@ class RenderedViews:
 
     def refresh(self) -> int:
         """Look for rounds that have been completed since; answers the number of views."""
-        folders = sorted(path.parent for path in self._renders.glob("round_*/index.json"))
-        if not folders:
-            raise FileNotFoundError(f"no complete round in {self._renders}: run python -m dreampolish.data.renders")
-        indices = [json.loads((folder / "index.json").read_text()) for folder in folders]
-        wanted = [place for place, index in enumerate(indices) if self._split == "train" or "shape" not in index]
-        folders, indices = [folders[place] for place in wanted], [indices[place] for place in wanted]
-        if folders == self._folders:
-            return len(self._place)
-        self._folders = folders
-        self._buffers = [np.load(folder / "buffers.npy", mmap_mode="r", allow_pickle=False) for folder in folders]
-        self._depths = [np.load(folder / "depth.npy", mmap_mode="r", allow_pickle=False) for folder in folders]
-        self.size = int(self._buffers[0].shape[-1])
-        rows = [
-            (shard, row, self._number[name])
-            for shard, index in enumerate(indices)
-            for row, name in enumerate(index["objects"])
-            if name in self._number
-        ]
-        self._place = np.array([row[:2] for row in rows])
-        self.view_objects = np.array([row[2] for row in rows])
-        # Rounds without these words show the objects as they are.
-        shapes = [indices[shard].get("shape", 0) for shard, _, _ in rows]
-        self.stretch = np.array(
-            [indices[shard]["stretch"][row] if "stretch" in indices[shard] else 0.0 for shard, row, _ in rows]
-        )
-        _, self._view_shapes = np.unique(np.stack([self.view_objects, shapes], axis=1), axis=0, return_inverse=True)
-        self._on_device: tuple[Tensor, Tensor] | None = None  # the old copy goes before the new one is made
-        if self.device.type != "cpu":
-            self._on_device = self._copy_to_device()
-        angles = ("azimuth_deg", "elevation_deg", "fov_deg")
-        self.azimuth_deg, self.elevation_deg, self.fov_deg = (
-            np.array([indices[shard][key][row] for shard, row in self._place], dtype=np.float32) for key in angles
-        )
+        found = super().refresh()
         self._index_views()
-        return len(rows)
-
-    def _copy_to_device(self) -> tuple[Tensor, Tensor]:
-        """Buffers (N, 8, S, S) uint8 and depths (N, S, S) float16 of this split's views, in their order."""
-        buffers = torch.empty(len(self._place), 8, self.size, self.size, dtype=torch.uint8, device=self.device)
-        depths = torch.empty(len(self._place), self.size, self.size, dtype=torch.float16, device=self.device)
-        for shard in range(len(self._buffers)):
-            mine = np.flatnonzero(self._place[:, 0] == shard)
-            for some in np.array_split(mine, max(len(mine) // 2000, 1)):
-                rows = self._place[some, 1]
-                buffers[some] = torch.from_numpy(self._buffers[shard][rows]).to(self.device)
-                depths[some] = torch.from_numpy(self._depths[shard][rows]).to(self.device)
-        return buffers, depths
+        return found
 
     def _index_views(self) -> None:
         """Lists of views by object and shape, for the choices of the batches."""
@@ -197,35 +135,6 @@ class RenderedViews:
             self._frontal_of.append(everything[mine & frontal])
             self._straight_of.append(everything[mine & straight])
         self._shapes_of = [np.unique(self._view_shapes[self.view_objects == place]) for place in range(len(self.entries))]
-
-    def load(self, views: np.ndarray) -> ViewBuffers:
-        """The stored buffers of views (n,), as floats."""
-        if self._on_device is None:
-            raw = torch.from_numpy(np.stack([self._buffers[shard][row] for shard, row in self._place[views]]))
-        else:
-            raw = self._on_device[0][torch.from_numpy(views).to(self.device)]
-        floats, normals = raw.float(), raw[:, 3:6].view(torch.int8).float() / 127
-        cameras = orbit_cameras(
-            torch.from_numpy(self.azimuth_deg[views]),
-            torch.from_numpy(self.elevation_deg[views]),
-            torch.from_numpy(self.fov_deg[views]),
-            self.size,
-        )
-        return ViewBuffers(floats[:, :3] / 255, normals, floats[:, 6:7] / 255, floats[:, 7:8] / 255, cameras)
-
-    def positions_world(self, views: np.ndarray, cameras: Cameras) -> Float[Tensor, "n 3 s s"]:
-        """Surface points of views that `cameras` saw; meaningless on the background."""
-        if self._on_device is None:
-            relative = torch.from_numpy(np.stack([self._depths[shard][row] for shard, row in self._place[views]]))
-        else:
-            relative = self._on_device[1][torch.from_numpy(views).to(self.device)]
-        cameras = cameras.to(self.device)
-        origins, directions = rays_from_cameras(cameras)
-        forward = -cameras.world_from_camera[:, :3, 2]
-        distance = cameras.world_from_camera[:, :3, 3].norm(dim=1)
-        depth = relative.float() + distance[:, None, None]
-        along = torch.einsum("bhwc,bc->bhw", directions, forward)
-        return (origins + directions * (depth / along)[..., None]).permute(0, 3, 1, 2)
 
     def _measure_looks(self, place: int) -> ObjectLooks:
         """The colour of an object's main paint over its first views."""
