@@ -116,6 +116,7 @@ class NerfConfig(VolumeConfig):
     """Subtracted from the field's raw output, so that space starts empty away from the blob."""
     opacity_entropy_weight: Weight = Ramp(start=0.1, end=10.0, begin=0.4, until=0.8)
     sparsity_weight: Weight = Ramp(start=0.1, end=10.0, begin=0.4, until=0.8)
+    distortion_weight: Weight = constant(0.0)
     orientation_weight: Weight = constant(0.0)
     """Costs the normals of every sample; the recipe's 1 -> 10 is in the `sd` preset."""
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from dreampolish.cameras import SCENE_HALF_SIZE, Cameras
 from dreampolish.fields.density import DensityField
 from dreampolish.optimize import Term, fit
-from dreampolish.regularizers import opacity_entropy_loss, orientation_loss, sparsity_loss
+from dreampolish.regularizers import distortion_loss, opacity_entropy_loss, orientation_loss, sparsity_loss
 from dreampolish.renderers.sampling import OccupancyGrid
 from dreampolish.renderers.volume import VolumeRender, render_density
 from schemas.artifacts import NerfArtifact, ReferenceArtifact
@@ -136,6 +136,10 @@ def _regularizers(config: NerfConfig, progress: tuple[int, int], render: VolumeR
         "sparsity": Term(sparsity_loss(render.opacity), config.sparsity_weight.at(*progress)),
     }
     samples = render.samples
+    if config.distortion_weight.at(*progress) > 0:
+        rays = samples.rays
+        loss = distortion_loss(rays.dense(samples.weights), rays.dense(rays.t_starts), rays.dense(rays.t_ends))
+        terms["distortion"] = Term(loss, config.distortion_weight.at(*progress))
     if samples.normals is not None:
         loss = orientation_loss(samples.weights, samples.normals, samples.directions)
         terms["orientation"] = Term(loss, config.orientation_weight.at(*progress))

@@ -110,6 +110,6 @@ def render_sdf(
     normals = nn.functional.normalize(gradients, dim=-1)
     cosines = (gradients * along).sum(dim=-1)  # slopes of f, as in NeuS's own code: exact for any field
     alphas = alphas_from_sdf(sdf, cosines, samples.t_ends - samples.t_starts, field.inverse_std, cosine_anneal)
-    record = SampleRecord(samples.points, weights_from_alphas(samples, alphas), along, samples.ray_indices, normals)
+    record = SampleRecord(samples, weights_from_alphas(samples, alphas), along, normals)
     picture = composite(cameras, directions, record, (samples.t_starts + samples.t_ends) / 2, colors, background)
     return NeusRender(picture, sdf, gradients)

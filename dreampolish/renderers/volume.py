@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from nerfacc import accumulate_along_rays, render_weight_from_density
 from torch import Tensor
 
@@ -20,13 +20,13 @@ _SLOTS_AT_ONCE = 5
 class SampleRecord:
     """What the regularisers ask of the N samples behind a picture.
 
-    weights: share of the pixel that the sample gives. directions: unit, of the sample's ray. normals: unit, world, or None.
+    rays: where they lie. weights: share of the pixel that the sample gives. directions: unit, of the sample's ray. normals: unit,
+    world, or None.
     """
 
-    points: Float[Tensor, "n 3"]
+    rays: RaySamples
     weights: Float[Tensor, " n"]
     directions: Float[Tensor, "n 3"]
-    ray_indices: Int[Tensor, " n"]
     normals: Float[Tensor, "n 3"] | None
 
 
@@ -92,7 +92,7 @@ def composite(
     shape = (len(cameras), cameras.size, cameras.size)
 
     def accumulate(values: Tensor | None) -> Tensor:
-        return accumulate_along_rays(record.weights, values, record.ray_indices, len(directions))
+        return accumulate_along_rays(record.weights, values, record.rays.ray_indices, len(directions))
 
     opacity = accumulate(None)
     backward = cameras.world_from_camera[:, :3, 2]
@@ -131,5 +131,5 @@ def render_density(
     else:
         densities, colors = field(samples.points)
     weights, _ = weights_from_densities(samples, densities)
-    record = SampleRecord(samples.points, weights, directions[samples.ray_indices], samples.ray_indices, normals)
+    record = SampleRecord(samples, weights, directions[samples.ray_indices], normals)
     return composite(cameras, directions, record, (samples.t_starts + samples.t_ends) / 2, colors, background)
