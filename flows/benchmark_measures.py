@@ -11,7 +11,7 @@ from dreampolish.cameras import Cameras, orbit_cameras
 from dreampolish.cutout import OBJECT_RADIUS
 from dreampolish.mesh.gltf import read_glb
 from dreampolish.mesh.textured import TexturedMesh
-from dreampolish.metrics.geometry import SurfaceSamples, sample_surface, seen_from, surface_distance
+from dreampolish.metrics.geometry import SurfaceSamples, roughness_deg, sample_surface, seen_from, surface_distance
 from dreampolish.metrics.images import mask_iou, mean_normal_angle, psnr, ssim
 from dreampolish.pictures import read_picture, resize, write_picture
 from stages.opened import Opened, View, opened_from_textured
@@ -26,6 +26,9 @@ EYES_DEG = ((-40.0, 8), (0.0, 12), (35.0, 12), (70.0, 8))
 THRESHOLD_SHARE = 0.02
 """Of the true bounding box's diagonal: the F-score's threshold."""
 
+ROUGHNESS_REACH = 0.02
+"""World units around a point, two pixels of the fixed views: what is rough on this scale is seen as bumps."""
+
 SHOWN = (0, 3, 4, 7, 8, 11, 12, 15)
 """Which of the views are on the contact sheet."""
 
@@ -38,13 +41,15 @@ LEAST_FRAMING_IOU = 0.9
 
 @dataclass(frozen=True)
 class Truth:
-    """The true object: its pictures from the fixed views and from the front, and points on the surface that can be seen."""
+    """The true object: its pictures from the fixed views and from the front, and points on the surface that can be seen, with their
+    roughness."""
 
     cameras: Cameras
     front: Cameras
     views: View
     front_view: View
     samples: SurfaceSamples
+    roughness_deg: float
 
 
 def novel_cameras(size: int) -> Cameras:
@@ -69,7 +74,10 @@ def truth_of(mesh: TexturedMesh, elevation_deg: float) -> Truth:
     """Render and sample a true object. elevation_deg: of its reference picture."""
     opened, device = opened_from_textured(mesh), mesh.vertices.device
     cameras, front = novel_cameras(SIZE).to(device), front_camera(elevation_deg, SIZE).to(device)
-    return Truth(cameras, front, rendered(opened, cameras), opened.render(front), sampled(opened))
+    samples = sampled(opened)
+    return Truth(
+        cameras, front, rendered(opened, cameras), opened.render(front), samples, roughness_deg(samples, ROUGHNESS_REACH)
+    )
 
 
 def rendered(opened: Opened, cameras: Cameras) -> View:
@@ -111,7 +119,8 @@ def measured(opened: Opened, truth: Truth) -> tuple[dict[str, float], Float[Tens
 def compared(opened: Opened, views: View, truth: Truth) -> dict[str, float]:
     """All figures of a result whose pictures from the truth's fixed views are there already. Raises ValueError without a surface."""
     front = opened.render(truth.front)
-    distance = surface_distance(sampled(opened), truth.samples, THRESHOLD_SHARE)
+    samples = sampled(opened)
+    distance = surface_distance(samples, truth.samples, THRESHOLD_SHARE)
     figures = {
         "psnr": _bounded(psnr(views.rgb, truth.views.rgb)),
         "psnr_solid": _bounded(psnr(solid(views), solid(truth.views))),
@@ -119,6 +128,7 @@ def compared(opened: Opened, views: View, truth: Truth) -> dict[str, float]:
         "mask_iou": float(mask_iou(views.alpha, truth.views.alpha).mean()),
         "chamfer": distance.chamfer,
         "f_score": distance.f_score,
+        "roughness_deg": roughness_deg(samples, ROUGHNESS_REACH) - truth.roughness_deg,
         "reference_psnr": _bounded(psnr(front.rgb, truth.front_view.rgb)),
         "reference_ssim": float(ssim(front.rgb, truth.front_view.rgb).mean()),
     }

@@ -30,6 +30,7 @@ FIGURES = (
     Figure("mask_iou", "mask IoU", 3, 1, 1),
     Figure("chamfer", "Chamfer, 1/1000", 1, 1000, -1),
     Figure("f_score", "F-score", 3, 1, 1),
+    Figure("roughness_deg", "roughness, deg", 1, 1, -1),
     Figure("normal_angle_deg", "normals, deg", 1, 1, -1),
     Figure("reference_psnr", "front PSNR, dB", 2, 1, 1),
     Figure("reference_ssim", "front SSIM", 3, 1, 1),

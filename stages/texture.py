@@ -131,7 +131,7 @@ def _paint(painting: Painting, stage: Stage) -> dict[str, float]:
     fit(
         _losses(painting, watch.extra, shown),
         optimizer,
-        lambda step: 1.0,
+        lambda step: config.lr_factor.at(step, config.steps),
         config.steps,
         stage.generator,
         stateful,

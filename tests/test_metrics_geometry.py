@@ -7,7 +7,16 @@ import torch
 import trimesh
 from torch import Tensor
 
-from dreampolish.metrics.geometry import chamfer, f_score, nearest, sample_surface, seen_from, surface_distance
+from dreampolish.metrics.geometry import (
+    SurfaceSamples,
+    chamfer,
+    f_score,
+    nearest,
+    roughness_deg,
+    sample_surface,
+    seen_from,
+    surface_distance,
+)
 
 
 def _sphere(radius: float) -> tuple[Tensor, Tensor]:
@@ -98,3 +107,23 @@ def test_the_far_side_of_a_thin_wall_is_hidden() -> None:
     faces = torch.tensor([[0, 1, 2], [0, 2, 3], [4, 6, 5], [4, 7, 6]])
     points = torch.tensor([[0.0, 0.2, 0.1], [-0.001, 0.2, 0.1]])
     assert seen_from(points, vertices, faces, torch.tensor([[3.0, 0.0, 0.0]])).tolist() == [True, False]
+
+
+def test_roughness_is_none_on_a_plane_and_half_the_fold_of_a_pleated_one() -> None:
+    generator = torch.Generator().manual_seed(5)
+    points = torch.cat([torch.rand(20_000, 2, generator=generator), torch.zeros(20_000, 1)], dim=1)
+    flat = SurfaceSamples(points, torch.tensor([0.0, 0, 1]).expand(20_000, 3))
+    assert roughness_deg(flat, 0.02) < 1e-3
+    slope = torch.where((points[:, 0] / 0.002).floor() % 2 == 0, 1.0, -1.0) * math.sin(math.radians(20))
+    pleated = torch.stack([slope, torch.zeros(20_000), torch.full((20_000,), math.cos(math.radians(20)))], dim=1)
+    # Pleats far narrower than the reach cancel out: what is left is each normal's own angle to the plane.
+    assert roughness_deg(SurfaceSamples(points, pleated), 0.02) == pytest.approx(20, abs=2.5)
+
+
+def test_the_two_sides_of_a_thin_sheet_do_not_roughen_each_other() -> None:
+    points = torch.rand(5000, 3, generator=torch.Generator().manual_seed(6)) * torch.tensor([1.0, 1.0, 0.0])
+    sides = torch.where(torch.arange(5000) % 2 == 0, 1.0, -1.0)
+    sheet = SurfaceSamples(points, torch.stack([torch.zeros(5000), torch.zeros(5000), sides], dim=1))
+    assert roughness_deg(sheet, 0.02) < 1e-3
+    with pytest.raises(ValueError, match="no points"):
+        roughness_deg(sheet.only(torch.zeros(5000, dtype=torch.bool)), 0.02)

@@ -7,6 +7,7 @@ import torch
 
 from dreampolish.regularizers import (
     depth_correlation_loss,
+    distortion_loss,
     eikonal_loss,
     field_smoothness_loss,
     laplace_loss,
@@ -46,6 +47,21 @@ def test_orientation_counts_only_what_faces_away() -> None:
     weights = torch.tensor([1.0, 3.0, 4.0], requires_grad=True)
     assert float(orientation_loss(weights, normals, directions)) == pytest.approx(3 / 8)
     assert float(orientation_loss(torch.zeros(0), torch.zeros(0, 3), torch.zeros(0, 3))) == 0
+
+
+def test_distortion_is_the_formula_of_the_paper_summed_over_all_pairs() -> None:
+    ends = rand(3, 6).cumsum(dim=1)
+    starts, weights = torch.cat([torch.zeros(3, 1), ends[:, :-1]], dim=1), rand(6, 3).T
+    middles = (starts + ends) / 2
+    pairs = weights[:, :, None] * weights[:, None, :] * (middles[:, :, None] - middles[:, None, :]).abs()
+    expected = (pairs.sum((1, 2)) + (weights.square() * (ends - starts)).sum(1) / 3).mean()
+    assert float(distortion_loss(weights, starts, ends)) == pytest.approx(float(expected))
+    # All of the light in one thin place costs next to nothing, in two places their distance: 2 * 1/4 * 0.5.
+    alone, halves = torch.tensor([[0.0, 1.0, 0.0]]), torch.tensor([[0.5, 0.0, 0.5]])
+    starts = torch.tensor([[1.0, 1.25, 1.5]])
+    assert float(distortion_loss(alone, starts, starts + 1e-4)) < 1e-4
+    assert float(distortion_loss(halves, starts, starts + 1e-4)) == pytest.approx(0.25, abs=1e-4)
+    assert float(distortion_loss(torch.zeros(0, 0), torch.zeros(0, 0), torch.zeros(0, 0))) == 0
 
 
 def test_eikonal_of_scaled_unit_vectors() -> None:
@@ -128,4 +144,6 @@ def test_gradients_match_finite_differences(keep: float) -> None:
     assert torch.autograd.gradcheck(lambda d: depth_correlation_loss(d, far, far > 0.1), (depth,))
     assert torch.autograd.gradcheck(opacity_entropy_loss, (opacity,))
     assert torch.autograd.gradcheck(sparsity_loss, (opacity,))
+    ends = rand(2, 4).cumsum(dim=1)
+    assert torch.autograd.gradcheck(lambda w: distortion_loss(w, ends - 0.1, ends), (rand(4, 2).T.clone().requires_grad_(),))
     assert torch.autograd.gradcheck(eikonal_loss, (rand(5, 3).requires_grad_(),))

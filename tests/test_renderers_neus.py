@@ -96,6 +96,23 @@ def test_the_shell_ends_behind_the_front_surface() -> None:
     assert bool((middle[:, 0] > 0).all())  # the camera is on +x: nothing of the far side is left
 
 
+class Sheet(SdfField):
+    """A sheet across the x axis, thinner than the steps of the test below."""
+
+    def sdf(self, points: torch.Tensor) -> torch.Tensor:
+        return points[:, 0].abs() - 0.004
+
+
+def test_no_ray_steps_over_a_part_thinner_than_a_step() -> None:
+    origins, directions = (rays.reshape(-1, 3) for rays in rays_from_cameras(turntable_cameras(1, 0.0, 20.0, 9)))
+    samples = sample_rays(origins, directions, OccupancyGrid(8, 0.65, "cpu"), 0.02, seeded(2))
+    kept = visible_shell(samples, Sheet(SIZES, 8, RADIUS, 400.0, seeded(0)), 1e-2, 1.0)
+    crossing = (directions[:, 0] < -0.9).nonzero()[:, 0]
+    assert len(crossing) == 81
+    nearest = [float(kept.points[kept.ray_indices == ray, 0].abs().min()) for ray in crossing.tolist()]
+    assert max(nearest) <= 0.0101
+
+
 def test_occupancy_covers_the_surface_and_little_else() -> None:
     _, occupancy = sphere(100.0)
     directions = torch.nn.functional.normalize(torch.randn(500, 3, generator=seeded(5)), dim=-1)

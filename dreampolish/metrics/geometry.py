@@ -127,3 +127,22 @@ def surface_distance(predicted: SurfaceSamples, true: SurfaceSamples, threshold_
 def _mean_angle_deg(first: Tensor, second: Tensor) -> float:
     angle = torch.atan2(torch.linalg.cross(first, second).norm(dim=-1), (first * second).sum(-1))
     return float(torch.rad2deg(angle).mean())
+
+
+def roughness_deg(samples: SurfaceSamples, reach: float) -> float:
+    """Mean angle between a point's normal and the mean normal of the points around it that face its way, degrees. [choice]
+
+    reach: world units, how far around. Flat is 0; edges, thin parts and bumps narrower than `reach` raise it, so that it is to be
+    compared with the true surface's. Distances between surfaces do not see bumps: a surface that scatters around the place where the
+    right one is has points near to more of it than a smooth one. Raises ValueError without points.
+    """
+    if not len(samples.points):
+        raise ValueError("the roughness of no points is unknown")
+    points, normals = samples.points.detach().cpu().numpy(), samples.normals.detach().cpu().double().numpy()
+    pairs = cKDTree(points).query_pairs(reach, output_type="ndarray")
+    first, second = pairs[(normals[pairs[:, 0]] * normals[pairs[:, 1]]).sum(1) > 0].T
+    around = normals.copy()
+    for here, there in ((first, second), (second, first)):
+        for axis in range(3):
+            around[:, axis] += np.bincount(here, normals[there, axis], minlength=len(points))
+    return _mean_angle_deg(torch.from_numpy(normals), torch.from_numpy(around))

@@ -73,15 +73,18 @@ def _slopes_between(samples: RaySamples, sdf: Tensor) -> Tensor:
 
 
 def visible_shell(samples: RaySamples, field: SdfField, min_transmittance: float, cosine_anneal: float) -> RaySamples:
-    """The samples that light reaches and whose opacity counts (more than 0.002), judged without a graph and no sharper than the
-    steps can tell."""
+    """The samples that light reaches and whose opacity counts (more than 0.002) or whose interval a surface may cross, judged without
+    a graph and no sharper than the steps can tell. A part thinner than a step shows in no slope between samples, only in the distance.
+    """
     with torch.no_grad():
         lengths = samples.t_ends - samples.t_starts
         sdf = field.sdf(samples.points)
         sharpness = torch.minimum(field.inverse_std, 2 / lengths.mean())
         alphas = alphas_from_sdf(sdf, _slopes_between(samples, sdf), lengths, sharpness, cosine_anneal)
         _, transmittance = render_weight_from_alpha(samples.dense(alphas))
-        return samples.keep((samples.packed(transmittance) > min_transmittance) & (alphas > 0.002))
+        return samples.keep(
+            (samples.packed(transmittance) > min_transmittance) & ((alphas > 0.002) | (sdf.abs() < lengths / 2))
+        )
 
 
 def render_sdf(
