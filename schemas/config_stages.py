@@ -155,7 +155,7 @@ class NeusConfig(VolumeConfig):
     At 250 outlines were 1.5 pixels of 128 soft, which hedges where the views disagree and no mesh can keep. [choice]"""
     occupancy_resolution: int = Field(default=64, ge=8, le=512)
     samples_per_ray: int = Field(default=112, ge=4, le=4096)
-    hold_weight: Weight = constant(40.0)
+    hold_weight: Weight = constant(20.0)
     """Weight of the mean distance between the surface and the points where the conversion found it: without it the eikonal term
     alone moves thin parts; at 200 the targets moved nothing. [choice]"""
     eikonal_weight: Weight = constant(10.0)
@@ -165,7 +165,7 @@ class NeusConfig(VolumeConfig):
     text: GeometryTextConfig = GeometryTextConfig(weight=constant(0.02), t_min=constant(0.2), t_max=constant(0.5))
     view: ViewGuidanceConfig = ViewGuidanceConfig(weight=constant(0.0), t_min=constant(0.4), t_max=constant(0.7))
     targets: ViewTargetsConfig = ViewTargetsConfig(
-        rgb_weight=constant(500.0), mask_weight=constant(50.0), paint_at=(0.0,), strength=constant(0.75)
+        rgb_weight=constant(500.0), mask_weight=constant(50.0), paint_at=(0.0,), strength=constant(0.85)
     )
 
 
