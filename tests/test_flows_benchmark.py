@@ -1,5 +1,6 @@
 """The benchmark: sums done by hand, figures of balls by closed forms, and a report that says what was measured."""
 
+import dataclasses
 import json
 import math
 from functools import partial
@@ -86,6 +87,15 @@ def test_a_perfect_result_reaches_the_highest_psnr_as_a_surface() -> None:
     truth = truth_of(ball(0.4), 10.0)
     figures, _ = measured(opened_from_textured(ball(0.4)), truth)
     assert figures["psnr_solid"] == HIGHEST_PSNR
+    assert figures["roughness_deg"] == 0
+
+
+def test_bumps_show_as_roughness_and_hardly_as_distance() -> None:
+    truth, smooth = truth_of(ball(0.4), 10.0), ball(0.4)
+    bumps = 1 + 0.04 * (2 * torch.rand(len(smooth.vertices), 1, generator=torch.Generator().manual_seed(0)) - 1)
+    figures, _ = measured(opened_from_textured(dataclasses.replace(smooth, vertices=smooth.vertices * bumps)), truth)
+    assert figures["chamfer"] < 0.01
+    assert figures["roughness_deg"] > 1
 
 
 def test_r_precision_counts_views() -> None:
