@@ -10,16 +10,16 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from PIL import Image
 from prefect import flow
 
 from dreampolish.optimize import FitInterruptedError
-from dreampolish.pictures import sheet
 from dreampolish.tracking import PARENT_JOURNAL, Journal, Place, place_from_store
 from flows.benchmark_assets import asset_result
 from flows.benchmark_overhead import Overhead, read_overheads
 from flows.benchmark_report import Setting, machine_line, report_text, versions_line
 from flows.benchmark_results import FIGURES, MEASURED, Failure, ObjectResult, Results, mean_of, r_precision
-from flows.benchmark_runs import Pipeline, Row, one_object, one_prompt
+from flows.benchmark_runs import Pipeline, one_object, one_prompt
 from flows.benchmark_subjects import Subject, found_subjects, prompts_of
 from flows.lines import say
 from flows.parameters import Overrides, Preset, override_lines
@@ -48,6 +48,8 @@ def benchmark(
     with_prompts: bool = True,
 ) -> dict[str, Any]:
     """Run and measure every object, then the prompts; write docs/benchmarks.md and a contact sheet an object.
+
+    What the store holds already is not computed again, nor measured again while the measuring code is the same.
 
     objects: a folder of GLBs, or of folders with mesh.glb, reference.png and attribution.json. only: names of objects to take. One
     object's failure does not end the others; the result's `failures` names them. Raises ConfigError for what cannot begin.
@@ -81,9 +83,9 @@ def _measure_objects(pipeline: Pipeline, subjects: Sequence[Subject], results: R
         say(f"object {number} of {len(subjects)}, {subject.name}: {subject.prompt}")
         done = _isolated(subject.name, results, partial(one_object, pipeline, subject))
         if done is not None:
-            result, rows = done
+            result, picture = done
             results.objects.append(result)
-            _log_object(result, write_sheet(result.name, rows), folder, place)
+            _log_object(result, write_sheet(result.name, picture), folder, place)
             _measure_asset(pipeline, result.name, result.run, results)
 
 
@@ -148,9 +150,8 @@ def _log_object(result: ObjectResult, picture: np.ndarray, folder: Path, place: 
     journal.send(place)
 
 
-def write_sheet(name: str, rows: Sequence[Row]) -> np.ndarray:
+def write_sheet(name: str, picture: Image.Image) -> np.ndarray:
     """docs/benchmark-<name>.png; its pixels."""
-    picture = sheet(rows, 1)
     with disk_errors_in_one_line(DOCS):
         DOCS.mkdir(exist_ok=True)
         picture.save(DOCS / f"benchmark-{name}.png")

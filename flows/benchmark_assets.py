@@ -1,7 +1,7 @@
 """The assets of a benchmark's runs: what the validator says, their size, and whether two renderers see in the file what the stage saw."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -13,8 +13,10 @@ from dreampolish.cameras import Cameras, turntable_cameras
 from dreampolish.mesh.validate import findings_of
 from dreampolish.metrics.images import psnr
 from dreampolish.renderers.three_page import BrowserError, render_in_browser
+from flows.benchmark_memory import memory_path, recalled, remember
 from flows.cli_export import module_folders
 from schemas.artifacts import AssetArtifact
+from schemas.runs import RunRecord
 from stages.artifact_files import StoredFiles
 from stages.entry import open_recorded
 from stages.opened import open_artifact
@@ -61,9 +63,23 @@ class AssetResult:
 
 
 def asset_result(name: str, run: str, files: StoredFiles) -> AssetResult:
-    """Check and draw a run's asset. Raises StageError where the run has none."""
+    """Check and draw a run's asset, if that was not done before. Raises StageError where the run has none."""
+    record = read_record(files.store.root, run)
+    packages = sorted({package.name for folder in module_folders() if folder.is_dir() for package in folder.iterdir()})
+    fingerprints = {stage: record.stages[stage].fingerprint for stage in ("texture", "export") if stage in record.stages}
+    path = memory_path(files.store.root, "flows.benchmark_assets", {"stages": fingerprints, "packages": packages})
+    if (known := recalled(path)) is not None:
+        drawn = {key: Agreement(**known[key]) for key in ("ours", "browser", "normals")}
+        return AssetResult(**{**known, **drawn, "name": name, "run": run})
+    found = _examined(name, record, files)
+    if found.browser is not None:
+        # What could not be drawn may be next time.
+        remember(path, asdict(found))
+    return found
+
+
+def _examined(name: str, record: RunRecord, files: StoredFiles) -> AssetResult:
     store = files.store.root
-    record = read_record(store, run)
     asset, texture = open_recorded("export", record, store), open_recorded("texture", record, store)
     if not isinstance(asset, AssetArtifact):
         raise TypeError(f"the export stage gave {type(asset).__name__}")
@@ -82,7 +98,7 @@ def asset_result(name: str, run: str, files: StoredFiles) -> AssetResult:
     found = findings_of(glb, module_folders())
     return AssetResult(
         name=name,
-        run=run,
+        run=record.run,
         checker=found.checker,
         errors=len(found.errors),
         warnings=len(found.warnings),

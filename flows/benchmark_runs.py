@@ -1,5 +1,6 @@
 """One object, or one prompt, of a benchmark: the ordinary pipeline, then the measurements."""
 
+import hashlib
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
@@ -8,12 +9,14 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
+from PIL import Image
 from torch import Tensor
 
 from dreampolish.metrics.alignment import load_alignment
 from dreampolish.metrics.retrieval import candidate_texts, right_texts
-from dreampolish.pictures import read_picture
+from dreampolish.pictures import read_picture, sheet
 from flows.benchmark_measures import SHOWN, Truth, measured, true_mesh, truth_of
+from flows.benchmark_memory import memory_path, recalled, remember
 from flows.benchmark_results import MEASURED, ObjectResult, PromptResult
 from flows.benchmark_subjects import Subject, framing_settings, reference_picture
 from flows.lines import say
@@ -52,13 +55,34 @@ class Pipeline:
         return device_from_name(self.device)
 
 
-def one_object(pipeline: Pipeline, subject: Subject) -> tuple[ObjectResult, list[Row]]:
-    """Run the pipeline on the true front picture and measure every stage; the rows are those of the contact sheet."""
+def one_object(pipeline: Pipeline, subject: Subject) -> tuple[ObjectResult, Image.Image]:
+    """Run the pipeline on the true front picture and measure every stage, as far as that was not done before; with a contact sheet."""
     mesh = true_mesh(subject.glb, pipeline.torch_device)
     with tempfile.TemporaryDirectory() as folder:
         picture = reference_picture(subject, mesh, Path(folder))
         record = pipeline.run(subject.prompt, framing_settings(subject), picture)
-    truth = truth_of(mesh, subject.elevation_deg)
+    measured_before = memory_path(
+        pipeline.store,
+        "flows.benchmark_measures",
+        {
+            "object": hashlib.sha256(subject.glb.read_bytes()).hexdigest(),
+            "elevation_deg": subject.elevation_deg,
+            "stages": {name: record.stages[name].fingerprint for name in MEASURED},
+        },
+    )
+    known, kept_sheet = recalled(measured_before), measured_before.with_suffix(".png")
+    if known is not None and kept_sheet.is_file():
+        say("  measured before")
+        with Image.open(kept_sheet) as kept:
+            return ObjectResult(subject.name, subject.prompt, record.run, known["stages"]), kept.convert("RGB")
+    stages, contact_sheet = _all_stages(pipeline, record, truth_of(mesh, subject.elevation_deg))
+    kept_sheet.parent.mkdir(parents=True, exist_ok=True)
+    contact_sheet.save(kept_sheet)
+    remember(measured_before, {"stages": stages})
+    return ObjectResult(subject.name, subject.prompt, record.run, stages), contact_sheet
+
+
+def _all_stages(pipeline: Pipeline, record: RunRecord, truth: Truth) -> tuple[dict[StageName, dict[str, float]], Image.Image]:
     rows: list[Row] = [("truth", truth.views.rgb[list(SHOWN)].cpu())]
     stages = {}
     for name in MEASURED:
@@ -66,7 +90,7 @@ def one_object(pipeline: Pipeline, subject: Subject) -> tuple[ObjectResult, list
         rows.append((name, pictures))
         shown = ("psnr", "mask_iou", "chamfer", "f_score")
         say(f"  against the truth: {name:<8} " + "  ".join(f"{key} {stages[name][key]:.3g}" for key in shown))
-    return ObjectResult(subject.name, subject.prompt, record.run, stages), rows
+    return stages, sheet(rows, 1)
 
 
 def one_stage(

@@ -3,12 +3,14 @@
 import dataclasses
 import json
 import math
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 import trimesh
+from PIL import Image
 from typer.testing import CliRunner
 
 from dreampolish.mesh.asset import plain_asset
@@ -20,6 +22,7 @@ from flows import benchmark_measures
 from flows.benchmark import benchmark, mean_figures
 from flows.benchmark_assets import Agreement, AssetResult
 from flows.benchmark_measures import HIGHEST_PSNR, framing_iou, measured, novel_cameras, solid, truth_of, write_reference
+from flows.benchmark_memory import memory_path, recalled, remember
 from flows.benchmark_report import Setting, report_text
 from flows.benchmark_results import (
     FIGURES,
@@ -33,9 +36,12 @@ from flows.benchmark_results import (
     mean_of,
     r_precision,
 )
+from flows.benchmark_runs import Pipeline, one_object
 from flows.benchmark_subjects import Subject, found_subjects, prompts_of, reference_picture
 from flows.cli import app
+from schemas.config import Config
 from schemas.presets import ConfigError
+from schemas.runs import RunRecord, StageRecord
 from stages.errors import StageError
 from stages.opened import View, opened_from_textured
 
@@ -223,10 +229,10 @@ def test_names_of_the_same_thing_are_right() -> None:
 
 
 def test_one_failure_does_not_end_the_others(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def one_object(pipeline: object, subject: Subject) -> tuple[ObjectResult, list]:
+    def one_object(pipeline: object, subject: Subject) -> tuple[ObjectResult, Image.Image]:
         if subject.name == "big-ball":
             raise StageError("the density field is empty", 3, "try another seed")
-        return result(subject.name, nerf=20.0), [("truth", torch.ones(2, 8, 8, 3))]
+        return result(subject.name, nerf=20.0), Image.new("RGB", (16, 8))
 
     monkeypatch.setattr("flows.benchmark.one_object", one_object)
     agreed = Agreement(40.0, 35.0)
@@ -246,6 +252,54 @@ def test_one_failure_does_not_end_the_others(store: Path, tmp_path: Path, monkey
     assert logged[-1]["status"] == "FAILED"
     child = [json.loads(line) for line in (folder / "red-ball.jsonl").read_text().splitlines()]
     assert child[1]["metrics"] == {"benchmark/nerf/psnr": 20.0, "benchmark/nerf/chamfer": 0.05}
+
+
+def test_an_object_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    objects = objects_folder(tmp_path / "objects")
+    subject = found_subjects(objects, ["red-ball"], 10.0)[0]
+    measured_stages: list[str] = []
+    fingerprint = ["a" * 64]
+
+    class Ran(Pipeline):
+        def run(self, prompt: str, settings: Sequence[str], image: Path | None) -> RunRecord:
+            stages = {
+                name: StageRecord(name=name, state="computed", seconds=1.0, fingerprint=fingerprint[0], metrics={})
+                for name in MEASURED
+            }
+            return RunRecord(run="0123abcd", prompt=prompt, config=Config(), created="now", stages=stages)
+
+    def one_stage(pipeline: Pipeline, record: RunRecord, name: str, truth: object) -> tuple[dict[str, float], torch.Tensor]:
+        measured_stages.append(name)
+        return {"psnr": 20.0, "mask_iou": 0.5, "chamfer": 0.1, "f_score": 0.5}, torch.zeros(8, 16, 16, 3)
+
+    monkeypatch.setattr("flows.benchmark_runs.one_stage", one_stage)
+    pipeline = Ran(tmp_path / "store", "home", (), "cpu")
+    first, sheet = one_object(pipeline, subject)
+    again, same_sheet = one_object(pipeline, subject)
+    assert measured_stages == list(MEASURED)
+    assert again == first and same_sheet.tobytes() == sheet.tobytes()
+    fingerprint[0] = "b" * 64
+    one_object(pipeline, subject)
+    assert len(measured_stages) == 2 * len(MEASURED)
+    for path in (tmp_path / "store" / "measured").glob("*.json"):
+        path.write_text("{")
+    assert one_object(pipeline, subject)[0] == first
+    assert len(measured_stages) == 3 * len(MEASURED)
+
+
+def test_what_measures_and_what_is_measured_name_a_measurement(tmp_path: Path) -> None:
+    paths = {
+        memory_path(tmp_path, module, {"object": number})
+        for module in ("flows.benchmark_measures", "flows.benchmark_assets")
+        for number in (1, 2)
+    }
+    assert len(paths) == 4
+    path = paths.pop()
+    assert recalled(path) is None
+    remember(path, {"psnr": 20.125})
+    assert recalled(path) == {"psnr": 20.125}
+    path.write_text("[1]")
+    assert recalled(path) is None
 
 
 @pytest.mark.usefixtures("store")
