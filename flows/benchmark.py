@@ -159,11 +159,12 @@ def write_sheet(name: str, picture: Image.Image) -> np.ndarray:
 
 
 def write_report(results: Results, setting: Setting, overheads: Sequence[Overhead]) -> Path:
-    """docs/benchmarks.md; its path."""
+    """docs/benchmarks.md; its path. Without prompts, those of the page so far stay, with their date."""
     page = DOCS / "benchmarks.md"
     with disk_errors_in_one_line(DOCS):
         DOCS.mkdir(exist_ok=True)
-        page.write_text(report_text(results, setting, overheads))
+        before = page.read_text() if page.is_file() else ""
+        page.write_text(report_text(results, setting, overheads, before))
     return page
 
 

@@ -44,6 +44,9 @@ angle between such a point's normal and the mean one within 0.02 world units exc
 like its pictures. Seconds and peak memory are those of the computation."""
 
 
+_KEPT = "Measured on"
+
+
 @dataclass(frozen=True)
 class Setting:
     """Under what a benchmark ran. objects: the folder. names: how many names the judge chose from."""
@@ -59,8 +62,9 @@ class Setting:
     names: int
 
 
-def report_text(results: Results, setting: Setting, overheads: Sequence[Overhead] = ()) -> str:
-    """The whole page, Markdown. overheads: measurements of orchestration's cost."""
+def report_text(results: Results, setting: Setting, overheads: Sequence[Overhead] = (), before: str = "") -> str:
+    """The whole page, Markdown. overheads: measurements of orchestration's cost. before: the page so far, whose prompts are kept
+    where this benchmark took none."""
     parts = [
         "# Benchmarks",
         f"Written by `dreampolish benchmark` on {setting.date}; not to be edited by hand.",
@@ -75,11 +79,23 @@ def report_text(results: Results, setting: Setting, overheads: Sequence[Overhead
         parts += ["## Object by object", _object_table(results.objects), _sheet_links(results.objects)]
     if results.prompts:
         parts += ["## Prompts", _prompt_section(results, setting)]
+    elif kept := kept_prompts(before):
+        parts += ["## Prompts", kept]
     if results.assets:
         parts += ["## Assets", asset_section(results.assets)]
     if overheads:
         parts += ["## Orchestration", overhead_section(overheads)]
     return "\n\n".join(parts) + "\n"
+
+
+def kept_prompts(page: str) -> str:
+    """A page's section on prompts, with a line that says of when it is; empty if it has none."""
+    _, found, rest = page.partition("\n## Prompts\n")
+    if not found:
+        return ""
+    section = rest.partition("\n## ")[0].strip()
+    date = page.partition("Written by `dreampolish benchmark` on ")[2].partition(";")[0]
+    return section if section.startswith(_KEPT) else f"{_KEPT} {date}: the last benchmark took no prompts.\n\n{section}"
 
 
 def machine_line(device: torch.device) -> str:

@@ -318,6 +318,19 @@ def test_the_command_ends_with_1_after_failures(monkeypatch: pytest.MonkeyPatch)
     assert (seen["only"], seen["with_prompts"], seen["objects"]) == (["ball", "cube"], False, Path("benchmark"))
 
 
+def test_a_benchmark_without_prompts_keeps_those_of_the_page() -> None:
+    objects, prompts = [result("a", nerf=20.0)], [PromptResult("a couch", "89abcdef", 6, 8, "a sofa", 0.5)]
+    first = report_text(Results(objects, prompts), SETTING)
+    later = dataclasses.replace(SETTING, date="2026-02-02")
+    second = report_text(Results(objects), later, before=first)
+    assert "Measured on 2026-01-01: the last benchmark took no prompts." in second
+    assert "| a couch | 89abcdef | 6/8 | a sofa | 0.500 |" in second
+    third = report_text(Results(objects), dataclasses.replace(SETTING, date="2026-03-03"), before=second)
+    assert third.count("Measured on") == 1 and "Measured on 2026-01-01" in third
+    assert "Measured on" not in report_text(Results(objects, prompts), later, before=second)
+    assert "## Prompts" not in report_text(Results(objects), later)
+
+
 def test_every_measured_stage_has_its_predecessor_named() -> None:
     assert MEASURED == ("nerf", "neus", "dmtet", "polish", "texture", "export")
     text = report_text(Results(objects=[result("a", **dict.fromkeys(MEASURED, 10.0))]), SETTING)
