@@ -39,7 +39,8 @@ with the true mesh (normalised to a sphere of radius 0.6): PSNR, SSIM, mask IoU 
 more than half covered in its own colour and the rest white, for half transparent fields gain where they are unsure of an outline and
 no mesh can; Chamfer distance (half the sum of both mean distances, world units) and F-score (threshold 2 % of the true box's diagonal)
 on 30,000 points of each surface, less those that no eye sees from 40 places around, above and below; roughness, by how much the mean
-angle between such a point's normal and the mean one within 0.02 world units exceeds the true surface's; PSNR and SSIM of the front view;
+angle between such a point's normal and the mean one within 0.02 world units exceeds the true surface's (told, not judged: facets count
+in it, and distances reward a surface that scatters around the right place); PSNR and SSIM of the front view;
 `alignment`, the embedded judge's mean cosine between the turntable and the prompt. A NeRF's surface is the level set that looks most
 like its pictures. Seconds and peak memory are those of the computation."""
 

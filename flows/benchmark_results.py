@@ -14,7 +14,7 @@ MEASURED: tuple[StageName, ...] = ("nerf", "neus", "dmtet", "polish", "texture",
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured number. better: +1 when more is better, -1 when less is, 0 for a cost that is only told."""
+    """One measured number. better: +1 when more is better, -1 when less is, 0 for what is only told."""
 
     key: str
     label: str
@@ -30,7 +30,7 @@ FIGURES = (
     Figure("mask_iou", "mask IoU", 3, 1, 1),
     Figure("chamfer", "Chamfer, 1/1000", 1, 1000, -1),
     Figure("f_score", "F-score", 3, 1, 1),
-    Figure("roughness_deg", "roughness, deg", 1, 1, -1),
+    Figure("roughness_deg", "roughness, deg", 1, 1, 0),
     Figure("normal_angle_deg", "normals, deg", 1, 1, -1),
     Figure("reference_psnr", "front PSNR, dB", 2, 1, 1),
     Figure("reference_ssim", "front SSIM", 3, 1, 1),
