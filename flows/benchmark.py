@@ -18,8 +18,9 @@ from dreampolish.tracking import PARENT_JOURNAL, Journal, Place, place_from_stor
 from flows.benchmark_assets import asset_result
 from flows.benchmark_overhead import Overhead, read_overheads
 from flows.benchmark_report import Setting, machine_line, report_text, versions_line
-from flows.benchmark_results import FIGURES, MEASURED, Failure, ObjectResult, Results, mean_of, r_precision
+from flows.benchmark_results import FIGURES, Failure, ObjectResult, Results, mean_of, r_precision
 from flows.benchmark_runs import Pipeline, one_object, one_prompt
+from flows.benchmark_stages import MEASURED
 from flows.benchmark_subjects import Subject, found_subjects, prompts_of
 from flows.lines import say
 from flows.parameters import Overrides, Preset, override_lines
@@ -70,7 +71,8 @@ def benchmark(
             _measure_objects(pipeline, subjects, results, folder, place)
             _measure_prompts(pipeline, prompts, names, results)
         journal.metrics(0, mean_figures(results))
-        page = write_report(results, setting_of(config, changed, objects, len(names)), read_overheads(store))
+        setting = setting_of(config, changed, objects, len(names))
+        page = write_report(results, setting, read_overheads(store), keep_prompts=not with_prompts)
         status = "FAILED" if results.failures else "FINISHED"
     finally:
         journal.end(status)
@@ -158,12 +160,12 @@ def write_sheet(name: str, picture: Image.Image) -> np.ndarray:
     return np.asarray(picture)
 
 
-def write_report(results: Results, setting: Setting, overheads: Sequence[Overhead]) -> Path:
-    """docs/benchmarks.md; its path. Without prompts, those of the page so far stay, with their date."""
+def write_report(results: Results, setting: Setting, overheads: Sequence[Overhead], keep_prompts: bool) -> Path:
+    """docs/benchmarks.md; its path. keep_prompts: those of the page so far stay, with their date and setting."""
     page = DOCS / "benchmarks.md"
     with disk_errors_in_one_line(DOCS):
         DOCS.mkdir(exist_ok=True)
-        before = page.read_text() if page.is_file() else ""
+        before = page.read_text() if keep_prompts and page.is_file() else ""
         page.write_text(report_text(results, setting, overheads, before))
     return page
 

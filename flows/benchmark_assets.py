@@ -14,7 +14,7 @@ from dreampolish.mesh.validate import findings_of
 from dreampolish.metrics.images import psnr
 from dreampolish.renderers.three_page import BrowserError, render_in_browser
 from flows.benchmark_memory import memory_path, recalled, remember
-from flows.cli_export import module_folders
+from flows.npm_packages import module_folders, tool_versions
 from schemas.artifacts import AssetArtifact
 from schemas.runs import RunRecord
 from stages.artifact_files import StoredFiles
@@ -65,17 +65,27 @@ class AssetResult:
 def asset_result(name: str, run: str, files: StoredFiles) -> AssetResult:
     """Check and draw a run's asset, if that was not done before. Raises StageError where the run has none."""
     record = read_record(files.store.root, run)
-    packages = sorted({package.name for folder in module_folders() if folder.is_dir() for package in folder.iterdir()})
     fingerprints = {stage: record.stages[stage].fingerprint for stage in ("texture", "export") if stage in record.stages}
-    path = memory_path(files.store.root, "flows.benchmark_assets", {"stages": fingerprints, "packages": packages})
-    if (known := recalled(path)) is not None:
-        drawn = {key: Agreement(**known[key]) for key in ("ours", "browser", "normals")}
-        return AssetResult(**{**known, **drawn, "name": name, "run": run})
+    path = memory_path(files.store.root, "flows.benchmark_assets", {"stages": fingerprints, "tools": tool_versions()})
+    if (known := _recalled(path, name, run)) is not None:
+        return known
     found = _examined(name, record, files)
     if found.browser is not None:
         # What could not be drawn may be next time.
         remember(path, asdict(found))
     return found
+
+
+def _recalled(path: Path, name: str, run: str) -> AssetResult | None:
+    """None where it is missing or damaged."""
+    known = recalled(path)
+    if known is None:
+        return None
+    try:
+        drawn = {key: Agreement(**known[key]) for key in ("ours", "browser", "normals")}
+        return AssetResult(**{**known, **drawn, "name": name, "run": run})
+    except (KeyError, TypeError):
+        return None
 
 
 def _examined(name: str, record: RunRecord, files: StoredFiles) -> AssetResult:

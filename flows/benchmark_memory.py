@@ -3,11 +3,15 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from stages.disk import write_atomically
 from stages.fingerprint import PROJECT, code_digest
+
+LIBRARIES = ("torch", "numpy", "scipy", "trimesh", "embreex", "pillow", "scikit-image")
+"""What figures and pictures are computed with: a new version measures anew."""
 
 
 def memory_path(store: Path, module: str, measured: Mapping[str, Any]) -> Path:
@@ -15,7 +19,10 @@ def memory_path(store: Path, module: str, measured: Mapping[str, Any]) -> Path:
 
     module: what measures; its code and that of all it imports count. measured: JSON values that say what is measured.
     """
-    known = json.dumps({"code": code_digest(module, PROJECT), "module": module, **measured}, sort_keys=True)
+    versions = {name: version(name) for name in LIBRARIES}
+    known = json.dumps(
+        {**measured, "code": code_digest(module, PROJECT), "module": module, "versions": versions}, sort_keys=True
+    )
     return store / "measured" / f"{hashlib.sha256(known.encode()).hexdigest()}.json"
 
 

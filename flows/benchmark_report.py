@@ -13,7 +13,6 @@ from flows.benchmark_assets import asset_section
 from flows.benchmark_overhead import Overhead, overhead_section
 from flows.benchmark_results import (
     FIGURES,
-    MEASURED,
     Change,
     Figure,
     ObjectResult,
@@ -23,6 +22,7 @@ from flows.benchmark_results import (
     r_precision,
     stage_pairs,
 )
+from flows.benchmark_stages import MEASURED
 from schemas.artifacts import StageName
 
 BRINGS: dict[tuple[StageName, StageName], str] = {
@@ -42,7 +42,7 @@ on 30,000 points of each surface, less those that no eye sees from 40 places aro
 angle between such a point's normal and the mean one within 0.02 world units exceeds the true surface's (told, not judged: facets count
 in it, and distances reward a surface that scatters around the right place); PSNR and SSIM of the front view;
 `alignment`, the embedded judge's mean cosine between the turntable and the prompt. A NeRF's surface is the level set that looks most
-like its pictures. Seconds and peak memory are those of the computation."""
+like its pictures. Seconds and peak memory are those of the computation, a resumed one's with what led to its checkpoint."""
 
 
 _KEPT = "Measured on"
@@ -64,8 +64,8 @@ class Setting:
 
 
 def report_text(results: Results, setting: Setting, overheads: Sequence[Overhead] = (), before: str = "") -> str:
-    """The whole page, Markdown. overheads: measurements of orchestration's cost. before: the page so far, whose prompts are kept
-    where this benchmark took none."""
+    """The whole page, Markdown. overheads: measurements of orchestration's cost. before: the page so far, whose prompts are kept;
+    empty where this benchmark took its own."""
     parts = [
         "# Benchmarks",
         f"Written by `dreampolish benchmark` on {setting.date}; not to be edited by hand.",
@@ -90,13 +90,18 @@ def report_text(results: Results, setting: Setting, overheads: Sequence[Overhead
 
 
 def kept_prompts(page: str) -> str:
-    """A page's section on prompts, with a line that says of when it is; empty if it has none."""
-    _, found, rest = page.partition("\n## Prompts\n")
+    """A page's section on prompts, with what says when and under what it was measured; empty if it has none."""
+    head, found, rest = page.partition("\n## Prompts\n")
     if not found:
         return ""
     section = rest.partition("\n## ")[0].strip()
-    date = page.partition("Written by `dreampolish benchmark` on ")[2].partition(";")[0]
-    return section if section.startswith(_KEPT) else f"{_KEPT} {date}: the last benchmark took no prompts.\n\n{section}"
+    if section.startswith(_KEPT):
+        return section
+    date = head.partition("Written by `dreampolish benchmark` on ")[2].partition(";")[0]
+    setting = " ".join(
+        line.removeprefix("- ") + "." for line in head.partition("\n## ")[0].splitlines() if line.startswith("- ")
+    )
+    return f"{_KEPT} {date}: the last benchmark took no prompts, and their assets are not in the table below. {setting}\n\n{section}"
 
 
 def machine_line(device: torch.device) -> str:
@@ -150,14 +155,14 @@ def _mean_table(objects: Sequence[ObjectResult]) -> str:
 
 
 def _change_table(objects: Sequence[ObjectResult]) -> str:
-    figures = [figure for figure in FIGURES if figure.better]
+    figures = [figure for figure in FIGURES if not figure.cost]
     rows = []
     for before, after in stage_pairs():
         changes = [(change_of(objects, before, after, figure), figure) for figure in figures]
         rows.append([f"{before} -> {after}: {BRINGS[before, after]}", *(_change(*pair) for pair in changes)])
     told = (
         "Mean paired change ± its standard error, and how many objects it makes better; **bold** where the average gets worse, = where "
-        "it stays the same to the digits shown:"
+        "it stays the same to the digits shown, without a count where it is not judged:"
     )
     return told + "\n\n" + _table(["from -> to", *(figure.label for figure in figures)], rows)
 
@@ -165,6 +170,8 @@ def _change_table(objects: Sequence[ObjectResult]) -> str:
 def _change(change: Change | None, figure: Figure) -> str:
     if change is None:
         return "-"
+    if not figure.better:
+        return _signed(change, figure)
     if change.direction(figure) == 0:
         return "="
     told = f"{_signed(change, figure)} ({change.improved}/{change.objects})"
@@ -177,10 +184,10 @@ def _signed(change: Change, figure: Figure) -> str:
 
 
 def _verdicts(objects: Sequence[ObjectResult]) -> str:
-    """A stage's clear gains and losses, more than two standard errors from 0, then the rest."""
+    """A stage's clear gains and losses, more than two standard errors from 0, then the rest, then what is not judged."""
     sentences = []
     for before, after in stage_pairs():
-        found = [(change_of(objects, before, after, figure), figure) for figure in FIGURES if figure.better]
+        found = [(change_of(objects, before, after, figure), figure) for figure in FIGURES if not figure.cost]
         changes = [(change, figure) for change, figure in found if change is not None]
         if not changes:
             continue
@@ -192,11 +199,13 @@ def _verdicts(objects: Sequence[ObjectResult]) -> str:
             for change, figure in changes
             if not change.beyond_chance and change.direction(figure) != 0
         ]
+        unjudged = [_told_change(change, figure) for change, figure in changes if not figure.better]
         gains = f"improves {'; '.join(better)}" if better else "clearly improves nothing"
         losses = f"**makes things worse on the average: {'; '.join(worse)}**" if worse else "makes nothing clearly worse"
         kind = "Of one object" if all(change.error is None for change, _ in changes) else "Within two standard errors"
         doubts = f" {kind}: {'; '.join(unclear)}." if unclear else ""
-        sentences.append(f"- **{after}** {gains}, and {losses}.{doubts}")
+        told = f" Not judged: {'; '.join(unjudged)}." if unjudged else ""
+        sentences.append(f"- **{after}** {gains}, and {losses}.{doubts}{told}")
     return "\n".join(sentences)
 
 

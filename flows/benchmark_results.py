@@ -6,21 +6,21 @@ from itertools import pairwise
 from statistics import stdev
 
 from flows.benchmark_assets import AssetResult
+from flows.benchmark_stages import MEASURED
 from schemas.artifacts import StageName
-
-MEASURED: tuple[StageName, ...] = ("nerf", "neus", "dmtet", "polish", "texture", "export")
-"""Stages whose results have a shape."""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured number. better: +1 when more is better, -1 when less is, 0 for what is only told."""
+    """One measured number. better: +1 when more is better, -1 when less is, 0 for what is told and not judged. cost: of the
+    computing, not of the result; stages are not compared by it."""
 
     key: str
     label: str
     digits: int
     scale: float
     better: int
+    cost: bool = False
 
 
 FIGURES = (
@@ -35,8 +35,8 @@ FIGURES = (
     Figure("reference_psnr", "front PSNR, dB", 2, 1, 1),
     Figure("reference_ssim", "front SSIM", 3, 1, 1),
     Figure("alignment", "alignment", 3, 1, 1),
-    Figure("seconds", "seconds", 0, 1, 0),
-    Figure("peak_memory_gib", "peak GiB", 2, 1, 0),
+    Figure("seconds", "seconds", 0, 1, 0, cost=True),
+    Figure("peak_memory_gib", "peak GiB", 2, 1, 0, cost=True),
 )
 
 

@@ -1,6 +1,5 @@
 """One object, or one prompt, of a benchmark: the ordinary pipeline, then the measurements."""
 
-import hashlib
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
@@ -14,24 +13,20 @@ from torch import Tensor
 
 from dreampolish.metrics.alignment import load_alignment
 from dreampolish.metrics.retrieval import candidate_texts, right_texts
-from dreampolish.pictures import read_picture, sheet
-from flows.benchmark_measures import SHOWN, Truth, measured, true_mesh, truth_of
-from flows.benchmark_memory import memory_path, recalled, remember
-from flows.benchmark_results import MEASURED, ObjectResult, PromptResult
+from dreampolish.pictures import read_picture
+from flows.benchmark_measures import true_mesh
+from flows.benchmark_results import ObjectResult, PromptResult
+from flows.benchmark_stages import figures_of
 from flows.benchmark_subjects import Subject, framing_settings, reference_picture
 from flows.lines import say
 from flows.runs import new_run
 from flows.text_to_3d import text_to_3d
-from schemas.artifacts import StageName
 from schemas.runs import RunRecord
 from stages.artifact_files import StoredFiles
 from stages.determinism import device_from_name
 from stages.entry import context_of, open_recorded
-from stages.opened import open_artifact
 from stages.run_record import read_record
 from stages.store import LocalStore
-
-Row = tuple[str, Float[Tensor, "n h w 3"]]
 
 
 @dataclass(frozen=True)
@@ -61,49 +56,12 @@ def one_object(pipeline: Pipeline, subject: Subject) -> tuple[ObjectResult, Imag
     with tempfile.TemporaryDirectory() as folder:
         picture = reference_picture(subject, mesh, Path(folder))
         record = pipeline.run(subject.prompt, framing_settings(subject), picture)
-    measured_before = memory_path(
-        pipeline.store,
-        "flows.benchmark_measures",
-        {
-            "object": hashlib.sha256(subject.glb.read_bytes()).hexdigest(),
-            "elevation_deg": subject.elevation_deg,
-            "stages": {name: record.stages[name].fingerprint for name in MEASURED},
-        },
-    )
-    known, kept_sheet = recalled(measured_before), measured_before.with_suffix(".png")
-    if known is not None and kept_sheet.is_file():
-        say("  measured before")
-        with Image.open(kept_sheet) as kept:
-            return ObjectResult(subject.name, subject.prompt, record.run, known["stages"]), kept.convert("RGB")
-    stages, contact_sheet = _all_stages(pipeline, record, truth_of(mesh, subject.elevation_deg))
-    kept_sheet.parent.mkdir(parents=True, exist_ok=True)
-    contact_sheet.save(kept_sheet)
-    remember(measured_before, {"stages": stages})
-    return ObjectResult(subject.name, subject.prompt, record.run, stages), contact_sheet
-
-
-def _all_stages(pipeline: Pipeline, record: RunRecord, truth: Truth) -> tuple[dict[StageName, dict[str, float]], Image.Image]:
-    rows: list[Row] = [("truth", truth.views.rgb[list(SHOWN)].cpu())]
-    stages = {}
-    for name in MEASURED:
-        stages[name], pictures = one_stage(pipeline, record, name, truth)
-        rows.append((name, pictures))
-        shown = ("psnr", "mask_iou", "chamfer", "f_score")
-        say(f"  against the truth: {name:<8} " + "  ".join(f"{key} {stages[name][key]:.3g}" for key in shown))
-    return stages, sheet(rows, 1)
-
-
-def one_stage(
-    pipeline: Pipeline, record: RunRecord, name: StageName, truth: Truth
-) -> tuple[dict[str, float], Float[Tensor, "n h w 3"]]:
-    """A stage's figures against the truth, with its alignment and its costs, and its pictures."""
     files = StoredFiles(LocalStore(pipeline.store), pipeline.torch_device)
-    artifact = open_recorded(name, record, pipeline.store)
-    figures, pictures = measured(open_artifact(artifact, record.config, files), truth)
-    if "alignment" in artifact.metrics:
-        figures["alignment"] = artifact.metrics["alignment"]
-    costs = {"seconds": artifact.seconds, "peak_memory_gib": artifact.peak_memory / 2**30}
-    return {**figures, **costs}, pictures
+    stages, contact_sheet = figures_of(record, files, subject.glb, subject.elevation_deg)
+    for name, figures in stages.items():
+        shown = ("psnr", "mask_iou", "chamfer", "f_score")
+        say(f"  against the truth: {name:<8} " + "  ".join(f"{key} {figures[key]:.3g}" for key in shown))
+    return ObjectResult(subject.name, subject.prompt, record.run, stages), contact_sheet
 
 
 def one_prompt(pipeline: Pipeline, place: int, prompts: Sequence[str], names: Sequence[str]) -> PromptResult:

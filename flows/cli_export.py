@@ -64,6 +64,7 @@ def validate(
     def work(store: Path) -> dict[str, Any]:
         from dreampolish.mesh.validate import findings_of
         from flows.lines import answer
+        from flows.npm_packages import module_folders
 
         try:
             found = findings_of(file, module_folders())
@@ -90,10 +91,3 @@ def validate(
     finish(work, as_json)
     if errors:
         end(f"{file.name} is not sound", 1)
-
-
-def module_folders() -> list[Path]:
-    """Where npm packages for checks may lie: the folder the command runs in, and the project."""
-    from stages.fingerprint import PROJECT
-
-    return [Path.cwd() / "node_modules", PROJECT / "node_modules"]

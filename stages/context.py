@@ -22,12 +22,12 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from dreampolish.checkpoints import Checkpoints
 from dreampolish.optimize import DivergedError
 from schemas.artifacts import Artifact, FileRef, StageName
 from schemas.config import PriorsConfig
 from schemas.runs import StageState
-from stages.determinism import device_from_name, peak_memory, reset_peak_memory, seeded_generator, stage_seed
+from stages.costed_checkpoints import CostedCheckpoints
+from stages.determinism import device_from_name, reset_peak_memory, seeded_generator, stage_seed
 from stages.disk import disk_errors_in_one_line, sha256_of
 from stages.errors import StageError
 from stages.fingerprint import PROJECT, code_digest, fingerprint
@@ -81,7 +81,7 @@ class Stage:
         self.parents = {parent.stage: parent.fingerprint for parent in parents}
         self.device = run.torch_device
         self.generator = seeded_generator(run.seed, name, self.device)
-        self.checkpoints = Checkpoints(
+        self.checkpoints = CostedCheckpoints(
             self.store.root / "checkpoints" / f"{name}-{key}", interval=run.checkpoint_interval, keep=2
         )
         self.state: StageState = "computed"
@@ -148,14 +148,15 @@ class Stage:
         Raises StageError on a metric that is NaN or infinite, or a file that was not written.
         """
         references = {name: self._referenced(value) for name, value in fields.items()}
+        cost = self.checkpoints.cost()
         try:
             artifact = artifact_class.model_validate(
                 {
                     "fingerprint": self.fingerprint,
                     "parents": self.parents,
                     "metrics": dict(metrics),
-                    "seconds": time.monotonic() - self._started,
-                    "peak_memory": peak_memory(),
+                    "seconds": cost.seconds,
+                    "peak_memory": cost.peak_memory,
                     **references,
                 }
             )
@@ -267,3 +268,4 @@ def _prepare(stage: Stage, held: ExitStack) -> None:
     torch.set_num_threads(run.threads)
     torch.manual_seed(stage_seed(run.seed, stage.name))
     reset_peak_memory()
+    stage.checkpoints.begin()

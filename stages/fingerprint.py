@@ -24,6 +24,7 @@ PLUMBING = (
         f"stages.{name}"
         for name in ("context", "disk", "entry", "errors", "probing", "progress", "run_record", "stopping", "store")
     ),
+    "stages.costed_checkpoints",
     "stages.fingerprint",
     "dreampolish.journal_files",
     "dreampolish.tracking",

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import math
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -19,14 +18,12 @@ from dreampolish.mesh.textured import TexturedMesh
 from dreampolish.metrics.retrieval import candidate_texts, right_texts
 from dreampolish.pictures import read_picture
 from flows import benchmark_measures
-from flows.benchmark import benchmark, mean_figures
+from flows.benchmark import benchmark, mean_figures, write_report
 from flows.benchmark_assets import Agreement, AssetResult
 from flows.benchmark_measures import HIGHEST_PSNR, framing_iou, measured, novel_cameras, solid, truth_of, write_reference
-from flows.benchmark_memory import memory_path, recalled, remember
 from flows.benchmark_report import Setting, report_text
 from flows.benchmark_results import (
     FIGURES,
-    MEASURED,
     Change,
     Failure,
     ObjectResult,
@@ -36,16 +33,15 @@ from flows.benchmark_results import (
     mean_of,
     r_precision,
 )
-from flows.benchmark_runs import Pipeline, one_object
+from flows.benchmark_stages import MEASURED
 from flows.benchmark_subjects import Subject, found_subjects, prompts_of, reference_picture
 from flows.cli import app
-from schemas.config import Config
 from schemas.presets import ConfigError
-from schemas.runs import RunRecord, StageRecord
 from stages.errors import StageError
 from stages.opened import View, opened_from_textured
 
 FIGURE = {figure.key: figure for figure in FIGURES}
+NEW = (("a", 10.0), ("b", 12.0))
 SETTING = Setting("2026-01-01", "a machine, 2 cores", "torch 2", "home", ("seed=3",), 3, 2, "benchmark", 81)
 
 
@@ -254,54 +250,6 @@ def test_one_failure_does_not_end_the_others(store: Path, tmp_path: Path, monkey
     assert child[1]["metrics"] == {"benchmark/nerf/psnr": 20.0, "benchmark/nerf/chamfer": 0.05}
 
 
-def test_an_object_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    objects = objects_folder(tmp_path / "objects")
-    subject = found_subjects(objects, ["red-ball"], 10.0)[0]
-    measured_stages: list[str] = []
-    fingerprint = ["a" * 64]
-
-    class Ran(Pipeline):
-        def run(self, prompt: str, settings: Sequence[str], image: Path | None) -> RunRecord:
-            stages = {
-                name: StageRecord(name=name, state="computed", seconds=1.0, fingerprint=fingerprint[0], metrics={})
-                for name in MEASURED
-            }
-            return RunRecord(run="0123abcd", prompt=prompt, config=Config(), created="now", stages=stages)
-
-    def one_stage(pipeline: Pipeline, record: RunRecord, name: str, truth: object) -> tuple[dict[str, float], torch.Tensor]:
-        measured_stages.append(name)
-        return {"psnr": 20.0, "mask_iou": 0.5, "chamfer": 0.1, "f_score": 0.5}, torch.zeros(8, 16, 16, 3)
-
-    monkeypatch.setattr("flows.benchmark_runs.one_stage", one_stage)
-    pipeline = Ran(tmp_path / "store", "home", (), "cpu")
-    first, sheet = one_object(pipeline, subject)
-    again, same_sheet = one_object(pipeline, subject)
-    assert measured_stages == list(MEASURED)
-    assert again == first and same_sheet.tobytes() == sheet.tobytes()
-    fingerprint[0] = "b" * 64
-    one_object(pipeline, subject)
-    assert len(measured_stages) == 2 * len(MEASURED)
-    for path in (tmp_path / "store" / "measured").glob("*.json"):
-        path.write_text("{")
-    assert one_object(pipeline, subject)[0] == first
-    assert len(measured_stages) == 3 * len(MEASURED)
-
-
-def test_what_measures_and_what_is_measured_name_a_measurement(tmp_path: Path) -> None:
-    paths = {
-        memory_path(tmp_path, module, {"object": number})
-        for module in ("flows.benchmark_measures", "flows.benchmark_assets")
-        for number in (1, 2)
-    }
-    assert len(paths) == 4
-    path = paths.pop()
-    assert recalled(path) is None
-    remember(path, {"psnr": 20.125})
-    assert recalled(path) == {"psnr": 20.125}
-    path.write_text("[1]")
-    assert recalled(path) is None
-
-
 @pytest.mark.usefixtures("store")
 def test_the_command_ends_with_1_after_failures(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, object] = {}
@@ -321,14 +269,38 @@ def test_the_command_ends_with_1_after_failures(monkeypatch: pytest.MonkeyPatch)
 def test_a_benchmark_without_prompts_keeps_those_of_the_page() -> None:
     objects, prompts = [result("a", nerf=20.0)], [PromptResult("a couch", "89abcdef", 6, 8, "a sofa", 0.5)]
     first = report_text(Results(objects, prompts), SETTING)
-    later = dataclasses.replace(SETTING, date="2026-02-02")
+    later = dataclasses.replace(SETTING, date="2026-02-02", seed=9, machine="another machine")
     second = report_text(Results(objects), later, before=first)
-    assert "Measured on 2026-01-01: the last benchmark took no prompts." in second
-    assert "| a couch | 89abcdef | 6/8 | a sofa | 0.500 |" in second
+    assert "Measured on 2026-01-01: the last benchmark took no prompts" in second
+    kept = second.partition("## Prompts")[2]
+    assert "machine: a machine, 2 cores; 2 threads." in kept and "preset `home`, seed 3," in kept
+    assert "another machine" not in kept and "seed 9" not in kept
+    assert "| a couch | 89abcdef | 6/8 | a sofa | 0.500 |" in kept
     third = report_text(Results(objects), dataclasses.replace(SETTING, date="2026-03-03"), before=second)
     assert third.count("Measured on") == 1 and "Measured on 2026-01-01" in third
     assert "Measured on" not in report_text(Results(objects, prompts), later, before=second)
     assert "## Prompts" not in report_text(Results(objects), later)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_prompts_that_all_failed_are_not_those_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: bool) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_report(Results(prompts=[PromptResult("a couch", "89abcdef", 6, 8, "a sofa", 0.5)]), SETTING, [], keep_prompts=False)
+    page = write_report(Results(failures=[Failure("a couch", "no judge")]), SETTING, [], keep_prompts=kept).read_text()
+    assert ("89abcdef" in page) == kept
+
+
+def test_what_is_told_and_not_judged_stands_in_every_step() -> None:
+    rough = [
+        ObjectResult(name, name, "0", {"nerf": {"roughness_deg": 9.0}, "neus": {"roughness_deg": end}}) for name, end in NEW
+    ]
+    text = report_text(Results(rough), SETTING)
+    row = next(line for line in text.splitlines() if line.startswith("| nerf -> neus"))
+    assert "| +2.0 ± 1.0 |" in row and "**" not in row
+    assert (
+        "- **neus** clearly improves nothing, and makes nothing clearly worse. Not judged: roughness, deg +2.0 ± 1.0." in text
+    )
+    assert "seconds" not in text.partition("## What each stage brings")[2].partition("## Object by object")[0]
 
 
 def test_every_measured_stage_has_its_predecessor_named() -> None:

@@ -1,5 +1,6 @@
 """Opening a stage: look-up, determinism, resumption, stops, and every way it may fail."""
 
+import json
 import os
 import signal
 import subprocess
@@ -211,6 +212,19 @@ def test_figures_and_pictures_of_a_resumed_stage_are_journalled_once(run_context
     journal = next((run_context.store / "journals" / run_context.run_id).glob("nerf-*.jsonl"))
     steps = [line for line in journal.read_text().splitlines() if "nerf/square" in line]
     assert len(steps) == 9
+
+
+def test_a_resumed_stage_tells_what_all_of_it_took(run_context: RunContext) -> None:
+    with pytest.raises(FitInterruptedError):
+        nerf(run_context, stop_after=5)
+    costs = next((run_context.store / "checkpoints").rglob("costs.json"))
+    noted = json.loads(costs.read_text())
+    assert set(noted) >= {"5"}
+    costs.write_text(json.dumps({step: {"seconds": 1000.0, "peak_memory": 2**50} for step in noted}))
+    done = nerf(run_context)
+    assert 1000 < done.seconds < 2000
+    assert done.peak_memory == 2**50
+    assert not costs.parent.exists()
 
 
 def test_pictures_are_kept_beside_the_journal(run_context: RunContext) -> None:

@@ -1,0 +1,88 @@
+"""All stages of one run against the truth: measured once, and remembered with the contact sheet."""
+
+import hashlib
+import io
+from pathlib import Path
+
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from dreampolish.pictures import sheet
+from flows.benchmark_measures import SHOWN, Truth, measured, true_mesh, truth_of
+from flows.benchmark_memory import memory_path, recalled, remember
+from schemas.artifacts import Artifact, StageName
+from schemas.runs import RunRecord
+from stages.artifact_files import StoredFiles
+from stages.disk import write_atomically
+from stages.entry import open_recorded
+from stages.opened import open_artifact
+
+MEASURED: tuple[StageName, ...] = ("nerf", "neus", "dmtet", "polish", "texture", "export")
+"""Stages whose results have a shape."""
+
+Figures = dict[StageName, dict[str, float]]
+
+
+def figures_of(record: RunRecord, files: StoredFiles, glb: Path, elevation_deg: float) -> tuple[Figures, Image.Image]:
+    """Every stage's figures and the contact sheet under the true object's pictures.
+
+    glb: the true object. elevation_deg: of its reference picture. What was measured before, by the same code, is recalled; alignment
+    and costs are always the artifacts' own.
+    """
+    kept = memory_path(
+        files.store.root,
+        "flows.benchmark_stages",
+        {
+            "object": hashlib.sha256(glb.read_bytes()).hexdigest(),
+            "elevation_deg": elevation_deg,
+            "device": files.device.type,
+            "stages": {name: record.stages[name].fingerprint for name in MEASURED},
+        },
+    )
+    found = _recalled(kept)
+    if found is None:
+        found = _measured(record, files, truth_of(true_mesh(glb, files.device), elevation_deg))
+        _remember(kept, *found)
+    figures, contact_sheet = found
+    artifacts = {name: open_recorded(name, record, files.store.root) for name in MEASURED}
+    return {name: {**figures[name], **_told_by(artifacts[name])} for name in MEASURED}, contact_sheet
+
+
+def _measured(record: RunRecord, files: StoredFiles, truth: Truth) -> tuple[Figures, Image.Image]:
+    rows: list[tuple[str, Float[Tensor, "n h w 3"]]] = [("truth", truth.views.rgb[list(SHOWN)].cpu())]
+    figures: Figures = {}
+    for name in MEASURED:
+        artifact = open_recorded(name, record, files.store.root)
+        figures[name], pictures = measured(open_artifact(artifact, record.config, files), truth)
+        rows.append((name, pictures))
+    return figures, sheet(rows, 1)
+
+
+def _told_by(artifact: Artifact) -> dict[str, float]:
+    """What the stage said of itself: alignment, where it has one, and costs."""
+    told = {"alignment": artifact.metrics["alignment"]} if "alignment" in artifact.metrics else {}
+    return {**told, "seconds": artifact.seconds, "peak_memory_gib": artifact.peak_memory / 2**30}
+
+
+def _remember(path: Path, figures: Figures, contact_sheet: Image.Image) -> None:
+    """The figures go last: with them the sheet is there."""
+    picture = io.BytesIO()
+    contact_sheet.save(picture, "PNG")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path.with_suffix(".png"), picture.getvalue())
+    remember(path, {"stages": figures})
+
+
+def _recalled(path: Path) -> tuple[Figures, Image.Image] | None:
+    """None where one of both is missing or damaged."""
+    known = recalled(path)
+    figures = known.get("stages") if known is not None else None
+    if not isinstance(figures, dict) or set(figures) != set(MEASURED):
+        return None
+    try:
+        with Image.open(path.with_suffix(".png")) as kept:
+            return figures, kept.convert("RGB")
+    except (OSError, SyntaxError):
+        # Pillow's PNG reader raises SyntaxError for a broken chunk.
+        return None
