@@ -35,7 +35,9 @@ from schemas.artifacts import StageName
 from schemas.config import Config
 from schemas.presets import load_config, merged
 from schemas.runs import STAGES, RunRecord
+from stages.disk import sha256_of
 from stages.entry import StageFunction, open_recorded, run_one
+from stages.fingerprint import PROJECT
 from stages.run_record import read_record
 from stages.store import LocalStore
 
@@ -172,6 +174,14 @@ def test_the_making_command_gives_the_same_settings(preset: str, settings: list[
     given_preset = words[words.index("--preset") + 1] if "--preset" in words else "home"
     overrides = [words[index + 1] for index, word in enumerate(words) if word == "--set"]
     assert load_config(given_preset, CONFIGS, overrides) == config
+
+
+def test_a_picture_of_the_project_is_named_where_every_checkout_has_it(store: Path) -> None:
+    own = PROJECT / "benchmark" / "barrel" / "reference.png"
+    for digest, path in ((sha256_of(own), own), ("0" * 64, store / "inputs" / ("0" * 64))):
+        record = RunRecord(run="0123abcd", prompt="a", config=Config(), created="now", image=digest)
+        words = shlex.split(making_command(record, store).line)
+        assert words[words.index("--image") + 1] == str(path)
 
 
 def test_changes_name_who_made_them() -> None:

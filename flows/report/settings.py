@@ -15,8 +15,10 @@ from schemas.config import Config
 from schemas.presets import ConfigError, load_config
 from schemas.runs import RunRecord
 from schemas.schedule import Ramp, constant
+from stages.disk import sha256_of
 from stages.entry import input_path
 from stages.errors import StageError
+from stages.fingerprint import PROJECT
 from stages.run_record import read_record
 
 
@@ -106,8 +108,14 @@ def run_line(record: RunRecord, store: Path, more: Sequence[str]) -> str:
     own = [item for item in overrides_between(preset_config(config.preset), config) if item.partition("=")[0] not in replaced]
     words = ["dreampolish", "run", *_preset(config.preset), *_sets([*own, *more])]
     if record.image is not None:
-        words += ["--image", str(input_path(store, record.image))]
+        words += ["--image", str(_picture(record.image, store))]
     return shlex.join([*words, "--", record.prompt])
+
+
+def _picture(digest: str, store: Path) -> Path:
+    """One of the project's own pictures, which lie in every checkout, or the store's copy."""
+    own = sorted((PROJECT / "benchmark").glob("*/reference.png"))
+    return next((path for path in own if sha256_of(path) == digest), input_path(store, digest))
 
 
 def text(value: Any) -> str:
