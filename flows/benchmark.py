@@ -21,7 +21,7 @@ from flows.benchmark_report import Setting, machine_line, report_text, versions_
 from flows.benchmark_results import FIGURES, Failure, ObjectResult, Results, mean_of, r_precision
 from flows.benchmark_runs import Pipeline, one_object, one_prompt
 from flows.benchmark_stages import MEASURED
-from flows.benchmark_subjects import Subject, found_subjects, prompts_of
+from flows.benchmark_subjects import Subject, found_subjects, prompts_of, remarks_of
 from flows.lines import say
 from flows.parameters import Overrides, Preset, override_lines
 from flows.runs import CONFIGS, check_priors, new_id
@@ -52,7 +52,8 @@ def benchmark(
 
     What the store holds already is not computed again, nor measured again while the measuring code is the same.
 
-    objects: a folder of GLBs, or of folders with mesh.glb, reference.png and attribution.json. only: names of objects to take. One
+    objects: a folder of GLBs, or of folders with mesh.glb, reference.png and attribution.json; what its remarks.txt says of them goes
+    onto the page. only: names of objects to take. One
     object's failure does not end the others; the result's `failures` names them. Raises ConfigError for what cannot begin.
     """
     store, changed = store_folder(), tuple(override_lines(overrides))
@@ -183,4 +184,5 @@ def setting_of(config: Config, overrides: tuple[str, ...], objects: Path, n_name
         threads=config.threads,
         objects=str(objects),
         names=n_names,
+        remarks=remarks_of(objects),
     )

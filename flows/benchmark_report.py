@@ -29,7 +29,7 @@ BRINGS: dict[tuple[StageName, StageName], str] = {
     ("nerf", "neus"): "density -> signed distance",
     ("neus", "dmtet"): "field -> mesh",
     ("dmtet", "polish"): "normal polishing",
-    ("polish", "texture"): "untextured -> DSD",
+    ("polish", "texture"): "the mesh's colours -> DSD",
     ("texture", "export"): "decimation and baking",
 }
 
@@ -42,7 +42,8 @@ on 30,000 points of each surface, less those that no eye sees from 40 places aro
 angle between such a point's normal and the mean one within 0.02 world units exceeds the true surface's (told, not judged: facets count
 in it, and distances reward a surface that scatters around the right place); PSNR and SSIM of the front view;
 `alignment`, the embedded judge's mean cosine between the turntable and the prompt. A NeRF's surface is the level set that looks most
-like its pictures. Seconds and peak memory are those of the computation, a resumed one's with what led to its checkpoint."""
+like its pictures. From `dmtet` on the mesh carries the colours of the views that were painted on the way; what texturing brings is told
+against those. Seconds and peak memory are those of the computation, a resumed one's with what led to its checkpoint."""
 
 
 _KEPT = "Measured on"
@@ -61,6 +62,8 @@ class Setting:
     threads: int
     objects: str
     names: int
+    remarks: str = ""
+    """What a reader should know of the objects."""
 
 
 def report_text(results: Results, setting: Setting, overheads: Sequence[Overhead] = (), before: str = "") -> str:
@@ -134,7 +137,7 @@ def _setting_lines(setting: Setting) -> str:
         f"machine: {setting.machine}; {setting.threads} threads",
         f"versions: {setting.versions}",
         f"preset `{setting.preset}`, seed {setting.seed}, settings changed: {changed}",
-        f"objects: `{setting.objects}`",
+        f"objects: `{setting.objects}`{'. ' if setting.remarks else ''}{setting.remarks}",
     ]
     return "\n".join(f"- {line}" for line in lines)
 
@@ -243,7 +246,8 @@ def _prompt_section(results: Results, setting: Setting) -> str:
     share = r_precision(results.prompts)
     told = (
         f"R-precision of the final renders (the asset's turntable) by the embedded judge, among {len(rows)} prompts and "
-        f"{setting.names} names of held-out objects; a name of the same thing counts as right: "
+        f"{setting.names} names of held-out objects; a name of the same thing counts as right (the same judge chose each "
+        f"prompt's reference among the candidates): "
         f"**{0.0 if share is None else share:.2f}**."
     )
     return told + "\n\n" + _table(["prompt", "run", "views taken for it", "most views taken for", "alignment"], rows)

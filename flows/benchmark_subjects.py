@@ -61,6 +61,12 @@ def _subject(glb: Path, elevation_deg: float) -> Subject:
     )
 
 
+def remarks_of(objects: Path) -> str:
+    """What a reader of the figures should know of the objects, from remarks.txt beside them, on one line."""
+    file = objects / "remarks.txt"
+    return " ".join(file.read_text().split()) if file.is_file() else ""
+
+
 def prompts_of(objects: Path) -> list[str]:
     """The prompts beside the objects, else those of the project's own benchmark."""
     own = objects / "prompts.txt"

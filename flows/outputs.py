@@ -1,4 +1,5 @@
-"""The folder a user gets: outputs/<slug>-<id>/ with asset.glb, contact_sheet.png, the turntable, report.html and run.json."""
+"""The folder a user gets: outputs/<slug>-<id>/ with asset.glb, contact_sheet.png, the turntable, report.html, run.json and, of a prompt's
+reference, candidates.png."""
 
 import shutil
 from collections.abc import Mapping
@@ -9,7 +10,7 @@ import torch
 from PIL import Image
 
 from dreampolish.pictures import resize, sheet
-from flows.report.facts import facts_of_run
+from flows.report.facts import candidates_path, facts_of_run
 from flows.report.page import run_page, write_page
 from flows.report.runs import MAX_SIDE
 from flows.runs import slug_from_prompt
@@ -21,7 +22,7 @@ from stages.store import LocalStore
 
 TILE = 128
 """Pixels of a view's side on the contact sheet."""
-SHOWN = ("report.html", "contact_sheet.png", "turntable.*")
+SHOWN = ("report.html", "contact_sheet.png", "candidates.png", "turntable.*")
 
 
 def write_output(record: RunRecord, artifacts: Mapping[StageName, Artifact], store: LocalStore, outputs: Path) -> RunRecord:
@@ -38,6 +39,8 @@ def write_output(record: RunRecord, artifacts: Mapping[StageName, Artifact], sto
         shutil.copyfile(folder / asset.glb.path, partial / "asset.glb")
         shutil.copyfile(folder / asset.turntable.path, partial / f"turntable{Path(asset.turntable.path).suffix}")
         contact_sheet(artifacts, store).save(partial / "contact_sheet.png")
+        if (candidates := candidates_path(artifacts, store)) is not None:
+            shutil.copyfile(candidates, partial / "candidates.png")
         done = record.model_copy(update={"output": str(target.resolve())})
         write_page(partial / "report.html", run_page(facts_of_run(done, artifacts, store, MAX_SIDE)))
         (partial / "run.json").write_text(done.model_dump_json(indent=1))

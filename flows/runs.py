@@ -17,6 +17,7 @@ from stages.entry import context_of, fingerprint_of, input_path, open_recorded
 from stages.errors import StageError
 from stages.fingerprint import PROJECT
 from stages.run_record import read_record, write_record
+from stages.words import FUNCTION_WORDS
 
 CONFIGS = PROJECT / "configs"
 MAX_IMAGE_BYTES = 50 * 2**20
@@ -31,7 +32,8 @@ def checked_prompt(prompt: str) -> str:
         raise ConfigError(
             f"the prompt has {len(words)} characters, the limit is {PROMPT_LIMIT}; describe one object in a few words"
         )
-    if not words.isprintable() or not any(letter.isalnum() for letter in words):
+    named = [word for word in re.findall(r"[^\W\d_]+", words.lower()) if word not in FUNCTION_WORDS]
+    if not words.isprintable() or not named:
         raise ConfigError("the prompt holds no readable words; say what you want, as in: a red armchair")
     return words
 

@@ -39,7 +39,7 @@ TRAININGS: dict[Part, Callable[[TrainingPlace, PriorsTraining], dict[str, float]
 }
 
 
-@flow(name="dreampolish", flow_run_name="priors", persist_result=False, log_prints=False)
+@flow(name="dreampolish-priors", flow_run_name="priors", persist_result=False, log_prints=False)
 @at_work
 def train_priors(parts: Sequence[Part] | None = None, config: PriorsTraining | None = None) -> dict[str, Any]:
     """Train the named parts, or all, in an order that they need each other in; returns their held-out figures.

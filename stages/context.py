@@ -164,7 +164,8 @@ class Stage:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
             told = f" is {first['input']!r}" if isinstance(first["input"], int | float | str) else ""
-            raise StageError(f"{self.name}: {where}{told}: {first['msg']}", None, "report it") from error
+            remedy = "try another seed or lower learning rates" if first["type"] == "finite_number" else "report it"
+            raise StageError(f"{self.name}: {where}{told}: {first['msg']}", None, remedy) from error
         assert self._work is not None
         self.published = self.store.publish(self._work, artifact)
         return artifact

@@ -4,9 +4,9 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from dreampolish.checkpoints import Checkpoints
 from stages.determinism import peak_memory
@@ -17,8 +17,8 @@ from stages.disk import write_atomically
 class Cost:
     """seconds: of computing, waits between interruption and resumption left out. peak_memory: bytes."""
 
-    seconds: float = 0.0
-    peak_memory: int = 0
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    peak_memory: Annotated[int, Field(ge=0)] = 0
 
 
 _COSTS = TypeAdapter(dict[int, Cost])

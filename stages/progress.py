@@ -1,5 +1,6 @@
 """What a stage tells while it runs: metrics and pictures to the tracker, how far it is to Prefect and the terminal."""
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -10,7 +11,7 @@ from uuid import UUID
 import numpy as np
 
 from dreampolish.tracking import Journal, Place, place_from_store, run_page
-from schemas.artifacts import Artifact
+from schemas.artifacts import Artifact, NerfArtifact, SdfArtifact
 from schemas.runs import StageState
 
 SHARE = 0.05
@@ -60,8 +61,9 @@ class StageProgress:
         self._ended = False
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Metrics of a step."""
-        self._journal.metrics(step, {f"{self.name}/{key}": value for key, value in values.items()})
+        """Metrics of a step, less those that are not finite: what they come from ends the stage with its own words."""
+        finite = {f"{self.name}/{key}": value for key, value in values.items() if math.isfinite(value)}
+        self._journal.metrics(step, finite)
         place = self._place
         if place is not None and self._journal.send_is_due():
             self._send_out(lambda: self._journal.send_if_due(place))
@@ -106,7 +108,8 @@ class StageProgress:
         self._journal.metrics(0, {**final, **best, **seconds})
         if self._journal.is_new or state != "cached":
             # A resumed run finds its own finished stages cached; they keep the state they got when they were computed.
-            self._journal.set_tags({"state": state, "fingerprint": artifact.fingerprint})
+            reason = {"switch_reason": artifact.switch_reason} if isinstance(artifact, NerfArtifact | SdfArtifact) else {}
+            self._journal.set_tags({"state": state, "fingerprint": artifact.fingerprint, **reason})
         self._journal.end("FINISHED")
         self._ended = True
         if self._errand_is_back() and self._prefect_artifact is not None:

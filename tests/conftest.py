@@ -152,7 +152,7 @@ def _fields(stage: Stage, artifact_class: type[Artifact], inputs: dict[str, obje
             "image_rgba": picture,
             "mask": picture,
             "normals": payload,
-            "candidates": None,
+            "candidates": None if inputs.get("image") is not None else picture,
             "prompt": str(inputs.get("prompt", "")),
             "elevation_deg": 10.0,
             "is_user_image": inputs.get("image") is not None,

@@ -34,7 +34,7 @@ from flows.benchmark_results import (
     r_precision,
 )
 from flows.benchmark_stages import MEASURED
-from flows.benchmark_subjects import Subject, found_subjects, prompts_of, reference_picture
+from flows.benchmark_subjects import Subject, found_subjects, prompts_of, reference_picture, remarks_of
 from flows.cli import app
 from schemas.presets import ConfigError
 from stages.errors import StageError
@@ -214,6 +214,12 @@ def test_objects_are_found_with_what_lies_beside_them(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no GLBs"):
         found_subjects(tmp_path / "nowhere", [], 10.0)
     assert len(prompts_of(folder)) == 8
+    assert remarks_of(folder) == ""
+    (folder / "remarks.txt").write_text("Drawn by\nhand.\n")
+    assert remarks_of(folder) == "Drawn by hand."
+    assert "- objects: `x`. Drawn by hand.\n" in report_text(
+        Results(), dataclasses.replace(SETTING, objects="x", remarks=remarks_of(folder))
+    )
     (folder / "prompts.txt").write_text("a ball\n\na cube\n")
     assert prompts_of(folder) == ["a ball", "a cube"]
 

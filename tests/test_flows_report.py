@@ -136,12 +136,24 @@ def test_the_output_folder_holds_the_page(finished: RunRecord, store: Path, tmp_
     done = write_output(finished, artifacts, LocalStore(store), tmp_path / "outputs")
     folder = Path(done.output or "")
     assert finished.run in (folder / "report.html").read_text()
-    assert [path.name for path in shown_files(done)] == ["report.html", "contact_sheet.png", "turntable.png"]
+    assert [path.name for path in shown_files(done)] == ["report.html", "contact_sheet.png", "candidates.png", "turntable.png"]
+    reference = open_recorded("reference", finished, store)
+    sheet = LocalStore(store).folder("reference", reference.fingerprint) / reference.candidates.path
+    assert (folder / "candidates.png").read_bytes() == sheet.read_bytes()
+    assert "Candidates for the reference" in (folder / "report.html").read_text()
     (folder / "asset-5000.usdz").write_bytes(b"exported since")
     (folder / "report.html").write_text("old")
     write_output(done, artifacts, LocalStore(store), tmp_path / "outputs")
     assert (folder / "asset-5000.usdz").read_bytes() == b"exported since"
     assert finished.run in (folder / "report.html").read_text()
+
+
+def test_a_picture_of_the_user_has_no_candidates(finished: RunRecord, store: Path, tmp_path: Path) -> None:
+    artifacts = {name: open_recorded(name, finished, store) for name in STAGES}
+    artifacts["reference"] = artifacts["reference"].model_copy(update={"candidates": None})
+    done = write_output(finished, artifacts, LocalStore(store), tmp_path / "outputs")
+    assert not (Path(done.output or "") / "candidates.png").exists()
+    assert "Candidates for the reference" not in (Path(done.output or "") / "report.html").read_text()
 
 
 def test_report_and_compare_write_pages_and_refuse_in_one_line(finished: RunRecord, store: Path, tmp_path: Path) -> None:

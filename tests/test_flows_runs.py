@@ -12,9 +12,10 @@ import flows.chain
 from dreampolish.optimize import FitInterruptedError
 from flows.chain import compute, stages_of
 from flows.command import finish
-from flows.runs import derived_run, new_run, stale_stages
+from flows.runs import checked_prompt, derived_run, new_run, stale_stages
 from flows.texture import GEOMETRY_STAGES
 from schemas.artifacts import StageName
+from schemas.presets import ConfigError
 from schemas.runs import STAGES, RunRecord
 from stages.entry import StageFunction, call_stage, run_one
 from stages.run_record import read_record, write_record
@@ -91,6 +92,17 @@ def test_settings_and_artifact_of_a_stage_enter_the_record_together(
     after = read_record(store, record.run)
     assert after.config.neus.steps == 7
     assert after.stages["neus"].fingerprint != record.stages["neus"].fingerprint
+
+
+@pytest.mark.parametrize("prompt", ["", "  ", "!!!", "42", "with the", "of 7 a", "a\x07chair"])
+def test_a_prompt_without_a_word_that_names_something_is_refused(prompt: str) -> None:
+    with pytest.raises(ConfigError, match="say what you want, as in: a red armchair"):
+        checked_prompt(prompt)
+
+
+def test_a_prompt_may_be_in_any_script() -> None:
+    assert checked_prompt("  2  red   chairs ") == "2 red chairs"
+    assert checked_prompt("椅子") == "椅子"
 
 
 def test_an_interrupted_texture_run_is_resumed_as_it_was_begun(store: Path, stand_ins: dict, calls: list[str]) -> None:

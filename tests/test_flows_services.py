@@ -196,7 +196,7 @@ def test_every_deployment_is_a_flow_by_module_path() -> None:
         module, _, name = entry["entrypoint"].rpartition(".")
         function = getattr(importlib.import_module(module), name)
         assert isinstance(function, Flow)
-        assert function.name == "dreampolish"
+        assert function.name == ("dreampolish-priors" if entry["name"] == "priors" else "dreampolish")
         assert entry["work_pool"]["name"] == POOL
     queues = {name: entry["work_pool"]["work_queue_name"] for name, entry in deployments().items()}
     assert queues.pop("batch") == BATCH_QUEUE, "a batch would wait for the place that it holds itself"

@@ -33,7 +33,7 @@ def test_computes_once_then_everything_is_cached(store: Path, calls: list[str]) 
     for result in (first, second):
         folder = Path(result["output"])
         assert folder.name == f"a-red-armchair-{result['run']}"
-        shown = ["asset.glb", "contact_sheet.png", "report.html", "run.json", "turntable.png"]
+        shown = ["asset.glb", "candidates.png", "contact_sheet.png", "report.html", "run.json", "turntable.png"]
         assert sorted(path.name for path in folder.iterdir()) == shown
         assert json.loads((folder / "run.json").read_text())["run"] == result["run"]
 

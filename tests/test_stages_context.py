@@ -158,7 +158,7 @@ def test_bad_ends_publish_nothing(run_context: RunContext) -> None:
                 NerfArtifact, metrics=metrics, field=field, field_config={}, occupancy=field, steps=1, switch_reason=""
             )
 
-    with pytest.raises(StageError, match="metrics.psnr is nan"):
+    with pytest.raises(StageError, match="metrics.psnr is nan.*try another seed"):
         attempt({"psnr": float("nan")}, True)
     with pytest.raises(StageError, match=r"did not write field\.bin"):
         attempt({"psnr": 1.0}, False)
@@ -225,6 +225,25 @@ def test_a_resumed_stage_tells_what_all_of_it_took(run_context: RunContext) -> N
     assert 1000 < done.seconds < 2000
     assert done.peak_memory == 2**50
     assert not costs.parent.exists()
+
+
+def test_a_figure_that_is_not_finite_ends_no_stage_by_itself(run_context: RunContext) -> None:
+    def diverge() -> None:
+        with open_stage("nerf", run_context, Config().nerf, parents=[]) as stage:
+            stage.log(3, {"lora_loss": float("nan"), "psnr": 1.0})
+            raise DivergedError("loss 'x' became nan at step 4")
+
+    with pytest.raises(StageError, match="loss 'x' became nan"):
+        diverge()
+    journal = next((run_context.store / "journals" / run_context.run_id).glob("nerf-*.jsonl")).read_text()
+    assert "nerf/psnr" in journal and "nerf/lora_loss" not in journal
+
+
+def test_why_a_stage_handed_over_is_told(run_context: RunContext) -> None:
+    nerf(run_context)
+    journal = next((run_context.store / "journals" / run_context.run_id).glob("nerf-*.jsonl")).read_text()
+    tags = [json.loads(line)["tags"] for line in journal.splitlines() if "tags" in json.loads(line)]
+    assert tags[-1]["switch_reason"] == "cap"
 
 
 def test_pictures_are_kept_beside_the_journal(run_context: RunContext) -> None:

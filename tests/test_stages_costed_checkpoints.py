@@ -60,7 +60,10 @@ def test_a_damaged_checkpoint_leaves_the_older_one_with_its_cost(tmp_path: Path,
     assert second.cost().seconds == 20
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"1": 7}', '{"one": {"seconds": 1, "peak_memory": 1}}'])
+@pytest.mark.parametrize(
+    "content",
+    ["{", "[]", '{"1": 7}', '{"1": {"seconds": -1}}', '{"1": {"seconds": 1e999}}', '{"one": {"seconds": 1, "peak_memory": 1}}'],
+)
 def test_costs_that_cannot_be_read_lose_no_checkpoint(tmp_path: Path, clock: Clock, content: str) -> None:
     first = opened(tmp_path)
     clock.now += 10

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flows.report.curves import Curve, curves_of_stage, was_computed_by
-from flows.report.pictures import Strip, strip_of_views
+from flows.report.pictures import Strip, picture_uri, strip_of_views
 from flows.report.settings import Change, Command, changes_from_default, making_command, varying_commands
 from schemas.artifacts import Artifact, AssetArtifact, NerfArtifact, ReferenceArtifact, SdfArtifact, StageName
 from schemas.runs import STAGES, RunRecord
@@ -50,6 +50,8 @@ class RunFacts:
     record: RunRecord
     stages: tuple[StageFacts, ...]
     glb: bytes | None
+    candidates: str | None
+    """All pictures that the text prior drew for the reference, as a data URI; None for a user's picture."""
     changes: tuple[Change, ...]
     making: Command
     varying: tuple[Command, ...]
@@ -77,10 +79,19 @@ def facts_of_run(record: RunRecord, artifacts: Mapping[StageName, Artifact], sto
         record=record,
         stages=tuple(_stage(record, artifact, store, max_side) for artifact in present),
         glb=_path(store, asset, asset.glb.path).read_bytes() if isinstance(asset, AssetArtifact) else None,
+        candidates=None if (drawn := candidates_path(artifacts, store)) is None else picture_uri(drawn),
         changes=tuple(changes_from_default(record.config)),
         making=making_command(record, store.root),
         varying=tuple(varying_commands(record, store.root)),
     )
+
+
+def candidates_path(artifacts: Mapping[StageName, Artifact], store: LocalStore) -> Path | None:
+    """Where the sheet of candidates for the reference lies; None for a user's picture, or before there is a reference."""
+    reference = artifacts.get("reference")
+    if not isinstance(reference, ReferenceArtifact) or reference.candidates is None:
+        return None
+    return _path(store, reference, reference.candidates.path)
 
 
 def _stage(record: RunRecord, artifact: Artifact, store: LocalStore, max_side: int) -> StageFacts:

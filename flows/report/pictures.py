@@ -31,9 +31,12 @@ def strip_of_views(paths: Sequence[Path], max_side: int) -> Strip:
     for number, view in enumerate(views):
         scaled = view.resize((side, side), Image.Resampling.LANCZOS) if view.size != (side, side) else view
         strip.paste(scaled, (number * side, 0))
-    stream = io.BytesIO()
-    strip.save(stream, "WEBP", quality=QUALITY, method=4)
-    return Strip("data:image/webp;base64," + base64.b64encode(stream.getvalue()).decode(), len(views), side)
+    return Strip(_webp_uri(strip), len(views), side)
+
+
+def picture_uri(path: Path) -> str:
+    """A picture of its own size as a data URI. Raises OSError for a file that is no PNG."""
+    return _webp_uri(_opened(path))
 
 
 def evenly(paths: Sequence[Path], limit: int) -> list[Path]:
@@ -48,3 +51,9 @@ def evenly(paths: Sequence[Path], limit: int) -> list[Path]:
 def _opened(path: Path) -> Image.Image:
     with Image.open(path, formats=["PNG"]) as picture:
         return picture.convert("RGB")
+
+
+def _webp_uri(picture: Image.Image) -> str:
+    stream = io.BytesIO()
+    picture.save(stream, "WEBP", quality=QUALITY, method=4)
+    return "data:image/webp;base64," + base64.b64encode(stream.getvalue()).decode()
