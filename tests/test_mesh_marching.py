@@ -45,7 +45,7 @@ def test_odd_resolution_is_refused() -> None:
         tet_grid(7, 1.0)
 
 
-@pytest.mark.parametrize(("resolution", "tolerance"), [(32, 0.012), (64, 0.003)])
+@pytest.mark.parametrize(("resolution", "tolerance"), [(32, 0.012), (64, 0.003), (128, 0.00075)])
 def test_sphere_has_its_area_volume_and_topology(resolution: int, tolerance: float) -> None:
     grid = tet_grid(resolution, 0.65)
     vertices, faces = marching_tetrahedra(grid.vertices, grid.vertices.norm(dim=-1) - 0.5, grid.tets)

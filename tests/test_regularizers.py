@@ -147,3 +147,23 @@ def test_gradients_match_finite_differences(keep: float) -> None:
     ends = rand(2, 4).cumsum(dim=1)
     assert torch.autograd.gradcheck(lambda w: distortion_loss(w, ends - 0.1, ends), (rand(4, 2).T.clone().requires_grad_(),))
     assert torch.autograd.gradcheck(eikonal_loss, (rand(5, 3).requires_grad_(),))
+
+
+def test_gradients_of_terms_on_samples_match_finite_differences() -> None:
+    normals, moved, directions = (unit(rand(n, 3) - 0.5)[:6].requires_grad_() for n in (6, 7, 8))
+    weights, sdf, shifted = rand(6), rand(1, 6)[0].requires_grad_(), rand(6, 6).requires_grad_()
+    assert 0 < int(((normals * directions).sum(-1) > 0).sum()) < 6
+    assert torch.autograd.gradcheck(lambda n, d: orientation_loss(weights, n, d), (normals, directions))
+    assert torch.autograd.gradcheck(lambda n, m: field_smoothness_loss(n, m, weights), (normals, moved))
+    assert torch.autograd.gradcheck(lambda f, around: laplace_loss(f, around, 0.5), (sdf, shifted))
+    ends = rand(2, 4).cumsum(dim=1).requires_grad_()
+    assert torch.autograd.gradcheck(lambda e: distortion_loss(rand(4, 2).T, e - 0.1, e), (ends,))
+
+
+def test_weights_of_samples_are_held_constant() -> None:
+    normals, moved = (unit(rand(n, 3) - 0.5)[:6].requires_grad_() for n in (6, 7))
+    weights = rand(6).requires_grad_()
+    for loss in (orientation_loss(weights, normals, moved), field_smoothness_loss(normals, moved, weights)):
+        pulls = torch.autograd.grad(loss, (weights, normals), allow_unused=True)
+        assert pulls[0] is None
+        assert pulls[1].norm() > 0

@@ -12,7 +12,7 @@ from dreampolish.mesh.topology import face_adjacency
 from dreampolish.renderers.raster import interpolate, rasterize
 from dreampolish.renderers.raster_edges import antialias
 from dreampolish.renderers.raster_embree import embree_scene, rasterize_frozen
-from dreampolish.renderers.raster_mesh import coverage, points_world_from_fragments, render_mesh
+from dreampolish.renderers.raster_mesh import MeshRender, coverage, points_world_from_fragments, render_mesh
 
 
 def _sphere(subdivisions: int, radius: float, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
@@ -192,6 +192,56 @@ def test_render_mesh_shows_colours_normals_and_white_background() -> None:
     assert picture.normals_camera[:, 20, 20, 2].min() > 0.99
     assert picture.depth[0, 20, 20] == pytest.approx(3.8 - 0.5, abs=2e-3)
     assert (picture.normals_world[picture.alpha == 0] == 0).all()
+
+
+def _small_ball_before_a_large_one() -> tuple[Tensor, Tensor]:
+    large, faces = _sphere(2, 0.45, torch.float64)
+    small = 0.4 * large + torch.tensor([0.6, 0.05, 0.07], dtype=torch.float64)
+    return torch.cat([large, small]), torch.cat([faces, faces + len(large)])
+
+
+def _patterned(points: Tensor, normals: Tensor) -> Tensor:
+    return torch.sigmoid(5 * points + 2 * normals.flip(-1))
+
+
+@pytest.mark.parametrize(("supersample", "smooth", "carried"), [(1, True, False), (1, False, False), (2, True, True)])
+def test_every_rendered_pixel_has_the_finite_differences_gradient(supersample: int, smooth: bool, carried: bool) -> None:
+    vertices, faces = _small_ball_before_a_large_one()
+    cameras, adjacency = _front(20, 30.0, torch.float64), face_adjacency(faces)
+    way = torch.randn(vertices.shape, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+
+    def rendered(step: Tensor) -> MeshRender:
+        painted_at = vertices - step * way.flip(0) if carried else None
+        return render_mesh(vertices + step * way, faces, cameras, _patterned, supersample, smooth, True, adjacency, painted_at)
+
+    def pictures(step: Tensor) -> Tensor:
+        seen = rendered(step)
+        rest = [seen.alpha[..., None], seen.depth[..., None]]
+        return torch.cat([seen.rgb, seen.normals_world, seen.normals_camera, seen.points_world, *rest], dim=-1)
+
+    still, step = torch.zeros((), dtype=torch.float64), 1e-7
+    before, now, after = (rendered(still + s) for s in (-step, 0, step))
+    assert torch.equal(before.fragments.face_index, after.fragments.face_index)
+    _, slopes = torch.autograd.functional.jvp(pictures, still, torch.ones_like(still))
+    differences = (pictures(still + step) - pictures(still - step)) / (2 * step)
+    torch.testing.assert_close(slopes, differences, rtol=1e-5, atol=1e-6)
+    edge = (now.alpha > 0) & (now.alpha < 1)
+    for place in (edge, now.alpha == 1):
+        assert int((slopes[place][:, :3].abs().amax(-1) > 0.1).sum()) > 20  # the colours really change there
+    assert int((slopes[edge][:, -2].abs() > 0.1).sum()) > 20
+
+
+@pytest.mark.parametrize("supersample", [1, 2])
+def test_blended_colours_have_the_finite_differences_gradient_in_the_fields_output(supersample: int) -> None:
+    vertices, faces = _small_ball_before_a_large_one()
+    cameras, adjacency = _front(12, 30.0, torch.float64), face_adjacency(faces)
+    covered = int(rasterize(vertices, faces, cameras.at_size(12 * supersample), True).mask.sum())
+    colors = torch.rand(covered, 3, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+
+    def pictures(said: Tensor) -> Tensor:
+        return render_mesh(vertices, faces, cameras, lambda points, normals: said, supersample, True, True, adjacency).rgb
+
+    assert torch.autograd.gradcheck(pictures, (colors.requires_grad_(),), fast_mode=True)
 
 
 def test_only_covered_pixels_are_coloured() -> None:

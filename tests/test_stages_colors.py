@@ -39,16 +39,31 @@ def test_fixed_colours_are_the_same_without_a_gradient() -> None:
     assert learned.requires_grad and not fixed.requires_grad
 
 
-def test_reference_colours_count_well_inside_the_mask_alone() -> None:
+def white_square() -> ReferenceView:
     mask = torch.zeros(1, 16, 16)
     mask[:, 4:12, 4:12] = 1.0
     camera = orbit_cameras(torch.zeros(1), torch.zeros(1), torch.full((1,), 20.0), 16)
     white = torch.ones(1, 16, 16, 3)
-    view = ReferenceView(white, mask, torch.zeros(1, 16, 16, 3), camera, "a box", white)
+    return ReferenceView(white, mask, torch.zeros(1, 16, 16, 3), camera, "a box", white)
+
+
+def test_reference_colours_count_well_inside_the_mask_alone() -> None:
+    view = white_square()
     rgb = torch.zeros(1, 16, 16, 3)
     rgb[:, 6:10, 6:10] = 0.75
     assert float(reference_color_loss(rgb, view, 2)) == pytest.approx(0.25)
     assert float(reference_color_loss(rgb, view, 0)) == pytest.approx(1 - 0.75 * 16 / 64)
+
+
+def test_gradients_in_colours_match_finite_differences() -> None:
+    def pictures(n: int, size: int) -> torch.Tensor:
+        return torch.rand(n, size, size, 3, generator=torch.Generator().manual_seed(n), dtype=torch.float64)
+
+    view, rgb = white_square(), pictures(1, 16).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: reference_color_loss(x, view, 2), (rgb,))
+    before, covered = pictures(3, 7)[:2], torch.full((2, 7, 7), 0.4)
+    for window in (1, 3):
+        assert torch.autograd.gradcheck(lambda x: drift_loss(x, before, covered, window), (pictures(2, 7).requires_grad_(),))
 
 
 def test_a_still_meshs_picture_teaches_colours_and_its_mask_shape() -> None:

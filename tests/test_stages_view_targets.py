@@ -1,5 +1,6 @@
 """Painted views as targets, on a tiny real view prior."""
 
+import pytest
 import torch
 
 from dreampolish.cameras import Cameras
@@ -50,6 +51,23 @@ def test_nothing_is_asked_before_the_first_painting_and_nothing_is_lost_at_the_t
     off = targets.terms(0, chosen, wanted + 0.1, 1 - covered)
     torch.testing.assert_close(off["target_rgb"].loss, torch.tensor(0.01))
     assert off["target_mask"].loss > 0
+
+
+@pytest.mark.parametrize("inside_only", [False, True])
+def test_gradients_match_finite_differences(inside_only: bool) -> None:
+    generator = torch.Generator().manual_seed(2)
+    targets = _targets(CONFIG.model_copy(update={"inside_only": inside_only}))
+    targets.load_state_dict({"pictures": 0.5 * torch.rand(6, 8, 8, 3, generator=generator, dtype=torch.float64)})
+    chosen, _ = targets.draw(2, 6)
+    rgb = torch.rand(2, 6, 6, 3, generator=generator, dtype=torch.float64).requires_grad_()
+    opacity = 0.5 + 0.4 * torch.rand(2, 6, 6, generator=generator, dtype=torch.float64)
+    opaque = torch.ones_like(opacity)
+    opaque[:, 1] = 0.5  # the pixels above and below it count no longer as inside
+    opacity.requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: targets.terms(0, chosen, x, opaque)["target_rgb"].loss, (rgb,))
+    assert torch.autograd.gradcheck(lambda x: targets.terms(0, chosen, rgb.detach(), x)["target_mask"].loss, (opacity,))
+    counted = torch.autograd.grad(targets.terms(0, chosen, rgb, opaque)["target_rgb"].loss, rgb)[0].abs().amax(-1) > 0
+    assert int(counted.sum()) == (2 * 3 * 6 if inside_only else 2 * 6 * 6)
 
 
 def test_a_fresh_object_with_the_saved_state_goes_on_alike() -> None:
