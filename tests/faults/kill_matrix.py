@@ -153,8 +153,8 @@ class Matrix:
         self.run = ""
         self.whole = root / "whole"
 
-    def prepare(self) -> float:
-        """Warm this process, make the undisturbed run, and look it up once more, when nothing runs; the look-up's CPU seconds."""
+    def prepare(self) -> tuple[float, float]:
+        """Warm this process, make the undisturbed run, and look it up once more, when nothing runs; CPU seconds of look-up and run."""
         load_alignment(PROJECT / PriorsConfig().judge.source)
         self.whole.mkdir()
         record = tiny_run(self.whole / "store", self.priors, self.picture)
@@ -165,13 +165,13 @@ class Matrix:
         # The code as it was imported, whatever is edited meanwhile.
         digests = {f"stages.{name}": code_digest(f"stages.{name}", PROJECT) for name in STAGES}
         stages.context.code_digest = lambda module, root: digests[module]  # type: ignore[assignment]
-        self._must(self.whole)
+        computing = self._must(self.whole)
         before = published(self.whole / "store")
         seconds = self._must(self.whole)
         record = read_record(self.whole / "store", self.run)
         if published(self.whole / "store") != before or {entry.state for entry in record.stages.values()} != {"cached"}:
             raise SystemExit("a second look at the undisturbed run computed something")
-        return seconds
+        return seconds, computing
 
     def _must(self, folder: Path) -> float:
         code, seconds = in_fork(lambda: resume(folder, self.run, None), folder / "error.log")
@@ -292,10 +292,11 @@ def main(way: Forks, offered: Sequence[Cell]) -> None:
     with tempfile.TemporaryDirectory(prefix="kill-matrix-") as root:
         quiet_environment(Path(root) / "store")
         matrix = Matrix(Path(root), way)
-        lookup_s = matrix.prepare()
+        lookup_s, computing_s = matrix.prepare()
         outcomes = run_cells(matrix, cells, options.jobs, options.minutes)
     if options.json is not None:
-        options.json.write_text(json.dumps({"lookup_s": lookup_s, "cells": [asdict(each) for each in outcomes]}, indent=1))
+        found = {"lookup_s": lookup_s, "computing_s": computing_s, "cells": [asdict(each) for each in outcomes]}
+        options.json.write_text(json.dumps(found, indent=1))
     sys.exit(1 if any(each.wrong for each in outcomes) else 0)
 
 
