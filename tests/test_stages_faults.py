@@ -34,7 +34,6 @@ def test_some_cells_of_the_kill_matrix(tmp_path: Path) -> None:
     found = json.loads((tmp_path / "found.json").read_text())
     assert [cell["wrong"] for cell in found["cells"]] == [[], [], []]
     assert found["cells"][0]["states"]["texture"] == "resumed"
-    assert found["lookup_s"] < found["computing_s"]
 
 
 @pytest.mark.slow

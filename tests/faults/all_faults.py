@@ -33,8 +33,6 @@ from schemas.runs import STAGES
 from stages.run_record import read_record
 
 STOP_LIMIT_S = 30.0
-LOOKUP_SHARE = 0.5
-"""Of the CPU time of computing, at the smallest sizes: a look-up that takes more computes something."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +60,6 @@ def find(root: Path, jobs: int, minutes: float) -> Found:
     code, _ = in_fork(lambda: told.write_text(json.dumps(disk_faults(root / "disk", 1))), root / "disk.log")
     disk, bad = json.loads(told.read_text()) if code == 0 else ({}, [(root / "disk.log").read_text().splitlines()[-1]])
     wrong = list(bad)
-    slow = lookup_s > LOOKUP_SHARE * computing_s
-    wrong += [f"looking a finished run up took {lookup_s:.1f} s of CPU time, making it {computing_s:.1f} s"] if slow else []
     store = matrix.whole / "store"
     damages, missed = damage_everything(store, read_record(store, matrix.run))
     moved, edited = stale_elsewhere(root / "elsewhere", store, matrix.run)
