@@ -53,8 +53,8 @@ def benchmark(
     What the store holds already is not computed again, nor measured again while the measuring code is the same.
 
     objects: a folder of GLBs, or of folders with mesh.glb, reference.png and attribution.json; what its remarks.txt says of them goes
-    onto the page. only: names of objects to take. One
-    object's failure does not end the others; the result's `failures` names them. Raises ConfigError for what cannot begin.
+    onto the page. only: names of objects to take. One object's failure does not end the others; the result's `failures` names them.
+    Raises ConfigError for what cannot begin.
     """
     store, changed = store_folder(), tuple(override_lines(overrides))
     config = load_config(preset, CONFIGS, changed)
