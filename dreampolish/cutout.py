@@ -16,11 +16,22 @@ LARGEST_SHARE = 0.8
 """Longest side of the object over the picture's side: leaves the 10 % border on each side."""
 
 
-def alpha_from_plain_background(rgb: Float[Tensor, "h w 3"], tolerance: float) -> Float[Tensor, "h w"]:
-    """Foreground mask of a picture whose border is one plain colour: what a flood from the border does not reach.
+RIM_REACH = 2
+"""Pixels around a rim's pixel in which the object's own colour is looked for. [choice]"""
+
+RIM_FAINT = 0.35
+"""A rim's pixel that is covered less than this lays the next one bare, for drawn outlines are softer than one pixel. [choice]"""
+
+RIM_DEPTH = 3
+"""Pixels from the outside that may be the rim."""
+
+
+def cut_from_plain_background(rgb: Float[Tensor, "h w 3"], tolerance: float) -> Float[Tensor, "h w 4"]:
+    """RGBA of a picture whose border is one plain colour: the object is what a flood from the border does not reach, and at its rim,
+    where a pixel mixes both, the background's colour is taken out again (`_unmixed`).
 
     tolerance: largest distance of a background pixel from the border's median colour, in [0, 1] per channel. Enclosed areas of the
-    background's colour belong to the object. Raises PictureError when the border is not plain or nothing stands out.
+    background's colour belong to the object. Raises PictureError when the border is not plain.
     """
     array = rgb.numpy()
     border = np.concatenate([array[0], array[-1], array[:, 0], array[:, -1]])
@@ -35,7 +46,34 @@ def alpha_from_plain_background(rgb: Float[Tensor, "h w 3"], tolerance: float) -
     labels, _ = ndimage.label(near)
     reached = np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))
     background = np.isin(labels, reached[reached > 0])
-    return torch.from_numpy(_without_specks(~background).astype(np.float32))
+    return torch.from_numpy(_unmixed(array, _without_specks(~background), colour, tolerance).astype(np.float32))
+
+
+def _unmixed(rgb: np.ndarray, mask: np.ndarray, background: np.ndarray, tolerance: float) -> np.ndarray:
+    """RGBA with the rim's coverage and own colour, where a pixel shows alpha * own + (1 - alpha) * background.
+
+    The own colour of a rim's pixel is taken to be the one around it (RIM_REACH) that is farthest from the background's; alpha is the
+    pixel's place on the way from there. What nowhere differs from the background by more than twice the tolerance stays opaque.
+    """
+    distance = np.linalg.norm(rgb - background, axis=2) * mask
+    farthest, own = distance.copy(), rgb.copy()
+    height, width = mask.shape
+    padded_distance = np.pad(distance, RIM_REACH)
+    padded_colour = np.pad(rgb, ((RIM_REACH, RIM_REACH), (RIM_REACH, RIM_REACH), (0, 0)))
+    for row, column in np.ndindex(2 * RIM_REACH + 1, 2 * RIM_REACH + 1):
+        window = slice(row, row + height), slice(column, column + width)
+        farther = padded_distance[window] > farthest
+        farthest = np.where(farther, padded_distance[window], farthest)
+        own = np.where(farther[..., None], padded_colour[window], own)
+    way = own - background
+    share = ((rgb - background) * way).sum(axis=2) / np.maximum((way**2).sum(axis=2), 1e-12)
+    share = np.where(farthest > 2 * tolerance, share.clip(0, 1), 1.0)
+    bare, alpha, colour = ~mask, mask.astype(rgb.dtype), rgb.copy()
+    for _ in range(RIM_DEPTH):
+        rim = ~bare & ndimage.binary_dilation(bare, np.ones((3, 3)))
+        alpha[rim], colour[rim] = share[rim], own[rim]
+        bare |= rim & (share < RIM_FAINT)
+    return np.concatenate([colour, alpha[..., None]], axis=2)
 
 
 def _without_specks(mask: np.ndarray) -> np.ndarray:

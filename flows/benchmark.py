@@ -20,7 +20,7 @@ from flows.benchmark_overhead import Overhead, read_overheads
 from flows.benchmark_report import Setting, machine_line, report_text, versions_line
 from flows.benchmark_results import FIGURES, Failure, ObjectResult, Results, mean_of, r_precision
 from flows.benchmark_runs import Pipeline, one_object, one_prompt
-from flows.benchmark_stages import MEASURED
+from flows.benchmark_stages import ROWS
 from flows.benchmark_subjects import Subject, found_subjects, prompts_of, remarks_of
 from flows.lines import say
 from flows.parameters import Overrides, Preset, override_lines
@@ -127,9 +127,7 @@ def _isolated(name: str, results: Results, work: Callable[[], T]) -> T | None:
 def mean_figures(results: Results) -> dict[str, float]:
     """What the parent run at the tracker gets: benchmark/<stage>/<figure> as means over the objects, and the R-precision."""
     found = {
-        f"benchmark/{stage}/{figure.key}": mean_of(results.objects, stage, figure.key)
-        for stage in MEASURED
-        for figure in FIGURES
+        f"benchmark/{stage}/{figure.key}": mean_of(results.objects, stage, figure.key) for stage in ROWS for figure in FIGURES
     }
     found["benchmark/r_precision"] = r_precision(results.prompts)
     found["benchmark/failures"] = float(len(results.failures))

@@ -110,6 +110,25 @@ def solid(views: View) -> Float[Tensor, "n h w 3"]:
     return torch.where(alpha > 0.5, own, torch.ones_like(own))
 
 
+def mean_color(view: View) -> Float[Tensor, " 3"]:
+    """Mean colour of what a picture shows, by coverage. Raises ValueError where it shows nothing."""
+    alpha = view.alpha[..., None]
+    if not bool((alpha > 0).any()):
+        raise ValueError("the picture shows nothing")
+    return ((view.rgb - (1 - alpha)).sum(dim=(0, 1, 2)) / alpha.sum()).clamp(0, 1)
+
+
+def in_one_color(opened: Opened, color: Float[Tensor, " 3"]) -> Opened:
+    """The same shape without its texture."""
+
+    def render(cameras: Cameras) -> View:
+        view = opened.render(cameras)
+        alpha = view.alpha[..., None]
+        return View(color * alpha + (1 - alpha), view.alpha, view.normals_camera)
+
+    return Opened(render, opened.mesh)
+
+
 def measured(opened: Opened, truth: Truth) -> tuple[dict[str, float], Float[Tensor, "n h w 3"]]:
     """All figures of a result against the truth, and its pictures for the contact sheet. Raises ValueError without a surface."""
     views = rendered(opened, truth.cameras)

@@ -20,18 +20,18 @@ from flows.benchmark_results import (
     change_of,
     mean_of,
     r_precision,
-    stage_pairs,
 )
-from flows.benchmark_stages import MEASURED
-from schemas.artifacts import StageName
+from flows.benchmark_stages import ROWS, Row
 
-BRINGS: dict[tuple[StageName, StageName], str] = {
+BRINGS: dict[tuple[Row, Row], str] = {
     ("nerf", "neus"): "density -> signed distance",
     ("neus", "dmtet"): "field -> mesh",
     ("dmtet", "polish"): "normal polishing",
+    ("untextured", "texture"): "one colour -> painted views and DSD",
     ("polish", "texture"): "the mesh's colours -> DSD",
     ("texture", "export"): "decimation and baking",
 }
+"""The comparisons that the page makes, and what comes in between."""
 
 HOW = """Each object's true front picture and its prompt went through `dreampolish run --image`. Every stage's result was then compared
 with the true mesh (normalised to a sphere of radius 0.6): PSNR, SSIM, mask IoU and the mean angle of normals on the common mask over
@@ -42,8 +42,9 @@ on 30,000 points of each surface, less those that no eye sees from 40 places aro
 angle between such a point's normal and the mean one within 0.02 world units exceeds the true surface's (told, not judged: facets count
 in it, and distances reward a surface that scatters around the right place); PSNR and SSIM of the front view;
 `alignment`, the embedded judge's mean cosine between the turntable and the prompt. A NeRF's surface is the level set that looks most
-like its pictures. From `dmtet` on the mesh carries the colours of the views that were painted on the way; what texturing brings is told
-against those. Seconds and peak memory are those of the computation, a resumed one's with what led to its checkpoint."""
+like its pictures. From `dmtet` on the mesh carries the colours of the views that were painted on the way. `untextured` is the polished
+mesh all in one colour, the mean one of the true front picture: against it stands what those views and DSD bring together, against
+`polish` what DSD brings alone. Seconds and peak memory are those of the computation, a resumed one's with what led to its checkpoint."""
 
 
 _KEPT = "Measured on"
@@ -152,7 +153,7 @@ def _number(value: float | None, figure: Figure) -> str:
 
 
 def _mean_table(objects: Sequence[ObjectResult]) -> str:
-    rows = [[stage, *(_number(mean_of(objects, stage, figure.key), figure) for figure in FIGURES)] for stage in MEASURED]
+    rows = [[stage, *(_number(mean_of(objects, stage, figure.key), figure) for figure in FIGURES)] for stage in ROWS]
     told = f"Means over {len(objects)} object{'s' if len(objects) > 1 else ''}:"
     return told + "\n\n" + _table(["stage", *(figure.label for figure in FIGURES)], rows)
 
@@ -160,7 +161,7 @@ def _mean_table(objects: Sequence[ObjectResult]) -> str:
 def _change_table(objects: Sequence[ObjectResult]) -> str:
     figures = [figure for figure in FIGURES if not figure.cost]
     rows = []
-    for before, after in stage_pairs():
+    for before, after in BRINGS:
         changes = [(change_of(objects, before, after, figure), figure) for figure in figures]
         rows.append([f"{before} -> {after}: {BRINGS[before, after]}", *(_change(*pair) for pair in changes)])
     told = (
@@ -189,7 +190,7 @@ def _signed(change: Change, figure: Figure) -> str:
 def _verdicts(objects: Sequence[ObjectResult]) -> str:
     """A stage's clear gains and losses, more than two standard errors from 0, then the rest, then what is not judged."""
     sentences = []
-    for before, after in stage_pairs():
+    for before, after in BRINGS:
         found = [(change_of(objects, before, after, figure), figure) for figure in FIGURES if not figure.cost]
         changes = [(change, figure) for change, figure in found if change is not None]
         if not changes:
@@ -208,7 +209,8 @@ def _verdicts(objects: Sequence[ObjectResult]) -> str:
         kind = "Of one object" if all(change.error is None for change, _ in changes) else "Within two standard errors"
         doubts = f" {kind}: {'; '.join(unclear)}." if unclear else ""
         told = f" Not judged: {'; '.join(unjudged)}." if unjudged else ""
-        sentences.append(f"- **{after}** {gains}, and {losses}.{doubts}{told}")
+        name = f"**{after}**, from {before}," if before == "untextured" else f"**{after}**"
+        sentences.append(f"- {name} {gains}, and {losses}.{doubts}{told}")
     return "\n".join(sentences)
 
 
@@ -223,7 +225,7 @@ def _worse(change: Change, figure: Figure) -> str:
 def _object_table(objects: Sequence[ObjectResult]) -> str:
     rows = []
     for result in objects:
-        for stage in MEASURED:
+        for stage in ROWS:
             if stage in result.stages:
                 numbers = [_number(result.stages[stage].get(figure.key), figure) for figure in FIGURES]
                 rows.append([result.name, stage, *numbers])

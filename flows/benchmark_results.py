@@ -2,12 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from statistics import stdev
 
 from flows.benchmark_assets import AssetResult
-from flows.benchmark_stages import MEASURED
-from schemas.artifacts import StageName
+from flows.benchmark_stages import Row
 
 
 @dataclass(frozen=True)
@@ -42,12 +40,12 @@ FIGURES = (
 
 @dataclass(frozen=True)
 class ObjectResult:
-    """One object's figures by stage, unscaled; a figure that has no value (no common mask) is left out."""
+    """One object's figures by stage, and without texture, unscaled; a figure that has no value (no common mask) is left out."""
 
     name: str
     prompt: str
     run: str
-    stages: dict[StageName, dict[str, float]]
+    stages: dict[Row, dict[str, float]]
 
 
 @dataclass(frozen=True)
@@ -102,13 +100,13 @@ class Change:
         return self.error is not None and abs(self.mean) > 2 * self.error
 
 
-def mean_of(objects: Sequence[ObjectResult], stage: StageName, key: str) -> float | None:
+def mean_of(objects: Sequence[ObjectResult], stage: Row, key: str) -> float | None:
     """The mean over the objects that have the figure; None if none has."""
     values = [result.stages[stage][key] for result in objects if key in result.stages.get(stage, {})]
     return sum(values) / len(values) if values else None
 
 
-def change_of(objects: Sequence[ObjectResult], before: StageName, after: StageName, figure: Figure) -> Change | None:
+def change_of(objects: Sequence[ObjectResult], before: Row, after: Row, figure: Figure) -> Change | None:
     """The paired change over the objects that have the figure in both stages; None if none has."""
     both = [result.stages for result in objects if all(figure.key in result.stages.get(s, {}) for s in (before, after))]
     differences = [stages[after][figure.key] - stages[before][figure.key] for stages in both]
@@ -122,11 +120,6 @@ def change_of(objects: Sequence[ObjectResult], before: StageName, after: StageNa
         worsened=sum(sign < 0 for sign in signs),
         objects=len(differences),
     )
-
-
-def stage_pairs() -> list[tuple[StageName, StageName]]:
-    """Each measured stage with the one before it."""
-    return list(pairwise(MEASURED))
 
 
 def r_precision(prompts: Sequence[PromptResult]) -> float | None:

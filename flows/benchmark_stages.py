@@ -3,25 +3,33 @@
 import hashlib
 import io
 from pathlib import Path
+from typing import Literal
 
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
 from dreampolish.pictures import sheet
-from flows.benchmark_measures import SHOWN, Truth, measured, true_mesh, truth_of
+from flows.benchmark_measures import SHOWN, Truth, in_one_color, mean_color, measured, true_mesh, truth_of
 from flows.benchmark_memory import memory_path, recalled, remember
 from schemas.artifacts import Artifact, StageName
 from schemas.runs import RunRecord
 from stages.artifact_files import StoredFiles
 from stages.disk import write_atomically
-from stages.entry import open_recorded
-from stages.opened import open_artifact
+from stages.entry import context_of, open_recorded
+from stages.judging import alignment, render_previews
+from stages.opened import Opened, open_artifact
 
 MEASURED: tuple[StageName, ...] = ("nerf", "neus", "dmtet", "polish", "texture", "export")
 """Stages whose results have a shape."""
 
-Figures = dict[StageName, dict[str, float]]
+Row = Literal["reference", "nerf", "neus", "dmtet", "polish", "texture", "export", "untextured"]
+"""A stage, or what is measured beside them: "untextured" is the polished mesh all in one colour, the mean one of its true front picture,
+to hold against what texturing starts from and ends with."""
+
+ROWS: tuple[Row, ...] = ("nerf", "neus", "dmtet", "polish", "untextured", "texture", "export")
+
+Figures = dict[Row, dict[str, float]]
 
 
 def figures_of(record: RunRecord, files: StoredFiles, glb: Path, elevation_deg: float) -> tuple[Figures, Image.Image]:
@@ -45,8 +53,8 @@ def figures_of(record: RunRecord, files: StoredFiles, glb: Path, elevation_deg: 
         found = _measured(record, files, truth_of(true_mesh(glb, files.device), elevation_deg))
         _remember(kept, *found)
     figures, contact_sheet = found
-    artifacts = {name: open_recorded(name, record, files.store.root) for name in MEASURED}
-    return {name: {**figures[name], **_told_by(artifacts[name])} for name in MEASURED}, contact_sheet
+    told = {name: _told_by(open_recorded(name, record, files.store.root)) for name in MEASURED}
+    return {row: {**figures[row], **(told[row] if row != "untextured" else {})} for row in ROWS}, contact_sheet
 
 
 def _measured(record: RunRecord, files: StoredFiles, truth: Truth) -> tuple[Figures, Image.Image]:
@@ -54,9 +62,20 @@ def _measured(record: RunRecord, files: StoredFiles, truth: Truth) -> tuple[Figu
     figures: Figures = {}
     for name in MEASURED:
         artifact = open_recorded(name, record, files.store.root)
-        figures[name], pictures = measured(open_artifact(artifact, record.config, files), truth)
+        opened = open_artifact(artifact, record.config, files)
+        figures[name], pictures = measured(opened, truth)
         rows.append((name, pictures))
+        if name == "polish":
+            figures["untextured"] = _without_texture(opened, record, files, truth)
     return figures, sheet(rows, 1)
+
+
+def _without_texture(polished: Opened, record: RunRecord, files: StoredFiles, truth: Truth) -> dict[str, float]:
+    """The figures of a mesh in the mean colour of the true front picture."""
+    plain = in_one_color(polished, mean_color(truth.front_view))
+    views = render_previews(record.config.polish.preview, lambda cameras: plain.render(cameras).rgb, files.device)
+    run = context_of(record, files.store.root, None, False)
+    return {**measured(plain, truth)[0], "alignment": alignment(run, record.prompt, views)}
 
 
 def _told_by(artifact: Artifact) -> dict[str, float]:
@@ -78,7 +97,7 @@ def _recalled(path: Path) -> tuple[Figures, Image.Image] | None:
     """None where one of both is missing or damaged."""
     known = recalled(path)
     figures = known.get("stages") if known is not None else None
-    if not isinstance(figures, dict) or set(figures) != set(MEASURED):
+    if not isinstance(figures, dict) or set(figures) != set(ROWS):
         return None
     try:
         with Image.open(path.with_suffix(".png")) as kept:

@@ -114,12 +114,14 @@ class NerfConfig(VolumeConfig):
     blob_std: float = Field(default=0.3, gt=0.0)
     blob_offset: float = Field(default=5.0, ge=0.0)
     """Subtracted from the field's raw output, so that space starts empty away from the blob."""
-    opacity_entropy_weight: Weight = Ramp(start=0.1, end=10.0, begin=0.4, until=0.8)
-    sparsity_weight: Weight = Ramp(start=0.1, end=10.0, begin=0.4, until=0.8)
-    distortion_weight: Weight = Ramp(start=0.0, end=20.0, begin=0.4, until=0.8)
+    opacity_entropy_weight: Weight = Ramp(start=0.1, end=10.0, begin=0.4, until=0.6)
+    """Like the two below, whole at the earliest step at which the default switch hands over: where they came later, what an object
+    got of them hung on when it did. [choice]"""
+    sparsity_weight: Weight = Ramp(start=0.1, end=10.0, begin=0.4, until=0.6)
+    distortion_weight: Weight = Ramp(start=0.0, end=20.0, begin=0.4, until=0.6)
     """Pulls what stops a ray into one place, so that the density has a surface to convert, not a sponge around one. source: mip-NeRF 360,
     eq. 15, with distances in world units, and the mean taken over all rays, those that meet nothing too. [choice of weight: at 80 thin
-    parts go.] A NeRF that hands over before `until` had less than the whole weight: half of it at the default switch's earliest step."""
+    parts go.]"""
     orientation_weight: Weight = constant(0.0)
     """Costs the normals of every sample; the recipe's 1 -> 10 is in the `sd` preset."""
 

@@ -17,7 +17,7 @@ from pydantic import validate_call
 from safetensors.torch import save_file
 from torch import Tensor
 
-from dreampolish.cutout import alpha_from_plain_background, as_framed, check_foreground, on_white, recentre
+from dreampolish.cutout import as_framed, check_foreground, cut_from_plain_background, on_white, recentre
 from dreampolish.pictures import PictureError, read_picture, sheet, write_picture
 from schemas.artifacts import ReferenceArtifact
 from schemas.config_stages import ReferenceConfig
@@ -57,7 +57,9 @@ def make_reference(prompt: str, image: Path | None, config: ReferenceConfig, run
             return done
         notes = check_words(run, prompt, config.unknown_words)
         if image is not None:
-            return _published(stage, run, config, prompt, _users_picture(image, config), None, notes)
+            picture = _users_picture(image, config)
+            stage.progress(1, 2)
+            return _published(stage, run, config, prompt, picture, None, notes)
         candidates = _drawn(stage, run, config, prompt)
         return _published(stage, run, config, prompt, candidates.pictures[candidates.best], candidates, notes)
 
@@ -74,8 +76,7 @@ def _users_picture(image: Path, config: ReferenceConfig) -> Float[Tensor, "h w 4
     try:
         rgba = read_picture(image)
         if bool((rgba[..., 3] == 1).all()):
-            alpha = alpha_from_plain_background(rgba[..., :3], config.background_tolerance)
-            rgba = torch.cat([rgba[..., :3], alpha[..., None]], dim=-1)
+            rgba = cut_from_plain_background(rgba[..., :3], config.background_tolerance)
         check_foreground(rgba[..., 3])
         if config.framing == "as_is":
             return as_framed(rgba, config.size)
@@ -115,12 +116,12 @@ def mirror_symmetry(alpha: Float[Tensor, "h w"]) -> float:
 def _cut(picture: Float[Tensor, "h w 3"], config: ReferenceConfig) -> tuple[Float[Tensor, "h w 4"], bool]:
     """A drawn picture cut out and centred, and whether there was an object in it."""
     try:
-        alpha = alpha_from_plain_background(picture, config.background_tolerance)
-        check_foreground(alpha)
+        rgba = cut_from_plain_background(picture, config.background_tolerance)
+        check_foreground(rgba[..., 3])
     except PictureError:
         opaque = torch.cat([picture, torch.ones_like(picture[..., :1])], dim=-1)
         return recentre(opaque, config.size, keep_scale=True), False
-    return recentre(torch.cat([picture, alpha[..., None]], dim=-1), config.size, keep_scale=True), True
+    return recentre(rgba, config.size, keep_scale=True), True
 
 
 def _published(

@@ -22,22 +22,49 @@ def square_on(
 
 @pytest.mark.parametrize("background", [(1.0, 1.0, 1.0), (0.2, 0.5, 0.3)])
 def test_a_plain_background_is_cut_exactly(background: tuple[float, float, float]) -> None:
-    alpha = cutout.alpha_from_plain_background(square_on(background), 0.06)
+    rgba = cutout.cut_from_plain_background(square_on(background), 0.06)
     expected = torch.zeros(64, 64)
     expected[10:30, 20:50] = 1
-    assert torch.equal(alpha, expected)
+    assert torch.equal(rgba[..., 3], expected)
+    assert torch.equal(rgba[10:30, 20:50, :3], square_on(background)[10:30, 20:50])
+
+
+@pytest.mark.parametrize("background", [(1.0, 1.0, 1.0), (0.2, 0.5, 0.3)])
+def test_a_soft_outline_loses_the_backgrounds_colour(background: tuple[float, float, float]) -> None:
+    own, behind = torch.tensor([0.8, 0.1, 0.1]), torch.tensor(background)
+    rows, columns = torch.meshgrid(torch.arange(48) - 24.0, torch.arange(48) - 23.5, indexing="ij")
+    # A disc and a wire one and a half pixels thick, both blurred over about two pixels.
+    coverage = torch.maximum((10.5 - (rows**2 + columns**2).sqrt()).div(2).add(0.5), 1.25 - (columns + 0.3).abs()).clamp(0, 1)
+    rgba = cutout.cut_from_plain_background(coverage[..., None] * own + (1 - coverage[..., None]) * behind, 0.06)
+    inside = rgba[..., 3] > 0
+    assert (rgba[..., :3][inside] - own).abs().max() < 0.03
+    assert (rgba[..., 3] - coverage)[coverage > 0.1].abs().max() < 0.03
+
+
+def test_pale_things_on_a_pale_background_stay_opaque() -> None:
+    picture = square_on((1, 1, 1))
+    picture[10:30, 20:50] = 0.92
+    alpha = cutout.cut_from_plain_background(picture, 0.06)[..., 3]
+    assert float(alpha.sum()) == 600 and float(alpha.max()) == 1
+
+
+def test_a_pale_stripe_at_the_outline_costs_three_pixels_at_most() -> None:
+    picture = square_on((1, 1, 1))
+    picture[10:30, 20:26] = 0.85
+    alpha = cutout.cut_from_plain_background(picture, 0.06)[..., 3]
+    assert bool((alpha[10:30, 23:50][3:-3] == 1).all())
 
 
 def test_enclosed_background_colour_belongs_to_the_object() -> None:
     picture = square_on((1, 1, 1))
     picture[15:20, 30:35] = 1.0
-    assert cutout.alpha_from_plain_background(picture, 0.06)[17, 32] == 1
+    assert cutout.cut_from_plain_background(picture, 0.06)[17, 32, 3] == 1
 
 
 def test_a_busy_background_is_refused() -> None:
     noise = torch.rand(64, 64, 3, generator=torch.Generator().manual_seed(0))
     with pytest.raises(pictures.PictureError, match="not plain.*limit 20%.*RGBA"):
-        cutout.alpha_from_plain_background(noise, 0.06)
+        cutout.cut_from_plain_background(noise, 0.06)
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])
@@ -48,7 +75,7 @@ def test_missing_and_overfull_foregrounds_are_refused(value: float) -> None:
 
 def test_recentring_fills_the_training_sphere() -> None:
     rgb = square_on((1, 1, 1), 64, (4, 4, 24, 44))  # 40 wide, 20 high
-    rgba = torch.cat([rgb, cutout.alpha_from_plain_background(rgb, 0.06)[..., None]], -1)
+    rgba = cutout.cut_from_plain_background(rgb, 0.06)
     out = cutout.recentre(rgba, 256, keep_scale=False)
     rows, columns = torch.nonzero(out[..., 3] > 0.5, as_tuple=True)
     width, height = columns.max() - columns.min() + 1, rows.max() - rows.min() + 1

@@ -20,7 +20,17 @@ from dreampolish.pictures import read_picture
 from flows import benchmark_measures
 from flows.benchmark import benchmark, mean_figures, write_report
 from flows.benchmark_assets import Agreement, AssetResult
-from flows.benchmark_measures import HIGHEST_PSNR, framing_iou, measured, novel_cameras, solid, truth_of, write_reference
+from flows.benchmark_measures import (
+    HIGHEST_PSNR,
+    framing_iou,
+    in_one_color,
+    mean_color,
+    measured,
+    novel_cameras,
+    solid,
+    truth_of,
+    write_reference,
+)
 from flows.benchmark_report import Setting, report_text
 from flows.benchmark_results import (
     FIGURES,
@@ -33,7 +43,7 @@ from flows.benchmark_results import (
     mean_of,
     r_precision,
 )
-from flows.benchmark_stages import MEASURED
+from flows.benchmark_stages import ROWS
 from flows.benchmark_subjects import Subject, found_subjects, prompts_of, reference_picture, remarks_of
 from flows.cli import app
 from schemas.presets import ConfigError
@@ -90,6 +100,27 @@ def test_a_perfect_result_reaches_the_highest_psnr_as_a_surface() -> None:
     figures, _ = measured(opened_from_textured(ball(0.4)), truth)
     assert figures["psnr_solid"] == HIGHEST_PSNR
     assert figures["roughness_deg"] == 0
+
+
+def test_a_mesh_in_one_colour_keeps_its_shape_and_loses_its_texture() -> None:
+    painted = ball(0.4)
+    truth = truth_of(painted, 10.0)
+    alpha = torch.tensor([[[1.0, 0.5, 0.0, 1.0]]])
+    colours = torch.tensor([[[[0.2, 0.4, 0.6], [0.8, 0.4, 0.0], [0.3, 0.3, 0.3], [0.0, 1.0, 0.0]]]])
+    view = View(colours * alpha[..., None] + 1 - alpha[..., None], alpha, torch.zeros_like(colours))
+    expected = torch.tensor([0.2 + 0.4, 0.4 + 0.2 + 1.0, 0.6]) / 2.5
+    torch.testing.assert_close(mean_color(view), expected)
+    with pytest.raises(ValueError, match="shows nothing"):
+        mean_color(View(torch.ones(1, 2, 2, 3), torch.zeros(1, 2, 2), torch.zeros(1, 2, 2, 3)))
+    grey = torch.tensor([0.3, 0.3, 0.3])
+    plain = in_one_color(opened_from_textured(painted), grey).render(truth.front)
+    assert torch.equal(plain.alpha, truth.front_view.alpha)
+    assert (plain.rgb[plain.alpha == 1] - grey).abs().max() < 1e-6
+    assert bool((plain.rgb[plain.alpha == 0] == 1).all())
+    figures, _ = measured(in_one_color(opened_from_textured(painted), grey), truth)
+    same, _ = measured(opened_from_textured(painted), truth)
+    assert figures["chamfer"] == same["chamfer"] and figures["mask_iou"] == same["mask_iou"]
+    assert figures["psnr"] < same["psnr"]
 
 
 def test_bumps_show_as_roughness_and_hardly_as_distance() -> None:
@@ -310,6 +341,10 @@ def test_what_is_told_and_not_judged_stands_in_every_step() -> None:
 
 
 def test_every_measured_stage_has_its_predecessor_named() -> None:
-    assert MEASURED == ("nerf", "neus", "dmtet", "polish", "texture", "export")
-    text = report_text(Results(objects=[result("a", **dict.fromkeys(MEASURED, 10.0))]), SETTING)
+    assert ROWS == ("nerf", "neus", "dmtet", "polish", "untextured", "texture", "export")
+    rows = {**dict.fromkeys(ROWS, 10.0), "untextured": 8.0}
+    text = report_text(Results(objects=[result("a", **rows)]), SETTING)
     assert text.count("| = |") >= 5
+    assert "| untextured -> texture: one colour -> painted views and DSD | +2.00 (1/1) |" in text
+    assert "| polish -> texture: the mesh's colours -> DSD | = |" in text
+    assert "**texture**, from untextured, clearly improves nothing" in text

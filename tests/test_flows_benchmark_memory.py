@@ -12,7 +12,7 @@ from PIL import Image
 
 from flows.benchmark_assets import Agreement, AssetResult, asset_result
 from flows.benchmark_memory import memory_path, recalled, remember
-from flows.benchmark_stages import MEASURED, Figures, figures_of
+from flows.benchmark_stages import MEASURED, ROWS, Figures, figures_of
 from flows.npm_packages import tool_versions
 from schemas.artifacts import AssetArtifact
 from schemas.config import Config
@@ -40,7 +40,7 @@ def measurements(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def measured(record: RunRecord, files: StoredFiles, truth: object) -> tuple[Figures, Image.Image]:
         made.append(record.stages["nerf"].fingerprint)
-        return {name: {"psnr": 20.125} for name in MEASURED}, SHEET
+        return {row: {"psnr": 20.125} for row in ROWS}, SHEET
 
     def artifact(name: str, record: RunRecord, store: Path) -> AssetArtifact:
         told = {"fingerprint": "f" * 64, "metrics": {"alignment": 0.5}, "peak_memory": 2**30, **COST}
@@ -68,6 +68,7 @@ def take(tmp_path: Path, measurements: list[str]) -> Callable[..., tuple[Figures
 def test_an_object_is_measured_once(take: Callable, measurements: list[str]) -> None:
     first, sheet = take()
     assert first["neus"] == {"psnr": 20.125, "alignment": 0.5, "seconds": 12.0, "peak_memory_gib": 1.0}
+    assert first["untextured"] == {"psnr": 20.125}
     again, same_sheet = take()
     assert len(measurements) == 1
     assert again == first and same_sheet.tobytes() == sheet.tobytes() == SHEET.tobytes()

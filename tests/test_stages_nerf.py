@@ -21,6 +21,12 @@ def _terms(scene: Scene, step: int) -> dict[str, Term]:
     return _regularizers(CONFIG, (step, CONFIG.steps), scene.render(cameras, False, False))
 
 
+def test_a_nerf_that_hands_over_at_once_had_every_regulariser_whole() -> None:
+    first = int(CONFIG.switch.min_fraction * CONFIG.steps)
+    for weight in (CONFIG.opacity_entropy_weight, CONFIG.sparsity_weight, CONFIG.distortion_weight):
+        assert weight.at(first, CONFIG.steps) == weight.end > weight.at(0, CONFIG.steps)
+
+
 def test_the_distortion_term_joins_late_and_gathers_the_density() -> None:
     scene = Scene(CONFIG, torch.Generator().manual_seed(0))
     assert "distortion" not in _terms(scene, 0)
