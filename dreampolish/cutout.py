@@ -15,15 +15,17 @@ OBJECT_RADIUS = 0.6
 LARGEST_SHARE = 0.8
 """Longest side of the object over the picture's side: leaves the 10 % border on each side."""
 
+RIM_DEPTH = 3
+"""Pixels from the outside that may be mixed with the background: drawn outlines are softer than one pixel. [choice]"""
 
 RIM_REACH = 2
 """Pixels around a rim's pixel in which the object's own colour is looked for. [choice]"""
 
-RIM_FAINT = 0.35
-"""A rim's pixel that is covered less than this lays the next one bare, for drawn outlines are softer than one pixel. [choice]"""
+RIM_OPAQUE = 0.85
+"""Coverage from which a rim's pixel is left as it is: texture varies by as much. [choice]"""
 
-RIM_DEPTH = 3
-"""Pixels from the outside that may be the rim."""
+RIM_RISE = 0.1
+"""By how much coverage must rise towards the inside, or a pale stripe along an outline would be taken for a mixture. [choice]"""
 
 
 def cut_from_plain_background(rgb: Float[Tensor, "h w 3"], tolerance: float) -> Float[Tensor, "h w 4"]:
@@ -46,34 +48,77 @@ def cut_from_plain_background(rgb: Float[Tensor, "h w 3"], tolerance: float) -> 
     labels, _ = ndimage.label(near)
     reached = np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))
     background = np.isin(labels, reached[reached > 0])
-    return torch.from_numpy(_unmixed(array, _without_specks(~background), colour, tolerance).astype(np.float32))
+    return torch.from_numpy(_unmixed(array, _without_specks(~background), colour, tolerance).astype(np.float32, copy=False))
 
 
 def _unmixed(rgb: np.ndarray, mask: np.ndarray, background: np.ndarray, tolerance: float) -> np.ndarray:
     """RGBA with the rim's coverage and own colour, where a pixel shows alpha * own + (1 - alpha) * background.
 
-    The own colour of a rim's pixel is taken to be the one around it (RIM_REACH) that is farthest from the background's; alpha is the
-    pixel's place on the way from there. What nowhere differs from the background by more than twice the tolerance stays opaque.
+    The own colour of a pixel is the one around it (RIM_REACH) that is farthest from the background's, of those on whose way to the
+    background the pixel lies, to the tolerance; alpha is its place on that way. A pixel counts as mixed only where coverage rises
+    inwards, from the outside on, and where it and its own colour stand out; all others stay as they are. A lighter pixel of the
+    object at its very outline cannot be told from a mixture; over the background the picture is the same to the tolerance.
     """
-    distance = np.linalg.norm(rgb - background, axis=2) * mask
-    farthest, own = distance.copy(), rgb.copy()
-    height, width = mask.shape
-    padded_distance = np.pad(distance, RIM_REACH)
-    padded_colour = np.pad(rgb, ((RIM_REACH, RIM_REACH), (RIM_REACH, RIM_REACH), (0, 0)))
-    for row, column in np.ndindex(2 * RIM_REACH + 1, 2 * RIM_REACH + 1):
-        window = slice(row, row + height), slice(column, column + width)
-        farther = padded_distance[window] > farthest
-        farthest = np.where(farther, padded_distance[window], farthest)
-        own = np.where(farther[..., None], padded_colour[window], own)
-    way = own - background
-    share = ((rgb - background) * way).sum(axis=2) / np.maximum((way**2).sum(axis=2), 1e-12)
-    share = np.where(farthest > 2 * tolerance, share.clip(0, 1), 1.0)
-    bare, alpha, colour = ~mask, mask.astype(rgb.dtype), rgb.copy()
-    for _ in range(RIM_DEPTH):
-        rim = ~bare & ndimage.binary_dilation(bare, np.ones((3, 3)))
-        alpha[rim], colour[rim] = share[rim], own[rim]
-        bare |= rim & (share < RIM_FAINT)
-    return np.concatenate([colour, alpha[..., None]], axis=2)
+    depth = ndimage.distance_transform_cdt(np.pad(mask, RIM_REACH, mode="edge"), "chessboard")
+    if depth.min() != 0:
+        return np.dstack([rgb, mask.astype(rgb.dtype)])
+    offset = np.pad(rgb - background, ((RIM_REACH, RIM_REACH), (RIM_REACH, RIM_REACH), (0, 0)), mode="edge")
+    inside = np.s_[RIM_REACH:-RIM_REACH, RIM_REACH:-RIM_REACH]
+    near = np.zeros(depth.shape, dtype=bool)
+    near[inside] = (depth[inside] > 0) & (depth[inside] <= RIM_DEPTH + 1)
+    rows, columns = np.nonzero(near)
+    share, own = _shares(offset, depth, rows, columns, tolerance)
+    coverage = (depth > 0).astype(rgb.dtype)
+    coverage[rows, columns] = share
+    rises = coverage[rows, columns] + RIM_RISE <= _inward(coverage, depth, rows, columns)
+    mixed = np.zeros(depth.shape, dtype=bool)
+    for layer in range(1, RIM_DEPTH + 1):
+        # What lies deeper is mixed only beside what is.
+        open_to = ndimage.binary_dilation(mixed if layer > 1 else depth == 0, np.ones((3, 3)))
+        found = rises & (share < RIM_OPAQUE) & (depth[rows, columns] == layer) & open_to[rows, columns]
+        mixed[rows[found], columns[found]] = True
+    chosen = mixed[rows, columns]
+    alpha, colour = mask.astype(rgb.dtype), rgb.copy()
+    at = rows[chosen] - RIM_REACH, columns[chosen] - RIM_REACH
+    alpha[at], colour[at] = share[chosen], own[chosen] + background
+    return np.dstack([colour, alpha])
+
+
+def _shares(
+    offset: np.ndarray, depth: np.ndarray, rows: np.ndarray, columns: np.ndarray, tolerance: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of some pixels the place on the way from the background to their own colour, 0..1, and that colour's offset from the
+    background. offset: of all pixels, padded. depth: in pixels from the outside, 0 there."""
+    here = offset[rows, columns]
+    farthest, share, own = np.abs(here).max(axis=1), np.ones(len(rows), dtype=offset.dtype), here.copy()
+    # What is as pale as the background was not reached from outside: it is the object's.
+    stands_out = farthest > tolerance
+    span = range(-RIM_REACH, RIM_REACH + 1)
+    for row, column in ((row, column) for row in span for column in span):
+        way = offset[rows + row, columns + column]
+        distance = np.abs(way).max(axis=1)
+        place = (here * way).sum(axis=1) / np.maximum((way**2).sum(axis=1), 1e-12)
+        on_the_way = np.abs(here - place[:, None] * way).max(axis=1) <= tolerance
+        better = (
+            (distance > np.maximum(farthest, 2 * tolerance))
+            & (depth[rows + row, columns + column] > 0)
+            & stands_out & on_the_way & (place > 0) & (place < 1)
+        )  # fmt: skip
+        farthest, share = np.where(better, distance, farthest), np.where(better, place, share)
+        own = np.where(better[:, None], way, own)
+    return share, own
+
+
+def _inward(coverage: np.ndarray, depth: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """The median coverage of the neighbours that lie deeper than a pixel; of parts so thin that none does, the largest one of all."""
+    own_depth = depth[rows, columns]
+    around = [(row, column) for row in (-1, 0, 1) for column in (-1, 0, 1) if (row, column) != (0, 0)]
+    values = np.stack([coverage[rows + row, columns + column] for row, column in around])
+    deeper = np.stack([depth[rows + row, columns + column] > own_depth for row, column in around])
+    thin = ~deeper.any(axis=0)
+    deeper[:, thin] = True
+    medians = np.nanmedian(np.where(deeper, values, np.nan), axis=0)
+    return np.where(thin, values.max(axis=0), medians)
 
 
 def _without_specks(mask: np.ndarray) -> np.ndarray:

@@ -27,7 +27,7 @@ BRINGS: dict[tuple[Row, Row], str] = {
     ("nerf", "neus"): "density -> signed distance",
     ("neus", "dmtet"): "field -> mesh",
     ("dmtet", "polish"): "normal polishing",
-    ("untextured", "texture"): "one colour -> painted views and DSD",
+    ("untextured", "texture"): "one colour -> reference, painted views and DSD",
     ("polish", "texture"): "the mesh's colours -> DSD",
     ("texture", "export"): "decimation and baking",
 }
@@ -43,8 +43,9 @@ angle between such a point's normal and the mean one within 0.02 world units exc
 in it, and distances reward a surface that scatters around the right place); PSNR and SSIM of the front view;
 `alignment`, the embedded judge's mean cosine between the turntable and the prompt. A NeRF's surface is the level set that looks most
 like its pictures. From `dmtet` on the mesh carries the colours of the views that were painted on the way. `untextured` is the polished
-mesh all in one colour, the mean one of the true front picture: against it stands what those views and DSD bring together, against
-`polish` what DSD brings alone. Seconds and peak memory are those of the computation, a resumed one's with what led to its checkpoint."""
+mesh all in one colour, the mean one of the true front picture: against it stands what those views, the reference's colours and DSD
+bring together, against `polish` what the texture stage adds to the colours that it starts from. Seconds and peak memory are those of
+the computation, a resumed one's with what led to its checkpoint."""
 
 
 _KEPT = "Measured on"

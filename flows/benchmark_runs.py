@@ -60,7 +60,7 @@ def one_object(pipeline: Pipeline, subject: Subject) -> tuple[ObjectResult, Imag
     stages, contact_sheet = figures_of(record, files, subject.glb, subject.elevation_deg)
     for name, figures in stages.items():
         shown = ("psnr", "mask_iou", "chamfer", "f_score")
-        say(f"  against the truth: {name:<8} " + "  ".join(f"{key} {figures[key]:.3g}" for key in shown))
+        say(f"  against the truth: {name:<10} " + "  ".join(f"{key} {figures[key]:.3g}" for key in shown))
     return ObjectResult(subject.name, subject.prompt, record.run, stages), contact_sheet
 
 

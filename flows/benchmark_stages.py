@@ -23,9 +23,8 @@ from stages.opened import Opened, open_artifact
 MEASURED: tuple[StageName, ...] = ("nerf", "neus", "dmtet", "polish", "texture", "export")
 """Stages whose results have a shape."""
 
-Row = Literal["reference", "nerf", "neus", "dmtet", "polish", "texture", "export", "untextured"]
-"""A stage, or what is measured beside them: "untextured" is the polished mesh all in one colour, the mean one of its true front picture,
-to hold against what texturing starts from and ends with."""
+Row = StageName | Literal["untextured"]
+"""What has figures: a stage's result, or the polished mesh all in one colour, the mean one of its true front picture."""
 
 ROWS: tuple[Row, ...] = ("nerf", "neus", "dmtet", "polish", "untextured", "texture", "export")
 
@@ -36,7 +35,7 @@ def figures_of(record: RunRecord, files: StoredFiles, glb: Path, elevation_deg: 
     """Every stage's figures and the contact sheet under the true object's pictures.
 
     glb: the true object. elevation_deg: of its reference picture. What was measured before, by the same code, is recalled; alignment
-    and costs are always the artifacts' own.
+    and costs of stages are always the artifacts' own.
     """
     kept = memory_path(
         files.store.root,
@@ -73,7 +72,7 @@ def _measured(record: RunRecord, files: StoredFiles, truth: Truth) -> tuple[Figu
 def _without_texture(polished: Opened, record: RunRecord, files: StoredFiles, truth: Truth) -> dict[str, float]:
     """The figures of a mesh in the mean colour of the true front picture."""
     plain = in_one_color(polished, mean_color(truth.front_view))
-    views = render_previews(record.config.polish.preview, lambda cameras: plain.render(cameras).rgb, files.device)
+    views = render_previews(record.config.texture.preview, lambda cameras: plain.render(cameras).rgb, files.device)
     run = context_of(record, files.store.root, None, False)
     return {**measured(plain, truth)[0], "alignment": alignment(run, record.prompt, views)}
 

@@ -50,7 +50,8 @@ class ReferenceConfig(Frozen):
     elevation_deg: float = Field(default=10.0, gt=-90.0, lt=90.0)
     normal_steps: int = Field(default=1, ge=1, le=1000)
     background_tolerance: float = Field(default=0.1, ge=0.0, le=1.0)
-    """Largest colour distance to the border colour that still counts as plain background."""
+    """Largest colour distance to the border colour that still counts as plain background; what differs from it by less than twice as
+    much is never taken for a mixture with it."""
     framing: Literal["fit", "as_is"] = "fit"
     """A user's picture: "fit" moves and scales the object to where the priors expect it; "as_is" only resizes a square picture that
     is framed canonically already (FOV 20 at distance 3.8)."""
@@ -115,8 +116,8 @@ class NerfConfig(VolumeConfig):
     blob_offset: float = Field(default=5.0, ge=0.0)
     """Subtracted from the field's raw output, so that space starts empty away from the blob."""
     opacity_entropy_weight: Weight = Ramp(start=0.1, end=10.0, begin=0.4, until=0.6)
-    """Like the two below, whole at the earliest step at which the default switch hands over: where they came later, what an object
-    got of them hung on when it did. [choice]"""
+    """Like the two below, it has grown when the default switch may first hand over: a ramp that went on would end at another weight for
+    every object. [choice]"""
     sparsity_weight: Weight = Ramp(start=0.1, end=10.0, begin=0.4, until=0.6)
     distortion_weight: Weight = Ramp(start=0.0, end=20.0, begin=0.4, until=0.6)
     """Pulls what stops a ray into one place, so that the density has a surface to convert, not a sponge around one. source: mip-NeRF 360,

@@ -29,36 +29,78 @@ def test_a_plain_background_is_cut_exactly(background: tuple[float, float, float
     assert torch.equal(rgba[10:30, 20:50, :3], square_on(background)[10:30, 20:50])
 
 
+OWN = torch.tensor([0.8, 0.1, 0.1])
+
+
 @pytest.mark.parametrize("background", [(1.0, 1.0, 1.0), (0.2, 0.5, 0.3)])
-def test_a_soft_outline_loses_the_backgrounds_colour(background: tuple[float, float, float]) -> None:
-    own, behind = torch.tensor([0.8, 0.1, 0.1]), torch.tensor(background)
-    rows, columns = torch.meshgrid(torch.arange(48) - 24.0, torch.arange(48) - 23.5, indexing="ij")
-    # A disc and a wire one and a half pixels thick, both blurred over about two pixels.
-    coverage = torch.maximum((10.5 - (rows**2 + columns**2).sqrt()).div(2).add(0.5), 1.25 - (columns + 0.3).abs()).clamp(0, 1)
-    rgba = cutout.cut_from_plain_background(coverage[..., None] * own + (1 - coverage[..., None]) * behind, 0.06)
-    inside = rgba[..., 3] > 0
-    assert (rgba[..., :3][inside] - own).abs().max() < 0.03
-    assert (rgba[..., 3] - coverage)[coverage > 0.1].abs().max() < 0.03
+@pytest.mark.parametrize("shift", [0.0, 0.25, 0.5, 0.8])
+@pytest.mark.parametrize("blur", [1.0, 2.0])
+def test_a_soft_outline_loses_the_backgrounds_colour(background: tuple[float, float, float], shift: float, blur: float) -> None:
+    rows, columns = torch.meshgrid(torch.arange(48) - 24.0 + shift, torch.arange(48) - 23.7 + shift, indexing="ij")
+    coverage = ((12 - (rows**2 + columns**2).sqrt()) / blur + 0.5).clamp(0, 1)[..., None]
+    picture = coverage * OWN + (1 - coverage) * torch.tensor(background)
+    rgba = cutout.cut_from_plain_background(picture, 0.06)
+    seen, was = rgba[..., 3] > 0, (picture - OWN).abs().amax(dim=-1)
+    # What is covered by RIM_OPAQUE or more keeps the rest of the background's colour.
+    left = 1 - cutout.RIM_OPAQUE
+    assert float(was[seen].max()) > 0.5
+    assert float((rgba[..., :3] - OWN).abs().amax(dim=-1)[seen].max()) < left * 0.9 + 0.01
+    assert float((rgba[..., 3:] - coverage)[seen].abs().max()) < left + 0.01
 
 
-def test_pale_things_on_a_pale_background_stay_opaque() -> None:
+@pytest.mark.parametrize("width", [1, 2, 3, 24])
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize(
+    ("first", "second", "background"),
+    [
+        ((0.05, 0.05, 0.05), (0.97, 0.97, 0.97), (0.5, 0.5, 0.5)),
+        ((1.0, 0.9, 0.0), (0.1, 0.2, 0.9), (1.0, 1.0, 1.0)),
+        ((0.9, 0.95, 1.0), (0.95, 0.9, 0.9), (1.0, 1.0, 1.0)),
+    ],
+)
+def test_a_sharp_outline_in_colours_of_its_own_stays(
+    first: tuple[float, float, float],
+    second: tuple[float, float, float],
+    background: tuple[float, float, float],
+    width: int,
+    turned: bool,
+) -> None:
+    stripes = torch.stack([torch.tensor((first, second)[column // width % 2]) for column in range(24)])
+    picture = torch.tensor(background).expand(48, 48, 3).clone()
+    picture[12:36, 12:36] = stripes[:, None] if turned else stripes
+    rgba = cutout.cut_from_plain_background(picture, 0.06)
+    assert torch.equal(rgba[12:36, 12:36, :3], picture[12:36, 12:36])
+    assert bool((rgba[12:36, 12:36, 3] == 1).all()) and float(rgba[..., 3].sum()) == 24 * 24
+
+
+def test_a_textured_outline_stays_nearly_whole() -> None:
     picture = square_on((1, 1, 1))
-    picture[10:30, 20:50] = 0.92
-    alpha = cutout.cut_from_plain_background(picture, 0.06)[..., 3]
-    assert float(alpha.sum()) == 600 and float(alpha.max()) == 1
+    texture = 0.05 * torch.randn(20, 30, 1, generator=torch.Generator().manual_seed(0))
+    picture[10:30, 20:50] = torch.tensor([0.5, 0.3, 0.2]) + texture
+    alpha = cutout.cut_from_plain_background(picture, 0.06)[10:30, 20:50, 3]
+    assert float((alpha < 1).float().mean()) < 0.02 and float(alpha.min()) > 0.6
 
 
-def test_a_pale_stripe_at_the_outline_costs_three_pixels_at_most() -> None:
+def test_a_grey_rim_two_pixels_wide_around_black_stays() -> None:
     picture = square_on((1, 1, 1))
-    picture[10:30, 20:26] = 0.85
-    alpha = cutout.cut_from_plain_background(picture, 0.06)[..., 3]
-    assert bool((alpha[10:30, 23:50][3:-3] == 1).all())
+    picture[10:30, 20:50] = 0.75
+    picture[12:28, 22:48] = 0.0
+    assert bool((cutout.cut_from_plain_background(picture, 0.06)[10:30, 20:50, 3] == 1).all())
 
 
 def test_enclosed_background_colour_belongs_to_the_object() -> None:
     picture = square_on((1, 1, 1))
     picture[15:20, 30:35] = 1.0
     assert cutout.cut_from_plain_background(picture, 0.06)[17, 32, 3] == 1
+
+
+@pytest.mark.parametrize("wall", [0.0, 0.8])
+def test_what_a_thin_frame_encloses_is_not_eaten(wall: float) -> None:
+    picture = torch.ones(48, 48, 3)
+    picture[12:36, 12:36] = 0.0
+    picture[13:35, 13:35] = 1.0
+    picture[12, 20:28] = wall
+    assert float(cutout.cut_from_plain_background(picture, 0.06)[13:35, 13:35, 3].min()) == 1
 
 
 def test_a_busy_background_is_refused() -> None:

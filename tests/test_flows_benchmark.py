@@ -31,7 +31,7 @@ from flows.benchmark_measures import (
     truth_of,
     write_reference,
 )
-from flows.benchmark_report import Setting, report_text
+from flows.benchmark_report import BRINGS, Setting, report_text
 from flows.benchmark_results import (
     FIGURES,
     Change,
@@ -342,9 +342,12 @@ def test_what_is_told_and_not_judged_stands_in_every_step() -> None:
 
 def test_every_measured_stage_has_its_predecessor_named() -> None:
     assert ROWS == ("nerf", "neus", "dmtet", "polish", "untextured", "texture", "export")
+    assert [after for before, after in BRINGS if before != "untextured"] == [
+        stage for stage in ROWS[1:] if stage != "untextured"
+    ]
     rows = {**dict.fromkeys(ROWS, 10.0), "untextured": 8.0}
     text = report_text(Results(objects=[result("a", **rows)]), SETTING)
     assert text.count("| = |") >= 5
-    assert "| untextured -> texture: one colour -> painted views and DSD | +2.00 (1/1) |" in text
+    assert "| untextured -> texture: one colour -> reference, painted views and DSD | +2.00 (1/1) |" in text
     assert "| polish -> texture: the mesh's colours -> DSD | = |" in text
     assert "**texture**, from untextured, clearly improves nothing" in text
