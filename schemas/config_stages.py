@@ -50,8 +50,8 @@ class ReferenceConfig(Frozen):
     elevation_deg: float = Field(default=10.0, gt=-90.0, lt=90.0)
     normal_steps: int = Field(default=1, ge=1, le=1000)
     background_tolerance: float = Field(default=0.1, ge=0.0, le=1.0)
-    """Largest colour distance to the border colour that still counts as plain background; what differs from it by less than twice as
-    much is never taken for a mixture with it."""
+    """Largest colour distance to the border colour that still counts as plain background. An object that differs from it by less than
+    twice as much keeps a sharp outline."""
     framing: Literal["fit", "as_is"] = "fit"
     """A user's picture: "fit" moves and scales the object to where the priors expect it; "as_is" only resizes a square picture that
     is framed canonically already (FOV 20 at distance 3.8)."""
