@@ -31,7 +31,8 @@ BYTES_PER_TRIANGLE = 45
 """Of a GLB without its maps: 48 bytes a vertex, three vertices for four triangles once cut at seams, two or four bytes a corner."""
 GEOMETRY_SHARE = 0.6
 """Of a web asset's bytes, at most; the maps have the rest."""
-JPEG_QUALITIES = (95, 90, 85, 75, 60)
+JPEG_QUALITIES = (98, 95, 90, 85, 75, 60)
+"""The first that fits is taken."""
 LEAST_TEXTURE = 128
 
 

@@ -12,9 +12,10 @@ from dreampolish.cameras import Cameras, turntable_cameras
 from dreampolish.fields.color import ColorField
 from dreampolish.mesh.textured import TexturedMesh
 from dreampolish.metrics.images import psnr
-from dreampolish.pictures import write_picture, write_turntable
+from dreampolish.pictures import read_picture, write_picture, write_turntable
 from dreampolish.renderers.raster_textured import render_textured_mesh
 from schemas.artifacts import AssetArtifact, ReferenceArtifact, TexturedMeshArtifact
+from schemas.config_parts import PreviewConfig
 from schemas.config_stages import ExportConfig
 from stages.asset_making import MadeAsset, asset_extras, make_asset, packed_glb, read_asset
 from stages.context import RunContext, Stage, open_stage
@@ -41,7 +42,7 @@ def export_asset(
         notes = _write(stage, made, config)
         asset = _read_back(stage, made)
         stage.progress(2, 3)
-        return _published(stage, run, reference, made, asset, (source, colors), notes)
+        return _published(stage, run, (reference, texture), made, asset, (source, colors), notes)
 
 
 def _write(stage: Stage, made: MadeAsset, config: ExportConfig) -> tuple[str, ...]:
@@ -65,13 +66,13 @@ def _read_back(stage: Stage, made: MadeAsset) -> TexturedMesh:
 def _published(
     stage: Stage,
     run: RunContext,
-    reference: ReferenceArtifact,
+    parents: tuple[ReferenceArtifact, TexturedMeshArtifact],
     made: MadeAsset,
     asset: TexturedMesh,
     truth: tuple[Mesh, ColorField],
     notes: tuple[str, ...],
 ) -> AssetArtifact:
-    config, (source, colors) = ExportConfig.model_validate(stage.config), truth
+    config, (source, colors), (reference, texture) = ExportConfig.model_validate(stage.config), truth, parents
 
     def render(cameras: Cameras) -> Tensor:
         return render_textured_mesh(asset, cameras, 2, False).rgb
@@ -85,7 +86,7 @@ def _published(
     _write_turntable(stage, config, asset)
     stage.image("views", 0, as_bytes(strip(views)))
     with torch.no_grad():
-        figures = judged(run, view, render, views)
+        figures = judged(run, view, render, render_previews(_as_parents(stage, texture, config.preview), render, stage.device))
     glb, normal = stage.path("asset.glb"), stage.path("normal.png")
     maps = {"base_color": stage.path("base_color.png"), **({} if made.asset.normal_map is None else {"normal": normal})}
     return stage.publish(
@@ -106,6 +107,12 @@ def _published(
         metres_per_unit=made.metres_per_unit,
         notes=notes,
     )
+
+
+def _as_parents(stage: Stage, texture: TexturedMeshArtifact, preview: PreviewConfig) -> PreviewConfig:
+    """A turntable of the texture stage's number and size of views: what the judge says depends on the pictures' size."""
+    size = len(read_picture(stage.locate(texture, texture.previews[0])))
+    return preview.model_copy(update={"n_views": len(texture.previews), "size": size})
 
 
 def _write_turntable(stage: Stage, config: ExportConfig, asset: TexturedMesh) -> None:

@@ -56,7 +56,7 @@ class _Buffer:
 def write_glb(path: Path, asset: Asset, jpeg_quality: int | None) -> None:
     """One node, one mesh, a primitive and an opaque material per texture; positions, normals, tangents and uv.
 
-    jpeg_quality: 1..95 for JPEG maps, None for PNG. The asset's extras are kept in the file's `asset.extras`. Raises ValueError if a
+    jpeg_quality: 1..100 for JPEG maps, None for PNG. The asset's extras are kept in the file's `asset.extras`. Raises ValueError if a
     coordinate is not finite or the mesh is empty.
     """
     path.write_bytes(glb_bytes(asset, jpeg_quality))
