@@ -39,8 +39,9 @@ from mlflow import MlflowClient  # noqa: E402
 from mlflow.entities import Metric, Param, RunTag, ViewType  # noqa: E402
 from mlflow.exceptions import MlflowException  # noqa: E402
 
+# What a tracker cannot take now is sent later: no trace of it is for the user's eyes.
 for _name in ("mlflow", "alembic"):
-    logging.getLogger(_name).setLevel(logging.ERROR)
+    logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 EXPERIMENT = "dreampolish"
 BATCH = 1000
@@ -49,6 +50,8 @@ SEND_INTERVAL_S = 10.0
 RETRY_INTERVAL_S = 60.0
 SEND_WAIT_S = 10.0
 """For another process that is sending the same run's journals."""
+DATABASE_ATTEMPTS, DATABASE_PAUSE_S = 4, 0.5
+"""SQLite refuses at once what would lock two writers against each other; a moment later it takes it."""
 PARENT_JOURNAL = "run"
 PARENT_TAG = "dreampolish.parent"
 """Tag of a run that is part of a larger one: the folder of that one's journals."""
@@ -148,7 +151,12 @@ class Journal:
 
     def send(self, place: Place) -> bool:
         """Replay what is new; False when the tracker could not be reached (the journal keeps everything)."""
-        return self._sent(place, SEND_WAIT_S)
+        for attempt in range(1 if place.artifacts is None else DATABASE_ATTEMPTS):
+            if attempt > 0:
+                time.sleep(DATABASE_PAUSE_S * attempt)
+            if self._sent(place, SEND_WAIT_S):
+                return True
+        return False
 
     def _sent(self, place: Place, wait_s: float) -> bool:
         try:

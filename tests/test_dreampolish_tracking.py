@@ -3,12 +3,16 @@
 import io
 import json
 import os
+import sqlite3
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
+from dreampolish import tracking
 from dreampolish.journal_files import flattened, sending
 from dreampolish.tracking import Journal, place_from_store, replay, replay_all, run_id_at_tracker
 
@@ -105,6 +109,48 @@ def test_an_absent_tracker_delays_but_loses_nothing(store: Path, tracker: str, m
     client, run = logged(store, tracker)
     assert client.get_run(run).data.metrics == {"nerf/psnr": 1.0}
     assert len(client.list_artifacts(run, "images")) == 2
+
+
+def test_a_database_that_is_locked_for_a_moment_is_asked_again(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal, place = begun(store), place_from_store(store, None)
+    refused = iter([MlflowException("database is locked")] * 2)
+
+    def busy(*arguments: Any) -> str:
+        for error in refused:
+            raise error
+        return replay(*arguments)
+
+    monkeypatch.setattr(tracking, "replay", busy)
+    monkeypatch.setattr(tracking, "DATABASE_PAUSE_S", 0.01)
+    assert journal.send(place)
+    assert next(refused, None) is None
+    assert logged(store, place.uri)[0].get_run(logged(store, place.uri)[1]).data.tags["stage"] == "nerf"
+
+
+def test_a_database_that_stays_locked_is_not_waited_for(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def busy(*arguments: Any) -> str:
+        asked.append(arguments)
+        raise MlflowException("database is locked")
+
+    monkeypatch.setattr(tracking, "replay", busy)
+    monkeypatch.setattr(tracking, "DATABASE_PAUSE_S", 0.01)
+    assert not begun(store).send(place_from_store(store, None))
+    assert len(asked) == tracking.DATABASE_ATTEMPTS
+
+
+def test_what_mlflow_cannot_store_leaves_no_trace_on_the_screen(store: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    place = place_from_store(store, None)
+    begun(store).send(place)
+    with sqlite3.connect(store / "mlflow.db") as database:
+        database.execute("DROP TABLE metrics")
+    journal = Journal(store / "journals/run1", "nerf", "nerf", {})
+    journal.metrics(1, {"nerf/psnr": 1.0})
+    capfd.readouterr()
+    with pytest.raises(MlflowException):
+        replay(store / "journals/run1", "nerf", place, 0.0)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_setting_that_changed_is_a_tag_and_blocks_nothing(store: Path, tracker: str) -> None:
