@@ -1,6 +1,7 @@
 """From the texture stage's mesh and colours to an asset: size, budget, maps, notes, what the file says of itself."""
 
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
@@ -12,12 +13,16 @@ from dreampolish.fields.hash_grid import GridSizes
 from dreampolish.mesh.gltf import read_glb
 from dreampolish.mesh.validate_glb import glb_findings
 from dreampolish.metrics.images import psnr
+from dreampolish.pictures import write_picture
 from dreampolish.renderers.raster_textured import render_textured_mesh
+from schemas.artifacts import Artifact, FileRef, TexturedMeshArtifact
 from schemas.config import PriorsConfig, PriorSource
+from schemas.config_parts import PreviewConfig
 from schemas.config_stages import ExportConfig
 from stages.asset_making import WEB_TRIANGLES, MadeAsset, make_asset, packed_glb, read_asset, triangle_budget
-from stages.context import RunContext
+from stages.context import RunContext, Stage
 from stages.errors import StageError
+from stages.export import _as_parents
 from stages.licences import licences_in_card, prior_licences
 from stages.meshes import Mesh, color_of_field, mesh_from_parts
 
@@ -113,6 +118,32 @@ def test_a_glb_fits_by_quality_then_by_smaller_maps_or_is_refused(made: MadeAsse
     assert told == {"same size", "maps of 128 pixels, not 256"}
     with pytest.raises(StageError, match=r"the limit is 0\.005 MB"):
         packed_glb(made, SMALL.model_copy(update={"size_limit_mb": 0.005}))
+
+
+def test_the_judge_sees_an_asset_as_it_saw_its_parent(tmp_path: Path) -> None:
+    write_picture(tmp_path / "preview-0.png", torch.ones(48, 48, 3))
+    file = FileRef(path="preview-0.png", sha256="0" * 64, bytes=1)
+    texture = TexturedMeshArtifact(
+        fingerprint="0" * 64,
+        parents={},
+        metrics={},
+        previews=(file,) * 5,
+        seconds=1.0,
+        peak_memory=1,
+        mesh=file,
+        color_field=file,
+        color_config={},
+        n_vertices=3,
+        n_faces=1,
+    )
+
+    class Files:
+        def locate(self, parent: Artifact, reference: FileRef) -> Path:
+            assert parent is texture
+            return tmp_path / reference.path
+
+    seen = _as_parents(cast(Stage, Files()), texture, PreviewConfig(n_views=8, size=256, elevation_deg=30.0))
+    assert seen == PreviewConfig(n_views=5, size=48, elevation_deg=30.0)
 
 
 def test_licences_come_from_the_priors_cards(run_context: RunContext, tmp_path: Path) -> None:
