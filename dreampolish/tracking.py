@@ -146,26 +146,27 @@ class Journal:
     def send_if_due(self, place: Place) -> None:
         """Replay what is new, at most every ten seconds, more seldom while the tracker is away."""
         if self.send_is_due():
-            ok = self._sent(place, 0.0)
-            self._next_send = time.monotonic() + (SEND_INTERVAL_S if ok else RETRY_INTERVAL_S)
+            failure = self._failure(place, 0.0)
+            self._next_send = time.monotonic() + (SEND_INTERVAL_S if failure is None else RETRY_INTERVAL_S)
 
     def send(self, place: Place) -> bool:
         """Replay what is new; False when the tracker could not be reached (the journal keeps everything)."""
-        for attempt in range(1 if place.artifacts is None else DATABASE_ATTEMPTS):
-            if attempt > 0:
-                time.sleep(DATABASE_PAUSE_S * attempt)
-            if self._sent(place, SEND_WAIT_S):
-                return True
+        for attempt in range(1, DATABASE_ATTEMPTS + 1):
+            failure = self._failure(place, SEND_WAIT_S)
+            if failure is None or "database is locked" not in str(failure):
+                return failure is None
+            time.sleep(DATABASE_PAUSE_S * attempt)
         return False
 
-    def _sent(self, place: Place, wait_s: float) -> bool:
+    def _failure(self, place: Place, wait_s: float) -> Exception | None:
+        """Replay what is new; why it could not be sent, or None."""
         try:
             replay(self.folder, self.name, place, wait_s)
         except Exception as error:
             # The tracker's many kinds of error all mean: later.
             logging.getLogger(__name__).debug("tracker away: %s", error)
-            return False
-        return True
+            return error
+        return None
 
     def _write(self, entry: Mapping[str, Any]) -> None:
         """Append a line whole or not at all: a full disk must not glue the next line to half of this one."""

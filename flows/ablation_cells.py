@@ -21,7 +21,8 @@ from flows.ablation_results import CellResult, StageResult
 from flows.benchmark_measures import Truth, true_mesh, truth_of
 from flows.benchmark_subjects import Subject, reference_picture
 from flows.chain import SENDS_S, as_task
-from flows.runs import keep_image, now
+from flows.inputs import keep_image
+from flows.runs import now
 from schemas.artifacts import Artifact, ReferenceArtifact, StageName
 from schemas.config import Config
 from schemas.runs import RunRecord
@@ -109,7 +110,7 @@ def cell_record(work: Workplace, cell: Cell, config: Config) -> RunRecord:
 def _kept_picture(work: Workplace, subject: Subject, config: Config) -> str:
     mesh = true_mesh(subject.glb, device_from_name(config.device))
     with tempfile.TemporaryDirectory() as folder:
-        return keep_image(work.store, reference_picture(subject, mesh, Path(folder)))
+        return keep_image(work.store, reference_picture(subject, mesh, Path(folder)), config.reference)
 
 
 def _open_journal(work: Workplace, cell: Cell, config: Config) -> Journal:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from flows.benchmark_subjects import Subject, found_subjects, framing_settings
-from flows.runs import CONFIGS, check_priors, checked_prompt, slug_from_prompt
+from flows.inputs import checked_prompt
+from flows.runs import CONFIGS, check_priors, slug_from_prompt
 from schemas.ablations import FITTED, Settings, Study, Variant, read_study
 from schemas.artifacts import StageName
 from schemas.config import Config

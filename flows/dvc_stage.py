@@ -39,7 +39,8 @@ class Params(BaseModel):
 def run_dvc_stage(name: StageName, params_path: Path) -> Path:
     """Compute or find one stage and write its JSON, whose path is returned. Raises ConfigError or StageError."""
     from dreampolish.tracking import place_from_store
-    from flows.runs import CONFIGS, checked_prompt, now
+    from flows.inputs import checked_prompt
+    from flows.runs import CONFIGS, now
     from flows.stage_functions import stage_function
     from stages.entry import run_one
     from stages.run_record import read_record, record_path, write_record

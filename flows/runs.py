@@ -1,6 +1,5 @@
 """Making, finding and describing runs."""
 
-import hashlib
 import re
 import secrets
 import unicodedata
@@ -8,34 +7,17 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from flows.inputs import check_thing_named, checked_prompt, keep_image
 from schemas.artifacts import Artifact, StageName
-from schemas.config import PROMPT_LIMIT, Config
+from schemas.config import Config, PriorsConfig
 from schemas.presets import ConfigError, load_config, merged
 from schemas.runs import PARENTS, STAGES, RunRecord
-from stages.disk import disk_errors_in_one_line, write_atomically
-from stages.entry import context_of, fingerprint_of, input_path, open_recorded
+from stages.entry import context_of, fingerprint_of, open_recorded
 from stages.errors import StageError
 from stages.fingerprint import PROJECT
 from stages.run_record import read_record, write_record
-from stages.words import FUNCTION_WORDS
 
 CONFIGS = PROJECT / "configs"
-MAX_IMAGE_BYTES = 50 * 2**20
-
-
-def checked_prompt(prompt: str) -> str:
-    """The prompt without outer and double spaces. Raises ConfigError for an empty, too long or unprintable one."""
-    words = " ".join(prompt.split())
-    if not words:
-        raise ConfigError("the prompt is empty; say what you want, as in: a red armchair")
-    if len(words) > PROMPT_LIMIT:
-        raise ConfigError(
-            f"the prompt has {len(words)} characters, the limit is {PROMPT_LIMIT}; describe one object in a few words"
-        )
-    named = [word for word in re.findall(r"[^\W\d_]+", words.lower()) if word not in FUNCTION_WORDS]
-    if not words.isprintable() or not named:
-        raise ConfigError("the prompt holds no readable words; say what you want, as in: a red armchair")
-    return words
 
 
 def slug_from_prompt(prompt: str) -> str:
@@ -49,8 +31,10 @@ def new_run(store: Path, prompt: str, preset: str, overrides: Sequence[str], ima
     words = checked_prompt(prompt)
     config = load_config(preset, CONFIGS, overrides)
     check_priors(config)
-    digest = None if image is None else keep_image(store, image)
-    record = RunRecord(run=new_id(), prompt=words, image=digest, config=config, created=now())
+    record = RunRecord(run=new_id(), prompt=words, config=config, created=now())
+    check_thing_named(words, context_of(record, store, None, False), config.reference, drawn=image is None)
+    if image is not None:
+        record = record.model_copy(update={"image": keep_image(store, image, config.reference)})
     write_record(store, record)
     return record
 
@@ -115,32 +99,9 @@ def check_priors(config: Config) -> None:
         setting = getattr(config.priors, name)
         folder = Path(setting.source) if Path(setting.source).is_absolute() else PROJECT / setting.source
         if setting.revision is None and not folder.is_dir():
-            raise ConfigError(
-                f"no {name} prior at {folder}; `dreampolish priors train {name}` makes it, --set priors.{name}.source=... names another"
-            )
-
-
-def keep_image(store: Path, image: Path) -> str:
-    """Check a user's picture and copy it into the store under its hash, which is returned. Raises ConfigError."""
-    from dreampolish.pictures import PictureError, read_picture
-
-    try:
-        if image.stat().st_size > MAX_IMAGE_BYTES:
-            raise ConfigError(
-                f"{image} has {image.stat().st_size / 2**20:.0f} MiB, the limit is {MAX_IMAGE_BYTES // 2**20} MiB"
-            )
-        read_picture(image)
-        payload = image.read_bytes()
-    except PictureError as error:
-        raise ConfigError(str(error)) from None
-    except OSError as error:
-        raise ConfigError(f"{image} cannot be read: {error.strerror}") from None
-    digest = hashlib.sha256(payload).hexdigest()
-    path = input_path(store, digest)
-    with disk_errors_in_one_line(store):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, payload)
-    return digest
+            own = setting.source == getattr(PriorsConfig(), name).source
+            remedy = f"git checkout {setting.source} brings it back" if own else "put a prior in diffusers layout there"
+            raise ConfigError(f"no {name} prior at {folder}; {remedy}, --set priors.{name}.source=... names another")
 
 
 def new_id() -> str:

@@ -138,6 +138,9 @@ def test_a_database_that_stays_locked_is_not_waited_for(store: Path, monkeypatch
     monkeypatch.setattr(tracking, "DATABASE_PAUSE_S", 0.01)
     assert not begun(store).send(place_from_store(store, None))
     assert len(asked) == tracking.DATABASE_ATTEMPTS
+    monkeypatch.setattr(tracking, "replay", lambda *arguments: asked.append(arguments) or 1 / 0)
+    assert not begun(store).send(place_from_store(store, None))
+    assert len(asked) == tracking.DATABASE_ATTEMPTS + 1
 
 
 def test_what_mlflow_cannot_store_leaves_no_trace_on_the_screen(store: Path, capfd: pytest.CaptureFixture[str]) -> None:

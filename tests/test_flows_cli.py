@@ -59,7 +59,13 @@ def test_bad_settings_are_refused(setting: str, words: list[str]) -> None:
 def test_a_missing_priors_folder_is_named(tmp_path: Path) -> None:
     missing = tmp_path / "nowhere"
     result = invoke("run", "a chair", *(f for name in ("text", "view") for f in ("--set", f"priors.{name}.source={missing}")))
-    assert_one_line(result, str(missing), "dreampolish priors train text")
+    assert_one_line(result, f"no text prior at {missing}", "priors.text.source=... names another")
+
+
+@pytest.mark.usefixtures("store")
+def test_a_missing_embedded_prior_is_brought_back_by_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flows.runs.PROJECT", tmp_path)
+    assert_one_line(invoke("run", "a chair"), "git checkout priors/home/text")
 
 
 @pytest.mark.usefixtures("priors_folder", "store")
@@ -71,6 +77,39 @@ def test_bad_pictures_are_refused(tmp_path: Path) -> None:
     large = tmp_path / "large.png"
     Image.fromarray(np.zeros((1, 5000), np.uint8)).save(large)
     assert_one_line(invoke("run", "a chair", "--image", str(large)), "4096")
+    assert_one_line(invoke("run", "a chair", "--image", str(tmp_path)), str(tmp_path), "is no file")
+
+
+@pytest.mark.usefixtures("priors_folder")
+@pytest.mark.parametrize(
+    ("kind", "word"), [("striped", "background is not plain"), ("blank", "no object stands out"), ("full", "covers 100%")]
+)
+def test_pictures_without_an_object_are_refused_before_a_run_exists(store: Path, tmp_path: Path, kind: str, word: str) -> None:
+    picture = np.full((64, 64, 4), 255, np.uint8)
+    if kind == "striped":
+        picture[:, ::2, :3] = 0
+    if kind == "full":
+        picture[0, 0, 3] = 0
+    Image.fromarray(picture).save(tmp_path / "picture.png")
+    assert_one_line(invoke("run", "a chair", "--image", str(tmp_path / "picture.png")), word, "background")
+    assert not (store / "runs").exists()
+    assert not (store / "inputs").exists()
+
+
+@pytest.mark.usefixtures("priors_folder")
+@pytest.mark.parametrize(
+    ("prompt", "word"),
+    [
+        ("qwertz blorf", "never seen any of: qwertz, blorf"),
+        ("a yellow submarine", "never seen any of: submarine"),
+        ("a small wooden gun", "never seen any of: gun"),
+        ("red", "names no thing"),
+        ("the straight view", "names no thing"),
+    ],
+)
+def test_prompts_that_name_nothing_known_are_refused_before_a_run_exists(store: Path, prompt: str, word: str) -> None:
+    assert_one_line(invoke("run", prompt), word)
+    assert not (store / "runs").exists()
 
 
 @pytest.mark.usefixtures("store")

@@ -6,18 +6,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import flows.chain
 from dreampolish.optimize import FitInterruptedError
 from flows.chain import compute, stages_of
 from flows.command import finish
-from flows.runs import checked_prompt, derived_run, new_run, stale_stages
+from flows.inputs import checked_prompt
+from flows.runs import derived_run, new_run, stale_stages
 from flows.texture import GEOMETRY_STAGES
 from schemas.artifacts import StageName
 from schemas.presets import ConfigError
 from schemas.runs import STAGES, RunRecord
 from stages.entry import StageFunction, call_stage, run_one
+from stages.errors import StageError
 from stages.run_record import read_record, write_record
 
 pytestmark = pytest.mark.usefixtures("priors_folder")
@@ -32,7 +36,7 @@ def plain(stand_ins: Table, monkeypatch: pytest.MonkeyPatch) -> None:
         return call_stage(name, stand_ins[name], record, run, artifacts)
 
     monkeypatch.setattr("flows.chain.as_task", as_task)
-    monkeypatch.setattr("dreampolish.tracking.Journal._sent", lambda self, place, wait_s: False)
+    monkeypatch.setattr("dreampolish.tracking.Journal._failure", lambda self, place, wait_s: OSError("away"))
 
 
 def whole(store: Path) -> RunRecord:
@@ -105,6 +109,27 @@ def test_a_prompt_may_be_in_any_script() -> None:
     assert checked_prompt("椅子") == "椅子"
 
 
+@pytest.mark.parametrize(
+    ("prompt", "overrides"),
+    [("a golden desk lamp", []), ("two red chairs", []), ("a yellow submarine", ["reference.unknown_words=allow"])],
+)
+def test_a_prompt_that_names_a_known_thing_or_may_name_another_makes_a_run(
+    store: Path, prompt: str, overrides: list[str]
+) -> None:
+    assert new_run(store, prompt, "home", overrides, None).prompt == prompt
+
+
+def test_beside_a_picture_any_known_word_will_do(store: Path, tmp_path: Path) -> None:
+    picture = np.full((64, 64, 3), 255, np.uint8)
+    picture[20:44, 20:44] = 80
+    Image.fromarray(picture).save(tmp_path / "box.png")
+    record = new_run(store, "a wooden yurt", "home", [], tmp_path / "box.png")
+    assert record.image is not None
+    assert (store / "inputs" / record.image).read_bytes() == (tmp_path / "box.png").read_bytes()
+    with pytest.raises(StageError, match="never seen any of: yurt"):
+        new_run(store, "a yurt", "home", [], tmp_path / "box.png")
+
+
 def test_an_interrupted_texture_run_is_resumed_as_it_was_begun(store: Path, stand_ins: dict, calls: list[str]) -> None:
     record = whole(store)
     derived, stale = derived_run(store, record.run, ["neus.steps=7", "texture.steps=3"], GEOMETRY_STAGES, reuse_stale=True)
@@ -141,7 +166,7 @@ def test_a_stop_names_the_run_that_was_stopped(
     nerf = stand_ins["nerf"]
 
     def signalled(reference: Any, config: Any, run: Any) -> Any:
-        new_run(store, "another", "smoke", [], None)
+        new_run(store, "another chair", "smoke", [], None)
         artifact = nerf(reference=reference, config=config, run=run)
         os.kill(os.getpid(), signal.SIGTERM)
         return artifact
