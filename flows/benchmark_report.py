@@ -33,6 +33,11 @@ BRINGS: dict[tuple[Row, Row], str] = {
 }
 """The comparisons that the page makes, and what comes in between."""
 
+NAMED: dict[tuple[Row, Row], str] = {
+    ("untextured", "texture"): "Everything that brings colour (reference, painted views, **texture**), against one colour,"
+}
+"""Of the comparisons that are not of a stage with the one before: what they are called."""
+
 HOW = """Each object's true front picture and its prompt went through `dreampolish run --image`. Every stage's result was then compared
 with the true mesh (normalised to a sphere of radius 0.6): PSNR, SSIM, mask IoU and the mean angle of normals on the common mask over
 16 views all around at two elevations (128 pixels, FOV 20); PSNR as a surface, of the same pictures and the true ones with what is
@@ -210,8 +215,7 @@ def _verdicts(objects: Sequence[ObjectResult]) -> str:
         kind = "Of one object" if all(change.error is None for change, _ in changes) else "Within two standard errors"
         doubts = f" {kind}: {'; '.join(unclear)}." if unclear else ""
         told = f" Not judged: {'; '.join(unjudged)}." if unjudged else ""
-        name = f"**{after}**, from {before}," if before == "untextured" else f"**{after}**"
-        sentences.append(f"- {name} {gains}, and {losses}.{doubts}{told}")
+        sentences.append(f"- {NAMED.get((before, after), f'**{after}**')} {gains}, and {losses}.{doubts}{told}")
     return "\n".join(sentences)
 
 
@@ -250,7 +254,8 @@ def _prompt_section(results: Results, setting: Setting) -> str:
     told = (
         f"R-precision of the final renders (the asset's turntable) by the embedded judge, among {len(rows)} prompts and "
         f"{setting.names} names of held-out objects; a name of the same thing counts as right (the same judge chose each "
-        f"prompt's reference among the candidates): "
-        f"**{0.0 if share is None else share:.2f}**."
+        f"prompt's reference among the candidates, and the prompts are among its texts): "
+        f"**{0.0 if share is None else share:.2f}**. Its word on true renders of held-out objects is right for the share that the "
+        f"priors' card tells (`r_precision_names`)."
     )
     return told + "\n\n" + _table(["prompt", "run", "views taken for it", "most views taken for", "alignment"], rows)

@@ -13,14 +13,15 @@ from torch import Tensor
 
 from dreampolish.metrics.alignment import load_alignment
 from dreampolish.metrics.retrieval import candidate_texts, right_texts
-from dreampolish.pictures import read_picture
-from flows.benchmark_measures import true_mesh
+from dreampolish.pictures import read_picture, resize
+from flows.benchmark_measures import SIZE, true_mesh
 from flows.benchmark_results import ObjectResult, PromptResult
 from flows.benchmark_stages import figures_of
 from flows.benchmark_subjects import Subject, framing_settings, reference_picture
 from flows.lines import say
 from flows.runs import new_run
 from flows.text_to_3d import text_to_3d
+from schemas.artifacts import Artifact
 from schemas.runs import RunRecord
 from stages.artifact_files import StoredFiles
 from stages.determinism import device_from_name
@@ -67,14 +68,14 @@ def one_object(pipeline: Pipeline, subject: Subject) -> tuple[ObjectResult, Imag
 def one_prompt(pipeline: Pipeline, place: int, prompts: Sequence[str], names: Sequence[str]) -> PromptResult:
     """Run a prompt and ask the judge what each view of the asset shows, among all prompts and names.
 
-    place: the prompt's, among `prompts`.
+    place: the prompt's, among `prompts`. The result's alignment is the asset's own.
     """
     record = pipeline.run(prompts[place], [], None)
     run = context_of(record, pipeline.store, None, False)
     judge = load_alignment(Path(run.prior_folder(run.priors.judge.source)))
     texts = candidate_texts(prompts, names)
-    scores = judge.embed_images(final_views(pipeline, record)) @ judge.embed_texts(texts).T
-    nearest = scores.argmax(dim=1)
+    asset = open_recorded("export", record, pipeline.store)
+    nearest = (judge.embed_images(final_views(pipeline, asset)) @ judge.embed_texts(texts).T).argmax(dim=1)
     right = right_texts(prompts, names)[place]
     return PromptResult(
         prompt=prompts[place],
@@ -82,13 +83,13 @@ def one_prompt(pipeline: Pipeline, place: int, prompts: Sequence[str], names: Se
         hits=int(right[nearest].sum()),
         views=len(nearest),
         nearest=texts[Counter(nearest.tolist()).most_common(1)[0][0]],
-        alignment=float(scores[:, place].mean()),
+        alignment=asset.metrics["alignment"],
     )
 
 
-def final_views(pipeline: Pipeline, record: RunRecord) -> Float[Tensor, "n 3 h w"]:
-    """The asset's turntable views."""
-    asset = open_recorded("export", record, pipeline.store)
+def final_views(pipeline: Pipeline, asset: Artifact) -> Float[Tensor, "n 3 h w"]:
+    """The asset's turntable views, no larger than the pictures that the judge was taught on: its word depends on their size."""
     files = StoredFiles(LocalStore(pipeline.store), torch.device("cpu"))
     views = [read_picture(files.locate(asset, preview))[..., :3] for preview in asset.previews]
-    return torch.stack(views).permute(0, 3, 1, 2)
+    pictures = torch.stack(views)
+    return resize(pictures, min(SIZE, pictures.shape[1])).permute(0, 3, 1, 2)

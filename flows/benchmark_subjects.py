@@ -32,6 +32,10 @@ def found_subjects(objects: Path, only: Sequence[str], elevation_deg: float) -> 
 
     elevation_deg: for those whose attribution names none. Raises ConfigError if there are none, or a name of `only` is not there.
     """
+    if not objects.is_dir():
+        raise ConfigError(
+            f"no folder {objects}; give one that holds *.glb or <name>/mesh.glb, or call this in the project's folder"
+        )
     glbs = sorted([*objects.glob("*/mesh.glb"), *objects.glob("*.glb")])
     subjects = {subject.name: subject for subject in (_subject(glb, elevation_deg) for glb in glbs)}
     unknown = [name for name in only if name not in subjects]

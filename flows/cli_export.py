@@ -68,7 +68,9 @@ def validate(
 
         try:
             found = findings_of(file, module_folders())
-        except (ValueError, OSError) as error:
+        except OSError as error:
+            raise ConfigError(f"{file} cannot be read: {error.strerror}") from None
+        except ValueError as error:
             raise ConfigError(f"{file} cannot be checked: {error}") from None
         for word, entries in (("error", found.errors), ("warning", found.warnings)):
             for entry in entries:

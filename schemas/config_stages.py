@@ -308,7 +308,7 @@ class ExportConfig(Frozen):
     quality: Literal["web", "base"] = "web"
     """web: decimated, with the dense mesh's normals in a map, JPEG maps, within `size_limit_mb`; base: every triangle, lossless maps."""
     triangle_budget: int = Field(default=40_000, ge=100, le=500_000)
-    """Of `web`; no more than 150,000, and no more than fit into `size_limit_mb`."""
+    """Of `web`, about: decimation may miss it by a few. No more than 150,000, and no more than fit into `size_limit_mb`."""
     texture_size: Literal[128, 256, 512, 1024, 2048, 4096] = 1024
     size_limit_mb: float = Field(default=3.0, ge=0.1, le=1000.0)
     """Of a `web` GLB, millions of bytes."""

@@ -242,8 +242,11 @@ def test_objects_are_found_with_what_lies_beside_them(tmp_path: Path) -> None:
     assert [subject.name for subject in found_subjects(folder, ["red-ball"], 10.0)] == ["red-ball"]
     with pytest.raises(ConfigError, match=r"no object 'cube'.*big-ball"):
         found_subjects(folder, ["cube"], 10.0)
-    with pytest.raises(ConfigError, match="no GLBs"):
+    with pytest.raises(ConfigError, match="no folder"):
         found_subjects(tmp_path / "nowhere", [], 10.0)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match="no GLBs"):
+        found_subjects(tmp_path / "empty", [], 10.0)
     assert len(prompts_of(folder)) == 8
     assert remarks_of(folder) == ""
     (folder / "remarks.txt").write_text("Drawn by\nhand.\n")
@@ -350,4 +353,5 @@ def test_every_measured_stage_has_its_predecessor_named() -> None:
     assert text.count("| = |") >= 5
     assert "| untextured -> texture: one colour -> reference, painted views and DSD | +2.00 (1/1) |" in text
     assert "| polish -> texture: the mesh's colours -> DSD | = |" in text
-    assert "**texture**, from untextured, clearly improves nothing" in text
+    assert "Everything that brings colour (reference, painted views, **texture**), against one colour, clearly improves" in text
+    assert "- **texture** clearly improves nothing" in text

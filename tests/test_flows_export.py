@@ -139,7 +139,7 @@ def test_validate_ends_non_zero_on_a_bad_file(tmp_path: Path, store: Path) -> No
     done = CliRunner().invoke(app, ["validate", str(bad)])
     assert done.exit_code == 1
     assert "bad.glb is not sound" in done.stderr
-    for name, told in (("none.glb", "cannot be checked"), ("asset.fbx", "cannot be checked")):
+    for name, told in (("none.glb", "none.glb cannot be read: No such file or directory"), ("asset.fbx", "cannot be checked")):
         refused = CliRunner().invoke(app, ["validate", str(tmp_path / name)])
         assert refused.exit_code == 2
         assert told in refused.stderr
