@@ -12,7 +12,7 @@ from dreampolish.data.captions import training_words
 from dreampolish.data.dataset import RenderedViews
 from dreampolish.metrics.alignment import load_alignment
 from dreampolish.optimize import FitResult, fit
-from dreampolish.priors.evaluation import TEXT_SHEET, normal_scores, ranked_first, text_sheet, view_scores
+from dreampolish.priors.evaluation import TEXT_SHEET, UNSEEN_PAIRS, normal_scores, ranked_first, text_sheet, view_scores
 from dreampolish.priors.loading import PriorError, PriorSource, load_unet
 from dreampolish.priors.normals import load_normal_prior, pictures_from_normals
 from dreampolish.priors.recipes import Draws, Recipe, Size, normals_recipe, text_recipe, view_recipe
@@ -147,13 +147,22 @@ def judge_text(place: TrainingPlace, config: PriorsTraining, step: int) -> dict[
     """Draw the sheet of prompts; where the judge is there, the share of pictures that it gives to their own prompt."""
     folder, source = _source(place, config, "text")
     generator = torch.Generator().manual_seed(1)
-    pictures = text_sheet(load_text_prior(source), TEXT_SHEET, config.text_guidance, config.sampling_steps, generator)
+    prior = load_text_prior(source)
+    pictures = text_sheet(prior, TEXT_SHEET, config.text_guidance, config.sampling_steps, generator)
     sheet = tiled(pictures, columns=8, gap=4)
     write_png(sheet, folder / "sheet.png")
+    unseen = text_sheet(prior, UNSEEN_PAIRS, config.text_guidance, config.sampling_steps, torch.Generator().manual_seed(1))
+    write_png(tiled(unseen, columns=8, gap=4), folder / "unseen_pairs.png")
     judge = place.project / config.home / "judge"
     if not (judge / "config.json").is_file():
         return finish(place, place.journal("text"), {}, sheet, step)
-    scores = {"prompt_ranked_first": ranked_first(load_alignment(judge), pictures, TEXT_SHEET), "chance": 1 / len(TEXT_SHEET)}
+    scorer = load_alignment(judge)
+    scores = {
+        "prompt_ranked_first": ranked_first(scorer, pictures, TEXT_SHEET),
+        "chance": 1 / len(TEXT_SHEET),
+        "unseen_pair_ranked_first": ranked_first(scorer, unseen, UNSEEN_PAIRS),
+        "unseen_pair_chance": 1 / len(UNSEEN_PAIRS),
+    }
     return finish(place, place.journal("text"), scores, sheet, step)
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dreampolish.data.vocabulary import NATURAL_WORDS, WOODEN_WORDS
+from dreampolish.priors.evaluation import UNSEEN_PAIRS
 from dreampolish.priors.loading import PriorSource
 from dreampolish.priors.text import load_text_prior
 from dreampolish.priors.view import load_view_prior
@@ -111,7 +113,14 @@ def test_the_folders_open_and_share_the_autoencoder(place: TrainingPlace, scores
     assert text.latent_shape == view.latent_shape == (4, 8, 8)
     assert text.image_size == view.image_size == SIZE
     assert sorted(path.name for path in home.glob("*/sheet.png")) == ["sheet.png"] * 4
+    assert (home / "text" / "unseen_pairs.png").is_file()
     assert not list(home.rglob("*.bin"))
+
+
+def test_unseen_pairs_are_such_that_no_caption_holds() -> None:
+    assert len(set(UNSEEN_PAIRS)) == 16
+    for _, word, noun in (pair.split() for pair in UNSEEN_PAIRS):
+        assert noun not in WOODEN_WORDS if word == "wooden" else noun in NATURAL_WORDS
 
 
 def test_a_finished_training_is_not_trained_again(place: TrainingPlace, scores: dict[str, dict[str, float]]) -> None:

@@ -15,7 +15,9 @@ shared CPU cores and eight minutes of one GPU make them: single objects on white
 
 What to expect: `text` gets colours, outlines and the common classes right (chairs, armchairs, tables, cars, sofas, lamps), what lies
 inside an outline faintly, thin and white things badly; guidance 2-3, ancestral sampling (DDIM's eta 1), which mends many of its slips.
-It was taught in one light, `dreampolish/data/lighting.py`'s studio, and to call views from straight in front "straight front view".
+Words that it never saw together it joins where it knows the thing: a wooden sofa, bed, vase and bathtub come out, a wooden bus, truck or
+bicycle and a blue tree do not. It was taught in one light, `dreampolish/data/lighting.py`'s studio, and to call views from straight in
+front "straight front view".
 `view` turns what it recognises: a car seen from the front gets its sides; the samples of one object agree when they share their noise.
 The table below holds its sampled views (six steps, guidance 2, as the pipeline samples them) and its one-step views beside a copy of
 the reference, on two pairs of every held-out object, turned by 30 degrees at least. `normals` is meant for one step.
@@ -36,6 +38,10 @@ Made by `dreampolish priors train` and, the last leg, a script around the same c
 are by so much too kind.
 """
 
+SHEETS = """Sample sheets: `*/sheet.png`. `text/unseen_pairs.png` has colours and things that no caption held together
+(`unseen_pair_ranked_first`): natural things were never given a colour's word, and "wooden" went with a few things only; the other
+colours were drawn anew for every picture, so that no pair of them was kept apart."""
+
 
 def write_card(
     home: Path, entries: Sequence[CatalogEntry], split: Mapping[str, Sequence[str]], figures: Mapping[str, Mapping[str, float]]
@@ -49,7 +55,7 @@ def _figures(figures: Mapping[str, Mapping[str, float]]) -> str:
     lines = ["## Held-out figures", "", "No figure is taken on a training object; names are those of the evaluation code.", ""]
     lines += ["| prior | figure | value |", "|---|---|---|"]
     lines += [f"| {part} | {name} | {value:.3f} |" for part, scores in figures.items() for name, value in scores.items()]
-    return "\n".join([*lines, "", "Sample sheets: `*/sheet.png`.", ""])
+    return "\n".join([*lines, "", SHEETS, ""])
 
 
 def _data(entries: Sequence[CatalogEntry], split: Mapping[str, Sequence[str]]) -> str:

@@ -53,6 +53,27 @@ TEXT_SHEET = (
 )
 """32 prompts: common things, colours on things that rarely carry them, synonyms, view words."""
 
+UNSEEN_PAIRS = (
+    "a blue rabbit",
+    "a pink cat",
+    "a red dog",
+    "a purple horse",
+    "a blue tree",
+    "a red plant",
+    "a red bush",
+    "a yellow rock",
+    "a wooden sofa",
+    "a wooden lamp",
+    "a wooden vase",
+    "a wooden bed",
+    "a wooden bus",
+    "a wooden bathtub",
+    "a wooden truck",
+    "a wooden bicycle",
+)
+"""16 prompts whose two words no caption of the training data held together: natural things keep their colours there and no word names
+them, and "wooden" goes with a few things only (`data.vocabulary`)."""
+
 
 RENEWED = 1.0
 """DDIM's eta of all samples."""
