@@ -17,6 +17,7 @@ from dreampolish.optimize import FitInterruptedError
 from dreampolish.tracking import PARENT_JOURNAL, Journal, Place, place_from_store
 from flows.benchmark_assets import asset_result
 from flows.benchmark_overhead import Overhead, read_overheads
+from flows.benchmark_rasterizers import Rasterizers, read_rasterizers
 from flows.benchmark_report import Setting, machine_line, report_text, versions_line
 from flows.benchmark_results import FIGURES, Failure, ObjectResult, Results, mean_of, r_precision
 from flows.benchmark_runs import Pipeline, one_object, one_prompt
@@ -73,7 +74,8 @@ def benchmark(
             _measure_prompts(pipeline, prompts, names, results)
         journal.metrics(0, mean_figures(results))
         setting = setting_of(config, changed, objects, len(names))
-        page = write_report(results, setting, read_overheads(store), keep_prompts=not with_prompts)
+        beside = read_overheads(store), read_rasterizers(store)
+        page = write_report(results, setting, *beside, keep_prompts=not with_prompts)
         status = "FAILED" if results.failures else "FINISHED"
     finally:
         journal.end(status)
@@ -159,13 +161,15 @@ def write_sheet(name: str, picture: Image.Image) -> np.ndarray:
     return np.asarray(picture)
 
 
-def write_report(results: Results, setting: Setting, overheads: Sequence[Overhead], keep_prompts: bool) -> Path:
+def write_report(
+    results: Results, setting: Setting, overheads: Sequence[Overhead], rasterizers: Sequence[Rasterizers], keep_prompts: bool
+) -> Path:
     """docs/benchmarks.md; its path. keep_prompts: those of the page so far stay, with their date and setting."""
     page = DOCS / "benchmarks.md"
     with disk_errors_in_one_line(DOCS):
         DOCS.mkdir(exist_ok=True)
         before = page.read_text() if keep_prompts and page.is_file() else ""
-        page.write_text(report_text(results, setting, overheads, before))
+        page.write_text(report_text(results, setting, overheads, before, rasterizers))
     return page
 
 

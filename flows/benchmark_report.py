@@ -11,6 +11,7 @@ import torch
 
 from flows.benchmark_assets import asset_section
 from flows.benchmark_overhead import Overhead, overhead_section
+from flows.benchmark_rasterizers import Rasterizers, rasterizers_section
 from flows.benchmark_results import (
     FIGURES,
     Change,
@@ -73,9 +74,18 @@ class Setting:
     """What a reader should know of the objects."""
 
 
-def report_text(results: Results, setting: Setting, overheads: Sequence[Overhead] = (), before: str = "") -> str:
-    """The whole page, Markdown. overheads: measurements of orchestration's cost. before: the page so far, whose prompts are kept;
-    empty where this benchmark took its own."""
+def report_text(
+    results: Results,
+    setting: Setting,
+    overheads: Sequence[Overhead] = (),
+    before: str = "",
+    rasterizers: Sequence[Rasterizers] = (),
+) -> str:
+    """The whole page, Markdown.
+
+    overheads, rasterizers: measurements of orchestration's cost, and of rasterisers. before: the page so far, whose prompts are kept;
+    empty where this benchmark took its own.
+    """
     parts = [
         "# Benchmarks",
         f"Written by `dreampolish benchmark` on {setting.date}; not to be edited by hand.",
@@ -96,6 +106,8 @@ def report_text(results: Results, setting: Setting, overheads: Sequence[Overhead
         parts += ["## Assets", asset_section(results.assets)]
     if overheads:
         parts += ["## Orchestration", overhead_section(overheads)]
+    if rasterizers:
+        parts += ["## Rasterisers", rasterizers_section(rasterizers)]
     return "\n\n".join(parts) + "\n"
 
 

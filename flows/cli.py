@@ -124,6 +124,7 @@ def benchmark(
         int,
         typer.Option(min=0, metavar="PAIRS", help="first measure orchestration: so many runs and plain twins of one prompt"),
     ] = 0,
+    rasterizers: Annotated[bool, typer.Option("--rasterizers", help="first measure our rasteriser beside embree")] = False,
     as_json: Json = False,
 ) -> None:
     """Measure every stage on objects whose true shape is known; writes docs/benchmarks.md."""
@@ -141,6 +142,10 @@ def benchmark(
         if overhead:
             # Before the flow: its own server would compete with what is measured.
             write_overhead(store, measure_overhead(prompts_of(objects)[0], preset, overrides or [], overhead))
+        if rasterizers:
+            from flows.benchmark_rasterizers import measure_rasterizers, write_rasterizers
+
+            write_rasterizers(store, measure_rasterizers())
         with temporary_server(load_stages):
             result: dict[str, Any] = benchmark_flow(
                 objects=objects, preset=preset, overrides=overrides or [], only=only or [], with_prompts=not no_prompts

@@ -31,6 +31,7 @@ from flows.benchmark_measures import (
     truth_of,
     write_reference,
 )
+from flows.benchmark_rasterizers import measure_rasterizers, read_rasterizers, write_rasterizers
 from flows.benchmark_report import BRINGS, Setting, report_text
 from flows.benchmark_results import (
     FIGURES,
@@ -325,8 +326,10 @@ def test_a_benchmark_without_prompts_keeps_those_of_the_page() -> None:
 @pytest.mark.parametrize("kept", [True, False])
 def test_prompts_that_all_failed_are_not_those_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: bool) -> None:
     monkeypatch.chdir(tmp_path)
-    write_report(Results(prompts=[PromptResult("a couch", "89abcdef", 6, 8, "a sofa", 0.5)]), SETTING, [], keep_prompts=False)
-    page = write_report(Results(failures=[Failure("a couch", "no judge")]), SETTING, [], keep_prompts=kept).read_text()
+    write_report(
+        Results(prompts=[PromptResult("a couch", "89abcdef", 6, 8, "a sofa", 0.5)]), SETTING, [], [], keep_prompts=False
+    )
+    page = write_report(Results(failures=[Failure("a couch", "no judge")]), SETTING, [], [], keep_prompts=kept).read_text()
     assert ("89abcdef" in page) == kept
 
 
@@ -355,3 +358,16 @@ def test_every_measured_stage_has_its_predecessor_named() -> None:
     assert "| polish -> texture: the mesh's colours -> DSD | = |" in text
     assert "Everything that brings colour (reference, painted views, **texture**), against one colour, clearly improves" in text
     assert "- **texture** clearly improves nothing" in text
+
+
+def test_rasterisers_are_measured_side_by_side_and_stand_on_the_page(tmp_path: Path) -> None:
+    assert read_rasterizers(tmp_path) == []
+    write_rasterizers(tmp_path / "store", measure_rasterizers([2], [32, 64]))
+    found = read_rasterizers(tmp_path / "store")
+    assert [(one.triangles, one.size) for one in found] == [(320, 32), (320, 64)]
+    assert all(min(one.ours_ms, one.culled_ms, one.embree_ms, one.scene_ms) > 0 for one in found)
+    # Only pixels on an edge between two faces may be told apart.
+    assert all(one.differ < 0.02 for one in found)
+    told = dataclasses.replace(found[0], culled_ms=6.0, embree_ms=4.0, scene_ms=8.0)
+    text = report_text(Results(), SETTING, rasterizers=[told])
+    assert "takes 1.50 to 1.50 times embree's time on a mesh that stands still and 0.50 to 0.50 times on one that moves" in text
