@@ -10,6 +10,7 @@ from schemas.presets import ConfigError
 from stages.context import RunContext
 from stages.disk import disk_errors_in_one_line, write_atomically
 from stages.entry import input_path
+from stages.errors import StageError
 from stages.words import FUNCTION_WORDS, VOCABULARY, check_words
 
 MAX_IMAGE_BYTES = 50 * 2**20
@@ -44,7 +45,7 @@ def checked_prompt(prompt: str) -> str:
 
 
 def check_thing_named(prompt: str, run: RunContext, config: ReferenceConfig, drawn: bool) -> None:
-    """Raise StageError or ConfigError where the text prior knows none of the words that could name a thing.
+    """Raise ConfigError where the text prior knows none of the words that could name a thing.
 
     drawn: the prior draws the reference itself. Beside a user's picture, any known word will do. Priors without a list of words and
     `unknown_words=allow` let everything pass.
@@ -55,7 +56,10 @@ def check_thing_named(prompt: str, run: RunContext, config: ReferenceConfig, dra
     naming = [word for word in _said(prompt) if not drawn or word not in DESCRIBING]
     if not naming:
         raise ConfigError(f"the prompt '{prompt}' names no thing, only what it is like; {EXAMPLE}")
-    check_words(run, " ".join(naming), "refuse")
+    try:
+        check_words(run, " ".join(naming), "refuse")
+    except StageError as error:
+        raise ConfigError(str(error)) from None
 
 
 def _said(prompt: str) -> list[str]:

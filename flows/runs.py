@@ -27,7 +27,7 @@ def slug_from_prompt(prompt: str) -> str:
 
 
 def new_run(store: Path, prompt: str, preset: str, overrides: Sequence[str], image: Path | None) -> RunRecord:
-    """Check everything a user gave and write the record of a new run. Raises ConfigError or StageError, and then nothing is written."""
+    """Check everything a user gave and write the record of a new run. Raises ConfigError, and then nothing is written."""
     words = checked_prompt(prompt)
     config = load_config(preset, CONFIGS, overrides)
     check_priors(config)

@@ -84,19 +84,21 @@ class TestServed:
         whole = stand_ins["reference"]
 
         def unlucky(prompt: str, image: Path | None, config: object, run: object) -> object:
-            if "dragon" in prompt:
-                raise StageError("the prior knows no word of it", None, "use known words")
+            if "lamp" in prompt:
+                raise StageError("the picture shows nothing", None, "use another seed")
             return whole(prompt, image, config, run)
 
         monkeypatch.setitem(stand_ins, "reference", unlucky)
-        prompts = ["a chair", "a dragon", "!!!", "a table"]
+        prompts = ["a chair", "a lamp", "!!!", "a dragon", "a table"]
         with pytest.raises(
-            BatchIncompleteError, match="2 of 4 prompts failed, first 'a dragon': the prior knows no word"
+            BatchIncompleteError, match="3 of 5 prompts failed, first 'a lamp': the picture shows nothing"
         ) as caught:
             batch(prompts=prompts, preset="smoke")
         first = caught.value.result
-        assert [row["outcome"] for row in first["prompts"]] == ["done", "failed", "failed", "done"]
+        assert [row["outcome"] for row in first["prompts"]] == ["done", "failed", "failed", "failed", "done"]
         assert "no readable words" in first["prompts"][2]["message"]
+        assert "never seen any of: dragon" in first["prompts"][3]["message"]
+        assert first["prompts"][3]["run"] == "", "what is refused at the door has no run"
         assert all((Path(row["message"]) / "asset.glb").is_file() for row in first["prompts"] if row["outcome"] == "done")
         calls.clear()
         monkeypatch.setitem(stand_ins, "reference", whole)

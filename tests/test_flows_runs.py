@@ -21,7 +21,6 @@ from schemas.artifacts import StageName
 from schemas.presets import ConfigError
 from schemas.runs import STAGES, RunRecord
 from stages.entry import StageFunction, call_stage, run_one
-from stages.errors import StageError
 from stages.run_record import read_record, write_record
 
 pytestmark = pytest.mark.usefixtures("priors_folder")
@@ -126,7 +125,7 @@ def test_beside_a_picture_any_known_word_will_do(store: Path, tmp_path: Path) ->
     record = new_run(store, "a wooden yurt", "home", [], tmp_path / "box.png")
     assert record.image is not None
     assert (store / "inputs" / record.image).read_bytes() == (tmp_path / "box.png").read_bytes()
-    with pytest.raises(StageError, match="never seen any of: yurt"):
+    with pytest.raises(ConfigError, match="never seen any of: yurt"):
         new_run(store, "a yurt", "home", [], tmp_path / "box.png")
 
 
