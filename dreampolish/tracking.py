@@ -150,12 +150,12 @@ class Journal:
             self._next_send = time.monotonic() + (SEND_INTERVAL_S if failure is None else RETRY_INTERVAL_S)
 
     def send(self, place: Place) -> bool:
-        """Replay what is new; False when the tracker could not be reached (the journal keeps everything)."""
-        for attempt in range(1, DATABASE_ATTEMPTS + 1):
+        """Replay what is new; False when the tracker could not be reached or stays locked (the journal keeps everything)."""
+        for attempt in range(DATABASE_ATTEMPTS):
+            time.sleep(DATABASE_PAUSE_S * attempt)
             failure = self._failure(place, SEND_WAIT_S)
             if failure is None or "database is locked" not in str(failure):
                 return failure is None
-            time.sleep(DATABASE_PAUSE_S * attempt)
         return False
 
     def _failure(self, place: Place, wait_s: float) -> Exception | None:

@@ -63,6 +63,7 @@ def benchmark(
     subjects = found_subjects(objects, only or [], config.reference.elevation_deg)
     prompts = prompts_of(objects) if with_prompts else []
     names = NAMES.read_text().splitlines()
+    beside = read_overheads(store), read_rasterizers(store)
     pipeline = Pipeline(store, preset, changed, config.device)
     place = place_from_store(store, os.environ.get("MLFLOW_TRACKING_URI"))
     folder, results, status = store / "journals" / f"benchmark-{new_id()}", Results(), "FAILED"
@@ -74,7 +75,6 @@ def benchmark(
             _measure_prompts(pipeline, prompts, names, results)
         journal.metrics(0, mean_figures(results))
         setting = setting_of(config, changed, objects, len(names))
-        beside = read_overheads(store), read_rasterizers(store)
         page = write_report(results, setting, *beside, keep_prompts=not with_prompts)
         status = "FAILED" if results.failures else "FINISHED"
     finally:

@@ -1,4 +1,4 @@
-"""The two ways to find what a pixel sees, side by side: our rasteriser and embree's rays. Which one renders rests on this."""
+"""The two ways to find what a pixel sees, measured side by side: our rasteriser and embree's rays."""
 
 import json
 import time
@@ -17,7 +17,7 @@ from dreampolish.cutout import OBJECT_RADIUS
 from dreampolish.renderers.raster import Fragments, rasterize
 from dreampolish.renderers.raster_embree import embree_scene, rasterize_frozen
 from flows.lines import say
-from stages.disk import write_atomically
+from stages.disk import disk_errors_in_one_line, write_atomically
 from stages.reference_view import REFERENCE_FOV_DEG
 
 SUBDIVISIONS = (4, 5, 6)
@@ -30,7 +30,7 @@ ROUNDS = 9
 @dataclass(frozen=True)
 class Rasterizers:
     """Milliseconds a picture, with barycentrics and depth. scene_ms: embree's tree over the mesh. differ: share of pixels on which the
-    culled picture and embree's see different faces. date: of the measurement."""
+    culled picture and embree's see different faces. threads: torch's. date: of the measurement."""
 
     triangles: int
     size: int
@@ -39,6 +39,7 @@ class Rasterizers:
     embree_ms: float
     scene_ms: float
     differ: float
+    threads: int
     date: str
 
 
@@ -82,19 +83,24 @@ def _measured(vertices: Tensor, faces: Tensor, cameras: Cameras, date: str) -> R
         embree_ms=median(taken["embree"]),
         scene_ms=median(taken["scene"]),
         differ=float((own != other).float().mean()),
+        threads=torch.get_num_threads(),
         date=date,
     )
 
 
 def write_rasterizers(store: Path, found: Sequence[Rasterizers]) -> None:
     """Keep a measurement beside the store's runs, for the page; it replaces an earlier one."""
-    store.mkdir(parents=True, exist_ok=True)
-    write_atomically(_kept(store), json.dumps([asdict(one) for one in found]).encode())
+    with disk_errors_in_one_line(store):
+        store.mkdir(parents=True, exist_ok=True)
+        write_atomically(_kept(store), json.dumps([asdict(one) for one in found]).encode())
 
 
 def read_rasterizers(store: Path) -> list[Rasterizers]:
-    """The last measurement; none before the first."""
-    return [Rasterizers(**told) for told in json.loads(_kept(store).read_text())] if _kept(store).is_file() else []
+    """The last measurement; none before the first, or where another version left it."""
+    try:
+        return [Rasterizers(**told) for told in json.loads(_kept(store).read_text())]
+    except (OSError, ValueError, TypeError):
+        return []
 
 
 def _kept(store: Path) -> Path:
@@ -108,8 +114,9 @@ def rasterizers_section(found: Sequence[Rasterizers]) -> str:
     return "\n\n".join(
         [
             f"Balls of radius {OBJECT_RADIUS:g}, one picture, milliseconds, medians of {ROUNDS} rounds in turn, measured on "
-            f"{found[0].date} (`dreampolish benchmark --rasterizers`). Both give faces, barycentrics and depth; culled: without back "
-            "faces, which is right for closed meshes; embree needs its tree anew whenever the mesh moves.",
+            f"{found[0].date} with torch on {found[0].threads} threads (`dreampolish benchmark --rasterizers`). Both give faces, "
+            "barycentrics and depth; culled: without back faces, which is right for closed meshes; embree needs its tree anew "
+            "whenever the mesh moves.",
             "\n".join(
                 [
                     "| triangles | pixels | ours | ours, culled | embree | embree's tree | pixels that differ |",
@@ -118,8 +125,9 @@ def rasterizers_section(found: Sequence[Rasterizers]) -> str:
                 ]
             ),
             f"Ours, culled, takes {min(slower):.2f} to {max(slower):.2f} times embree's time on a mesh that stands still and "
-            f"{min(moving):.2f} to {max(moving):.2f} times on one that moves. The stages use ours alone: their meshes move, or are seen "
-            "by a GPU.",
+            f"{min(moving):.2f} to {max(moving):.2f} times on one that moves. The stages render with ours alone, and measurements of "
+            "surfaces cast their rays with embree: on the CPU it would be the faster one for export's frozen mesh, at the price of a "
+            "second way to the same picture.",
         ]
     )
 

@@ -135,10 +135,12 @@ def benchmark(
         store.mkdir(parents=True, exist_ok=True)
         from flows.benchmark import benchmark as benchmark_flow
         from flows.benchmark_overhead import measure_overhead, write_overhead
-        from flows.benchmark_subjects import prompts_of
+        from flows.benchmark_subjects import found_subjects, prompts_of
         from flows.stage_functions import load_stages
         from flows.temporary_server import temporary_server
 
+        if overhead or rasterizers:
+            found_subjects(objects, only or [], 0.0)  # a wrong folder is told before anything is measured
         if overhead:
             # Before the flow: its own server would compete with what is measured.
             write_overhead(store, measure_overhead(prompts_of(objects)[0], preset, overrides or [], overhead))

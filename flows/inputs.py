@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import unicodedata
 from pathlib import Path
 
 from schemas.config import PROMPT_LIMIT
@@ -20,9 +21,11 @@ EXAMPLE = "say what you want, as in: a red armchair"
 DESCRIBING = frozenset(
     " ".join(
         (
-            "beige black blue brown cyan gray green grey orange pink purple red teal turquoise violet white yellow light dark",
+            "beige black blue brown cyan gray green grey orange pink purple red teal turquoise violet white yellow dark",
             "wooden plastic painted potted folded folding decorative classic modern easy full double mini little small large high",
-            "low lower deep old round straight upright indoor outdoor electronic technical mobile wireless",
+            "low lower deep old round straight upright indoor outdoor electronic technical wireless concrete rattan hot snowy",
+            "japanese french siamese sleeping sitting roasted cutting changing washing dressing shopping camping recycling inkjet",
+            "propane security surveillance sports fitness birthday city class day number bedside",
             "front side back overhead view",
         )
     ).split()
@@ -31,8 +34,11 @@ DESCRIBING = frozenset(
 
 
 def checked_prompt(prompt: str) -> str:
-    """The prompt without outer and double spaces. Raises ConfigError for an empty, too long or unprintable one."""
-    words = " ".join(prompt.split())
+    """The prompt without outer and double spaces, in Unicode's usual form (NFKC).
+
+    Raises ConfigError for an empty, too long or unprintable one.
+    """
+    words = " ".join(unicodedata.normalize("NFKC", prompt).split())
     if not words:
         raise ConfigError(f"the prompt is empty; {EXAMPLE}")
     if len(words) > PROMPT_LIMIT:
@@ -53,7 +59,7 @@ def check_thing_named(prompt: str, run: RunContext, config: ReferenceConfig, dra
     listed = (Path(run.prior_folder(run.priors.text.source)) / VOCABULARY).is_file()
     if not listed or config.unknown_words == "allow":
         return
-    naming = [word for word in _said(prompt) if not drawn or word not in DESCRIBING]
+    naming = [word for word in _said(prompt) if not drawn or not {word, word.removesuffix("s")} & DESCRIBING]
     if not naming:
         raise ConfigError(f"the prompt '{prompt}' names no thing, only what it is like; {EXAMPLE}")
     try:
@@ -63,12 +69,20 @@ def check_thing_named(prompt: str, run: RunContext, config: ReferenceConfig, dra
 
 
 def _said(prompt: str) -> list[str]:
-    """A prompt's words, lower case, without numbers and function words."""
-    return [word for word in re.findall(r"[^\W\d_]+", prompt.lower()) if word not in FUNCTION_WORDS]
+    """A prompt's words, lower case, without numbers, function words, single letters and the 's of possessives."""
+    return [word for word in re.findall(r"[^\W\d_]+", prompt.lower()) if word not in FUNCTION_WORDS and not _is_letter(word)]
+
+
+def _is_letter(word: str) -> bool:
+    """Single letters of an alphabet name nothing; single signs of other scripts may."""
+    return len(word) == 1 and word.isascii()
 
 
 def keep_image(store: Path, image: Path, config: ReferenceConfig) -> str:
-    """Check a user's picture and copy it into the store under its hash, which is returned. Raises ConfigError."""
+    """Check a user's picture and copy it into the store under its hash, which is returned.
+
+    Raises ConfigError for a picture that cannot be used, StageError where the disk is full.
+    """
     from dreampolish.pictures import PictureError
 
     try:
@@ -81,7 +95,7 @@ def keep_image(store: Path, image: Path, config: ReferenceConfig) -> str:
         _check_shows_an_object(image, config)
         payload = image.read_bytes()
     except PictureError as error:
-        raise ConfigError(f"{image.name}: {error}" if image.name not in str(error) else str(error)) from None
+        raise ConfigError(str(error) if str(image) in str(error) else f"{image}: {error}") from None
     except OSError as error:
         raise ConfigError(f"{image} cannot be read: {error.strerror}") from None
     digest = hashlib.sha256(payload).hexdigest()

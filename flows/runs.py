@@ -27,7 +27,10 @@ def slug_from_prompt(prompt: str) -> str:
 
 
 def new_run(store: Path, prompt: str, preset: str, overrides: Sequence[str], image: Path | None) -> RunRecord:
-    """Check everything a user gave and write the record of a new run. Raises ConfigError, and then nothing is written."""
+    """Check everything a user gave and write the record of a new run.
+
+    Raises ConfigError, or StageError where the disk is full; then there is no run.
+    """
     words = checked_prompt(prompt)
     config = load_config(preset, CONFIGS, overrides)
     check_priors(config)
@@ -100,7 +103,7 @@ def check_priors(config: Config) -> None:
         folder = Path(setting.source) if Path(setting.source).is_absolute() else PROJECT / setting.source
         if setting.revision is None and not folder.is_dir():
             own = setting.source == getattr(PriorsConfig(), name).source
-            remedy = f"git checkout {setting.source} brings it back" if own else "put a prior in diffusers layout there"
+            remedy = f"git checkout {setting.source} brings it back" if own else "put one there"
             raise ConfigError(f"no {name} prior at {folder}; {remedy}, --set priors.{name}.source=... names another")
 
 

@@ -368,6 +368,8 @@ def test_rasterisers_are_measured_side_by_side_and_stand_on_the_page(tmp_path: P
     assert all(min(one.ours_ms, one.culled_ms, one.embree_ms, one.scene_ms) > 0 for one in found)
     # Only pixels on an edge between two faces may be told apart.
     assert all(one.differ < 0.02 for one in found)
+    (tmp_path / "store" / "benchmark-rasterizers.json").write_text('[{"faces": 1}]')
+    assert read_rasterizers(tmp_path / "store") == []
     told = dataclasses.replace(found[0], culled_ms=6.0, embree_ms=4.0, scene_ms=8.0)
     text = report_text(Results(), SETTING, rasterizers=[told])
     assert "takes 1.50 to 1.50 times embree's time on a mesh that stands still and 0.50 to 0.50 times on one that moves" in text

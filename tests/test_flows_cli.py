@@ -105,6 +105,10 @@ def test_pictures_without_an_object_are_refused_before_a_run_exists(store: Path,
         ("a small wooden gun", "never seen any of: gun"),
         ("red", "names no thing"),
         ("the straight view", "names no thing"),
+        ("reds", "names no thing"),
+        ("the dragon's egg", "never seen any of: dragon, egg"),
+        ("a sleeping dragon", "never seen any of: dragon"),
+        ("a hot concrete dragon on a snowy day", "never seen any of: dragon"),
     ],
 )
 def test_prompts_that_name_nothing_known_are_refused_before_a_run_exists(store: Path, prompt: str, word: str) -> None:

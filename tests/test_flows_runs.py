@@ -106,11 +106,19 @@ def test_a_prompt_without_a_word_that_names_something_is_refused(prompt: str) ->
 def test_a_prompt_may_be_in_any_script() -> None:
     assert checked_prompt("  2  red   chairs ") == "2 red chairs"
     assert checked_prompt("椅子") == "椅子"
+    assert checked_prompt("\uff21 \uff43\uff48\uff41\uff49\uff52") == "A chair"
 
 
 @pytest.mark.parametrize(
     ("prompt", "overrides"),
-    [("a golden desk lamp", []), ("two red chairs", []), ("a yellow submarine", ["reference.unknown_words=allow"])],
+    [
+        ("a golden desk lamp", []),
+        ("two red chairs", []),
+        ("a traffic light", []),
+        ("a child's bed", []),
+        ("a woman", []),
+        ("a yellow submarine", ["reference.unknown_words=allow"]),
+    ],
 )
 def test_a_prompt_that_names_a_known_thing_or_may_name_another_makes_a_run(
     store: Path, prompt: str, overrides: list[str]
