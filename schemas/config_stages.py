@@ -195,6 +195,10 @@ class DmtetConfig(GeometryConfig):
     colours that show up on unseen sides. [choice]"""
     color_fit_lr: float = Field(default=0.01, gt=0.0)
     """While the colour field is fitted to the SDF's colours."""
+    drawn_light: Literal["studio", "unknown"] = "studio"
+    """The light in references that the text prior draws. "studio", the embedded prior's: what the painted views show of it is measured
+    and taken out of the colours, which would else be darker on the back (stages/painted_light.py). "unknown": nothing is taken out, as
+    with a user's picture."""
     normal_guidance_share: float = Field(default=0.0, ge=0.0, le=1.0)
     """Share of the steps in which the text prior sees the normal map, not the colours; for priors that know normal maps, as the
     embedded one does not. source: DreamCraft3D, 3 steps of 4."""

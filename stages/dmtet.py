@@ -20,7 +20,7 @@ from dreampolish.fields.sdf import SdfField
 from dreampolish.floored_adam import FlooredAdam
 from dreampolish.mesh.marching import EmptyLevelSetError, marching_tetrahedra
 from dreampolish.mesh.tetrahedra import TetGrid, tet_grid
-from dreampolish.mesh.topology import laplacian_loss, normal_consistency_loss, without_crumbs
+from dreampolish.mesh.topology import laplacian_loss, normal_consistency_loss, vertex_normals, without_crumbs
 from dreampolish.optimize import Term, fit
 from dreampolish.renderers.raster_mesh import MeshRender
 from schemas.artifacts import MeshArtifact, ReferenceArtifact, SdfArtifact
@@ -30,6 +30,7 @@ from stages.errors import StageError
 from stages.geometry_guide import GeometryGuide
 from stages.judging import judged, render_previews, write_previews
 from stages.meshes import Mesh, color_of_field, fixed_color_of_field, grid_sizes, mesh_figures, mesh_from_parts, write_mesh
+from stages.painted_light import NO_LIGHT, PaintedLight, measured_light
 from stages.prior_set import open_text_prior, open_view_prior, prior_digests
 from stages.reference_color import reference_color_loss
 from stages.reference_view import ReferenceView, anchor_terms, load_reference
@@ -66,11 +67,12 @@ def extract_mesh(reference: ReferenceArtifact, neus: SdfArtifact, config: DmtetC
         view = load_reference(stage, reference, config.reference_size)
         source = load_sdf(stage, neus)
         surface = TetSurface(*_grid_values(config, source, stage))
-        colors = _colors_from_sdf(config, source, surface, stage)
-        _refine(config, run, stage, view, surface, colors)
+        in_studio = config.drawn_light == "studio" and not reference.is_user_image
+        colors, light = _colors_from_sdf(config, source, surface, stage, view if in_studio else None)
+        _refine(config, run, stage, view, surface, colors, light)
         with torch.no_grad():
             mesh = mesh_from_parts(*without_crumbs(surface.mesh().vertices, surface.mesh().faces, config.crumb_share))
-        return _published(config, run, stage, view, mesh, colors)
+        return _published(config, run, stage, view, mesh, colors, light)
 
 
 def _grid_values(config: DmtetConfig, source: SdfField, stage: Stage) -> tuple[TetGrid, Tensor]:
@@ -82,23 +84,39 @@ def _grid_values(config: DmtetConfig, source: SdfField, stage: Stage) -> tuple[T
     return grid, torch.where(skin, values.abs().clamp_min(grid.spacing), values)
 
 
-def _colors_from_sdf(config: DmtetConfig, source: SdfField, surface: TetSurface, stage: Stage) -> ColorField:
-    """A colour field fitted to the SDF's colours around the surface."""
+def _colors_from_sdf(
+    config: DmtetConfig, source: SdfField, surface: TetSurface, stage: Stage, in_studio: ReferenceView | None
+) -> tuple[ColorField, PaintedLight]:
+    """A colour field fitted to the SDF's colours around the surface, and the light that was found in these and taken out.
+
+    in_studio: the reference where it stands in the studio's light; None where its light is not known, and nothing is taken out.
+    """
     colors = ColorField(grid_sizes(config.grid), config.grid.hidden_size, stage.generator)
     with torch.no_grad():
         try:
-            points = surface.mesh().vertices
+            mesh = surface.mesh()
         except EmptyLevelSetError as error:
             raise StageError(f"dmtet: {error}", 0, "look at the neus stage's previews; try another seed") from error
-        noise = torch.randn(4, *points.shape, generator=stage.generator, device=stage.device)
-        around = (points + noise * surface._grid.spacing).reshape(-1, 3)
+        noise = torch.randn(4, *mesh.vertices.shape, generator=stage.generator, device=stage.device)
+        around = (mesh.vertices + noise * surface._grid.spacing).reshape(-1, 3)
         wanted = torch.cat([source.color(part) for part in around.split(65536)])
+        light = NO_LIGHT
+        if in_studio is not None:
+            normals = vertex_normals(mesh.vertices, mesh.faces).repeat(len(noise), 1)
+            light = measured_light(wanted, normals, in_studio)
+            wanted = light.removed(wanted, normals)
     fit_colors(colors, around, wanted, config.color_fit_steps, 8192, config.color_fit_lr, stage.generator)
-    return colors
+    return colors, light
 
 
 def _refine(
-    config: DmtetConfig, run: RunContext, stage: Stage, view: ReferenceView, surface: TetSurface, colors: ColorField
+    config: DmtetConfig,
+    run: RunContext,
+    stage: Stage,
+    view: ReferenceView,
+    surface: TetSurface,
+    colors: ColorField,
+    light: PaintedLight,
 ) -> None:
     guide = GeometryGuide(config, open_text_prior(run), open_view_prior(run), view, stage.generator)
     shape = {"lr": config.geometry_lr, "floor": config.gradient_floor}
@@ -116,7 +134,7 @@ def _refine(
     shown = Shown(lambda: {"view": surface.mesh().render(view.camera, color_of_field(colors), 1, True).rgb[0]})
     try:
         fit(
-            _losses(config, guide, view, surface, colors, shown, stage.generator),
+            _losses(config, guide, view, surface, colors, light, shown, stage.generator),
             optimizer,
             lambda step: 1.0,
             config.steps,
@@ -135,6 +153,7 @@ def _losses(
     view: ReferenceView,
     surface: TetSurface,
     colors: ColorField,
+    light: PaintedLight,
     shown: Shown,
     generator: torch.Generator,
 ) -> Callable[[int], dict[str, Term]]:
@@ -143,9 +162,11 @@ def _losses(
     def losses(step: int) -> dict[str, Term]:
         progress = (step, config.steps)
         mesh, color_of = surface.mesh(), color_of_field(colors)
+        # What is painted is lit, what is learned of it are the surface's own colours; the reference is what these look like in front.
+        lit = light.on(color_of)
         # Pictures teach colours, their masks shape: wrong colours would bend the surface until it shows others.
         still = mesh.moved(mesh.vertices.detach())
-        guide.prepare(step, lambda cameras: still.render(cameras, color_of, 2, True).rgb)
+        guide.prepare(step, lambda cameras: still.render(cameras, lit, 2, True).rgb)
         front = mesh.render(view.camera, fixed_color_of_field(colors), 1, True)
         terms = anchor_terms(config.anchors, progress, view, None, front.alpha, front.normals_camera)
         shown.keep()
@@ -157,10 +178,12 @@ def _losses(
         if step % config.guidance_interval == 0:
             cameras = guide.cameras(step)
             if config.targets.wanted:
-                seen = still.render(cameras, color_of, 1, True)
+                seen = still.render(cameras, lit, 1, True)
                 terms.update(guide.target_terms(step, seen.rgb, mesh.coverage(seen, cameras)))
             if max(config.view.weight.at(*progress), config.text.weight.at(*progress)) > 0:
-                novel = mesh.render(cameras, color_of if config.guide_colors else fixed_color_of_field(colors), 1, True)
+                novel = mesh.render(
+                    cameras, light.on(color_of if config.guide_colors else fixed_color_of_field(colors)), 1, True
+                )
                 terms.update(guide.view_terms(step, novel.rgb, cameras))
                 as_normals = float(torch.rand((), generator=generator, device=generator.device)) < config.normal_guidance_share
                 terms.update(guide.text_terms(step, _normal_picture(novel) if as_normals else novel.rgb, cameras))
@@ -185,7 +208,7 @@ def _normal_picture(render: MeshRender) -> Float[Tensor, "b h w 3"]:
 
 
 def _published(
-    config: DmtetConfig, run: RunContext, stage: Stage, view: ReferenceView, mesh: Mesh, colors: ColorField
+    config: DmtetConfig, run: RunContext, stage: Stage, view: ReferenceView, mesh: Mesh, colors: ColorField, light: PaintedLight
 ) -> MeshArtifact:
     def render(cameras: Cameras) -> Tensor:
         return mesh.render(cameras, color_of_field(colors), 2, True).rgb
@@ -195,7 +218,7 @@ def _published(
         figures = judged(run, view, render, views)
     return stage.publish(
         MeshArtifact,
-        metrics={**figures, **mesh_figures(mesh)},
+        metrics={**figures, **mesh_figures(mesh), **light.figures},
         previews=write_previews(stage, views),
         **write_mesh(stage, mesh, colors),
     )

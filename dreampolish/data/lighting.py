@@ -62,11 +62,16 @@ def studio_lighting(n: int, generator: torch.Generator) -> Lighting:
 
     One light leaves less to guess than any light: what a small prior draws inside an outline is then the shape's own shading.
     """
-    strengths = torch.tensor(STUDIO_STRENGTHS).repeat(n, 1)
-    strengths[:, 2:] *= 0.9 + 0.2 * torch.rand(n, 1, generator=generator)
+    light = mean_studio_lighting(n)
+    light.strengths[:, 2:] *= 0.9 + 0.2 * torch.rand(n, 1, generator=generator)
+    return light
+
+
+def mean_studio_lighting(n: int) -> Lighting:
+    """The studio's light at its lamps' mean strength, world frame, on the CPU."""
     azimuth = torch.tensor([STUDIO_AZIMUTH_DEG, -STUDIO_AZIMUTH_DEG]).expand(n, 2)
     toward = _directions(azimuth, torch.full((n, 2), STUDIO_ELEVATION_DEG))
-    return Lighting(torch.tensor([0.0, 0.0, 1.0]).expand(n, 3), toward, strengths)
+    return Lighting(torch.tensor([0.0, 0.0, 1.0]).expand(n, 3), toward, torch.tensor(STUDIO_STRENGTHS).repeat(n, 1))
 
 
 def lighting_in_camera(lighting: Lighting, world_from_camera: Float[Tensor, "b 4 4"]) -> Lighting:
