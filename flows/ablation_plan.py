@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.benchmark_subjects import Subject, found_subjects, framing_settings
-from flows.inputs import checked_prompt
+from flows.inputs import check_thing_named, checked_prompt
 from flows.runs import CONFIGS, check_priors, slug_from_prompt
 from schemas.ablations import FITTED, Settings, Study, Variant, read_study
 from schemas.artifacts import StageName
@@ -204,14 +204,14 @@ def _subjects(study: Study, common: Config) -> list[StudySubject]:
 
 
 def _check_words(study: Study, subjects: Sequence[StudySubject], common: Config, store: Path) -> None:
-    """That the prior knows a word of every prompt; and, in a study of unseen things, knows just those things that it should."""
+    """That the prior knows a thing that every prompt names; and, in a study of unseen things, knows just those things that it should."""
     from dreampolish.metrics.alignment_training import parse_caption
 
     record = RunRecord(run="0" * 8, prompt="-", config=common, created="")
     run = context_of(record, store, None, False)
     for subject in subjects:
         if subject.truth is None:
-            check_words(run, subject.prompt, common.reference.unknown_words)
+            check_thing_named(subject.prompt, run, common.reference, drawn=True)
         if study.unseen_group is None:
             continue
         thing = parse_caption(subject.prompt)[0].split()[-1]

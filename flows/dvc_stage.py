@@ -39,10 +39,10 @@ class Params(BaseModel):
 def run_dvc_stage(name: StageName, params_path: Path) -> Path:
     """Compute or find one stage and write its JSON, whose path is returned. Raises ConfigError or StageError."""
     from dreampolish.tracking import place_from_store
-    from flows.inputs import checked_prompt
-    from flows.runs import CONFIGS, now
+    from flows.inputs import check_thing_named, checked_prompt
+    from flows.runs import CONFIGS, check_priors, now
     from flows.stage_functions import stage_function
-    from stages.entry import run_one
+    from stages.entry import context_of, run_one
     from stages.run_record import read_record, record_path, write_record
 
     try:
@@ -51,9 +51,11 @@ def run_dvc_stage(name: StageName, params_path: Path) -> Path:
         raise ConfigError(f"{params_path}: {str(error).splitlines()[0]}") from None
     store = store_folder()
     config = load_config(params.preset, CONFIGS, params.overrides)
-    prompt = checked_prompt(params.prompt)
+    check_priors(config)
     known = read_record(store, RUN).stages if record_path(store, RUN).is_file() else {}
-    write_record(store, RunRecord(run=RUN, prompt=prompt, config=config, created=now(), stages=known))
+    record = RunRecord(run=RUN, prompt=checked_prompt(params.prompt), config=config, created=now(), stages=known)
+    check_thing_named(record.prompt, context_of(record, store, None, False), config.reference, drawn=True)
+    write_record(store, record)
     artifact = run_one(name, stage_function(name), RUN, [], place_from_store(store, None).uri, False)
     told = artifact.model_dump(mode="json", exclude={"seconds", "peak_memory"})
     FOLDER.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from flows.dvc_priors import read_settings, train_part
-from flows.dvc_stage import run_dvc_stage
+from flows.dvc_stage import RUN, run_dvc_stage
 from flows.runs import new_run
 from flows.train_priors import NEEDS, ORDER, TRAININGS
 from schemas.presets import ConfigError
@@ -19,6 +19,7 @@ from schemas.runs import PARENTS, STAGES
 from stages.entry import context_of, run_one
 from stages.fingerprint import PROJECT
 from stages.priors_training import TrainingPlace
+from stages.run_record import record_path
 
 
 def test_both_graphs_are_the_same() -> None:
@@ -107,6 +108,22 @@ def test_wrong_params_are_one_line(store: Path) -> None:
     Path("params.yaml").write_text("prompt: a chair\npreset: smoke\noverides: []\n")
     with pytest.raises(ConfigError, match=r"params\.yaml"):
         run_dvc_stage("reference", Path("params.yaml"))
+
+
+@pytest.mark.usefixtures("tracker")
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ("prompt: a red\npreset: smoke\noverrides: []\n", "'a red' names no thing"),
+        ("prompt: a chair\npreset: smoke\noverrides: [priors.text.source=nowhere]\n", "nowhere"),
+    ],
+)
+def test_what_a_run_refuses_leaves_no_asset(store: Path, stand_ins: dict, calls: list[str], lines: str, said: str) -> None:
+    Path("params.yaml").write_text(lines)
+    with pytest.raises(ConfigError, match=said):
+        run_dvc_stage("reference", Path("params.yaml"))
+    assert calls == []
+    assert not record_path(store, RUN).exists()
 
 
 @pytest.mark.slow
