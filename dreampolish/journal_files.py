@@ -3,7 +3,7 @@
 import fcntl
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -66,3 +66,10 @@ def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + key] = value
     return flat
+
+
+def folders_with_tag(journals: Path, name: str, key: str, values: Collection[str]) -> Iterator[Path]:
+    """The folders, oldest first, that have a journal of that name in which a tag was given one of the values."""
+    for path in sorted(journals.glob(f"*/{name}.jsonl"), key=lambda path: path.stat().st_ctime):
+        if any(entry.get("tags", {}).get(key) in values for entry in entries_of(path.read_bytes())):
+            yield path.parent

@@ -10,6 +10,7 @@ from uuid import UUID
 
 import numpy as np
 
+from dreampolish.journal_files import folders_with_tag
 from dreampolish.tracking import Journal, Place, place_from_store, run_page
 from schemas.artifacts import Artifact, NerfArtifact, SdfArtifact
 from schemas.runs import StageState
@@ -109,12 +110,22 @@ class StageProgress:
         if self._journal.is_new or state != "cached":
             # A resumed run finds its own finished stages cached; they keep the state they got when they were computed.
             reason = {"switch_reason": artifact.switch_reason} if isinstance(artifact, NerfArtifact | SdfArtifact) else {}
-            self._journal.set_tags({"state": state, "fingerprint": artifact.fingerprint, **reason})
+            found = self._origin() if state == "cached" else {}
+            self._journal.set_tags({"state": state, "fingerprint": artifact.fingerprint, **reason, **found})
         self._journal.end("FINISHED")
         self._ended = True
         if self._errand_is_back() and self._prefect_artifact is not None:
             # What follows a stage's last counted step (baking, publishing) is not counted.
             self._tell_prefect(1.0, None)
+
+    def _origin(self) -> dict[str, str]:
+        """Tags that lead from a result found in the store to the run that computed it, if its journal is still there."""
+        folder, name = self._journal.folder, self._journal.name
+        run = next((found.name for found in folders_with_tag(folder.parent, name, "state", ("computed", "resumed"))), None)
+        if run is None:
+            return {}
+        words = f"Found in the store. Run {run} computed it; its `{self.name}` has the curves: search `tags.\"dreampolish.run\" = '{run}'`."
+        return {"computed_in": run, "mlflow.note.content": words}
 
     def _best(self) -> dict[str, float]:
         """The best value of every curve that should rise, over all processes that drew it."""

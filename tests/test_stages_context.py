@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -244,6 +245,27 @@ def test_why_a_stage_handed_over_is_told(run_context: RunContext) -> None:
     journal = next((run_context.store / "journals" / run_context.run_id).glob("nerf-*.jsonl")).read_text()
     tags = [json.loads(line)["tags"] for line in journal.splitlines() if "tags" in json.loads(line)]
     assert tags[-1]["switch_reason"] == "cap"
+
+
+def test_a_result_found_in_the_store_leads_to_the_run_with_its_curves(run_context: RunContext) -> None:
+    other, third = (run_context.model_copy(update={"run_id": run}) for run in ("0000beef", "0000cafe"))
+    for run in (run_context, other, third):
+        nerf(run)
+    told = {}
+    for run in (run_context, other, third):
+        journal = next((run_context.store / "journals" / run.run_id).glob("nerf-*.jsonl")).read_text()
+        told[run.run_id] = [json.loads(line)["tags"] for line in journal.splitlines() if "tags" in json.loads(line)][-1]
+    assert "computed_in" not in told[run_context.run_id]
+    assert told["0000beef"]["computed_in"] == told["0000cafe"]["computed_in"] == run_context.run_id
+    assert run_context.run_id in told["0000cafe"]["mlflow.note.content"]
+
+
+def test_a_result_whose_journal_is_gone_leads_nowhere(run_context: RunContext) -> None:
+    nerf(run_context)
+    shutil.rmtree(run_context.store / "journals")
+    nerf(run_context.model_copy(update={"run_id": "0000beef"}))
+    (journal,) = (run_context.store / "journals" / "0000beef").glob("nerf-*.jsonl")
+    assert '"cached"' in journal.read_text() and "computed_in" not in journal.read_text()
 
 
 def test_pictures_are_kept_beside_the_journal(run_context: RunContext) -> None:
