@@ -188,16 +188,16 @@ class DmtetConfig(GeometryConfig):
     mask_erosion: int = Field(default=2, ge=0, le=256)
     """Pixels by which the reference's mask shrinks before its colours are learned."""
     guide_colors: bool = False
-    """Whether guidance paints too, or only shapes: then sides that the reference does not see keep the SDF's colours, which
-    guidance at high noise would bleach."""
+    """Whether scores paint too, or only shape: then sides that the reference does not see keep the colours of the SDF and of the painted
+    views, which guidance at high noise would bleach."""
     hold_colors_weight: Weight = constant(5.0)
     """Weight of the mean change of the surface's colours since the SDF's: a reference anchor alone teaches a hash grid's network
     colours that show up on unseen sides. [choice]"""
     color_fit_lr: float = Field(default=0.01, gt=0.0)
     """While the colour field is fitted to the SDF's colours."""
     drawn_light: Literal["studio", "unknown"] = "studio"
-    """The light in references that the text prior draws. "studio", the embedded prior's: what the painted views show of it is measured
-    and taken out of the colours, which would else be darker on the back (stages/painted_light.py). "unknown": nothing is taken out, as
+    """The light in references that the text prior draws. "studio", the embedded prior's: what the SDF's colours show of it is measured
+    and taken out, for backs would else be darker (stages/painted_light.py). "unknown", for other text priors: nothing is taken out, as
     with a user's picture."""
     normal_guidance_share: float = Field(default=0.0, ge=0.0, le=1.0)
     """Share of the steps in which the text prior sees the normal map, not the colours; for priors that know normal maps, as the

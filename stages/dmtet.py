@@ -20,7 +20,7 @@ from dreampolish.fields.sdf import SdfField
 from dreampolish.floored_adam import FlooredAdam
 from dreampolish.mesh.marching import EmptyLevelSetError, marching_tetrahedra
 from dreampolish.mesh.tetrahedra import TetGrid, tet_grid
-from dreampolish.mesh.topology import laplacian_loss, normal_consistency_loss, vertex_normals, without_crumbs
+from dreampolish.mesh.topology import laplacian_loss, normal_consistency_loss, without_crumbs
 from dreampolish.optimize import Term, fit
 from dreampolish.renderers.raster_mesh import MeshRender
 from schemas.artifacts import MeshArtifact, ReferenceArtifact, SdfArtifact
@@ -30,7 +30,7 @@ from stages.errors import StageError
 from stages.geometry_guide import GeometryGuide
 from stages.judging import judged, render_previews, write_previews
 from stages.meshes import Mesh, color_of_field, fixed_color_of_field, grid_sizes, mesh_figures, mesh_from_parts, write_mesh
-from stages.painted_light import NO_LIGHT, PaintedLight, measured_light
+from stages.painted_light import NO_LIGHT, PaintedLight, measured_light, render_in_light, smooth_normals
 from stages.prior_set import open_text_prior, open_view_prior, prior_digests
 from stages.reference_color import reference_color_loss
 from stages.reference_view import ReferenceView, anchor_terms, load_reference
@@ -102,7 +102,7 @@ def _colors_from_sdf(
         wanted = torch.cat([source.color(part) for part in around.split(65536)])
         light = NO_LIGHT
         if in_studio is not None:
-            normals = vertex_normals(mesh.vertices, mesh.faces).repeat(len(noise), 1)
+            normals = smooth_normals(mesh.vertices, mesh.faces).repeat(len(noise), 1)
             light = measured_light(wanted, normals, in_studio)
             wanted = light.removed(wanted, normals)
     fit_colors(colors, around, wanted, config.color_fit_steps, 8192, config.color_fit_lr, stage.generator)
@@ -162,11 +162,10 @@ def _losses(
     def losses(step: int) -> dict[str, Term]:
         progress = (step, config.steps)
         mesh, color_of = surface.mesh(), color_of_field(colors)
-        # What is painted is lit, what is learned of it are the surface's own colours; the reference is what these look like in front.
-        lit = light.on(color_of)
         # Pictures teach colours, their masks shape: wrong colours would bend the surface until it shows others.
         still = mesh.moved(mesh.vertices.detach())
-        guide.prepare(step, lambda cameras: still.render(cameras, lit, 2, True).rgb)
+        # What is painted is lit; what is learned of it are the surface's own colours. What the reference shows stays as drawn.
+        guide.prepare(step, lambda cameras: render_in_light(still, cameras, color_of, light, 2).rgb)
         front = mesh.render(view.camera, fixed_color_of_field(colors), 1, True)
         terms = anchor_terms(config.anchors, progress, view, None, front.alpha, front.normals_camera)
         shown.keep()
@@ -178,7 +177,7 @@ def _losses(
         if step % config.guidance_interval == 0:
             cameras = guide.cameras(step)
             if config.targets.wanted:
-                seen = still.render(cameras, lit, 1, True)
+                seen = render_in_light(still, cameras, color_of, light, 1)
                 terms.update(guide.target_terms(step, seen.rgb, mesh.coverage(seen, cameras)))
             if max(config.view.weight.at(*progress), config.text.weight.at(*progress)) > 0:
                 novel = mesh.render(

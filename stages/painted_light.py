@@ -8,12 +8,16 @@ the light there is in a surface's colours is measured. The light of a user's pic
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from dreampolish.cameras import Cameras
 from dreampolish.data.lighting import mean_studio_lighting
 from dreampolish.data.shading import shade
-from stages.meshes import ColorOf
+from dreampolish.mesh.topology import vertex_normals
+from dreampolish.renderers.raster import rasterize
+from dreampolish.renderers.raster_mesh import MeshRender, shaded
+from stages.meshes import ColorOf, Mesh
 from stages.reference_view import ReferenceView
 
 NEAR = 0.1
@@ -21,7 +25,9 @@ NEAR = 0.1
 LEAST_SHARE = 0.1
 """Share of the places that must be in the main colour for the light to be measured."""
 LEAST_NORMAL_UP = -0.5
-"""Places that face further down are not asked: no painted view shows them."""
+"""Places that face further down are not asked: painted views hardly show them."""
+SMOOTHING_ROUNDS = 8
+"""Of the normals that light falls on: some three edges of the mesh wide, for bumps that no picture shows would be learned as grain."""
 DARKEST = 0.02
 """Values below count as this much, for logarithms."""
 
@@ -36,7 +42,7 @@ class PaintedLight:
     shares: tuple[float, float, float]
 
     def factor(self, normals_world: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
-        """At most 1, and 1 for what is lit as brightly as a surface that faces the reference's camera."""
+        """At most 1, and 1 for what is lit at least as brightly as a surface that faces along +x, to the front."""
         return studio_factor(normals_world) ** normals_world.new_tensor(self.shares)
 
     @property
@@ -59,15 +65,34 @@ NO_LIGHT = PaintedLight((0.0, 0.0, 0.0))
 
 
 def studio_factor(normals_world: Float[Tensor, "n 3"]) -> Float[Tensor, "n 1"]:
-    """The studio's Lambertian light on unit normals, over that on a surface that faces the front; at most 1.
+    """The studio's Lambertian light on unit normals, over that on a surface that faces along +x, to the front; at most 1.
 
-    Tops, which are 1.1 times as bright, count as 1: the reference shows them and anchors them as they are.
+    What faces up, or up and forward, is 1.1 to 1.3 times as bright and counts as 1: the reference shows it and anchors it as it is.
     """
     light = mean_studio_lighting(1).to(normals_world.device)
     front = torch.tensor([[1.0, 0.0, 0.0]], device=normals_world.device)
     normals = torch.cat([normals_world, front]).to(torch.float32)
     shades = shade(normals.T[None, :, :, None], light)[0, 0]
     return (shades[:-1] / shades[-1]).clamp(max=1.0)
+
+
+def smooth_normals(vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"]) -> Float[Tensor, "v 3"]:
+    """Unit normals of the vertices without the surface's bumps: each becomes the mean of its faces' corners, over and over."""
+    normals, corners = vertex_normals(vertices, faces), faces.reshape(-1)
+    for _ in range(SMOOTHING_ROUNDS):
+        of_faces = normals[faces].sum(dim=1).repeat_interleave(3, dim=0)
+        normals = torch.nn.functional.normalize(torch.zeros_like(normals).index_add(0, corners, of_faces), dim=-1)
+    return normals
+
+
+def render_in_light(mesh: Mesh, cameras: Cameras, color_of: ColorOf, light: PaintedLight, supersample: int) -> MeshRender:
+    """Pictures of a mesh in a light, which falls on its smoothed normals; the render's own normals are these."""
+    if light == NO_LIGHT:
+        return mesh.render(cameras, color_of, supersample, True)
+    fine = cameras.at_size(cameras.size * supersample)
+    fragments = rasterize(mesh.vertices, mesh.faces, fine, False)
+    normals = smooth_normals(mesh.vertices, mesh.faces)
+    return shaded(fragments, mesh.vertices, mesh.faces, normals, fine, light.on(color_of), supersample, mesh.adjacency)
 
 
 def measured_light(colors: Float[Tensor, "n 3"], normals_world: Float[Tensor, "n 3"], view: ReferenceView) -> PaintedLight:
@@ -91,8 +116,8 @@ def _chromaticity(colors: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
 
 
 def _main_chromaticity(view: ReferenceView) -> Float[Tensor, " 3"]:
-    """Per channel, the median over the reference's mask."""
-    return _chromaticity(view.rgb[view.mask > 0.95]).median(dim=0).values
+    """Per channel, the median over the pixels that the reference's object covers best."""
+    return _chromaticity(view.rgb[view.mask >= 0.95 * view.mask.max()]).median(dim=0).values
 
 
 def _robust_slope(x: Float[Tensor, " n"], y: Float[Tensor, " n"]) -> float:

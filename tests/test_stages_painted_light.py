@@ -1,17 +1,25 @@
 """stages/painted_light.py: the studio's light is found in a surface's colours, and taken out."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
+import trimesh
 
-from stages.painted_light import NO_LIGHT, PaintedLight, measured_light, studio_factor
+from dreampolish.cameras import orbit_cameras
+from dreampolish.mesh.topology import vertex_normals
+from stages.meshes import Mesh, mesh_from_parts
+from stages.painted_light import NO_LIGHT, PaintedLight, measured_light, render_in_light, smooth_normals, studio_factor
+from stages.reference_view import ReferenceView
 
 YELLOW, GREY = torch.tensor([0.8, 0.7, 0.1]), torch.tensor([0.3, 0.3, 0.35])
 
 
-def reference_of(color: torch.Tensor) -> SimpleNamespace:
-    return SimpleNamespace(rgb=color.expand(1, 8, 8, 3), mask=torch.ones(1, 8, 8))
+def reference_of(color: torch.Tensor, covered: float = 1.0) -> ReferenceView:
+    """A picture of one colour, its middle the object."""
+    camera = orbit_cameras(torch.zeros(1), torch.zeros(1), torch.full((1,), 20.0), 8)
+    mask = torch.zeros(1, 8, 8)
+    mask[:, 2:6, 2:6] = covered
+    rgb = torch.where(mask[..., None] > 0, color, torch.ones(3))
+    return ReferenceView(rgb, mask, torch.zeros(1, 8, 8, 3), camera, "a thing", rgb)
 
 
 @pytest.fixture
@@ -79,3 +87,43 @@ def test_no_light_changes_nothing(normals: torch.Tensor) -> None:
 
     assert NO_LIGHT.on(color_of) is color_of
     assert torch.equal(NO_LIGHT.removed(normals.abs(), normals), normals.abs())
+
+
+def test_a_reference_without_a_pixel_all_covered_will_do(normals: torch.Tensor) -> None:
+    colors = YELLOW * studio_factor(normals)
+    assert measured_light(colors, normals, reference_of(YELLOW, 0.8)).shares == pytest.approx((1, 1, 1), abs=1e-3)
+
+
+def bumpy_ball() -> Mesh:
+    ball = trimesh.creation.icosphere(subdivisions=4, radius=0.5)
+    generator = torch.Generator().manual_seed(2)
+    vertices = torch.from_numpy(ball.vertices).float()
+    bumps = 1 + 0.01 * torch.randn(len(vertices), 1, generator=generator)
+    return mesh_from_parts(vertices * bumps, torch.from_numpy(ball.faces))
+
+
+def test_light_falls_on_a_surface_without_its_bumps() -> None:
+    mesh = bumpy_ball()
+    true = torch.nn.functional.normalize(mesh.vertices, dim=-1)
+    error = [
+        torch.rad2deg((normals * true).sum(-1).clamp(-1, 1).acos().mean()).item()
+        for normals in (vertex_normals(mesh.vertices, mesh.faces), smooth_normals(mesh.vertices, mesh.faces))
+    ]
+    assert error[0] > 5 and error[1] < 1
+
+
+def test_a_render_in_the_studio_is_darker_behind() -> None:
+    mesh = bumpy_ball()
+    cameras = orbit_cameras(torch.tensor([0.0, 180.0]), torch.zeros(2), torch.full((2,), 20.0), 32)
+
+    def middles(light: PaintedLight) -> torch.Tensor:
+        return (
+            render_in_light(mesh, cameras, lambda points, normals: YELLOW.expand(len(points), 3), light, 1)
+            .rgb[:, 14:18, 14:18]
+            .mean((1, 2))
+        )
+
+    torch.testing.assert_close(middles(NO_LIGHT), YELLOW.expand(2, 3))
+    front, back = middles(PaintedLight((1.0, 0.5, 1.0)))
+    torch.testing.assert_close(front, YELLOW, atol=0.02, rtol=0)
+    torch.testing.assert_close(back, YELLOW * (0.55 / 0.898) ** torch.tensor([1.0, 0.5, 1.0]), atol=0.02, rtol=0)
