@@ -106,7 +106,7 @@ def study_path(file: Path) -> Path:
 def planned(file: Path, store: Path, preset: str | None, overrides: Sequence[str]) -> Plan:
     """Read and check a study. preset: in place of the study's own. overrides: lie over the common settings, under the variants'.
 
-    Raises ConfigError, or StageError for words and weights, in one line each; nothing has been written or run then.
+    Raises ConfigError, or StageError for weights, in one line each; nothing has been written or run then.
     """
     path = study_path(file)
     study = read_study(path)
