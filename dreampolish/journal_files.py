@@ -69,7 +69,12 @@ def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def folders_with_tag(journals: Path, name: str, key: str, values: Collection[str]) -> Iterator[Path]:
-    """The folders, oldest first, that have a journal of that name in which a tag was given one of the values."""
-    for path in sorted(journals.glob(f"*/{name}.jsonl"), key=lambda path: path.stat().st_ctime):
-        if any(entry.get("tags", {}).get(key) in values for entry in entries_of(path.read_bytes())):
+    """The folders, by name, that have a journal of that name in which a tag was given one of the values; unreadable ones are left out."""
+    for path in sorted(journals.glob(f"*/{name}.jsonl")):
+        try:
+            entries = list(entries_of(path.read_bytes()))
+        except OSError:
+            continue
+        tags = [entry["tags"] for entry in entries if isinstance(entry.get("tags"), dict)]
+        if any(given.get(key) in values for given in tags):
             yield path.parent

@@ -249,8 +249,14 @@ def test_why_a_stage_handed_over_is_told(run_context: RunContext) -> None:
 
 def test_a_result_found_in_the_store_leads_to_the_run_with_its_curves(run_context: RunContext) -> None:
     other, third = (run_context.model_copy(update={"run_id": run}) for run in ("0000beef", "0000cafe"))
-    for run in (run_context, other, third):
-        nerf(run)
+    nerf(run_context)
+    (origin,) = (run_context.store / "journals" / run_context.run_id).glob("nerf-*.jsonl")
+    for unreadable in ("00000000", "00000001"):
+        (run_context.store / "journals" / unreadable).mkdir()
+    (run_context.store / "journals" / "00000000" / origin.name).mkdir()
+    (run_context.store / "journals" / "00000001" / origin.name).write_bytes(b'{"t": 1, "tags": 3}\n\xff{\n')
+    nerf(other)
+    nerf(third)
     told = {}
     for run in (run_context, other, third):
         journal = next((run_context.store / "journals" / run.run_id).glob("nerf-*.jsonl")).read_text()
