@@ -11,22 +11,22 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
-from dreampolish.optimize import FitInterruptedError
-from dreampolish.tracking import PARENT_JOURNAL, Journal, Place, place_from_store, replay_all
-from flows.lines import stage_line
-from flows.outputs import shown_files, write_output
-from flows.services_gpu import gpu_slot
-from flows.services_marks import note_run
-from flows.stage_functions import stage_function
+from dreampolish.optim.fit import FitInterruptedError
+from flows.report.output import shown_files, write_output
+from flows.runs.chain import stage_function
+from flows.runs.console import stage_line
+from flows.service.deployments import gpu_slot
+from flows.service.marks import note_run
 from schemas.artifacts import Artifact, StageName
 from schemas.runs import PARENTS, STAGES, RunRecord
-from stages.context import RunContext
-from stages.disk import disk_errors_in_one_line
-from stages.entry import call_stage, context_of, open_recorded, run_lock
-from stages.progress import await_sends
-from stages.run_record import read_record
-from stages.stopping import StoppedError, stop_on_signals
-from stages.store import LocalStore
+from stages.runtime.command import call_stage, context_of, open_recorded, run_lock
+from stages.runtime.files import disk_errors_in_one_line
+from stages.runtime.progress import await_sends
+from stages.runtime.records import read_record
+from stages.runtime.signals import StoppedError, stop_on_signals
+from stages.runtime.stage import RunContext
+from stages.runtime.store import LocalStore
+from stages.runtime.tracking import PARENT_JOURNAL, Journal, Place, place_from_store, replay_all
 
 OUTPUTS = Path("outputs")
 SENDS_S = 20.0

@@ -6,12 +6,12 @@ from typing import Any
 from prefect import flow
 
 from flows.chain import compute, stages_of
-from flows.lines import summary
-from flows.parameters import Overrides, Preset, Prompt, RunId, override_lines
-from flows.runs import new_run
-from flows.services_marks import at_work
-from stages.disk import store_folder
-from stages.run_record import read_record
+from flows.runs.console import summary
+from flows.runs.create import new_run
+from flows.runs.parameters import Overrides, Preset, Prompt, RunId, override_lines
+from flows.service.marks import at_work
+from stages.runtime.files import store_folder
+from stages.runtime.records import read_record
 
 
 @flow(name="dreampolish", flow_run_name="{prompt}", persist_result=False, log_prints=False)

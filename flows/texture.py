@@ -5,13 +5,13 @@ from typing import Any
 from prefect import flow
 
 from flows.chain import compute, stages_of
-from flows.lines import say, summary
-from flows.parameters import Overrides, RunId, override_lines
-from flows.runs import derived_run
-from flows.services_marks import at_work
+from flows.runs.console import say, summary
+from flows.runs.create import derived_run
+from flows.runs.parameters import Overrides, RunId, override_lines
+from flows.service.marks import at_work
 from schemas.artifacts import StageName
 from schemas.runs import STAGES
-from stages.disk import store_folder
+from stages.runtime.files import store_folder
 
 TEXTURE_STAGES: tuple[StageName, ...] = ("texture", "export")
 GEOMETRY_STAGES = tuple(name for name in STAGES if name not in TEXTURE_STAGES)

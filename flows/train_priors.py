@@ -8,17 +8,17 @@ from typing import Any, Literal
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from dreampolish.tracking import place_from_store
-from flows.services_marks import at_work
-from schemas.priors import PriorsTraining
-from stages.disk import store_folder
-from stages.fingerprint import PROJECT
-from stages.priors_autoencoder import train_autoencoder
-from stages.priors_card import write_card
-from stages.priors_denoisers import train_normals, train_text, train_view
-from stages.priors_judge import train_judge
-from stages.priors_training import TrainingPlace
-from stages.stopping import StopSignal, stop_on_signals
+from flows.service.marks import at_work
+from schemas.trainings import PriorsTraining
+from stages.runtime.files import store_folder
+from stages.runtime.key import PROJECT
+from stages.runtime.signals import StopSignal, stop_on_signals
+from stages.runtime.tracking import place_from_store
+from stages.training.autoencoder import train_autoencoder
+from stages.training.card import write_card
+from stages.training.denoisers import train_normals, train_text, train_view
+from stages.training.judge import train_judge
+from stages.training.session import TrainingPlace
 
 Part = Literal["autoencoder", "text", "view", "normals", "judge"]
 ORDER: Sequence[Part] = ("autoencoder", "text", "view", "normals", "judge")

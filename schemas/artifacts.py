@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, FiniteFloat, JsonValue
 
-from schemas.frozen import Frozen
+from schemas.base import Frozen
 
 StageName = Literal["reference", "nerf", "neus", "dmtet", "polish", "texture", "export"]
 

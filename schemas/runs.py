@@ -5,8 +5,8 @@ from typing import Literal
 from pydantic import Field, FiniteFloat
 
 from schemas.artifacts import StageName
-from schemas.config import PROMPT_LIMIT, Config
-from schemas.frozen import Frozen
+from schemas.base import Frozen
+from schemas.config.run import PROMPT_LIMIT, Config
 
 StageState = Literal["computed", "cached", "resumed"]
 

@@ -4,7 +4,7 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from schemas.frozen import Frozen
+from schemas.base import Frozen
 
 
 class Ramp(Frozen):

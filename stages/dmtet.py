@@ -14,28 +14,35 @@ from prefect.cache_policies import NO_CACHE
 from pydantic import validate_call
 from torch import Tensor
 
-from dreampolish.cameras import SCENE_HALF_SIZE, Cameras
 from dreampolish.fields.color import ColorField, fit_colors
 from dreampolish.fields.sdf import SdfField
-from dreampolish.floored_adam import FlooredAdam
-from dreampolish.mesh.marching import EmptyLevelSetError, marching_tetrahedra
-from dreampolish.mesh.tetrahedra import TetGrid, tet_grid
+from dreampolish.mesh.marching_tetrahedra import EmptyLevelSetError, marching_tetrahedra
+from dreampolish.mesh.tet_grid import TetGrid, tet_grid
 from dreampolish.mesh.topology import laplacian_loss, normal_consistency_loss, without_crumbs
-from dreampolish.optimize import Term, fit
-from dreampolish.renderers.raster_mesh import MeshRender
+from dreampolish.optim.fit import Term, fit
+from dreampolish.optim.floored_adam import FlooredAdam
+from dreampolish.renderers.mesh import MeshRender
+from dreampolish.scene.cameras import SCENE_HALF_SIZE, Cameras
 from schemas.artifacts import MeshArtifact, ReferenceArtifact, SdfArtifact
-from schemas.config_stages import DmtetConfig
-from stages.context import RunContext, Stage, open_stage
-from stages.errors import StageError
-from stages.geometry_guide import GeometryGuide
-from stages.judging import judged, render_previews, write_previews
-from stages.meshes import Mesh, color_of_field, fixed_color_of_field, grid_sizes, mesh_figures, mesh_from_parts, write_mesh
-from stages.painted_light import NO_LIGHT, PaintedLight, measured_light, render_in_light, smooth_normals
-from stages.prior_set import open_text_prior, open_view_prior, prior_digests
-from stages.reference_color import reference_color_loss
-from stages.reference_view import ReferenceView, anchor_terms, load_reference
-from stages.sdf_files import load_sdf
-from stages.watching import Shown, StageWatch
+from schemas.config.stages import DmtetConfig
+from stages.guidance.geometry import GeometryGuide
+from stages.guidance.observer import Shown, StageWatch
+from stages.guidance.priors import open_text_prior, open_view_prior, prior_digests
+from stages.guidance.reference_view import ReferenceView, anchor_terms, load_reference, reference_color_loss
+from stages.guidance.studio_light import NO_LIGHT, PaintedLight, measured_light, render_in_light, smooth_normals
+from stages.results.files import (
+    Mesh,
+    color_of_field,
+    fixed_color_of_field,
+    grid_sizes,
+    load_sdf,
+    mesh_figures,
+    mesh_from_parts,
+    write_mesh,
+)
+from stages.results.scores import judged, render_previews, write_previews
+from stages.runtime.errors import StageError
+from stages.runtime.stage import RunContext, Stage, open_stage
 
 HELD_POINTS = 4096
 """Places a step at which the surface's colours are held to the SDF's."""
@@ -224,6 +231,6 @@ def _published(
 
 
 if __name__ == "__main__":
-    from stages.entry import main
+    from stages.runtime.command import main
 
     main("dmtet", extract_mesh)

@@ -1,30 +1,159 @@
 """Stage 6: the asset: crumbs off, decimate, unwrap, bake, write a GLB, and read it back to compare with what the texture stage rendered."""
 
 import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import torch
+from jaxtyping import Float
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from pydantic import validate_call
 from torch import Tensor
 
-from dreampolish.cameras import Cameras, turntable_cameras
+from dreampolish.assets.asset import Asset
+from dreampolish.assets.bake import Texels, bake, bake_normal_map, texels_of
+from dreampolish.assets.glb import glb_bytes, read_glb
+from dreampolish.assets.projection import FineSurface
+from dreampolish.assets.textured_mesh import TexturedMesh, render_textured_mesh
+from dreampolish.assets.unwrap import Unwrapped, unwrap
 from dreampolish.fields.color import ColorField
-from dreampolish.mesh.textured import TexturedMesh
-from dreampolish.metrics.images import psnr
-from dreampolish.pictures import read_picture, write_picture, write_turntable
-from dreampolish.renderers.raster_textured import render_textured_mesh
+from dreampolish.mesh.decimate import decimated
+from dreampolish.mesh.tangents import tangents_from_uv
+from dreampolish.mesh.topology import without_crumbs
+from dreampolish.metrics.pictures import psnr
+from dreampolish.scene.cameras import Cameras, turntable_cameras
+from dreampolish.scene.pictures import read_picture, write_picture, write_turntable
 from schemas.artifacts import AssetArtifact, ReferenceArtifact, TexturedMeshArtifact
-from schemas.config_parts import PreviewConfig
-from schemas.config_stages import ExportConfig
-from stages.asset_making import MadeAsset, asset_extras, make_asset, packed_glb, read_asset
-from stages.context import RunContext, Stage, open_stage
-from stages.errors import StageError
-from stages.judging import judged, render_previews, write_previews
-from stages.meshes import Mesh, color_of_field, load_colors, load_mesh, mesh_figures
-from stages.prior_set import prior_digests
-from stages.reference_view import REFERENCE_FOV_DEG, load_reference
-from stages.watching import as_bytes, strip
+from schemas.config.shared import PreviewConfig
+from schemas.config.stages import ExportConfig
+from stages.guidance.observer import as_bytes, strip
+from stages.guidance.priors import prior_digests, prior_licences
+from stages.guidance.reference_view import REFERENCE_FOV_DEG, load_reference
+from stages.results.files import Mesh, color_of_field, load_colors, load_mesh, mesh_figures, mesh_from_parts
+from stages.results.scores import judged, render_previews, write_previews
+from stages.runtime.errors import StageError
+from stages.runtime.stage import RunContext, Stage, open_stage
+
+WEB_TRIANGLES = 150_000
+BYTES_PER_TRIANGLE = 45
+"""Of a GLB without its maps: 48 bytes a vertex, three vertices for four triangles once cut at seams, two or four bytes a corner."""
+GEOMETRY_SHARE = 0.6
+"""Of a web asset's bytes, at most; the maps have the rest."""
+JPEG_QUALITIES = (98, 95, 90, 85, 75, 60)
+"""The first that fits is taken."""
+LEAST_TEXTURE = 128
+
+
+@dataclass(frozen=True)
+class MadeAsset:
+    """An asset in metres, its mesh before the cuts, and how many metres a scene unit is. notes: what the user should hear."""
+
+    asset: Asset
+    solid: Mesh
+    metres_per_unit: float
+    notes: tuple[str, ...]
+
+
+def make_asset(source: Mesh, colors: ColorField, config: ExportConfig, name: str, extras: dict[str, Any]) -> MadeAsset:
+    """Crumbs off, decimate (web), unwrap, bake colours and, for a decimated mesh, the dense mesh's normals. extras: as in `Asset`."""
+    vertices, faces = without_crumbs(source.vertices, source.faces, config.crumb_share)
+    budget, notes = triangle_budget(config)
+    if config.quality == "web":
+        vertices, faces = decimated(vertices, faces, budget)
+    unwrapped = unwrap(vertices, faces, config.texture_size, config.chart_padding)
+    texels = texels_of(unwrapped, config.texture_size, config.dilation)
+    base_color, normal_map = _maps(unwrapped, texels, source, colors, config)
+    used = vertices[faces.unique()]
+    scale = config.longest_side / float((used.amax(0) - used.amin(0)).max())
+    everywhere = torch.zeros(len(unwrapped.faces), dtype=torch.long, device=unwrapped.faces.device)
+    mesh = TexturedMesh(unwrapped.vertices * scale, unwrapped.normals, unwrapped.uv, unwrapped.faces, (base_color,), everywhere)
+    asset = Asset(mesh, unwrapped.source, normal_map, config.roughness, config.metallic, name, extras)
+    return MadeAsset(asset, mesh_from_parts(vertices, faces), scale, notes)
+
+
+def triangle_budget(config: ExportConfig) -> tuple[int, tuple[str, ...]]:
+    """How many triangles a web asset may have, and a note where that is fewer than were asked for."""
+    allowed = min(WEB_TRIANGLES, int(config.size_limit_mb * 1e6 * GEOMETRY_SHARE / BYTES_PER_TRIANGLE))
+    if config.quality == "base" or config.triangle_budget <= allowed:
+        return config.triangle_budget, ()
+    told = f"at most {allowed:,} triangles fit into {config.size_limit_mb:g} MB (asked for: {config.triangle_budget:,})"
+    return max(allowed, 4), (told,)
+
+
+def _maps(
+    unwrapped: Unwrapped, texels: Texels, source: Mesh, colors: ColorField, config: ExportConfig
+) -> tuple[Float[Tensor, "s s 3"], Float[Tensor, "s s 3"] | None]:
+    """Base colour, and the tangent-space normals of the dense mesh; none for a mesh that was not decimated."""
+    if config.quality == "base":
+        return bake(color_of_field(colors), unwrapped, texels), None
+    fine, color_of = FineSurface(source.vertices, source.faces), color_of_field(colors)
+
+    def fine_color(points: Tensor, normals: Tensor) -> Tensor:
+        return color_of(*fine.project(points, normals, config.bake_reach))
+
+    def fine_normal(points: Tensor, normals: Tensor) -> Tensor:
+        return fine.project(points, normals, config.bake_reach)[1]
+
+    base_color = bake(fine_color, unwrapped, texels)
+    if not config.normal_map:
+        return base_color, None
+    tangents = tangents_from_uv(unwrapped.vertices, unwrapped.normals, unwrapped.uv, unwrapped.faces)
+    return base_color, bake_normal_map(fine_normal, unwrapped, texels, tangents)
+
+
+def packed_glb(made: MadeAsset, config: ExportConfig) -> tuple[bytes, tuple[str, ...]]:
+    """The GLB's bytes: lossless for `base`; for `web` within the size limit, by JPEG quality first, then by smaller maps, which is noted.
+
+    Raises StageError where the limit cannot be met.
+    """
+    if config.quality == "base":
+        return glb_bytes(made.asset, None), ()
+    asset, limit = made.asset, int(config.size_limit_mb * 1e6)
+    size = int(config.texture_size)
+    while True:
+        for quality in JPEG_QUALITIES:
+            content = glb_bytes(asset, quality)
+            if len(content) <= limit:
+                told = f"maps of {size} pixels, not {config.texture_size}, to fit into {config.size_limit_mb:g} MB"
+                return content, () if size == config.texture_size else (told,)
+        if size <= LEAST_TEXTURE:
+            what = f"the GLB would have {len(content) / 1e6:.2f} MB, the limit is {config.size_limit_mb:g} MB"
+            raise StageError(what, None, "raise export.size_limit_mb or lower export.triangle_budget")
+        asset, size = _with_smaller_maps(asset), size // 2
+
+
+def _with_smaller_maps(asset: Asset) -> Asset:
+    mesh = replace(asset.mesh, textures=tuple(_halved(texture) for texture in asset.mesh.textures))
+    if asset.normal_map is None:
+        return replace(asset, mesh=mesh)
+    normals = torch.nn.functional.normalize(_halved(asset.normal_map) * 2 - 1, dim=-1)
+    return replace(asset, mesh=mesh, normal_map=(normals + 1) / 2)
+
+
+def _halved(texture: Tensor) -> Tensor:
+    height, width, channels = texture.shape
+    return texture.reshape(height // 2, 2, width // 2, 2, channels).mean((1, 3))
+
+
+def asset_extras(
+    run: RunContext, reference: ReferenceArtifact, texture: TexturedMeshArtifact, fingerprint: str | None
+) -> dict[str, Any]:
+    """What a file says of its making. fingerprint: the export stage's, where one wrote it."""
+    prints = {**texture.parents, "texture": texture.fingerprint}
+    return {
+        "prompt": reference.prompt,
+        "seed": run.seed,
+        "fingerprints": prints if fingerprint is None else {**prints, "export": fingerprint},
+        "licences": prior_licences(run),
+    }
+
+
+def read_asset(path: Path, metres_per_unit: float) -> TexturedMesh:
+    """A written GLB as a reader sees it, back in scene units. Raises ValueError if it cannot be read."""
+    mesh = read_glb(path)
+    return replace(mesh, vertices=mesh.vertices / metres_per_unit)
 
 
 @task(name="export", cache_policy=NO_CACHE, persist_result=False)
@@ -123,6 +252,6 @@ def _write_turntable(stage: Stage, config: ExportConfig, asset: TexturedMesh) ->
 
 
 if __name__ == "__main__":
-    from stages.entry import main
+    from stages.runtime.command import main
 
     main("export", export_asset)

@@ -12,23 +12,23 @@ from pydantic import validate_call
 from safetensors.torch import save_file
 from torch import Tensor
 
-from dreampolish.cameras import SCENE_HALF_SIZE, Cameras
 from dreampolish.fields.density import DensityField
-from dreampolish.optimize import Term, fit
-from dreampolish.regularizers import distortion_loss, opacity_entropy_loss, orientation_loss, sparsity_loss
-from dreampolish.renderers.sampling import OccupancyGrid
+from dreampolish.optim.fit import Term, fit
+from dreampolish.optim.regularizers import distortion_loss, opacity_entropy_loss, orientation_loss, sparsity_loss
+from dreampolish.renderers.samples import OccupancyGrid
 from dreampolish.renderers.volume import VolumeRender, render_density
+from dreampolish.scene.cameras import SCENE_HALF_SIZE, Cameras
 from schemas.artifacts import NerfArtifact, ReferenceArtifact
-from schemas.config_stages import NerfConfig
-from stages.context import RunContext, Stage, open_stage
-from stages.errors import StageError
-from stages.geometry_guide import GeometryGuide
-from stages.judging import judged, render_previews, write_previews
-from stages.meshes import active_levels, grid_sizes, open_all_levels, save_state
-from stages.prior_set import open_text_prior, open_view_prior, prior_digests
-from stages.reference_view import ReferenceView, anchor_terms, load_reference
-from stages.switching import Switch
-from stages.watching import Shown, StageWatch
+from schemas.config.stages import NerfConfig
+from stages.guidance.geometry import GeometryGuide
+from stages.guidance.handover import Switch
+from stages.guidance.observer import Shown, StageWatch
+from stages.guidance.priors import open_text_prior, open_view_prior, prior_digests
+from stages.guidance.reference_view import ReferenceView, anchor_terms, load_reference
+from stages.results.files import active_levels, grid_sizes, open_all_levels, save_state
+from stages.results.scores import judged, render_previews, write_previews
+from stages.runtime.errors import StageError
+from stages.runtime.stage import RunContext, Stage, open_stage
 
 OCCUPANCY_INTERVAL = 8
 """Steps between two updates of the occupancy grid."""
@@ -173,6 +173,6 @@ def _published(stage: Stage, run: RunContext, scene: Scene, view: ReferenceView,
 
 
 if __name__ == "__main__":
-    from stages.entry import main
+    from stages.runtime.command import main
 
     main("nerf", fit_nerf)

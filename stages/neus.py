@@ -14,26 +14,25 @@ from pydantic import validate_call
 from safetensors.torch import save_file
 from torch import Tensor
 
-from dreampolish.cameras import SCENE_HALF_SIZE, Cameras, orbit_cameras
-from dreampolish.fields.conversion import EmptyFieldError, FitReport, fit_sdf, sdf_from_density
+from dreampolish.fields.density_to_sdf import EmptyFieldError, FitReport, fit_sdf, sdf_from_density
 from dreampolish.fields.sdf import SdfField
 from dreampolish.fields.smoothing import Smoothing
-from dreampolish.optimize import Term, fit
-from dreampolish.regularizers import eikonal_loss, opacity_entropy_loss, orientation_loss, sparsity_loss
+from dreampolish.optim.fit import Term, fit
+from dreampolish.optim.regularizers import eikonal_loss, opacity_entropy_loss, orientation_loss, sparsity_loss
 from dreampolish.renderers.neus import NeusRender, render_sdf, update_surface_occupancy
-from dreampolish.renderers.sampling import OccupancyGrid
+from dreampolish.renderers.samples import OccupancyGrid
+from dreampolish.scene.cameras import SCENE_HALF_SIZE, Cameras, orbit_cameras
 from schemas.artifacts import NerfArtifact, ReferenceArtifact, SdfArtifact
-from schemas.config_stages import NeusConfig
-from stages.context import RunContext, Stage, open_stage
-from stages.errors import StageError
-from stages.geometry_guide import GeometryGuide
-from stages.judging import judged, render_previews, write_previews
-from stages.meshes import grid_sizes, save_state
-from stages.prior_set import open_text_prior, open_view_prior, prior_digests
-from stages.reference_view import REFERENCE_FOV_DEG, ReferenceView, anchor_terms, load_reference
-from stages.sdf_files import load_density, load_occupancy
-from stages.switching import Switch
-from stages.watching import Shown, StageWatch
+from schemas.config.stages import NeusConfig
+from stages.guidance.geometry import GeometryGuide
+from stages.guidance.handover import Switch
+from stages.guidance.observer import Shown, StageWatch
+from stages.guidance.priors import open_text_prior, open_view_prior, prior_digests
+from stages.guidance.reference_view import REFERENCE_FOV_DEG, ReferenceView, anchor_terms, load_reference
+from stages.results.files import grid_sizes, load_density, load_occupancy, save_state
+from stages.results.scores import judged, render_previews, write_previews
+from stages.runtime.errors import StageError
+from stages.runtime.stage import RunContext, Stage, open_stage
 
 OCCUPANCY_INTERVAL = 16
 """Steps between two updates of the occupancy grid."""
@@ -235,6 +234,6 @@ def _published(
 
 
 if __name__ == "__main__":
-    from stages.entry import main
+    from stages.runtime.command import main
 
     main("neus", refine_sdf)

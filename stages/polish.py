@@ -15,25 +15,25 @@ from prefect.cache_policies import NO_CACHE
 from pydantic import validate_call
 from torch import Tensor
 
-from dreampolish.cameras import Cameras, turntable_cameras
 from dreampolish.distillation.guidance import images_at_prior
 from dreampolish.fields.color import ColorField, fit_colors
-from dreampolish.floored_adam import FlooredAdam
-from dreampolish.mesh.diffusion import SmoothVertices
+from dreampolish.mesh.smooth_vertices import SmoothVertices
 from dreampolish.mesh.topology import laplacian_loss, normal_consistency_loss
-from dreampolish.optimize import Term, fit
-from dreampolish.pictures import resize
+from dreampolish.optim.fit import Term, fit
+from dreampolish.optim.floored_adam import FlooredAdam
+from dreampolish.optim.regularizers import normal_cosine_loss, normal_derivative_loss
 from dreampolish.priors.protocols import NormalPrior
-from dreampolish.regularizers import normal_cosine_loss, normal_derivative_loss
+from dreampolish.scene.cameras import Cameras, turntable_cameras
+from dreampolish.scene.pictures import resize
 from schemas.artifacts import MeshArtifact, PolishedMeshArtifact, ReferenceArtifact
-from schemas.config_stages import PolishConfig
-from stages.context import RunContext, Stage, open_stage
-from stages.geometry_guide import guidance_cameras
-from stages.judging import judged, render_previews, write_previews
-from stages.meshes import Mesh, color_of_field, load_colors, load_mesh, mesh_figures, write_mesh
-from stages.prior_set import open_normal_prior, prior_digests, seeded_noise
-from stages.reference_view import ReferenceView, anchor_terms, load_reference
-from stages.watching import Shown, StageWatch
+from schemas.config.stages import PolishConfig
+from stages.guidance.geometry import guidance_cameras
+from stages.guidance.observer import Shown, StageWatch
+from stages.guidance.priors import open_normal_prior, prior_digests, seeded_noise
+from stages.guidance.reference_view import ReferenceView, anchor_terms, load_reference
+from stages.results.files import Mesh, color_of_field, load_colors, load_mesh, mesh_figures, write_mesh
+from stages.results.scores import judged, render_previews, write_previews
+from stages.runtime.stage import RunContext, Stage, open_stage
 
 
 @dataclass(frozen=True)
@@ -213,6 +213,6 @@ def _published(
 
 
 if __name__ == "__main__":
-    from stages.entry import main
+    from stages.runtime.command import main
 
     main("polish", polish_mesh)

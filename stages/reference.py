@@ -17,16 +17,16 @@ from pydantic import validate_call
 from safetensors.torch import save_file
 from torch import Tensor
 
-from dreampolish.cutout import as_framed, check_foreground, cut_from_plain_background, on_white, recentre
-from dreampolish.pictures import PictureError, read_picture, sheet, write_picture
+from dreampolish.scene.cutout import as_framed, check_foreground, cut_from_plain_background, on_white, recentre
+from dreampolish.scene.pictures import PictureError, read_picture, sheet, write_picture
 from schemas.artifacts import ReferenceArtifact
-from schemas.config_stages import ReferenceConfig
-from stages.context import RunContext, Stage, open_stage
-from stages.errors import StageError
-from stages.judging import alignment
-from stages.prior_set import open_normal_prior, open_text_prior, prior_digests
-from stages.watching import as_bytes, strip
-from stages.words import check_words
+from schemas.config.stages import ReferenceConfig
+from stages.guidance.known_words import check_words
+from stages.guidance.observer import as_bytes, strip
+from stages.guidance.priors import open_normal_prior, open_text_prior, prior_digests
+from stages.results.scores import alignment
+from stages.runtime.errors import StageError
+from stages.runtime.stage import RunContext, Stage, open_stage
 
 PICTURE_REMEDY = "any object on a transparent or plain background will do"
 
@@ -176,6 +176,6 @@ def _candidate_sheet(stage: Stage, candidates: Candidates) -> Path:
 
 
 if __name__ == "__main__":
-    from stages.entry import main
+    from stages.runtime.command import main
 
     main("reference", make_reference)

@@ -16,23 +16,22 @@ from prefect.cache_policies import NO_CACHE
 from pydantic import validate_call
 from torch import Tensor
 
-from dreampolish.cameras import Cameras
 from dreampolish.distillation.guidance import GuidanceStep, PromptEmbeddings, mean_norm, text_guidance
 from dreampolish.distillation.scores import variational_loss
 from dreampolish.fields.color import ColorField
-from dreampolish.optimize import Stateful, Term, fit
+from dreampolish.optim.fit import Stateful, Term, fit
 from dreampolish.priors.protocols import TextPrior, VariationalDomain
+from dreampolish.scene.cameras import Cameras
 from schemas.artifacts import PolishedMeshArtifact, ReferenceArtifact, TexturedMeshArtifact
-from schemas.config_stages import TextureConfig
-from stages.context import RunContext, Stage, open_stage
-from stages.geometry_guide import guidance_cameras
-from stages.judging import judged, render_previews, write_previews
-from stages.meshes import Mesh, active_levels, color_of_field, load_colors, load_mesh, open_all_levels, write_mesh
-from stages.objectives import needs_variational, weights_at
-from stages.prior_set import open_text_prior, prior_digests
-from stages.reference_color import reference_color_loss
-from stages.reference_view import ReferenceView, load_reference
-from stages.watching import Figures, Shown, StageWatch
+from schemas.config.stages import TextureConfig
+from stages.guidance.geometry import guidance_cameras
+from stages.guidance.objectives import needs_variational, weights_at
+from stages.guidance.observer import Figures, Shown, StageWatch
+from stages.guidance.priors import open_text_prior, prior_digests
+from stages.guidance.reference_view import ReferenceView, load_reference, reference_color_loss
+from stages.results.files import Mesh, active_levels, color_of_field, load_colors, load_mesh, open_all_levels, write_mesh
+from stages.results.scores import judged, render_previews, write_previews
+from stages.runtime.stage import RunContext, Stage, open_stage
 
 
 class Variational:
@@ -220,6 +219,6 @@ def _published(painting: Painting, run: RunContext, stage: Stage, figures: Mappi
 
 
 if __name__ == "__main__":
-    from stages.entry import main
+    from stages.runtime.command import main
 
     main("texture", paint_texture)

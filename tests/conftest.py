@@ -11,7 +11,7 @@ _PREFECT_HOME = tempfile.TemporaryDirectory(prefix="prefect-")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
 
-from flows.quiet import quiet_environment
+from flows.service.environment import quiet_environment
 
 os.environ["PREFECT_HOME"] = _PREFECT_HOME.name
 # No store there: servers that run for the checkout's own store are not the tests'.
@@ -33,9 +33,9 @@ from schemas.artifacts import (
     StageName,
     TexturedMeshArtifact,
 )
-from schemas.config import Config, PriorsConfig
-from stages.context import RunContext, Stage, open_stage
-from stages.entry import ARTIFACTS, StageFunction
+from schemas.config.run import Config, PriorsConfig
+from stages.runtime.command import ARTIFACTS, StageFunction
+from stages.runtime.stage import RunContext, Stage, open_stage
 
 torch.set_num_threads(1)
 
@@ -100,8 +100,8 @@ def stand_ins(calls: list[str], monkeypatch: pytest.MonkeyPatch) -> Mapping[Stag
     """Stages that write a few bytes through the real context. Flows look stages up here while the fixture is in use."""
     table: dict[StageName, StageFunction] = {name: _stand_in(name, calls) for name in ARTIFACTS}
     monkeypatch.setattr("flows.chain.stage_function", table.__getitem__)
-    monkeypatch.setattr("flows.stage_functions.stage_function", table.__getitem__)
-    monkeypatch.setattr("stages.context.code_digest", lambda module, root: module)
+    monkeypatch.setattr("flows.runs.chain.stage_function", table.__getitem__)
+    monkeypatch.setattr("stages.runtime.stage.code_digest", lambda module, root: module)
     return table
 
 
@@ -182,4 +182,4 @@ def _png(path: Path, level: int) -> Path:
 @pytest.fixture
 def priors_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Prior folders that exist: the stand-in stages never open them."""
-    monkeypatch.setattr("flows.runs.check_priors", lambda config: None)
+    monkeypatch.setattr("flows.runs.create.check_priors", lambda config: None)

@@ -19,17 +19,17 @@ from jaxtyping import Float
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from dreampolish.cameras import orbit_cameras, random_cameras, rays_from_cameras
+from dreampolish.assets.asset import plain_asset
+from dreampolish.assets.bake import bake, texels_of
+from dreampolish.assets.glb import write_glb
+from dreampolish.assets.textured_mesh import TexturedMesh
+from dreampolish.assets.unwrap import unwrap
 from dreampolish.data.library import CatalogEntry, PaintedMesh, load_model, read_catalog
-from dreampolish.data.lighting import Lighting
 from dreampolish.data.raycasting import RayCaster
-from dreampolish.data.shading import shade
-from dreampolish.mesh.asset import plain_asset
-from dreampolish.mesh.bake import bake, texels_of
-from dreampolish.mesh.formats_glb import write_glb
-from dreampolish.mesh.textured import TexturedMesh
-from dreampolish.mesh.unwrap import unwrap
-from dreampolish.pictures import write_picture
+from dreampolish.scene.cameras import orbit_cameras, random_cameras, rays_from_cameras
+from dreampolish.scene.lighting import Lighting
+from dreampolish.scene.pictures import write_picture
+from dreampolish.scene.shading import shade
 
 OBJECTS = {
     "osakaChair": ("wooden-chair", "a wooden chair"),

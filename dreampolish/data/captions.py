@@ -9,7 +9,6 @@ from collections.abc import Iterable, Sequence
 
 import torch
 
-from dreampolish.cameras import view_words
 from dreampolish.data.library import CatalogEntry
 from dreampolish.data.vocabulary import (
     ADJECTIVES_OF_COLOR,
@@ -21,6 +20,7 @@ from dreampolish.data.vocabulary import (
     TARGET_COLORS,
     WOOD_WORDS,
 )
+from dreampolish.scene.cameras import view_words
 
 STRAIGHT_FRONT = "straight front view"
 """What captions call a view from straight in front: the pipeline takes its reference to stand there."""

@@ -9,8 +9,8 @@ import numpy as np
 from embreex import rtcore_scene
 from embreex.mesh_construction import TriangleMesh
 
-from dreampolish.cameras import Cameras, distance_from_fov, rays_from_cameras
 from dreampolish.data.library import GLASS_GREY, PaintedMesh
+from dreampolish.scene.cameras import Cameras, distance_from_fov, rays_from_cameras
 
 MAX_LAYERS = 6
 """Cut-out surfaces (alpha 0 in a texture) that a ray may pass before it counts as missed."""

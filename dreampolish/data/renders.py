@@ -23,10 +23,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dreampolish.cameras import Cameras, orbit_cameras
 from dreampolish.data.domain import in_domain
 from dreampolish.data.library import CatalogEntry, entry_from_fields, load_model, read_catalog, stretched
 from dreampolish.data.raycasting import RayCaster
+from dreampolish.scene.cameras import Cameras, orbit_cameras
 
 CHANNELS = ("red", "green", "blue", "normal_x", "normal_y", "normal_z", "coverage", "paint")
 EVALUATION, FRONT, STRETCHED = "evaluation", "round_front", "round_stretched_"

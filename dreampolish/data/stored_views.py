@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dreampolish.cameras import Cameras, orbit_cameras, rays_from_cameras
 from dreampolish.data.library import entry_from_fields
 from dreampolish.data.split import read_split
+from dreampolish.scene.cameras import Cameras, orbit_cameras, rays_from_cameras
 
 
 @dataclass(frozen=True)

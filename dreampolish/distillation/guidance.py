@@ -6,12 +6,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dreampolish.cameras import Cameras, pose_condition, view_words
 from dreampolish.distillation.perp_neg import RIVALS, Rival
 from dreampolish.distillation.scores import Noised, TextConditions, distil, text_scores, view_scores
 from dreampolish.distillation.weights import ScoreWeights, SplitWeights
-from dreampolish.pictures import resize
 from dreampolish.priors.protocols import TextPrior, VariationalDomain, ViewCondition, ViewPrior
+from dreampolish.scene.cameras import Cameras, pose_condition, view_words
+from dreampolish.scene.pictures import resize
 
 VIEWS = ("front view", "side view", "back view", "overhead view")
 

@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dreampolish.fields.grid_network import GridNetwork
 from dreampolish.fields.hash_grid import GridSizes
-from dreampolish.fields.network import GridNetwork
 
 
 class ColorField(nn.Module):

@@ -11,8 +11,8 @@ from jaxtyping import Bool, Float
 from scipy import ndimage
 from torch import Tensor, nn
 
-from dreampolish.cameras import Cameras, rays_from_cameras
-from dreampolish.renderers.sampling import t_range_from_box
+from dreampolish.renderers.samples import t_range_from_box
+from dreampolish.scene.cameras import Cameras, rays_from_cameras
 
 
 def lattice_points(resolution: int, half_size: float, device: torch.device | str) -> Float[Tensor, "n 3"]:

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dreampolish.fields.grid_network import GridNetwork
 from dreampolish.fields.hash_grid import GridSizes
-from dreampolish.fields.network import GridNetwork
 
 _SDF_SCALE = 0.1
 """World units a unit of the network's output is worth. Without it one Adam step moved the whole surface by a lattice step."""

@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Bool, Float
 from scipy import ndimage
 
-from dreampolish.cameras import Cameras, pixels_of_points
 from dreampolish.fields.lattice import lattice_points, signed_distances
+from dreampolish.scene.cameras import Cameras, pixels_of_points
 
 _BAND = 3.0
 """Lattice steps from a surface within which points are looked at; what lies deeper or farther cannot change sides unseen."""

@@ -5,7 +5,7 @@
 with u_l the activations of AlexNet's five ReLUs, each place's channels scaled to unit length, and w_l learned, not negative. Source:
 github.com/richzhang/PerceptualSimilarity, whose weights are read after a conversion:
 
-    python -m dreampolish.metrics.lpips_conversion alexnet-owt-7be5be79.pth alex.pth FOLDER
+    python -m dreampolish.training.converters alexnet-owt-7be5be79.pth alex.pth FOLDER
 
 Figures named `lpips` come from here alone.
 """
@@ -76,7 +76,7 @@ def load_lpips(folder: Path, device: torch.device) -> Lpips:
     missing = [name for name in (BACKBONE, LINEAR) if not (folder / name).is_file()]
     if missing:
         raise LpipsError(
-            f"{folder.absolute()} lacks {', '.join(missing)}: make it with python -m dreampolish.metrics.lpips_conversion"
+            f"{folder.absolute()} lacks {', '.join(missing)}: make it with python -m dreampolish.training.converters"
         )
     network = Lpips()
     try:

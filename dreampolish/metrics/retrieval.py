@@ -16,7 +16,7 @@ from torch import Tensor
 from dreampolish.data.captions import compose_caption, nouns_of_entry
 from dreampolish.data.library import entry_from_fields
 from dreampolish.data.split import read_split
-from dreampolish.metrics.alignment_training import keys_of_captions, parse_caption, positives
+from dreampolish.training.judge import keys_of_captions, parse_caption, positives
 
 
 def candidate_texts(prompts: Sequence[str], names: Sequence[str]) -> list[str]:

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from dreampolish.priors.loading import NoiseSchedule
-from dreampolish.priors.noise import epsilon_from_v, v_from_epsilon
+from dreampolish.priors.sampling import epsilon_from_v, v_from_epsilon
 
 
 class LatentSpace:

@@ -15,9 +15,9 @@ from jaxtyping import Float, Int
 from peft import LoraConfig
 from torch import Tensor, nn
 
-from dreampolish.priors.denoiser import unet_output
 from dreampolish.priors.latents import LatentSpace
 from dreampolish.priors.protocols import TextEmbedding
+from dreampolish.priors.unet import unet_output
 
 ADAPTER = "variational"
 ATTENTION_TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]

@@ -7,12 +7,12 @@ import torch
 from diffusers import UNet2DConditionModel
 from transformers import BertConfig, BertModel, BertTokenizerFast
 
+from dreampolish.priors.autoencoder import PatchAutoencoder
 from dreampolish.priors.latents import LatentSpace
 from dreampolish.priors.loading import NoiseSchedule
-from dreampolish.priors.patch_autoencoder import PatchAutoencoder
 from dreampolish.priors.protocols import TextEmbedding
-from dreampolish.priors.training_diffusion import UnetShape, build_schedule, build_unet
 from dreampolish.priors.view import DiffusionViewPrior, LatentPatchContext, PoseProjection
+from dreampolish.training.diffusion import UnetShape, build_schedule, build_unet
 
 CHANNELS, CONTEXT = 4, 16
 

@@ -22,8 +22,8 @@ from transformers import CLIPVisionModelWithProjection
 
 from dreampolish.priors.latents import LatentSpace
 from dreampolish.priors.loading import PriorError, PriorSource, load_autoencoder, load_schedule, load_unet
-from dreampolish.priors.noise import Predictor, Renewal, denoise_ddim, guided, noisy_latents, sample_ddim, trailing_timesteps
 from dreampolish.priors.protocols import ViewCondition
+from dreampolish.priors.sampling import Predictor, Renewal, denoise_ddim, guided, noisy_latents, sample_ddim, trailing_timesteps
 
 ContextEncoder = Callable[[Tensor, Tensor], Tensor]
 """(pictures (B, 3, H, W), their latents (B, C, m, n)) -> tokens (B, L, D), before the pose joins them."""

@@ -8,9 +8,9 @@ from jaxtyping import Float
 from nerfacc import accumulate_along_rays, render_weight_from_density
 from torch import Tensor
 
-from dreampolish.cameras import Cameras, normals_camera_from_world, rays_from_cameras
 from dreampolish.fields.density import DensityField
-from dreampolish.renderers.sampling import OccupancyGrid, RaySamples, sample_rays
+from dreampolish.renderers.samples import OccupancyGrid, RaySamples, sample_rays
+from dreampolish.scene.cameras import Cameras, normals_camera_from_world, rays_from_cameras
 
 _SLOTS_AT_ONCE = 5
 """Samples of a ray that early termination evaluates before it asks again which rays go on."""

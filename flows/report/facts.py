@@ -5,11 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flows.report.curves import Curve, curves_of_stage, was_computed_by
-from flows.report.pictures import Strip, picture_uri, strip_of_views
 from flows.report.settings import Change, Command, changes_from_default, making_command, varying_commands
+from flows.report.strips import Strip, picture_uri, strip_of_views
+from flows.runs.create import slug_from_prompt
 from schemas.artifacts import Artifact, AssetArtifact, NerfArtifact, ReferenceArtifact, SdfArtifact, StageName
 from schemas.runs import STAGES, RunRecord
-from stages.store import LocalStore
+from stages.runtime.command import open_recorded
+from stages.runtime.errors import StageError
+from stages.runtime.store import LocalStore
 
 TITLES: dict[StageName, str] = {
     "reference": "Reference",
@@ -123,3 +126,24 @@ def _notes(artifact: Artifact) -> tuple[str, ...]:
 
 def _path(store: LocalStore, artifact: Artifact, relative: str) -> Path:
     return store.folder(artifact.stage, artifact.fingerprint) / relative
+
+
+MAX_SIDE = 320
+"""Pixels of a turntable's views on a page of one run."""
+COMPARED_SIDE = 224
+"""The same on a page of several."""
+
+
+def open_facts(record: RunRecord, store: Path, max_side: int) -> RunFacts:
+    """What a page tells of a run, every file verified. Raises StageError for a run without results or with damaged ones."""
+    if not record.stages:
+        raise StageError(f"run {record.run} has no results yet", None, f"dreampolish resume {record.run}")
+    artifacts = {name: open_recorded(name, record, store) for name in STAGES if name in record.stages}
+    return facts_of_run(record, artifacts, LocalStore(store), max_side)
+
+
+def output_folder(record: RunRecord, outputs: Path) -> Path:
+    """The run's folder for its user: where it was written, or would be."""
+    if record.output is not None and Path(record.output).is_dir():
+        return Path(record.output)
+    return outputs / f"{slug_from_prompt(record.prompt)}-{record.run}"

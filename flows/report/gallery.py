@@ -7,20 +7,20 @@ from pathlib import Path
 
 import torch
 
-from dreampolish.cameras import orbit_cameras
-from dreampolish.pictures import pil_from_tensor
+from dreampolish.scene.cameras import orbit_cameras
+from dreampolish.scene.pictures import pil_from_tensor
 from flows.report.chart import figure, size
 from flows.report.settings import run_line
-from flows.runs import slug_from_prompt
+from flows.runs.create import slug_from_prompt
 from schemas.artifacts import AssetArtifact
 from schemas.runs import RunRecord
-from stages.artifact_files import StoredFiles
-from stages.disk import write_atomically
-from stages.entry import open_recorded
-from stages.opened import open_artifact
-from stages.progress import duration
-from stages.reference_view import REFERENCE_FOV_DEG
-from stages.store import LocalStore
+from stages.guidance.reference_view import REFERENCE_FOV_DEG
+from stages.results.files import StoredFiles
+from stages.results.surfaces import open_artifact
+from stages.runtime.command import open_recorded
+from stages.runtime.files import write_atomically
+from stages.runtime.progress import duration
+from stages.runtime.store import LocalStore
 
 AZIMUTHS_DEG = (30.0, 120.0, 210.0, 300.0)
 ELEVATION_DEG = 15.0

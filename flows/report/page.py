@@ -17,8 +17,8 @@ from flows.report.model import fitting_glb
 from flows.report.settings import changes, plain, text
 from schemas.artifacts import StageName
 from schemas.runs import STAGES
-from stages.disk import write_atomically
-from stages.progress import duration
+from stages.runtime.files import write_atomically
+from stages.runtime.progress import duration
 
 MAX_BYTES = 12_000_000
 """Of a page."""

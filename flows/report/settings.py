@@ -10,16 +10,16 @@ from typing import Any
 import yaml
 
 from flows.report.curves import was_computed_by
-from flows.runs import CONFIGS
-from schemas.config import Config
-from schemas.presets import ConfigError, load_config
+from flows.runs.create import CONFIGS
+from schemas.config.presets import ConfigError, load_config
+from schemas.config.run import Config
 from schemas.runs import RunRecord
 from schemas.schedule import Ramp, constant
-from stages.disk import sha256_of
-from stages.entry import input_path
-from stages.errors import StageError
-from stages.fingerprint import PROJECT
-from stages.run_record import read_record
+from stages.runtime.command import input_path
+from stages.runtime.errors import StageError
+from stages.runtime.files import sha256_of
+from stages.runtime.key import PROJECT
+from stages.runtime.records import read_record
 
 
 @dataclass(frozen=True)

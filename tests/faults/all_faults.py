@@ -28,9 +28,9 @@ from corruption import EDITED, damage_everything, stale_elsewhere
 from disk_faults import disk_faults
 from kill_matrix import Forks, Matrix, Outcome, in_fork, run_cells
 
-from flows.quiet import quiet_environment
+from flows.service.environment import quiet_environment
 from schemas.runs import STAGES
-from stages.run_record import read_record
+from stages.runtime.records import read_record
 
 STOP_LIMIT_S = 30.0
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import dreampolish.checkpoints
-import stages.context
-import stages.store
+import dreampolish.optim.checkpoints
+import stages.runtime.stage
+import stages.runtime.store
 from schemas.artifacts import StageName
 from schemas.runs import STAGES
-from stages.context import Stage
-from stages.store import MANIFEST
+from stages.runtime.stage import Stage
+from stages.runtime.store import MANIFEST
 
 MOMENTS = ("early", "write", "rename", "manifest", "published")
 SIGNALS = ("SIGKILL", "SIGTERM", "SIGINT")
@@ -86,7 +86,7 @@ def _write(stage: StageName, fire: Callable[[], None]) -> None:
     if stage in WITHOUT_FIT:
         _half_a_file(stage, fire)
         return
-    original, seen = dreampolish.checkpoints._write_atomically, 0
+    original, seen = dreampolish.optim.checkpoints._write_atomically, 0
 
     def hooked(path: Path, payload: bytes) -> None:
         nonlocal seen
@@ -97,7 +97,7 @@ def _write(stage: StageName, fire: Callable[[], None]) -> None:
                 fire()
         original(path, payload)
 
-    dreampolish.checkpoints._write_atomically = hooked
+    dreampolish.optim.checkpoints._write_atomically = hooked
 
 
 def _half_a_file(stage: StageName, fire: Callable[[], None]) -> None:
@@ -122,8 +122,8 @@ def _rename(stage: StageName, fire: Callable[[], None]) -> None:
 
 def _manifest(stage: StageName, fire: Callable[[], None]) -> None:
     meets = lambda path, *_: path.name == MANIFEST and path.parent.parent.name == stage  # noqa: E731
-    _before(stages.store, "write_atomically", meets, fire)
+    _before(stages.runtime.store, "write_atomically", meets, fire)
 
 
 def _published(stage: StageName, fire: Callable[[], None]) -> None:
-    _before(stages.context, "record_stage", lambda store, run_id, artifact, *_: artifact.stage == stage, fire)
+    _before(stages.runtime.stage, "record_stage", lambda store, run_id, artifact, *_: artifact.stage == stage, fire)

@@ -10,9 +10,9 @@ from pathlib import Path
 from random import Random
 
 from schemas.runs import STAGES, RunRecord
-from stages.entry import ARTIFACTS
-from stages.fingerprint import PROJECT
-from stages.store import DamagedArtifactError, LocalStore
+from stages.runtime.command import ARTIFACTS
+from stages.runtime.key import PROJECT
+from stages.runtime.store import DamagedArtifactError, LocalStore
 
 FLIPS = 1000
 
@@ -70,16 +70,16 @@ def _damages(files: list[Path], flips: int) -> Iterator[tuple[str, str]]:
 STALE = """
 import sys
 from pathlib import Path
-from flows.runs import stale_stages
+from flows.runs.create import stale_stages
 from schemas.runs import STAGES
-from stages.fingerprint import PROJECT
-from stages.run_record import read_record
+from stages.runtime.key import PROJECT
+from stages.runtime.records import read_record
 store, run, edited = Path(sys.argv[1]), sys.argv[2], PROJECT / sys.argv[3]
 print(" ".join(stale_stages(read_record(store, run), store, STAGES)))
 edited.write_text(edited.read_text() + "\\n# edited\\n")
 print(" ".join(stale_stages(read_record(store, run), store, STAGES)))
 """
-EDITED = "dreampolish/renderers/raster.py"
+EDITED = "dreampolish/renderers/rasterizer.py"
 
 
 def stale_elsewhere(root: Path, store: Path, run: str) -> tuple[list[str], list[str]]:

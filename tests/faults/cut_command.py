@@ -4,7 +4,7 @@ import os
 import sys
 from pathlib import Path
 
-from flows.quiet import quiet_environment
+from flows.service.environment import quiet_environment
 
 if __name__ == "__main__":
     # Before Prefect is imported, as the command does.

@@ -25,16 +25,16 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import torch
 
-import stages.context
-from dreampolish.optimize import Term, fit
+import stages.runtime.stage
+from dreampolish.optim.fit import Term, fit
 from schemas.artifacts import NerfArtifact, SdfArtifact
-from schemas.config import Config, PriorsConfig
+from schemas.config.run import Config, PriorsConfig
 from schemas.runs import RunRecord
-from stages.context import RunContext, Stage, open_stage
-from stages.entry import ARTIFACTS
-from stages.errors import StageError
-from stages.run_record import read_record, write_record
-from stages.store import MANIFEST, LocalStore
+from stages.runtime.command import ARTIFACTS
+from stages.runtime.errors import StageError
+from stages.runtime.records import read_record, write_record
+from stages.runtime.stage import RunContext, Stage, open_stage
+from stages.runtime.store import MANIFEST, LocalStore
 
 OPERATIONS = ("open", "write", "fsync", "rename")
 CODES = (errno.ENOSPC, errno.EIO)
@@ -184,7 +184,7 @@ def attempt(root: Path, operation: str, code: int, nth: int, expected: tuple[str
 
 def disk_faults(root: Path, every: int) -> tuple[dict[str, int], list[str]]:
     """How many operations of each kind failed in turn, by `operation code`, and everything that went wrong."""
-    stages.context.code_digest = lambda module, folder: module  # type: ignore[assignment]
+    stages.runtime.stage.code_digest = lambda module, folder: module  # type: ignore[assignment]
     root.mkdir(parents=True, exist_ok=True)
     expected = two_stages(root / "whole")
     tried: dict[str, int] = {}

@@ -30,19 +30,19 @@ from cells import FIRED, Cell, all_cells, lay_hook
 from tiny import tiny_run, write_picture, write_priors
 
 import flows.chain
-import stages.context
-from dreampolish.metrics.alignment import load_alignment
-from dreampolish.optimize import FitInterruptedError
-from dreampolish.tracking import Journal
-from flows.quiet import quiet_environment
-from flows.stage_functions import stage_function
-from schemas.config import PriorsConfig
+import stages.runtime.stage
+from dreampolish.metrics.judge import load_alignment
+from dreampolish.optim.fit import FitInterruptedError
+from flows.runs.chain import stage_function
+from flows.service.environment import quiet_environment
+from schemas.config.run import PriorsConfig
 from schemas.runs import STAGES, RunRecord
-from stages.entry import ARTIFACTS, call_stage, context_of
-from stages.fingerprint import PROJECT, code_digest
-from stages.prior_set import prior_digests
-from stages.run_record import read_record, write_record
-from stages.store import MANIFEST, LocalStore, file_refs
+from stages.guidance.priors import prior_digests
+from stages.runtime.command import ARTIFACTS, call_stage, context_of
+from stages.runtime.key import PROJECT, code_digest
+from stages.runtime.records import read_record, write_record
+from stages.runtime.store import MANIFEST, LocalStore, file_refs
+from stages.runtime.tracking import Journal
 
 LIMIT_S = 30.0
 """From a first SIGINT or SIGTERM to the end of the process."""
@@ -164,7 +164,7 @@ class Matrix:
             stage_function(name)
         # The code as it was imported, whatever is edited meanwhile.
         digests = {f"stages.{name}": code_digest(f"stages.{name}", PROJECT) for name in STAGES}
-        stages.context.code_digest = lambda module, root: digests[module]  # type: ignore[assignment]
+        stages.runtime.stage.code_digest = lambda module, root: digests[module]  # type: ignore[assignment]
         computing = self._must(self.whole)
         before = published(self.whole / "store")
         seconds = self._must(self.whole)

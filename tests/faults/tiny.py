@@ -5,10 +5,10 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageDraw
 
-from dreampolish.priors.saving import write_prior
 from dreampolish.priors.tiny import CHANNELS, tiny_space, tiny_unet, tiny_view_prior, write_text_encoder
-from dreampolish.priors.training_diffusion import build_schedule
-from flows.runs import new_run
+from dreampolish.training.diffusion import build_schedule
+from dreampolish.training.folders import write_prior
+from flows.runs.create import new_run
 from schemas.runs import RunRecord
 
 PROMPT = "a red chair"

@@ -1,0 +1,1 @@
+"""Textured meshes and their files."""

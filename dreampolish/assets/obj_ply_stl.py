@@ -1,0 +1,101 @@
+"""Formats of older programs: OBJ with MTL and PNG, PLY with vertex colours, STL.
+
+OBJ and PLY: +Y up, +Z front, metres, as in glTF. STL: z up and front +x, as printers' programs take it; it has no unit, the numbers
+are the asset's metres.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from dreampolish.assets.asset import GLTF_FROM_WORLD, Asset, checked, pixels_of
+from dreampolish.mesh.topology import face_normals
+
+_PLY_VERTEX = np.dtype([("place", "<f4", 3), ("normal", "<f4", 3), ("color", "u1", 3)])
+_PLY_FACE = np.dtype([("count", "u1"), ("corners", "<i4", 3)])
+_STL_FACE = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attributes", "<u2")])
+
+
+def write_obj(path: Path, asset: Asset) -> list[Path]:
+    """OBJ, and beside it <name>.mtl and its maps as PNG; all paths that were written.
+
+    Base colour, roughness, metallic and normal map (`norm`, MTL's PBR extension) per material. Raises ValueError as `checked` does.
+    """
+    mesh = asset.mesh
+    checked(mesh)
+    stem = path.stem
+    library, maps = _material_library(path, asset)
+    lines = [f"# {asset.name}", f"mtllib {stem}.mtl", f"o {asset.name}"]
+    vertices, normals = mesh.vertices[:, GLTF_FROM_WORLD], mesh.normals[:, GLTF_FROM_WORLD]
+    # OBJ's v grows upwards.
+    uv = torch.stack([mesh.uv[:, 0], 1 - mesh.uv[:, 1]], dim=-1)
+    lines += _rows("v", vertices) + _rows("vt", uv) + _rows("vn", normals)
+    for number in range(len(mesh.textures)):
+        lines.append(f"usemtl material_{number}")
+        corners = (mesh.faces[mesh.face_texture == number] + 1).tolist()
+        lines += [f"f {a}/{a}/{a} {b}/{b}/{b} {c}/{c}/{c}" for a, b, c in corners]
+    path.write_text("\n".join(lines) + "\n")
+    return [path, library, *maps]
+
+
+def _rows(keyword: str, values: Tensor) -> list[str]:
+    return [keyword + "".join(f" {number:.7g}" for number in row) for row in values.detach().cpu().tolist()]
+
+
+def _material_library(path: Path, asset: Asset) -> tuple[Path, list[Path]]:
+    """The MTL and the pictures it names."""
+    lines, maps = [], []
+    if asset.normal_map is not None:
+        maps.append(_picture(path.with_name(f"{path.stem}_normal.png"), asset.normal_map))
+    for number, texture in enumerate(asset.mesh.textures):
+        picture = _picture(path.with_name(f"{path.stem}_base_color{number or ''}.png"), texture)
+        lines += [f"newmtl material_{number}", "Kd 1 1 1", "Ks 0 0 0", "illum 1", f"map_Kd {picture.name}"]
+        lines += [f"Pr {asset.roughness:g}", f"Pm {asset.metallic:g}"]
+        lines += [f"norm {maps[0].name}"] if asset.normal_map is not None else []
+        maps.append(picture)
+    library = path.with_suffix(".mtl")
+    library.write_text("\n".join(lines) + "\n")
+    return library, maps
+
+
+def _picture(path: Path, texture: Tensor) -> Path:
+    Image.fromarray(pixels_of(texture)).save(path, "PNG", optimize=True)
+    return path
+
+
+def write_ply(path: Path, asset: Asset) -> list[Path]:
+    """Binary little-endian PLY: places, normals and sRGB colours at the vertices of the mesh without texture seams."""
+    checked(asset.mesh)
+    solid = asset.seamless()
+    vertices, faces = np.zeros(len(solid.vertices), _PLY_VERTEX), np.zeros(len(solid.faces), _PLY_FACE)
+    vertices["place"] = solid.vertices[:, GLTF_FROM_WORLD].cpu().numpy()
+    vertices["normal"] = solid.normals[:, GLTF_FROM_WORLD].cpu().numpy()
+    vertices["color"] = pixels_of(solid.colors[None])[0]
+    faces["count"], faces["corners"] = 3, solid.faces.cpu().numpy()
+    path.write_bytes(_ply_header(len(vertices), len(faces)).encode() + vertices.tobytes() + faces.tobytes())
+    return [path]
+
+
+def _ply_header(n_vertices: int, n_faces: int) -> str:
+    def properties(kind: str, names: Sequence[str]) -> list[str]:
+        return [f"property {kind} {name}" for name in names]
+
+    lines = ["ply", "format binary_little_endian 1.0", f"element vertex {n_vertices}"]
+    lines += properties("float", ("x", "y", "z", "nx", "ny", "nz")) + properties("uchar", ("red", "green", "blue"))
+    return "\n".join([*lines, f"element face {n_faces}", "property list uchar int vertex_indices", "end_header"]) + "\n"
+
+
+def write_stl(path: Path, asset: Asset) -> list[Path]:
+    """Binary STL: shape alone."""
+    checked(asset.mesh)
+    mesh = asset.mesh
+    faces = np.zeros(len(mesh.faces), _STL_FACE)
+    faces["normal"] = face_normals(mesh.vertices, mesh.faces).cpu().numpy()
+    faces["corners"] = mesh.vertices[mesh.faces].cpu().numpy()
+    header = f"{asset.name}, z up, metres".encode()[:80].ljust(80, b" ")
+    path.write_bytes(header + len(faces).to_bytes(4, "little") + faces.tobytes())
+    return [path]

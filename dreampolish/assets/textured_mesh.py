@@ -1,0 +1,103 @@
+"""A mesh with texture coordinates and pictures for its colours."""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from dreampolish.mesh.topology import face_adjacency
+from dreampolish.renderers.mesh import MeshRender, shaded
+from dreampolish.renderers.rasterizer import Fragments, interpolate_covered, rasterize
+from dreampolish.scene.cameras import Cameras
+
+
+@dataclass(frozen=True)
+class TexturedMesh:
+    """A mesh in the world frame whose vertices are split at texture seams.
+
+    normals: unit, outward. uv: glTF's, (0, 0) is the texture's upper left corner, repeated outside [0, 1].
+    textures: one picture (h, w, 3) in [0, 1], display-referred sRGB, per material. face_texture: (F,), each face's picture.
+    """
+
+    vertices: Float[Tensor, "v 3"]
+    normals: Float[Tensor, "v 3"]
+    uv: Float[Tensor, "v 2"]
+    faces: Int[Tensor, "f 3"]
+    textures: tuple[Tensor, ...]
+    face_texture: Int[Tensor, " f"]
+
+    @cached_property
+    def adjacency(self) -> Int[Tensor, "f 3"]:
+        """Faces' neighbours on the surface: a seam of the texture, where vertices are split, is no edge of it.
+
+        Where more than two faces meet at a place, as on double sheets, the vertices' own word counts.
+        """
+        place = torch.unique(self.vertices.detach(), dim=0, return_inverse=True)[1]
+        welded = face_adjacency(place[self.faces])
+        return torch.where(welded >= 0, welded, face_adjacency(self.faces))
+
+    def color_of(self, fragments: Fragments) -> Float[Tensor, "n 3"]:
+        """Colours on the covered pixels of this mesh's fragments, in the order of `fragments.mask.nonzero()`."""
+        uv = interpolate_covered(fragments, self.faces, self.uv)
+        seen = fragments.face_index[fragments.mask]
+        texture_of_pixel = self.face_texture.index_select(0, seen)
+        colors = uv.new_zeros(len(uv), 3)
+        for number, texture in enumerate(self.textures):
+            rows = (texture_of_pixel == number).nonzero()[:, 0]
+            colors = colors.index_copy(0, rows, texels_bilinear(texture, uv.index_select(0, rows)))
+        return colors
+
+    def to(self, device: torch.device | str) -> "TexturedMesh":
+        """The same mesh on another device."""
+        return TexturedMesh(
+            self.vertices.to(device),
+            self.normals.to(device),
+            self.uv.to(device),
+            self.faces.to(device),
+            tuple(texture.to(device) for texture in self.textures),
+            self.face_texture.to(device),
+        )
+
+    def normalized(self, radius: float) -> "TexturedMesh":
+        """The same object moved to the origin (centre of its box) and scaled so that its farthest vertex is `radius` away."""
+        used = self.vertices[self.faces.unique()]
+        centred = self.vertices - (used.amin(0) + used.amax(0)) / 2
+        return replace(self, vertices=centred * (radius / centred[self.faces.unique()].norm(dim=-1).max()))
+
+
+def texels_bilinear(texture: Float[Tensor, "h w c"], uv: Float[Tensor, "n 2"]) -> Float[Tensor, "n c"]:
+    """Bilinear look-up between texel centres, repeating at the borders; differentiable in both arguments."""
+    height, width, channels = texture.shape
+    column, row = uv[:, 0] * width - 0.5, uv[:, 1] * height - 0.5
+    left, top = column.detach().floor(), row.detach().floor()
+    across, down = (column - left)[:, None], (row - top)[:, None]
+    flat = texture.reshape(-1, channels)
+
+    def at(x: Tensor, y: Tensor) -> Tensor:
+        return flat.index_select(0, (y.long() % height) * width + x.long() % width)
+
+    upper = at(left, top) * (1 - across) + at(left + 1, top) * across
+    lower = at(left, top + 1) * (1 - across) + at(left + 1, top + 1) * across
+    return upper * (1 - down) + lower * down
+
+
+def render_textured_mesh(mesh: TexturedMesh, cameras: Cameras, supersample: int, cull_backfaces: bool) -> MeshRender:
+    """Unlit: texture colours as they are, on white. Normals are the mesh's own, turned to the viewer on faces seen from behind.
+
+    supersample: samples along a pixel's side; textures have no mip levels, so 2 or more is wise. cull_backfaces: for closed meshes
+    with outward faces only; foreign files may be neither.
+    """
+    fine = cameras.at_size(cameras.size * supersample)
+    fragments = rasterize(mesh.vertices, mesh.faces, fine, cull_backfaces)
+    return shaded(
+        fragments,
+        mesh.vertices,
+        mesh.faces,
+        mesh.normals,
+        fine,
+        lambda points, normals: mesh.color_of(fragments),
+        supersample,
+        mesh.adjacency,
+    )

@@ -1,0 +1,177 @@
+"""USDZ through usd-core: one mesh with a UsdPreviewSurface, +Y up, +Z front, metres."""
+
+import json
+import struct
+import tempfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from pxr import Gf, Sdf, Tf, Usd, UsdGeom, UsdShade, UsdUtils, UsdValidation, Vt
+from torch import Tensor
+
+from dreampolish.assets.asset import GLTF_FROM_WORLD, Asset, checked, pixels_of
+from dreampolish.assets.validate_glb import Told
+
+_ROOT = "/Asset"
+_NORMAL_SCALE, _NORMAL_BIAS = Gf.Vec4f(2, 2, 2, 1), Gf.Vec4f(-1, -1, -1, 0)
+
+
+def write_usdz(path: Path, asset: Asset) -> list[Path]:
+    """An uncompressed USDZ whose files start at multiples of 64 bytes, as its specification wants; the paths that were written.
+
+    The asset's extras stand in the layer's custom data as JSON. Raises ValueError for several textures, or as `checked` does.
+    """
+    checked(asset.mesh)
+    if len(asset.mesh.textures) != 1:
+        raise ValueError(f"USDZ is written for one texture, the mesh has {len(asset.mesh.textures)}")
+    with tempfile.TemporaryDirectory() as folder:
+        layer = Path(folder) / "asset.usdc"
+        _write_stage(layer, asset)
+        partial = path.with_name(f".{path.name}.partial.usdz")
+        try:
+            if not UsdUtils.CreateNewUsdzPackage(Sdf.AssetPath(str(layer)), str(partial)):
+                raise ValueError(f"usd-core could not pack {path.name}")
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+    return [path]
+
+
+def _write_stage(layer: Path, asset: Asset) -> None:
+    stage = Usd.Stage.CreateNew(str(layer))
+    UsdGeom.SetStageUpAxis(stage, UsdGeom.Tokens.y)
+    UsdGeom.SetStageMetersPerUnit(stage, 1.0)
+    root = UsdGeom.Xform.Define(stage, _ROOT)
+    stage.SetDefaultPrim(root.GetPrim())
+    Usd.ModelAPI(root.GetPrim()).SetKind("component")
+    root.GetPrim().SetCustomDataByKey("dreampolish", json.dumps(asset.extras, allow_nan=False))
+    mesh = _define_mesh(stage, asset)
+    material = _define_material(stage, layer.parent, asset)
+    UsdShade.MaterialBindingAPI.Apply(mesh.GetPrim()).Bind(material)
+    stage.GetRootLayer().Save()
+
+
+def _vectors(values: Tensor, kind: type) -> object:
+    return kind.FromNumpy(np.ascontiguousarray(values.detach().cpu().float().numpy()))  # type: ignore[attr-defined]
+
+
+def _define_mesh(stage: Usd.Stage, asset: Asset) -> UsdGeom.Mesh:
+    source = asset.mesh
+    mesh = UsdGeom.Mesh.Define(stage, f"{_ROOT}/Mesh")
+    vertices = source.vertices[:, GLTF_FROM_WORLD]
+    mesh.CreatePointsAttr(_vectors(vertices, Vt.Vec3fArray))
+    mesh.CreateFaceVertexCountsAttr(Vt.IntArray.FromNumpy(np.full(len(source.faces), 3, np.int32)))
+    mesh.CreateFaceVertexIndicesAttr(Vt.IntArray.FromNumpy(source.faces.reshape(-1).cpu().numpy().astype(np.int32)))
+    mesh.CreateNormalsAttr(_vectors(source.normals[:, GLTF_FROM_WORLD], Vt.Vec3fArray))
+    mesh.SetNormalsInterpolation(UsdGeom.Tokens.vertex)
+    mesh.CreateSubdivisionSchemeAttr(UsdGeom.Tokens.none)
+    box = torch.stack([vertices.amin(0), vertices.amax(0)])
+    mesh.CreateExtentAttr(_vectors(box, Vt.Vec3fArray))
+    uv = source.uv.clone()
+    # USD's t grows upwards.
+    uv[:, 1] = 1 - uv[:, 1]
+    place = UsdGeom.PrimvarsAPI(mesh).CreatePrimvar("st", Sdf.ValueTypeNames.TexCoord2fArray, UsdGeom.Tokens.vertex)
+    place.Set(_vectors(uv, Vt.Vec2fArray))
+    return mesh
+
+
+def _define_material(stage: Usd.Stage, folder: Path, asset: Asset) -> UsdShade.Material:
+    material = UsdShade.Material.Define(stage, f"{_ROOT}/Material")
+    surface = UsdShade.Shader.Define(stage, f"{_ROOT}/Material/Surface")
+    surface.CreateIdAttr("UsdPreviewSurface")
+    surface.CreateInput("roughness", Sdf.ValueTypeNames.Float).Set(asset.roughness)
+    surface.CreateInput("metallic", Sdf.ValueTypeNames.Float).Set(asset.metallic)
+    material.CreateSurfaceOutput().ConnectToSource(surface.ConnectableAPI(), "surface")
+    reader = UsdShade.Shader.Define(stage, f"{_ROOT}/Material/Place")
+    reader.CreateIdAttr("UsdPrimvarReader_float2")
+    reader.CreateInput("varname", Sdf.ValueTypeNames.String).Set("st")
+    reader.CreateOutput("result", Sdf.ValueTypeNames.Float2)
+    color = _texture(stage, reader, folder, "base_color", asset.mesh.textures[0], "sRGB")
+    surface.CreateInput("diffuseColor", Sdf.ValueTypeNames.Color3f).ConnectToSource(color.ConnectableAPI(), "rgb")
+    if asset.normal_map is not None:
+        normal = _texture(stage, reader, folder, "normal", asset.normal_map, "raw")
+        normal.CreateInput("scale", Sdf.ValueTypeNames.Float4).Set(_NORMAL_SCALE)
+        normal.CreateInput("bias", Sdf.ValueTypeNames.Float4).Set(_NORMAL_BIAS)
+        surface.CreateInput("normal", Sdf.ValueTypeNames.Normal3f).ConnectToSource(normal.ConnectableAPI(), "rgb")
+    return material
+
+
+def _texture(
+    stage: Usd.Stage, reader: UsdShade.Shader, folder: Path, name: str, texture: Tensor, space: str
+) -> UsdShade.Shader:
+    Image.fromarray(pixels_of(texture)).save(folder / f"{name}.png", "PNG", optimize=True)
+    shader = UsdShade.Shader.Define(stage, f"{_ROOT}/Material/{name.title().replace('_', '')}")
+    shader.CreateIdAttr("UsdUVTexture")
+    shader.CreateInput("file", Sdf.ValueTypeNames.Asset).Set(Sdf.AssetPath(f"./{name}.png"))
+    shader.CreateInput("sourceColorSpace", Sdf.ValueTypeNames.Token).Set(space)
+    for axis in ("wrapS", "wrapT"):
+        shader.CreateInput(axis, Sdf.ValueTypeNames.Token).Set("clamp")
+    shader.CreateInput("st", Sdf.ValueTypeNames.Float2).ConnectToSource(reader.ConnectableAPI(), "result")
+    shader.CreateOutput("rgb", Sdf.ValueTypeNames.Float3)
+    return shader
+
+
+ALIGNMENT = 64
+_LOCAL_HEADER = 30
+
+
+def usdz_findings(path: Path) -> Told:
+    """Errors, warnings and figures. A stage that usd-core cannot open is an error; so are compressed or unaligned files."""
+    errors = _layout_errors(path)
+    if errors:
+        return tuple(errors), (), {}
+    try:
+        stage = Usd.Stage.Open(str(path))
+    except Tf.ErrorException as error:
+        return (f"usd-core cannot open it: {str(error).strip().splitlines()[-1]}",), (), {}
+    meshes = [UsdGeom.Mesh(prim) for prim in stage.Traverse() if prim.IsA(UsdGeom.Mesh)]
+    if not meshes:
+        return ("holds no mesh",), (), {}
+    warnings = [] if stage.GetDefaultPrim() else ["names no default prim"]
+    told = UsdValidation.ValidationContext(UsdValidation.ValidationRegistry().GetOrLoadAllValidators()).Validate(stage)
+    for entry in told:
+        text = f"{entry.GetName()}: {entry.GetMessage()}"
+        (errors if entry.GetType() == UsdValidation.ValidationErrorType.Error else warnings).append(text)
+    for mesh in meshes:
+        complaint = _mesh_error(mesh)
+        errors += [complaint] if complaint else []
+    triangles = sum(sum(count - 2 for count in mesh.GetFaceVertexCountsAttr().Get() or ()) for mesh in meshes)
+    return (
+        tuple(errors),
+        tuple(warnings),
+        {"triangles": float(triangles), "metres_per_unit": UsdGeom.GetStageMetersPerUnit(stage)},
+    )
+
+
+def _mesh_error(mesh: UsdGeom.Mesh) -> str:
+    counts, corners = mesh.GetFaceVertexCountsAttr().Get(), mesh.GetFaceVertexIndicesAttr().Get()
+    points = mesh.GetPointsAttr().Get()
+    if not counts or not corners or not points:
+        return f"{mesh.GetPath()} is empty"
+    valid, why = UsdGeom.Mesh.ValidateTopology(corners, counts, len(points))
+    return "" if valid else f"{mesh.GetPath()}: {why}"
+
+
+def _layout_errors(path: Path) -> list[str]:
+    """A USDZ is a ZIP without compression or encryption, its first file a USD layer, every file's bytes at a multiple of 64."""
+    try:
+        with zipfile.ZipFile(path) as archive, path.open("rb") as file:
+            entries = archive.infolist()
+            errors = (
+                [] if entries and entries[0].filename.endswith((".usdc", ".usda", ".usd")) else ["does not begin with a layer"]
+            )
+            for entry in entries:
+                if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:
+                    errors.append(f"{entry.filename} is compressed or encrypted")
+                file.seek(entry.header_offset + _LOCAL_HEADER - 4)
+                name, extra = struct.unpack("<HH", file.read(4))
+                start = entry.header_offset + _LOCAL_HEADER + name + extra
+                if start % ALIGNMENT:
+                    errors.append(f"{entry.filename} starts at byte {start}, no multiple of {ALIGNMENT}")
+            damaged = archive.testzip()
+            return [*errors, *([f"{damaged} is damaged"] if damaged else [])]
+    except (zipfile.BadZipFile, OSError, struct.error) as error:
+        return [f"is no readable ZIP: {error}"]

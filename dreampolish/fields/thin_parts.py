@@ -1,0 +1,122 @@
+"""Faint parts: what a density field shows and its level set lacks.
+
+One level does not suit a whole object. Of a leg that pictures place a little differently the field keeps a thin sponge, dark enough
+to be seen from everywhere and yet mostly below the level that fits the seat. Such parts are found by looking: they lie where nearly
+all views show something, and many views show it beside everything that the level set has. [choice]
+"""
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from scipy import ndimage
+from torch import Tensor
+
+from dreampolish.fields.lattice import lattice_along_rays, lattice_points
+from dreampolish.fields.smoothing import large_parts
+from dreampolish.scene.cameras import Cameras, pixels_of_points
+
+_PICTURE_SHARE = 0.75
+"""Pixels a side of the views, for each lattice point of a side: about a lattice step each."""
+
+_HOLE = 3
+"""Pixels across, up to which holes in a view's opacity are closed: a sponge is full of them."""
+
+_LEAST_OPACITY = 0.25
+"""Of a view, where it shows something."""
+
+_HALO = 2.0
+"""Pixels around the level set's outline that are its own soft edge, at least. It is wider where a field is softer: a pixel beyond the
+distance within which the nearest quarter of the border of what a view shows lies."""
+
+_MISSED_SHARE = 0.25
+"""Of the views, in which a faint part is seen beside the level set. In others a thicker part lies before or behind it."""
+
+_DENSITY_BLUR = 1.5
+"""Standard deviation in lattice steps by which densities are blurred to bridge a sponge."""
+
+_LEAST_DENSITY = 0.05
+"""Share of the level, after that blur, below which there is nothing to raise."""
+
+_REACH = 6.0
+"""Lattice steps, about twice the halo: gaps that a ball of this radius cannot enter, between a faint part and what it hangs on, close
+where something is shown."""
+
+_CUBE = np.ones((3, 3, 3), dtype=bool)
+
+
+@torch.no_grad()
+def with_faint_parts(
+    densities: Float[Tensor, "r r r"],
+    solid: Bool[np.ndarray, "r r r"],
+    level: float,
+    half_size: float,
+    cameras: Cameras,
+    step_size: float,
+    agreement: float,
+) -> Bool[np.ndarray, "r r r"]:
+    """A solid with the faint parts of the field that it was cut from.
+
+    densities: on `lattice_points`, as the renderer sees them. solid: what of them is above the level. cameras: views from all around.
+    step_size: between samples along a ray, world units. agreement: share of the views that must show a point; 0: none is added.
+    """
+    if agreement == 0 or not solid.any():
+        return solid
+    body = ndimage.binary_opening(solid, _CUBE)
+    there = ndimage.gaussian_filter(densities.cpu().numpy(), _DENSITY_BLUR) > _LEAST_DENSITY * level
+    seen, missed = _shares(
+        ~body & there, densities, body, half_size, cameras.at_size(max(1, round(_PICTURE_SHARE * len(solid)))), step_size
+    )
+    shown = seen >= agreement
+    step = 2 * half_size / (len(solid) - 1)
+    faint = large_parts(shown & (missed >= _MISSED_SHARE), step)
+    if not faint.any():
+        return solid
+    # A lattice step more, for a sponge's own border is uncertain and what is thin breaks later on.
+    faint = ndimage.binary_dilation(faint, _CUBE, mask=shown)
+    near = ndimage.distance_transform_edt(~faint) <= _REACH
+    return solid | faint | (_closed(body | faint, _REACH) & near & shown)
+
+
+def _closed(solid: Bool[np.ndarray, "r r r"], radius: float) -> Bool[np.ndarray, "r r r"]:
+    """A solid and all that balls of a radius, in lattice steps, cannot reach from outside of it."""
+    free = ndimage.distance_transform_edt(~solid) > radius
+    if not free.any():
+        return solid
+    return ndimage.distance_transform_edt(~free) > radius
+
+
+def _with_halo(outline: Bool[np.ndarray, "h w"], something: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
+    """An outline with the soft edge that belongs to it."""
+    distance = ndimage.distance_transform_edt(~outline)
+    border = distance[something & ~ndimage.binary_erosion(something)]
+    return distance <= max(_HALO, float(np.quantile(border, 0.25)) + 1 if len(border) else 0.0)
+
+
+def _shares(
+    asked: Bool[np.ndarray, "r r r"],
+    densities: Tensor,
+    body: Bool[np.ndarray, "r r r"],
+    half_size: float,
+    cameras: Cameras,
+    step_size: float,
+) -> tuple[Float[np.ndarray, "r r r"], Float[np.ndarray, "r r r"]]:
+    """Of every asked lattice point, 0 elsewhere: the shares of views that show something there, and that do so beside the body."""
+    points = lattice_points(len(body), half_size, densities.device)
+    shell = points[torch.from_numpy((body & ~ndimage.binary_erosion(body)).ravel()).to(points.device)]
+    where = torch.from_numpy(asked.ravel().nonzero()[0]).to(points.device)
+    points = points[where]
+    seen, missed = torch.zeros(len(where), device=points.device), torch.zeros(len(where), device=points.device)
+    for index in range(len(cameras)):
+        camera = cameras[[index]].to(points.device)
+        _, (along,) = lattice_along_rays([densities], half_size, camera, step_size)
+        opacity = (1 - (-along.sum(dim=1) * step_size).exp()).view(camera.size, camera.size).cpu().numpy()
+        outline = np.zeros(opacity.shape, dtype=bool)
+        outline[tuple(axis.cpu().numpy() for axis in pixels_of_points(shell, camera))] = True
+        something = ndimage.grey_closing(opacity, size=_HOLE) > _LEAST_OPACITY
+        outline = _with_halo(ndimage.binary_dilation(outline, np.ones((3, 3), dtype=bool)), something)
+        pixels = pixels_of_points(points, camera)
+        seen += torch.from_numpy(something).to(points.device)[pixels]
+        missed += torch.from_numpy(something & ~outline).to(points.device)[pixels]
+    shares = np.zeros((2, asked.size), dtype=np.float32)
+    shares[:, where.cpu().numpy()] = (torch.stack([seen, missed]) / len(cameras)).cpu().numpy()
+    return shares[0].reshape(asked.shape), shares[1].reshape(asked.shape)

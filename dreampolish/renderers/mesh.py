@@ -1,0 +1,152 @@
+"""Pictures of a mesh: colours, coverage, normals, depth and points in one call, colours evaluated on covered pixels only."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from dreampolish.mesh.topology import face_normals, vertex_normals
+from dreampolish.renderers.antialias import antialias
+from dreampolish.renderers.rasterizer import Fragments, interpolate, interpolate_covered, rasterize
+from dreampolish.scene.cameras import Cameras, normals_camera_from_world
+
+ColorOf = Callable[[Float[Tensor, "n 3"], Float[Tensor, "n 3"]], Float[Tensor, "n 3"]]
+"""Colours in [0, 1] of surface points, from the points and their unit normals, both in the world frame."""
+
+
+@dataclass(frozen=True)
+class MeshRender:
+    """Pictures of B cameras. rgb: on white. alpha: coverage 0..1. normals, depth, points_world: 0 where nothing is seen.
+
+    fragments are at the supersampled size; everything else is at the cameras' size.
+    """
+
+    rgb: Float[Tensor, "b h w 3"]
+    alpha: Float[Tensor, "b h w"]
+    normals_world: Float[Tensor, "b h w 3"]
+    normals_camera: Float[Tensor, "b h w 3"]
+    depth: Float[Tensor, "b h w"]
+    points_world: Float[Tensor, "b h w 3"]
+    fragments: Fragments
+
+
+def render_mesh(
+    vertices: Float[Tensor, "v 3"],
+    faces: Int[Tensor, "f 3"],
+    cameras: Cameras,
+    color_of: ColorOf,
+    supersample: int,
+    smooth: bool,
+    cull_backfaces: bool,
+    adjacency: Int[Tensor, "f 3"],
+    painted_at: Float[Tensor, "v 3"] | None = None,
+) -> MeshRender:
+    """Rasterise, colour and antialias a mesh; differentiable in the vertices and in whatever `color_of` depends on.
+
+    supersample: samples along a pixel's side. smooth: interpolated vertex normals instead of the faces' own.
+    adjacency: `topology.face_adjacency(faces)`. painted_at: where `color_of` is asked for the vertices' colours, if the vertices
+    have moved since they were painted. Without culling, faces seen from behind show their normal turned to the viewer.
+    """
+    fine = cameras.at_size(cameras.size * supersample)
+    fragments = rasterize(vertices, faces, fine, cull_backfaces)
+    normals = vertex_normals(vertices, faces) if smooth else None
+    if painted_at is not None:
+        color_of = _color_at(color_of, interpolate_covered(fragments, faces, painted_at))
+    return shaded(fragments, vertices, faces, normals, fine, color_of, supersample, adjacency)
+
+
+def _color_at(color_of: ColorOf, places: Float[Tensor, "n 3"]) -> ColorOf:
+    """The colours of other places, whatever points are asked for."""
+    return lambda points, normals: color_of(places, normals)
+
+
+def shaded(
+    fragments: Fragments,
+    vertices: Float[Tensor, "v 3"],
+    faces: Int[Tensor, "f 3"],
+    normals_of_vertices: Float[Tensor, "v 3"] | None,
+    cameras: Cameras,
+    color_of: ColorOf,
+    supersample: int,
+    adjacency: Int[Tensor, "f 3"],
+) -> MeshRender:
+    """`render_mesh` from fragments that are there already (embree's, or cached ones); `cameras` at the fragments' size.
+
+    normals_of_vertices: to be interpolated, world frame; None shows the faces' own normals.
+    """
+    mask = fragments.mask
+    covered = mask.reshape(-1).nonzero()[:, 0]
+    points = interpolate_covered(fragments, faces, vertices)
+    normals = _normals_covered(fragments, vertices, faces, normals_of_vertices)
+    eye = cameras.world_from_camera[:, :3, 3].index_select(0, torch.div(covered, cameras.size**2, rounding_mode="floor"))
+    away = ((eye - points) * _face_normals_covered(fragments, vertices, faces)).sum(-1, keepdim=True) < 0
+    normals = torch.where(away, -normals, normals)
+    colors = torch.cat([color_of(points, normals), torch.ones_like(points[:, :1])], dim=-1)
+    white = torch.ones(mask.numel(), 4, dtype=colors.dtype, device=colors.device)
+    white[:, 3] = 0
+    picture = white.index_copy(0, covered, colors).reshape(*mask.shape, 4)
+    picture = antialias(picture, fragments, vertices, faces, cameras, adjacency)
+    extras = torch.cat([normals, fragments.depth.reshape(-1, 1).index_select(0, covered), points], dim=-1)
+    dense = extras.new_zeros(mask.numel(), 7).index_copy(0, covered, extras).reshape(*mask.shape, 7)
+    picture, dense = _pooled(picture, supersample), _mean_of_covered(dense, mask, supersample)
+    # The mean of unit normals is shorter than one; where nothing is seen it stays zero.
+    normals_world = dense[..., :3] / (dense[..., :3].square().sum(-1, keepdim=True) + 1e-12).sqrt()
+    return MeshRender(
+        rgb=picture[..., :3],
+        alpha=picture[..., 3],
+        normals_world=normals_world,
+        normals_camera=normals_camera_from_world(normals_world, cameras),
+        depth=dense[..., 3],
+        points_world=dense[..., 4:],
+        fragments=fragments,
+    )
+
+
+def coverage(
+    fragments: Fragments,
+    vertices: Float[Tensor, "v 3"],
+    faces: Int[Tensor, "f 3"],
+    cameras: Cameras,
+    adjacency: Int[Tensor, "f 3"],
+) -> Float[Tensor, "b h w"]:
+    """Antialiased masks alone, 0..1, differentiable in the vertices."""
+    mask = fragments.mask[..., None].to(vertices.dtype)
+    return antialias(mask, fragments, vertices, faces, cameras, adjacency)[..., 0]
+
+
+def points_world_from_fragments(
+    fragments: Fragments, vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"]
+) -> Float[Tensor, "b h w 3"]:
+    """The surface points seen, world frame, 0 where nothing is."""
+    return interpolate(fragments, faces, vertices)
+
+
+def _face_normals_covered(fragments: Fragments, vertices: Tensor, faces: Tensor) -> Tensor:
+    seen = fragments.face_index.reshape(-1)
+    return face_normals(vertices, faces.index_select(0, seen[seen >= 0]))
+
+
+def _normals_covered(fragments: Fragments, vertices: Tensor, faces: Tensor, normals: Tensor | None) -> Tensor:
+    """Unit normals on covered pixels, outward."""
+    if normals is None:
+        return _face_normals_covered(fragments, vertices, faces)
+    mixed = interpolate_covered(fragments, faces, normals)
+    return mixed / (mixed.square().sum(-1, keepdim=True) + 1e-12).sqrt()
+
+
+def _pooled(images: Tensor, factor: int) -> Tensor:
+    """Means over squares of `factor` pixels; images (b, h, w, c)."""
+    if factor == 1:
+        return images
+    batch, height, width, channels = images.shape
+    return images.reshape(batch, height // factor, factor, width // factor, factor, channels).mean((2, 4))
+
+
+def _mean_of_covered(images: Tensor, mask: Tensor, factor: int) -> Tensor:
+    """As `_pooled`, over covered samples only, 0 where there is none."""
+    if factor == 1:
+        return images
+    share = _pooled(mask[..., None].to(images.dtype), factor)
+    return _pooled(images, factor) / share.clamp(min=1e-6)

@@ -1,0 +1,1 @@
+"""What everything looks at: cameras, pictures, light."""

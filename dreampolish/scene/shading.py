@@ -1,0 +1,92 @@
+"""Light, colour and composition of geometry buffers, vectorised over a batch.
+
+Notation: albedo (B, 3, H, W) in [0, 1], display-referred; normals_camera (B, 3, H, W) unit where covered; coverage and paint
+(B, 1, H, W) in [0, 1]. Directions point from the object to the light. Nothing here reads global randomness.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dreampolish.scene.lighting import Lighting
+
+MIN_SHADE, MAX_SHADE = 0.45, 1.15
+"""Bounds of the factor that light puts on a colour."""
+
+LUMA = (0.299, 0.587, 0.114)
+
+
+def shade(normals_camera: Float[Tensor, "b 3 h w"], lighting_camera: Lighting) -> Float[Tensor, "b 1 h w"]:
+    """The factor of Lambertian light on a colour, between MIN_SHADE and MAX_SHADE.
+
+    ambient + sky (1 + n.up) / 2 + sum of strength max(n.l, 0).
+    """
+    cosines = torch.einsum("blc,bchw->blhw", lighting_camera.toward, normals_camera).clamp(min=0)
+    upward = torch.einsum("bc,bchw->bhw", lighting_camera.up, normals_camera)
+    s = lighting_camera.strengths[:, :, None, None]
+    factor = s[:, 0] + s[:, 1] * (1 + upward) / 2 + s[:, 2] * cosines[:, 0] + s[:, 3] * cosines[:, 1]
+    return factor.clamp(MIN_SHADE, MAX_SHADE)[:, None]
+
+
+def on_white(colors: Float[Tensor, "b 3 h w"], coverage: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 3 h w"]:
+    """Colours over a white background, clamped to [0, 1]."""
+    return colors.clamp(0, 1).sub_(1).mul_(coverage).add_(1)
+
+
+def relight(
+    albedo: Float[Tensor, "b 3 h w"],
+    normals_camera: Float[Tensor, "b 3 h w"],
+    coverage: Float[Tensor, "b 1 h w"],
+    lighting_camera: Lighting,
+) -> Float[Tensor, "b 3 h w"]:
+    """Pictures under the given light on white."""
+    return on_white(albedo * shade(normals_camera, lighting_camera), coverage)
+
+
+def unlit(albedo: Float[Tensor, "b 3 h w"], coverage: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 3 h w"]:
+    """Pictures of the bare colours on white."""
+    return on_white(albedo, coverage)
+
+
+def recolor(
+    albedo: Float[Tensor, "b 3 h w"],
+    paint: Float[Tensor, "b 1 h w"],
+    target_rgb: Float[Tensor, "b 3"],
+    mean_luminance: Float[Tensor, " b"],
+    contrast: Float[Tensor, " b"],
+) -> Float[Tensor, "b 3 h w"]:
+    """Give painted pixels the target colour, keeping part of their relative luminance: target (1 + contrast (Y / mean - 1)).
+
+    mean_luminance: of the paint over the object, so that several views of it agree; below 0.02 counts as flat. The ratio is
+    bounded to 0.4..1.6. Partly painted pixels mix.
+    """
+    weights = albedo.new_tensor(LUMA).view(1, 3, 1, 1)
+    luminance = (albedo * weights).sum(dim=1, keepdim=True)
+    ratio = luminance / mean_luminance.clamp(min=0.02).view(-1, 1, 1, 1)
+    strength = torch.where(mean_luminance < 0.02, 0.0, contrast).view(-1, 1, 1, 1)
+    factor = (1 + strength * (ratio - 1)).clamp(0.4, 1.6)
+    return albedo + paint * ((target_rgb[:, :, None, None] * factor).clamp(0, 1) - albedo)
+
+
+def painted_luminance(albedo: Float[Tensor, "b 3 h w"], paint: Float[Tensor, "b 1 h w"]) -> Float[Tensor, " b"]:
+    """Mean luminance of the painted pixels; 0 where none is painted."""
+    weights = albedo.new_tensor(LUMA).view(1, 3, 1, 1)
+    luminance = (albedo * weights).sum(dim=1, keepdim=True)
+    return (luminance * paint).sum(dim=(1, 2, 3)) / paint.sum(dim=(1, 2, 3)).clamp(min=1e-6)
+
+
+def wood_grain(positions_world: Float[Tensor, "b 3 h w"], generator: torch.Generator) -> Float[Tensor, "b 1 h w"]:
+    """A mild factor (0.8..1.15) of stripes that run through space, so that views of an object agree.
+
+    positions_world: the surface points; one random orientation and period per picture.
+    """
+    n, device = len(positions_world), positions_world.device
+    axis = torch.nn.functional.normalize(torch.randn(n, 3, generator=generator) * torch.tensor([1.0, 1.0, 0.3]), dim=1).to(
+        device
+    )
+    period = (0.07 + 0.08 * torch.rand(n, 1, 1, generator=generator)).to(device)
+    along = torch.einsum("bc,bchw->bhw", axis, positions_world)
+    bend = 0.03 * torch.sin(9 * positions_world.sum(dim=1))
+    stripes = torch.sin(2 * torch.pi * (along + bend) / period)
+    fine = torch.sin(2 * torch.pi * (along * 2.7 + bend) / period)
+    return (0.98 + 0.07 * stripes + 0.04 * fine)[:, None]

@@ -1,0 +1,266 @@
+"""One cell of a study: the ordinary stages up to the one that is measured, its figures, and its run at the tracker."""
+
+import json
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from prefect import flow
+from torch import Tensor
+
+from dreampolish.optim.fit import FitInterruptedError
+from dreampolish.scene.pictures import read_picture
+from flows.ablation.figures import Judge, figures_of
+from flows.ablation.plan import Cell, Plan
+from flows.ablation.statistics import CellResult, StageResult
+from flows.benchmark.subjects import Subject, reference_picture
+from flows.benchmark.truth import Truth, true_mesh, truth_of
+from flows.chain import SENDS_S, as_task
+from flows.runs.create import now
+from flows.runs.inputs import keep_image
+from schemas.artifacts import Artifact, ReferenceArtifact, StageName
+from schemas.config.run import Config
+from schemas.runs import RunRecord
+from stages.results.files import StoredFiles
+from stages.results.surfaces import open_artifact
+from stages.runtime.command import context_of
+from stages.runtime.context import device_from_name
+from stages.runtime.progress import await_sends
+from stages.runtime.records import read_record, record_path, write_record
+from stages.runtime.store import LocalStore
+from stages.runtime.tracking import PARENT_JOURNAL, PARENT_TAG, Journal, Place
+
+FROM_STAGE = {"psnr": "reference_psnr", "ssim": "reference_ssim", "normal_agreement": "normal_agreement"}
+"""Figures that the measured stage reports itself, and what they are called in a study."""
+
+
+@dataclass
+class Workplace:
+    """Where a study's cells run, and what they share. truths: by object, rendered when first wanted."""
+
+    plan: Plan
+    store: Path
+    place: Place
+    judge: Judge
+    show: bool
+    truths: dict[str, Truth] = field(default_factory=dict)
+
+    @property
+    def journals(self) -> Path:
+        """The folder of all journals' folders."""
+        return self.store / "journals"
+
+    @property
+    def journal_name(self) -> str:
+        """Of the study's own folder of journals."""
+        return f"ablation-{self.plan.title}"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A finished cell with its pictures: the fixed views, and the reference picture on white."""
+
+    result: CellResult
+    views: Float[Tensor, "n h w 3"]
+    reference: Float[Tensor, "h w 3"]
+
+
+def run_cell(work: Workplace, cell: Cell, config: Config) -> Shown:
+    """Run a cell's stages and measure the last one; the figures go to its run at the tracker. Raises what stages raise."""
+    record = cell_record(work, cell, config)
+    journal = _open_journal(work, cell, record.config)
+    status = "KILLED"
+    try:
+        artifacts = _stages(work, cell, record)
+        record = read_record(work.store, record.run)
+        figures, pictures = _measured(work, cell, record.config, artifacts)
+        result = _result(work, cell, record, artifacts, figures)
+        journal.metrics(0, {**_final(result, artifacts), **best_figures(work.journals, artifacts.values())})
+        journal.set_tags({"until": cell.until, **{f"state.{name}": entry.state for name, entry in result.stages.items()}})
+        status = "FINISHED"
+    except Exception as error:
+        status = "KILLED" if isinstance(error, FitInterruptedError) else "FAILED"
+        raise
+    finally:
+        journal.end(status)
+        journal.send(work.place)
+    return Shown(result, pictures, _reference_picture(work, artifacts["reference"]))
+
+
+def _reference_picture(work: Workplace, reference: Artifact) -> Float[Tensor, "h w 3"]:
+    assert isinstance(reference, ReferenceArtifact)
+    files = StoredFiles(LocalStore(work.store), torch.device("cpu"))
+    return read_picture(files.locate(reference, reference.image))[..., :3]
+
+
+def cell_record(work: Workplace, cell: Cell, config: Config) -> RunRecord:
+    """The cell's run: that of an earlier call, or a new one."""
+    if record_path(work.store, cell.run).is_file():
+        return read_record(work.store, cell.run)
+    image = None if cell.subject.truth is None else _kept_picture(work, cell.subject.truth, config)
+    record = RunRecord(run=cell.run, prompt=cell.subject.prompt, image=image, config=config, created=now())
+    write_record(work.store, record)
+    return record
+
+
+def _kept_picture(work: Workplace, subject: Subject, config: Config) -> str:
+    mesh = true_mesh(subject.glb, device_from_name(config.device))
+    with tempfile.TemporaryDirectory() as folder:
+        return keep_image(work.store, reference_picture(subject, mesh, Path(folder)), config.reference)
+
+
+def _open_journal(work: Workplace, cell: Cell, config: Config) -> Journal:
+    tags = {
+        "ablation": work.plan.study.name,
+        "variant": cell.variant,
+        "seed": str(cell.seed),
+        "prompt": cell.subject.prompt,
+        "subject": cell.subject.name,
+        "preset": config.preset,
+        "dreampolish.run": cell.run,
+        PARENT_TAG: work.journal_name,
+    }
+    if cell.subject.group:
+        tags["group"] = cell.subject.group
+    journal = Journal(work.journals / cell.run, PARENT_JOURNAL, cell.label, tags)
+    if journal.is_new:
+        journal.params(config.model_dump(mode="json"))
+    return journal
+
+
+def _stages(work: Workplace, cell: Cell, record: RunRecord) -> dict[StageName, Artifact]:
+    """The cell's stages as tasks of a flow run of its own, so that Prefect shows one line a cell."""
+    run = context_of(record, work.store, work.place.uri, work.show)
+
+    @flow(name="ablation-cell", flow_run_name=cell.label.replace("{", "(").replace("}", ")"), persist_result=False)
+    def one_cell() -> Any:
+        artifacts: dict[StageName, Artifact] = {}
+        for name in cell.stages:
+            artifacts[name] = as_task(name, record, run, artifacts)
+        return artifacts
+
+    # Prefect's types do not see through a flow that returns Any.
+    found: Any = one_cell()
+    await_sends(SENDS_S)
+    return dict(found)
+
+
+def _measured(
+    work: Workplace, cell: Cell, config: Config, artifacts: Mapping[StageName, Artifact]
+) -> tuple[dict[str, float], Float[Tensor, "n h w 3"]]:
+    device = device_from_name(config.device)
+    files = StoredFiles(LocalStore(work.store), device)
+    last = artifacts[cell.until]
+    opened = open_artifact(last, config, files)
+    figures, pictures = figures_of(
+        opened, artifacts["reference"], files, cell.subject.prompt, work.judge, _truth(work, cell, device)
+    )
+    for key, name in FROM_STAGE.items():
+        if key in last.metrics:
+            figures.setdefault(name, last.metrics[key])
+    return figures, pictures
+
+
+def _truth(work: Workplace, cell: Cell, device: torch.device) -> Truth | None:
+    subject = cell.subject.truth
+    if subject is None:
+        return None
+    if subject.name not in work.truths:
+        work.truths[subject.name] = truth_of(true_mesh(subject.glb, device), subject.elevation_deg)
+    return work.truths[subject.name]
+
+
+def _result(
+    work: Workplace, cell: Cell, record: RunRecord, artifacts: Mapping[StageName, Artifact], figures: dict[str, float]
+) -> CellResult:
+    """seconds and steps count every stage after the reference, whoever computed it."""
+    after = [artifact for name, artifact in artifacts.items() if name != "reference"]
+    costs = {
+        "seconds": sum(artifact.seconds for artifact in after),
+        "steps": float(sum(taken_steps(artifact, record.config) for artifact in after)),
+    }
+    stages = {
+        str(name): StageResult(record.stages[name].state, artifact.seconds, artifact.fingerprint)
+        for name, artifact in artifacts.items()
+    }
+    return described(work, cell, record.config, {**figures, **costs}, stages, None)
+
+
+def described(
+    work: Workplace,
+    cell: Cell,
+    config: Config | None,
+    figures: dict[str, float],
+    stages: dict[str, StageResult],
+    error: str | None,
+) -> CellResult:
+    """A cell's result; config and figures are missing where it failed."""
+    base = work.plan.configs[work.plan.study.base_name]
+    subject = cell.subject
+    return CellResult(
+        variant=cell.variant,
+        subject=subject.name,
+        prompt=subject.prompt,
+        group=subject.group,
+        seed=cell.seed,
+        run=cell.run,
+        until=cell.until,
+        figures=figures,
+        stages=stages,
+        settings=[] if config is None else differences(base, config),
+        error=error,
+    )
+
+
+def differences(base: Config, config: Config) -> list[str]:
+    """Settings in which a cell differs from the base variant, seed and framing of the reference left out."""
+    before, after = _flat(base.model_dump(mode="json")), _flat(config.model_dump(mode="json"))
+    return [
+        f"{key}={value}"
+        for key, value in after.items()
+        if before[key] != value and key != "seed" and not key.startswith("reference.")
+    ]
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted names; a ramp, which is one setting, counts as a whole: its number where it is constant."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and "start" in value:
+            found[prefix + key] = value["start"] if value["start"] == value["end"] else json.dumps(value)
+        elif isinstance(value, Mapping):
+            found.update(_flat(value, f"{prefix}{key}."))
+        else:
+            found[prefix + key] = value
+    return found
+
+
+def taken_steps(artifact: Artifact, config: Config) -> int:
+    """The optimisation steps behind an artifact: those taken where a stage may end early, else those set."""
+    own = getattr(artifact, "steps", None)
+    return int(own if own is not None else getattr(getattr(config, artifact.stage), "steps", 0))
+
+
+def _final(result: CellResult, artifacts: Mapping[StageName, Artifact]) -> dict[str, float]:
+    by_stage = {f"final/{name}/{key}": value for name, artifact in artifacts.items() for key, value in artifact.metrics.items()}
+    return {**by_stage, **{f"final/{key}": value for key, value in result.figures.items()}}
+
+
+def best_figures(journals: Path, artifacts: Iterable[Artifact]) -> dict[str, float]:
+    """`best/<stage>/<key>` from the stages' own journals, also those of the run that computed what this one found in the store."""
+    found: dict[str, float] = {}
+    for artifact in artifacts:
+        for path in sorted(journals.glob(f"*/{artifact.stage}-{artifact.fingerprint[:12]}.jsonl")):
+            # What a run in another process is writing just now ends without a line break.
+            for line in path.read_text().rpartition("\n")[0].splitlines():
+                metrics = json.loads(line).get("metrics", {})
+                for key, value in metrics.items():
+                    kind, _, name = key.partition("/")
+                    if kind == "best":
+                        full = f"best/{artifact.stage}/{name}"
+                        found[full] = max(value, found.get(full, value))
+    return found

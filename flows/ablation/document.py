@@ -1,0 +1,265 @@
+"""A study in words and tables; every number and every sentence comes from its study.json."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from flows.ablation.statistics import (
+    CellResult,
+    Paired,
+    StudyResult,
+    between_groups,
+    done,
+    mean_of,
+    paired,
+    present_figures,
+    read_result,
+    seed_spread,
+)
+from flows.benchmark.statistics import Figure
+from schemas.config.presets import ConfigError
+from schemas.studies import Variant
+from stages.runtime.files import disk_errors_in_one_line, write_atomically
+
+EXPLAINED = {
+    "psnr": "PSNR and SSIM over 16 views all around (128 pixels), mask IoU, normals on the common mask: against the true object",
+    "psnr_solid": "PSNR as a surface: of both pictures, what is more than half covered in its own colour, the rest white",
+    "chamfer": "Chamfer distance and F-score: against the true surface, as in docs/benchmarks.md",
+    "reference_psnr": "front PSNR and SSIM: the reference view",
+    "alignment": "alignment: the embedded judge's mean cosine between the 16 views and the prompt",
+    "judged_right": "judged right: share of the views that the judge takes for the prompt or the same thing, among the study's "
+    "prompts and the names of held-out things",
+    "normal_agreement": "normal agreement: mean cosine between the mesh's normals and the normal prior's on eight fixed views",
+    "colour_drift": "colour drift: distance in RGB between the mean colour from behind and the reference's",
+    "seconds": "seconds: by the clock, so that a busy machine shows in them",
+    "saturation": "saturation and grain (mean grey difference of neighbouring pixels) are told without a judgement",
+}
+HOW_PAIRED = (
+    "Difference to `{base}` over the same subjects and seeds: mean ± standard error of the paired differences (number of pairs). "
+    "**Bold** where Student's 95 % interval, pairs taken as independent, leaves 0 out; no correction for the number of comparisons."
+)
+
+
+def study_text(result: StudyResult, level: str, pictures: Sequence[str]) -> str:
+    """The whole section, Markdown. level: of its heading. pictures: image links that stand after the tables."""
+    spec = result.spec
+    parts = [f"{level} {spec.name}", spec.question, _setting(result), f"{level}# Variants", _variant_table(result)]
+    failed = [cell for cell in result.cells if cell.error is not None]
+    if failed:
+        told = "\n".join(f"- **{cell.variant}**, {cell.subject}, seed {cell.seed}: {cell.error}" for cell in failed)
+        parts += [f"{level}# Failed", f"In no figure below:\n\n{told}"]
+    if len(failed) < len(result.cells):
+        parts += [f"{level}# Means", _mean_note(result), _mean_table(result)]
+        if len(result.variants) > 1:
+            parts += [f"{level}# Against {spec.base_name}", HOW_PAIRED.format(base=spec.base_name), _paired_table(result)]
+        if len(spec.groups) > 1:
+            parts += [f"{level}# {' and '.join(spec.groups)}", _group_note(), _group_table(result)]
+        parts += [f"{level}# What it shows", "\n".join(f"- {line}" for line in verdicts(result))]
+    return "\n\n".join([*parts, *pictures]) + "\n"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], numbers: bool = True) -> str:
+    """A Markdown table; numbers: all but the first column to the right."""
+    rule = ["---", *("---:" if numbers else "---" for _ in head[1:])]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, rule, *rows))
+
+
+def number(value: float | None, figure: Figure) -> str:
+    """In the figure's unit and digits."""
+    return "-" if value is None else f"{value * figure.scale:.{figure.digits}f}"
+
+
+def _setting(result: StudyResult) -> str:
+    spec = result.spec
+    subjects = list(dict.fromkeys((cell.subject, cell.prompt) for cell in result.cells))
+    states = [stage.state for cell in result.cells for stage in cell.stages.values()]
+    common = [f"{key}={value}" for key, value in spec.settings.items()] + result.overrides
+    lines = [
+        f"run on {result.date}, id {result.id}; {result.machine}; {result.versions}",
+        f"preset `{spec.preset}`; common settings: {', '.join(f'`{item}`' for item in common) or 'none'}",
+        f"{len(subjects)} subject{'s' if len(subjects) > 1 else ''}: {', '.join(f'{name} (“{prompt}”)' for name, prompt in subjects)}",
+        f"seeds {', '.join(map(str, spec.seeds))}; {len(result.cells)} cells, {sum(c.error is not None for c in result.cells)} failed; "
+        f"{len(states)} stages, {sum(state == 'cached' for state in states)} of them shared or found in the store",
+    ]
+    return "\n".join(f"- {line}" for line in [*lines, *(f"**{note}**" for note in result.notes)])
+
+
+def _variant_table(result: StudyResult) -> str:
+    rows = []
+    for name, variant in result.spec.all_variants().items():
+        cells = [cell for cell in result.cells if cell.variant == name]
+        settings = next((cell.settings for cell in cells if cell.error is None), [])
+        own = ", ".join(f"`{item}`" for item in settings) or ("the base" if name == result.spec.base_name else "-")
+        rows.append([name, own, _made(variant), cells[0].until if cells else "-"])
+    return table(
+        ["variant", "settings that differ from the base", "how they were chosen", "measured after"], rows, numbers=False
+    )
+
+
+def _made(variant: Variant) -> str:
+    if variant.shares is not None:
+        dealt = ", ".join(f"{name} {share:.0%}" for name, share in variant.shares.items())
+        return f"the base's geometry steps dealt out: {dealt}"
+    if variant.like is not None:
+        return f"as `{variant.like}`, steps of {', '.join(variant.stretch)} stretched to the seconds of `{variant.as_long_as}`"
+    return "given"
+
+
+def _mean_note(result: StudyResult) -> str:
+    told = [text for key, text in EXPLAINED.items() if done(result.cells, None, key)]
+    return f"Mean over a variant's cells (± standard deviation over seeds, pooled over subjects). {'; '.join(told)}."
+
+
+def _mean_table(result: StudyResult) -> str:
+    figures = present_figures(result.cells)
+    rows = []
+    for variant in result.variants:
+        cells = [cell for cell in result.cells if cell.variant == variant and cell.error is None]
+        numbers = []
+        for figure in figures:
+            spread = seed_spread(result.cells, variant, figure.key)
+            mean = number(mean_of(result.cells, variant, figure.key), figure)
+            numbers.append(mean if spread is None or mean == "-" else f"{mean} ± {number(spread, figure)}")
+        rows.append([variant, str(len(cells)), *numbers])
+    return table(["variant", "cells", *(figure.label for figure in figures)], rows)
+
+
+def _paired_table(result: StudyResult) -> str:
+    figures, base = present_figures(result.cells), result.spec.base_name
+    rows = []
+    for variant in result.variants:
+        if variant != base:
+            found = [(paired(result.cells, variant, base, figure.key), figure) for figure in figures]
+            rows.append([variant, *(_change(change, figure) for change, figure in found)])
+    return table(["variant", *(figure.label for figure in figures)], rows)
+
+
+def _change(change: Paired | None, figure: Figure) -> str:
+    if change is None:
+        return "-"
+    error = "" if change.error is None else f" ± {number(change.error, figure)}"
+    told = f"{change.mean * figure.scale:+.{figure.digits}f}{error} ({change.pairs})"
+    return f"**{told}**" if change.verdict(figure) else told
+
+
+def _group_note() -> str:
+    return "Means over subjects, and second minus first ± Welch's standard error (subjects in each group)."
+
+
+def _group_table(result: StudyResult) -> str:
+    first, second = result.spec.groups[:2]
+    rows = []
+    for variant in result.variants:
+        for figure in present_figures(result.cells):
+            found = between_groups(result.cells, variant, figure.key, first, second)
+            if found is not None:
+                error = "" if found.error is None else f" ± {number(found.error, figure)}"
+                change = f"{found.difference * figure.scale:+.{figure.digits}f}{error} ({found.counts[0]}, {found.counts[1]})"
+                rows.append([variant, figure.label, number(found.first, figure), number(found.second, figure), change])
+    return table(["variant", "figure", first, second, "difference"], rows)
+
+
+def verdicts(result: StudyResult) -> list[str]:
+    """Plain sentences, computed: which variant is best by each figure, and how each stands against the base."""
+    judged = [figure for figure in present_figures(result.cells) if figure.better]
+    lines = []
+    if len(result.variants) > 1:
+        best = [f"{figure.label}: {_best(result, figure)}" for figure in judged]
+        lines.append(f"Best mean by each figure: {'; '.join(best)}.")
+    base = result.spec.base_name
+    for variant in result.variants:
+        if variant == base:
+            continue
+        found = [(paired(result.cells, variant, base, figure.key), figure) for figure in judged]
+        changes = [(change, figure) for change, figure in found if change is not None]
+        if not changes:
+            lines.append(f"**{variant}**: nothing to compare with {base}.")
+            continue
+        better = [_told(change, figure) for change, figure in changes if change.verdict(figure) > 0]
+        worse = [_told(change, figure) for change, figure in changes if change.verdict(figure) < 0]
+        open_ = [figure.label for change, figure in changes if change.verdict(figure) == 0]
+        said = [f"better in {'; '.join(better)}"] if better else []
+        said += [f"worse in {'; '.join(worse)}"] if worse else []
+        said += [f"no clear difference in {', '.join(open_)}"] if open_ else []
+        lines.append(f"**{variant}** against {base}: {', and '.join(said)}.")
+    return lines + _group_verdicts(result)
+
+
+def _best(result: StudyResult, figure: Figure) -> str:
+    means = {variant: mean_of(result.cells, variant, figure.key) for variant in result.variants}
+    known = {variant: value for variant, value in means.items() if value is not None}
+    if len({number(value, figure) for value in known.values()}) == 1:
+        return "all the same"
+    ordered = sorted(known, key=lambda variant: -figure.better * known[variant])
+    return f"{ordered[0]} ({number(known[ordered[0]], figure)})"
+
+
+def _told(change: Paired, figure: Figure) -> str:
+    error = "" if change.error is None else f" ± {number(change.error, figure)}"
+    return f"{figure.label} {change.mean * figure.scale:+.{figure.digits}f}{error}"
+
+
+def _group_verdicts(result: StudyResult) -> list[str]:
+    """How much a group of subjects stands off from another, in standard errors."""
+    if len(result.spec.groups) < 2:
+        return []
+    first, second = result.spec.groups[:2]
+    lines = []
+    for variant in result.variants:
+        said = []
+        for figure in present_figures(result.cells):
+            found = between_groups(result.cells, variant, figure.key, first, second)
+            if figure.better and found is not None and found.error:
+                sizes = found.difference / found.error
+                how = "better" if sizes * figure.better > 0 else "worse"
+                said.append(f"{figure.label} {how} by {abs(sizes):.1f} standard errors")
+        lines.append(f"**{second}** against {first} ({variant}): {'; '.join(said) or 'too few subjects for an error'}.")
+    return lines
+
+
+def cell_line(cell: CellResult) -> str:
+    """One cell in a line, for the terminal."""
+    shown = [figure for figure in present_figures([cell]) if figure.key in ("psnr", "chamfer", "alignment", "reference_psnr")]
+    states = [stage.state for stage in cell.stages.values()]
+    computed = len(states) - states.count("cached")
+    told = "  ".join(f"{figure.label} {number(cell.figures[figure.key], figure)}" for figure in shown)
+    return f"  {computed} of {len(states)} stages computed  {told}"
+
+
+LARGEST_SIDE = 6000
+"""Pixels of a sheet's longer side on the page."""
+HEAD = """# Studies
+
+Written by `dreampolish studies` from the studies' own results; not to be edited by hand. `dreampolish ablate NAME` runs one anew."""
+
+
+def write_page(folders: Sequence[Path], page: Path) -> Path:
+    """The page and, beside it, each study's plot and contact sheet; its path. Raises ConfigError where a study cannot be read."""
+    results = [(folder, read_result(folder)) for folder in folders]
+    names = [result.spec.name for _, result in results]
+    twice = next((name for index, name in enumerate(names) if name in names[:index]), None)
+    if twice is not None:
+        raise ConfigError(f"two of the folders hold the study {twice}; name one of them")
+    with disk_errors_in_one_line(page.parent):
+        page.parent.mkdir(parents=True, exist_ok=True)
+        sections = [study_text(result, "##", _pictures(folder, result, page.parent)) for folder, result in results]
+        write_atomically(page, "\n".join([HEAD + "\n", *sections]).encode())
+    return page
+
+
+def _pictures(folder: Path, result: StudyResult, target: Path) -> list[str]:
+    """Copies of a study's pictures beside the page, and their links."""
+    links = []
+    name = result.spec.name
+    if (folder / "plot.png").is_file():
+        write_atomically(target / f"study-{name}-plot.png", (folder / "plot.png").read_bytes())
+        links.append(f"![{name}: figures](study-{name}-plot.png)")
+    if (folder / "sheet.png").is_file():
+        with Image.open(folder / "sheet.png", formats=["PNG"]) as sheet:
+            picture = sheet.convert("RGB")
+        picture.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
+        picture.save(target / f"study-{name}.jpg", quality=85, optimize=True)
+        told = "Every cell from the same eight views; the truth, or the reference, on top of each block:"
+        links.append(f"{told}\n\n![{name}: all cells](study-{name}.jpg)")
+    return links

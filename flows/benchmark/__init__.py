@@ -1,0 +1,1 @@
+"""Flow `benchmark`: true objects."""

@@ -1,0 +1,192 @@
+"""The assets of a benchmark's runs: what the validator says, their size, and whether two renderers see in the file what the stage saw."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dreampolish.assets.validate import findings_of
+from dreampolish.metrics.pictures import psnr
+from dreampolish.scene.cameras import Cameras, turntable_cameras
+from flows.benchmark.browser import BrowserError, module_folders, render_in_browser, tool_versions
+from flows.benchmark.stages import memory_path, recalled, remember
+from schemas.artifacts import AssetArtifact
+from schemas.runs import RunRecord
+from stages.guidance.reference_view import REFERENCE_FOV_DEG
+from stages.results.files import StoredFiles
+from stages.results.surfaces import open_artifact
+from stages.runtime.command import open_recorded
+from stages.runtime.records import read_record
+
+N_VIEWS = 8
+SIZE = 256
+ELEVATION_DEG = 15.0
+LEAST_AGREEMENT_DB = 32.0
+HIGHEST_PSNR = 99.0
+"""Stands for infinity."""
+
+HOW = f"""The GLB of each run, read again from its file. Errors and warnings are those of the validator named. Agreement is PSNR, dB,
+over {N_VIEWS} views of {SIZE} pixels between the texture stage's own render of its mesh and colour field and the file: drawn by our
+rasteriser, and by three.js in headless Chromium (unlit base colours), an independent reader and renderer; the mean, and the worst view
+in brackets; {LEAST_AGREEMENT_DB:g} dB are wanted. `normals`: the dense mesh's smooth normals against the file's, normal map applied,
+drawn by three.js, as pictures."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """PSNR over views, dB: mean and least."""
+
+    mean: float
+    least: float
+
+
+@dataclass(frozen=True)
+class AssetResult:
+    """One asset. browser, normals: None where the browser could not draw; `note` then says why."""
+
+    name: str
+    run: str
+    checker: str
+    errors: int
+    warnings: int
+    megabytes: float
+    triangles: int
+    ours: Agreement
+    browser: Agreement | None
+    normals: Agreement | None
+    note: str
+
+
+def asset_result(name: str, run: str, files: StoredFiles) -> AssetResult:
+    """Check and draw a run's asset, if that was not done before. Raises StageError where the run has none."""
+    record = read_record(files.store.root, run)
+    fingerprints = {stage: record.stages[stage].fingerprint for stage in ("texture", "export") if stage in record.stages}
+    path = memory_path(files.store.root, "flows.benchmark.assets", {"stages": fingerprints, "tools": tool_versions()})
+    if (known := _recalled(path, name, run)) is not None:
+        return known
+    found = _examined(name, record, files)
+    if found.browser is not None:
+        # What could not be drawn may be next time.
+        remember(path, asdict(found))
+    return found
+
+
+def _recalled(path: Path, name: str, run: str) -> AssetResult | None:
+    """None where it is missing or damaged."""
+    known = recalled(path)
+    if known is None:
+        return None
+    try:
+        drawn = {key: Agreement(**known[key]) for key in ("ours", "browser", "normals")}
+        return AssetResult(**{**known, **drawn, "name": name, "run": run})
+    except (KeyError, TypeError):
+        return None
+
+
+def _examined(name: str, record: RunRecord, files: StoredFiles) -> AssetResult:
+    store = files.store.root
+    asset, texture = open_recorded("export", record, store), open_recorded("texture", record, store)
+    if not isinstance(asset, AssetArtifact):
+        raise TypeError(f"the export stage gave {type(asset).__name__}")
+    glb = files.locate(asset, asset.glb)
+    cameras = turntable_cameras(N_VIEWS, ELEVATION_DEG, REFERENCE_FOV_DEG, SIZE).to(files.device)
+    source = open_artifact(texture, record.config, files).render(cameras)
+    ours = open_artifact(asset, record.config, files).render(cameras)
+    browser, normals, note = None, None, ""
+    try:
+        colors = browser_views(glb, cameras, asset.metres_per_unit, "colors")
+        shown = browser_views(glb, cameras, asset.metres_per_unit, "normals")
+        browser = agreement(colors, source.rgb)
+        normals = agreement(*inner_normals(shown, source.normals_camera, source.alpha))
+    except BrowserError as error:
+        note = str(error)
+    found = findings_of(glb, module_folders())
+    return AssetResult(
+        name=name,
+        run=record.run,
+        checker=found.checker,
+        errors=len(found.errors),
+        warnings=len(found.warnings),
+        megabytes=asset.glb_bytes / 1e6,
+        triangles=asset.n_faces,
+        ours=agreement(ours.rgb, source.rgb),
+        browser=browser,
+        normals=normals,
+        note=note,
+    )
+
+
+def browser_views(
+    glb: Path, cameras: Cameras, metres_per_unit: float, shows: Literal["colors", "normals"]
+) -> Float[Tensor, "b h w 3"]:
+    """three.js's pictures, with three.js from the first folder of npm packages that holds it. Raises BrowserError."""
+    folders = [folder / "three" for folder in module_folders() if (folder / "three").is_dir()]
+    three = folders[0] if folders else module_folders()[0] / "three"
+    return render_in_browser(glb, cameras, metres_per_unit, shows, three)[0].to(cameras.fov_deg.device)
+
+
+def agreement(views: Float[Tensor, "b h w 3"], truth: Float[Tensor, "b h w 3"]) -> Agreement:
+    """PSNR of each view."""
+    decibels = psnr(views, truth).clamp(max=HIGHEST_PSNR)
+    return Agreement(float(decibels.mean()), float(decibels.min()))
+
+
+def inner_normals(
+    shown: Float[Tensor, "b h w 3"], normals: Float[Tensor, "b h w 3"], alpha: Float[Tensor, "b h w"]
+) -> tuple[Float[Tensor, "b h w 3"], Float[Tensor, "b h w 3"]]:
+    """Both as pictures, (n + 1) / 2, white where the surface does not fill the pixel: silhouettes are the colours' affair."""
+    inside = alpha[..., None] > 0.999
+    white = torch.ones_like(shown)
+    return torch.where(inside, shown, white), torch.where(inside, (normals + 1) / 2, white)
+
+
+def asset_section(assets: Sequence[AssetResult]) -> str:
+    """The table and what falls short of it, Markdown."""
+    head = ["asset", "run", "errors", "warnings", "MB", "triangles", "our rasteriser", "three.js", "normals"]
+    rows = [
+        [
+            result.name,
+            result.run,
+            str(result.errors),
+            str(result.warnings),
+            f"{result.megabytes:.2f}",
+            f"{result.triangles:,}",
+            *(_decibels(entry) for entry in (result.ours, result.browser, result.normals)),
+        ]
+        for result in assets
+    ]
+    rule = ["---", "---", *("---:" for _ in head[2:])]
+    table = "\n".join("| " + " | ".join(cells) + " |" for cells in (head, rule, *rows))
+    checkers = ", ".join(sorted({result.checker for result in assets}))
+    notes = sorted({result.note for result in assets if result.note})
+    return "\n\n".join(
+        [HOW, f"Validator: {checkers}.", table, _verdict(assets), *(f"Not drawn by three.js: {note}." for note in notes)]
+    )
+
+
+def _decibels(entry: Agreement | None) -> str:
+    return "-" if entry is None else f"{entry.mean:.1f} ({entry.least:.1f})"
+
+
+def _verdict(assets: Sequence[AssetResult]) -> str:
+    """In a sentence, which assets fall short."""
+    unsound = [result.name for result in assets if result.errors or result.warnings]
+    unlike = [
+        result.name
+        for result in assets
+        if any(entry is not None and entry.least < LEAST_AGREEMENT_DB for entry in (result.ours, result.browser))
+    ]
+    parts = (
+        [f"**not without complaint of the validator: {', '.join(unsound)}**"] if unsound else ["the validator has no complaint"]
+    )
+    parts += [f"**below {LEAST_AGREEMENT_DB:g} dB in a view: {', '.join(unlike)}**"] if unlike else []
+    drawn = sum(result.browser is not None for result in assets)
+    parts += (
+        [] if unlike else [f"every view reaches {LEAST_AGREEMENT_DB:g} dB ({drawn} of {len(assets)} drawn by three.js too)"]
+    )
+    told = "; ".join(parts)
+    return f"{len(assets)} assets: {told}."

@@ -1,0 +1,214 @@
+"""What orchestration and logging cost: whole runs beside the same stages called as plain functions, each in a process of its own.
+
+`python -m flows.benchmark.overhead PROMPT PRESET [SETTING ...]` is the plain side: no Prefect run, no journal, no tracker, no previews
+of steps, but the same checks, stages, store and output folder.
+"""
+
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import mean, stdev
+
+from flows.runs.console import say
+from stages.runtime.errors import StageError
+from stages.runtime.files import store_folder, write_atomically
+
+LEAST_PAIRS = 3
+"""Below it a standard error says little."""
+LIMIT = 0.02
+"""Share of a run's time that orchestration and logging may take."""
+OURS = ("PREFECT_", "MLFLOW_", "DREAMPOLISH_")
+"""Variables of this process that a measured one must not inherit."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one process, seconds: from start to end, and of processor time with that of its children."""
+
+    wall: float
+    cpu: float
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One run and its plain twin, measured one after the other."""
+
+    run: Cost
+    plain: Cost
+
+
+@dataclass(frozen=True)
+class Overhead:
+    """What was measured. settings: changed ones. pairs: in the order they were measured."""
+
+    prompt: str
+    preset: str
+    settings: tuple[str, ...]
+    date: str
+    pairs: tuple[Pair, ...]
+
+    def share(self, kind: str) -> float:
+        """(run - plain) / run, the mean over pairs. kind: wall or cpu."""
+        return mean(self._shares(kind))
+
+    def share_error(self, kind: str) -> float:
+        """The standard error of `share`; infinite for a single pair."""
+        shares = self._shares(kind)
+        return stdev(shares) / len(shares) ** 0.5 if len(shares) > 1 else math.inf
+
+    def _shares(self, kind: str) -> list[float]:
+        both = [(getattr(pair.run, kind), getattr(pair.plain, kind)) for pair in self.pairs]
+        return [(run - plain) / run for run, plain in both]
+
+
+def measure_overhead(prompt: str, preset: str, settings: Sequence[str], n_pairs: int) -> Overhead:
+    """Measure pairs, the side that begins taking turns; databases are made and caches warmed before, by a `smoke` run on each side.
+
+    Raises StageError where a measured process fails.
+    """
+    pairs = []
+    for number in range(n_pairs):
+        say(f"orchestration, pair {number + 1} of {n_pairs}")
+        sides = ("run", "plain") if number % 2 == 0 else ("plain", "run")
+        costs = {side: _measured(side, prompt, preset, settings) for side in sides}
+        pairs.append(Pair(costs["run"], costs["plain"]))
+        say(f"  run {costs['run'].wall:.1f} s, plain {costs['plain'].wall:.1f} s")
+    date = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return Overhead(prompt, preset, tuple(settings), date, tuple(pairs))
+
+
+def _measured(side: str, prompt: str, preset: str, settings: Sequence[str]) -> Cost:
+    with tempfile.TemporaryDirectory() as folder:
+        _process(side, prompt, "smoke", [], Path(folder))
+        return _process(side, prompt, preset, settings, Path(folder))
+
+
+def _process(side: str, prompt: str, preset: str, settings: Sequence[str], folder: Path) -> Cost:
+    """Start one side in `folder`, which holds its store and outputs, and wait for it."""
+    if side == "run":
+        command = ["-m", "flows.cli", "run", prompt, "--preset", preset]
+        command += [part for setting in settings for part in ("--set", setting)]
+    else:
+        command = ["-m", "flows.benchmark.overhead", prompt, preset, *settings]
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+    environment = {**inherited, "DREAMPOLISH_STORE": str(folder / "store")}
+    before = os.times()
+    done = subprocess.run([sys.executable, *command], cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    after = os.times()
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or ["no word"])[-1]
+        raise StageError(f"the measured {side} ended with {done.returncode}: {last}", None, "run the command by itself")
+    children = (after.children_user - before.children_user) + (after.children_system - before.children_system)
+    return Cost(after.elapsed - before.elapsed, children)
+
+
+def write_overhead(store: Path, overhead: Overhead) -> None:
+    """Keep a measurement beside the store's runs, for the page; it replaces an earlier one of the same prompt, preset and settings."""
+
+    def asked(one: Overhead) -> tuple[str, str, tuple[str, ...]]:
+        return one.prompt, one.preset, one.settings
+
+    others = [one for one in read_overheads(store) if asked(one) != asked(overhead)]
+    write_atomically(_kept(store), json.dumps([asdict(one) for one in [*others, overhead]]).encode())
+
+
+def read_overheads(store: Path) -> list[Overhead]:
+    """The last measurement of each prompt, preset and settings; none before the first."""
+    if not _kept(store).is_file():
+        return []
+    return [
+        Overhead(
+            told["prompt"],
+            told["preset"],
+            tuple(told["settings"]),
+            told["date"],
+            tuple(Pair(Cost(**pair["run"]), Cost(**pair["plain"])) for pair in told["pairs"]),
+        )
+        for told in json.loads(_kept(store).read_text())
+    ]
+
+
+def _kept(store: Path) -> Path:
+    return store / "benchmark-overhead.json"
+
+
+def overhead_section(overheads: Sequence[Overhead]) -> str:
+    """The tables and what they say, Markdown."""
+    return "\n\n".join(
+        [
+            "A run is the whole command `dreampolish run`: imports, Prefect, its temporary server, journals, MLflow, previews. Its plain "
+            "twin is a process that calls the same stages as functions and writes the same output folder. Stores are fresh, but for a "
+            "`smoke` run before. Shares are means over pairs of (run - plain) / run, ± their standard error.",
+            *(_measurement(overhead) for overhead in overheads),
+        ]
+    )
+
+
+def _measurement(overhead: Overhead) -> str:
+    """One table and what it says."""
+    changed = ", ".join(f"`{setting}`" for setting in overhead.settings) or "none"
+    rows = [
+        f"| {number} | {pair.run.wall:.1f} | {pair.plain.wall:.1f} | {pair.run.cpu:.1f} | {pair.plain.cpu:.1f} |"
+        for number, pair in enumerate(overhead.pairs, start=1)
+    ]
+    return "\n\n".join(
+        [
+            f'"{overhead.prompt}" at preset `{overhead.preset}`, settings changed: {changed}; measured on {overhead.date}. Seconds:',
+            "\n".join(["| pair | run | plain | run, CPU | plain, CPU |", "| ---: | ---: | ---: | ---: | ---: |", *rows]),
+            f"Orchestration and logging take {_share(overhead, 'wall')} of the wall time and {_share(overhead, 'cpu')} of the processor "
+            f"time: {_verdict(overhead)}.",
+        ]
+    )
+
+
+def _share(overhead: Overhead, kind: str) -> str:
+    error = overhead.share_error(kind)
+    return f"{overhead.share(kind):.1%}" + (f" ± {error:.1%}" if math.isfinite(error) else "")
+
+
+def _verdict(overhead: Overhead) -> str:
+    """Of the wall time, at two standard errors."""
+    share, error = overhead.share("wall"), overhead.share_error("wall")
+    if len(overhead.pairs) < LEAST_PAIRS:
+        return f"too few pairs to tell it from chance; {LIMIT:.0%} are wanted at most"
+    if share + 2 * error < LIMIT:
+        return f"within the {LIMIT:.0%} wanted"
+    if share - 2 * error > LIMIT:
+        return f"**above** the {LIMIT:.0%} wanted"
+    return f"these pairs do not tell whether it is within the {LIMIT:.0%} wanted"
+
+
+def plain_run(prompt: str, preset: str, settings: Sequence[str], store: Path) -> str:
+    """All stages as plain functions; the output folder."""
+    import torch
+
+    from flows.report.output import write_output
+    from flows.runs.chain import stage_function
+    from flows.runs.create import new_run
+    from schemas.artifacts import Artifact, StageName
+    from schemas.runs import STAGES
+    from stages.runtime.command import call_stage, context_of
+    from stages.runtime.records import read_record
+    from stages.runtime.store import LocalStore
+
+    record = new_run(store, prompt, preset, settings, None)
+    context = context_of(record, store, None, False).model_copy(update={"told": False})
+    torch.set_num_threads(context.threads)
+    artifacts: dict[StageName, Artifact] = {}
+    for name in STAGES:
+        artifacts[name] = call_stage(name, stage_function(name), record, context, artifacts)
+    return str(write_output(read_record(store, record.run), artifacts, LocalStore(store), Path("outputs")).output)
+
+
+if __name__ == "__main__":
+    from flows.service.environment import quiet_environment
+
+    quiet_environment(store_folder())
+    sys.stdout.write(plain_run(sys.argv[1], sys.argv[2], sys.argv[3:], store_folder()) + "\n")

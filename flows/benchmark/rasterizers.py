@@ -1,0 +1,136 @@
+"""The two ways to find what a pixel sees, measured side by side: our rasteriser and embree's rays."""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+
+import torch
+from torch import Tensor
+from trimesh.creation import icosphere
+
+from dreampolish.renderers.embree import embree_scene, rasterize_frozen
+from dreampolish.renderers.rasterizer import Fragments, rasterize
+from dreampolish.scene.cameras import Cameras, turntable_cameras
+from dreampolish.scene.cutout import OBJECT_RADIUS
+from flows.runs.console import say
+from stages.guidance.reference_view import REFERENCE_FOV_DEG
+from stages.runtime.files import disk_errors_in_one_line, write_atomically
+
+SUBDIVISIONS = (4, 5, 6)
+"""Of the balls: 5,120, 20,480 and 81,920 triangles."""
+SIZES = (128, 256, 512)
+ROUNDS = 9
+"""Of every way, in turn; medians are told."""
+
+
+@dataclass(frozen=True)
+class Rasterizers:
+    """Milliseconds a picture, with barycentrics and depth. scene_ms: embree's tree over the mesh. differ: share of pixels on which the
+    culled picture and embree's see different faces. threads: torch's. date: of the measurement."""
+
+    triangles: int
+    size: int
+    ours_ms: float
+    culled_ms: float
+    embree_ms: float
+    scene_ms: float
+    differ: float
+    threads: int
+    date: str
+
+
+def measure_rasterizers(subdivisions: Sequence[int] = SUBDIVISIONS, sizes: Sequence[int] = SIZES) -> list[Rasterizers]:
+    """Every mesh at every size, the ways in turn, on the CPU with as many threads as torch has."""
+    date = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    found = []
+    for level in subdivisions:
+        ball = icosphere(subdivisions=level, radius=OBJECT_RADIUS)
+        vertices = torch.tensor(ball.vertices, dtype=torch.float32)
+        faces = torch.tensor(ball.faces, dtype=torch.int64)
+        for size in sizes:
+            found.append(_measured(vertices, faces, turntable_cameras(1, 15.0, REFERENCE_FOV_DEG, size), date))
+            told = found[-1]
+            say(f"{len(faces):,} triangles, {size} pixels: ours {told.culled_ms:.1f} ms, embree {told.embree_ms:.1f} ms")
+    return found
+
+
+def _measured(vertices: Tensor, faces: Tensor, cameras: Cameras, date: str) -> Rasterizers:
+    scene = embree_scene(vertices, faces)
+    ways: dict[str, Callable[[], Fragments | object]] = {
+        "ours": lambda: rasterize(vertices, faces, cameras, False),
+        "culled": lambda: rasterize(vertices, faces, cameras, True),
+        "embree": lambda: rasterize_frozen(vertices, faces, cameras, scene),
+        # Its tree is built by the first ray.
+        "scene": lambda: embree_scene(vertices, faces).intersects_first([[0.0, 0.0, 3.0]], [[0.0, 0.0, -1.0]]),
+    }
+    taken: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(ROUNDS):
+        for name, way in ways.items():
+            begun = time.perf_counter()
+            way()
+            taken[name].append(1000 * (time.perf_counter() - begun))
+    own = rasterize(vertices, faces, cameras, True).face_index
+    other = rasterize_frozen(vertices, faces, cameras, scene).face_index
+    return Rasterizers(
+        triangles=len(faces),
+        size=cameras.size,
+        ours_ms=median(taken["ours"]),
+        culled_ms=median(taken["culled"]),
+        embree_ms=median(taken["embree"]),
+        scene_ms=median(taken["scene"]),
+        differ=float((own != other).float().mean()),
+        threads=torch.get_num_threads(),
+        date=date,
+    )
+
+
+def write_rasterizers(store: Path, found: Sequence[Rasterizers]) -> None:
+    """Keep a measurement beside the store's runs, for the page; it replaces an earlier one."""
+    with disk_errors_in_one_line(store):
+        store.mkdir(parents=True, exist_ok=True)
+        write_atomically(_kept(store), json.dumps([asdict(one) for one in found]).encode())
+
+
+def read_rasterizers(store: Path) -> list[Rasterizers]:
+    """The last measurement; none before the first, or where another version left it."""
+    try:
+        return [Rasterizers(**told) for told in json.loads(_kept(store).read_text())]
+    except (OSError, ValueError, TypeError):
+        return []
+
+
+def _kept(store: Path) -> Path:
+    return store / "benchmark-rasterizers.json"
+
+
+def rasterizers_section(found: Sequence[Rasterizers]) -> str:
+    """The table and what it says, Markdown."""
+    slower = [one.culled_ms / one.embree_ms for one in found]
+    moving = [one.culled_ms / (one.embree_ms + one.scene_ms) for one in found]
+    return "\n\n".join(
+        [
+            f"Balls of radius {OBJECT_RADIUS:g}, one picture, milliseconds, medians of {ROUNDS} rounds in turn, measured on "
+            f"{found[0].date} with torch on {found[0].threads} threads (`dreampolish benchmark --rasterizers`). Both give faces, "
+            "barycentrics and depth; culled: without back faces, which is right for closed meshes; embree needs its tree anew "
+            "whenever the mesh moves.",
+            "\n".join(
+                [
+                    "| triangles | pixels | ours | ours, culled | embree | embree's tree | pixels that differ |",
+                    "| ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+                    *(f"| {one.triangles:,} | {one.size} | {_row(one)} |" for one in found),
+                ]
+            ),
+            f"Ours, culled, takes {min(slower):.2f} to {max(slower):.2f} times embree's time on a mesh that stands still and "
+            f"{min(moving):.2f} to {max(moving):.2f} times on one that moves. The stages render with ours alone, and measurements of "
+            "surfaces cast their rays with embree: on the CPU it would be the faster one for export's frozen mesh, at the price of a "
+            "second way to the same picture.",
+        ]
+    )
+
+
+def _row(one: Rasterizers) -> str:
+    return f"{one.ours_ms:.1f} | {one.culled_ms:.1f} | {one.embree_ms:.1f} | {one.scene_ms:.1f} | {one.differ:.3%}"

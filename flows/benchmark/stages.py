@@ -1,0 +1,140 @@
+"""All stages of one run against the truth: measured once, and remembered with the contact sheet."""
+
+import hashlib
+import io
+import json
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from dreampolish.scene.pictures import sheet
+from flows.benchmark.truth import SHOWN, Truth, in_one_color, mean_color, measured, true_mesh, truth_of
+from schemas.artifacts import Artifact, StageName
+from schemas.runs import RunRecord
+from stages.results.files import StoredFiles
+from stages.results.scores import alignment, render_previews
+from stages.results.surfaces import Opened, open_artifact
+from stages.runtime.command import context_of, open_recorded
+from stages.runtime.files import write_atomically
+from stages.runtime.key import PROJECT, code_digest
+
+MEASURED: tuple[StageName, ...] = ("nerf", "neus", "dmtet", "polish", "texture", "export")
+"""Stages whose results have a shape."""
+
+Row = StageName | Literal["untextured"]
+"""What has figures: a stage's result, or the polished mesh all in one colour, the mean one of its true front picture."""
+
+ROWS: tuple[Row, ...] = ("nerf", "neus", "dmtet", "polish", "untextured", "texture", "export")
+
+Figures = dict[Row, dict[str, float]]
+
+
+def figures_of(record: RunRecord, files: StoredFiles, glb: Path, elevation_deg: float) -> tuple[Figures, Image.Image]:
+    """Every stage's figures and the contact sheet under the true object's pictures.
+
+    glb: the true object. elevation_deg: of its reference picture. What was measured before, by the same code, is recalled; alignment
+    and costs of stages are always the artifacts' own.
+    """
+    kept = memory_path(
+        files.store.root,
+        "flows.benchmark.stages",
+        {
+            "object": hashlib.sha256(glb.read_bytes()).hexdigest(),
+            "elevation_deg": elevation_deg,
+            "device": files.device.type,
+            "stages": {name: record.stages[name].fingerprint for name in MEASURED},
+        },
+    )
+    found = _recalled(kept)
+    if found is None:
+        found = _measured(record, files, truth_of(true_mesh(glb, files.device), elevation_deg))
+        _remember(kept, *found)
+    figures, contact_sheet = found
+    told = {name: _told_by(open_recorded(name, record, files.store.root)) for name in MEASURED}
+    return {row: {**figures[row], **(told[row] if row != "untextured" else {})} for row in ROWS}, contact_sheet
+
+
+def _measured(record: RunRecord, files: StoredFiles, truth: Truth) -> tuple[Figures, Image.Image]:
+    rows: list[tuple[str, Float[Tensor, "n h w 3"]]] = [("truth", truth.views.rgb[list(SHOWN)].cpu())]
+    figures: Figures = {}
+    for name in MEASURED:
+        artifact = open_recorded(name, record, files.store.root)
+        opened = open_artifact(artifact, record.config, files)
+        figures[name], pictures = measured(opened, truth)
+        rows.append((name, pictures))
+        if name == "polish":
+            figures["untextured"] = _without_texture(opened, record, files, truth)
+    return figures, sheet(rows, 1)
+
+
+def _without_texture(polished: Opened, record: RunRecord, files: StoredFiles, truth: Truth) -> dict[str, float]:
+    """The figures of a mesh in the mean colour of the true front picture."""
+    plain = in_one_color(polished, mean_color(truth.front_view))
+    views = render_previews(record.config.texture.preview, lambda cameras: plain.render(cameras).rgb, files.device)
+    run = context_of(record, files.store.root, None, False)
+    return {**measured(plain, truth)[0], "alignment": alignment(run, record.prompt, views)}
+
+
+def _told_by(artifact: Artifact) -> dict[str, float]:
+    """What the stage said of itself: alignment, where it has one, and costs."""
+    told = {"alignment": artifact.metrics["alignment"]} if "alignment" in artifact.metrics else {}
+    return {**told, "seconds": artifact.seconds, "peak_memory_gib": artifact.peak_memory / 2**30}
+
+
+def _remember(path: Path, figures: Figures, contact_sheet: Image.Image) -> None:
+    """The figures go last: with them the sheet is there."""
+    picture = io.BytesIO()
+    contact_sheet.save(picture, "PNG")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path.with_suffix(".png"), picture.getvalue())
+    remember(path, {"stages": figures})
+
+
+def _recalled(path: Path) -> tuple[Figures, Image.Image] | None:
+    """None where one of both is missing or damaged."""
+    known = recalled(path)
+    figures = known.get("stages") if known is not None else None
+    if not isinstance(figures, dict) or set(figures) != set(ROWS):
+        return None
+    try:
+        with Image.open(path.with_suffix(".png")) as kept:
+            return figures, kept.convert("RGB")
+    except (OSError, SyntaxError):
+        # Pillow's PNG reader raises SyntaxError for a broken chunk.
+        return None
+
+
+LIBRARIES = ("torch", "numpy", "scipy", "trimesh", "embreex", "pillow", "scikit-image")
+"""What figures and pictures are computed with: a new version measures anew."""
+
+
+def memory_path(store: Path, module: str, measured: Mapping[str, Any]) -> Path:
+    """Where a measurement's figures lie or would lie.
+
+    module: what measures; its code and that of all it imports count. measured: JSON values that say what is measured.
+    """
+    versions = {name: version(name) for name in LIBRARIES}
+    known = json.dumps(
+        {**measured, "code": code_digest(module, PROJECT), "module": module, "versions": versions}, sort_keys=True
+    )
+    return store / "measured" / f"{hashlib.sha256(known.encode()).hexdigest()}.json"
+
+
+def recalled(path: Path) -> dict[str, Any] | None:
+    """The figures of an earlier measurement; None where there are none that can be read."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def remember(path: Path, figures: Mapping[str, Any]) -> None:
+    """Keep a measurement's figures."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, json.dumps(figures).encode())

@@ -1,0 +1,107 @@
+"""What a benchmark is made of: objects with their true meshes, and prompts."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dreampolish.assets.textured_mesh import TexturedMesh
+from flows.benchmark.truth import LEAST_FRAMING_IOU, framing_iou, write_reference
+from flows.runs.create import slug_from_prompt
+from schemas.config.presets import ConfigError
+from stages.runtime.errors import StageError
+from stages.runtime.key import PROJECT
+
+REFERENCE_SIZE = 512
+"""Pixels of a side of a reference picture that is rendered here."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An object to be measured. reference: its front picture, or None: it is rendered from the mesh."""
+
+    name: str
+    glb: Path
+    prompt: str
+    reference: Path | None
+    elevation_deg: float
+
+
+def found_subjects(objects: Path, only: Sequence[str], elevation_deg: float) -> list[Subject]:
+    """The objects of a folder, by name: every <name>.glb, and every <name>/mesh.glb with what lies beside it.
+
+    elevation_deg: for those whose attribution names none. Raises ConfigError if there are none, or a name of `only` is not there.
+    """
+    if not objects.is_dir():
+        raise ConfigError(
+            f"no folder {objects}; give one that holds *.glb or <name>/mesh.glb, or call this in the project's folder"
+        )
+    glbs = sorted([*objects.glob("*/mesh.glb"), *objects.glob("*.glb")])
+    subjects = {subject.name: subject for subject in (_subject(glb, elevation_deg) for glb in glbs)}
+    unknown = [name for name in only if name not in subjects]
+    if unknown:
+        raise ConfigError(f"no object {unknown[0]!r} in {objects}; there are {', '.join(subjects) or 'none'}")
+    if not subjects:
+        raise ConfigError(f"no GLBs in {objects}; give a folder that holds *.glb or <name>/mesh.glb")
+    return [subject for name, subject in subjects.items() if not only or name in only]
+
+
+def _subject(glb: Path, elevation_deg: float) -> Subject:
+    if glb.name != "mesh.glb":
+        name = slug_from_prompt(glb.stem)
+        return Subject(name, glb, f"a {name.replace('-', ' ')}", None, elevation_deg)
+    name = slug_from_prompt(glb.parent.name)
+    attribution, picture = glb.with_name("attribution.json"), glb.with_name("reference.png")
+    try:
+        told = json.loads(attribution.read_text()) if attribution.is_file() else {}
+    except ValueError as error:
+        raise ConfigError(f"{attribution} is no JSON: {error}") from None
+    return Subject(
+        name=name,
+        glb=glb,
+        prompt=str(told.get("prompt", f"a {name.replace('-', ' ')}")),
+        reference=picture if picture.is_file() else None,
+        elevation_deg=float(told.get("reference", {}).get("elevation_deg", elevation_deg)),
+    )
+
+
+def remarks_of(objects: Path) -> str:
+    """What a reader of the figures should know of the objects, from remarks.txt beside them, on one line."""
+    file = objects / "remarks.txt"
+    return " ".join(file.read_text().split()) if file.is_file() else ""
+
+
+def prompts_of(objects: Path) -> list[str]:
+    """The prompts beside the objects, else those of the project's own benchmark."""
+    own = objects / "prompts.txt"
+    lines = (own if own.is_file() else PROJECT / "benchmark" / "prompts.txt").read_text().splitlines()
+    return [line.strip() for line in lines if line.strip()]
+
+
+def reference_picture(subject: Subject, mesh: TexturedMesh, folder: Path) -> Path:
+    """The object's front picture, rendered into `folder` if it came without one.
+
+    Raises StageError for a picture that does not show the mesh from the front: then truth and result would not share a frame.
+    """
+    if subject.reference is None:
+        picture = folder / "reference.png"
+        write_reference(picture, mesh, subject.elevation_deg, REFERENCE_SIZE)
+        return picture
+    agreement = framing_iou(subject.reference, mesh, subject.elevation_deg)
+    if agreement < LEAST_FRAMING_IOU:
+        raise StageError(
+            f"{subject.reference} does not show {subject.glb.name} from the front: silhouettes agree to {agreement:.2f}, at least "
+            f"{LEAST_FRAMING_IOU} is needed",
+            None,
+            "remove the picture, and it is rendered from the mesh",
+        )
+    return subject.reference
+
+
+def framing_settings(subject: Subject) -> list[str]:
+    """The settings under which the pipeline keeps the picture's frame; a name that the prior never saw is no reason to refuse."""
+    return [
+        "reference.framing=as_is",
+        f"reference.elevation_deg={subject.elevation_deg}",
+        "reference.unknown_words=allow",
+    ]

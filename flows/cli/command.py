@@ -1,0 +1,92 @@
+"""What every command shares: its options, and how its work ends: a result, or one line and an exit code."""
+
+import json
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flows.service.environment import quiet_environment
+from schemas.config.presets import ConfigError
+from stages.runtime.errors import StageError
+from stages.runtime.files import is_disk_error, store_folder
+from stages.runtime.signals import interrupted_by_sigterm
+
+Run = Annotated[str, typer.Argument(metavar="RUN", help="a run's id, or its beginning")]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="change a setting; repeatable")]
+Json = Annotated[bool, typer.Option("--json", help="the last line of output is one JSON object")]
+
+
+def finish(work: Callable[[Path], dict[str, Any]], as_json: bool, again: str | None = None) -> None:
+    """Do a command's work in a quiet environment, print its result, and turn errors into one line and an exit code.
+
+    again: what goes on after a stop; None: the command that resumes the run that was stopped.
+    """
+    store = store_folder()
+    # Commands import torch, Prefect and transformers only inside `work`: all three read the environment as they are imported.
+    quiet_environment(store)
+    try:
+        with interrupted_by_sigterm():
+            result = work(store)
+    except (StageError, ConfigError) as error:
+        end(str(error), 2)
+    except KeyboardInterrupt as error:
+        end(_how_to_go_on(error, store, again), 130)
+    except Exception as error:
+        if any(type(each).__name__ in ("FitInterruptedError", "StoppedError") for each in _behind(error)):
+            end(_how_to_go_on(error, store, again), 130)
+        end(*_told(error, store))
+    except BaseException as error:
+        # A SIGTERM in Prefect's own lines, before or after the stages.
+        if type(error).__name__ != "TerminationSignal":
+            raise
+        end(_how_to_go_on(error, store, again), 130)
+    if as_json:
+        sys.stdout.write(json.dumps(result) + "\n")
+    elif result.get("output"):
+        sys.stdout.write(f"{result['output']}\n")
+    sys.stdout.flush()
+
+
+def _told(error: Exception, store: Path) -> tuple[str, int]:
+    """One line and an exit code for an error that is not a user's mistake."""
+    if is_disk_error(error):
+        return f"{error}; make room or point DREAMPOLISH_STORE elsewhere", 2
+    try:
+        store.mkdir(parents=True, exist_ok=True)
+        log = store / "last-error.log"
+        log.write_text("".join(traceback.format_exception(error)))
+        where = f"; details in {log}"
+    except OSError:
+        where = ""
+    return f"internal error, {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}{where}", 1
+
+
+def _how_to_go_on(error: BaseException, store: Path, again: str | None) -> str:
+    """The stop's words and the command that goes on: `again`, else the stopped run's, else the newest run's."""
+    from stages.runtime.records import newest_records
+
+    noted = [each for each in _behind(error) if hasattr(each, "__notes__")]
+    commands = [again] if again is not None else [note for each in noted for note in each.__notes__][:1]
+    commands = commands or [f"dreampolish resume {path.stem}" for path in newest_records(store)[:1]]
+    return "; go on with: ".join([str((noted or [error])[0]) or "stopped", *commands])
+
+
+def _behind(error: BaseException) -> list[BaseException]:
+    """An error and those in whose handling it arose: a stop, where it could not be reported."""
+    chain: list[BaseException] = []
+    each: BaseException | None = error
+    while each is not None and each not in chain:
+        chain.append(each)
+        each = each.__cause__ or each.__context__
+    return chain
+
+
+def end(line: str, code: int) -> None:
+    """Say one line to the user and exit with the code."""
+    sys.stderr.write(" ".join(line.split("\n")) + "\n")
+    sys.stderr.flush()
+    sys.exit(code)

@@ -1,0 +1,111 @@
+"""The commands up, down, batch and doctor."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flows.cli.command import Json, Set, end, finish
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to an app."""
+    app.command()(up)
+    app.command()(down)
+    app.command()(batch)
+    app.command()(doctor)
+
+
+def up(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="of the Prefect server")] = 4200,
+    mlflow_port: Annotated[int, typer.Option(min=1, max=65535, help="of the MLflow server")] = 5000,
+    at_once: Annotated[int, typer.Option(min=1, max=64, help="runs that may go at the same time")] = 1,
+    as_json: Json = False,
+) -> None:
+    """Start Prefect, MLflow and a worker on this machine and register the deployments; what runs already is kept."""
+
+    def work(store: Path) -> dict[str, Any]:
+        from flows.runs.console import answer, say
+        from flows.service.up import up as start_services
+
+        say("starting Prefect, MLflow and a worker; the first time takes a minute")
+        pages = start_services(store, Path.cwd(), port, mlflow_port, at_once)
+        if not as_json:
+            answer(f"Prefect  {pages['prefect']}")
+            answer(f"MLflow   {pages['mlflow']}")
+            where = "in this folder" if pages["settings"] else "once you typed"
+            answer(
+                f"`prefect deployment run dreampolish/full` reaches this server {where}; elsewhere:"
+                if pages["settings"]
+                else "this folder has a prefect.toml of its own; for `prefect deployment run` type:"
+            )
+            answer(f"  export PREFECT_API_URL={pages['prefect']}/api")
+        return {**pages, "api": f"{pages['prefect']}/api"}
+
+    finish(work, as_json)
+
+
+def down(as_json: Json = False) -> None:
+    """Stop what `up` started; runs that go on write their checkpoints first."""
+
+    def work(store: Path) -> dict[str, Any]:
+        from flows.runs.console import answer
+        from flows.service.processes import WORDS
+        from flows.service.up import down as stop_services
+
+        stopped = stop_services(store)
+        if not as_json:
+            answer(f"stopped: {', '.join(WORDS[name] for name in stopped)}" if stopped else "nothing was running")
+        return {"stopped": list(stopped)}
+
+    finish(work, as_json)
+
+
+def batch(
+    prompts: Annotated[Path, typer.Argument(help="a text file, one prompt a line; empty lines and # comments are left out")],
+    preset: Annotated[str, typer.Option(help="home, smoke or sd")] = "home",
+    overrides: Set = None,
+    as_json: Json = False,
+) -> None:
+    """One run for each prompt of a file, on as many workers as there are; finished ones are skipped when called again."""
+    failures: list[Any] = []
+
+    def work(store: Path) -> dict[str, Any]:
+        from flows.batch import BatchIncompleteError, read_prompts, refuse_without_worker
+        from flows.batch import batch as batch_flow
+
+        listed = read_prompts(prompts)
+        refuse_without_worker()
+        try:
+            return dict(batch_flow(prompts=listed, preset=preset, overrides=overrides or []))
+        except BatchIncompleteError as error:
+            failures.append(error)
+            return error.result
+
+    finish(work, as_json, again="the same command; runs that a worker has begun go on")
+    if failures:
+        end(str(failures[0]), 1)
+
+
+def doctor(
+    mend: Annotated[bool, typer.Option("--mend", help="also mend what can be mended without loss")] = False,
+    as_json: Json = False,
+) -> None:
+    """Say what is wrong with this installation, its store and its services, and what mends it; exit code 1 while something is."""
+    left: list[Any] = []
+
+    def work(store: Path) -> dict[str, Any]:
+        from flows.runs.console import answer
+        from flows.service.doctor import findings
+        from flows.service.doctor import mend as mend_all
+
+        found = findings(store)
+        mended = mend_all(found) if mend else []
+        left.extend(findings(store) if mended else found)
+        for line in [*(finding.line for finding in found), *mended] or ["nothing is wrong"]:
+            answer(line)
+        return {"findings": [finding.line for finding in found], "mended": mended}
+
+    finish(work, as_json)
+    if left:
+        raise typer.Exit(1)

@@ -1,0 +1,176 @@
+"""The commands report, compare, gallery, export and validate."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flows.cli.command import Json, Run, Set, end, finish
+from schemas.config.presets import ConfigError
+
+MOST_RUNS = 8
+"""Side by side; browsers keep few 3D views open at once."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to an app."""
+    app.command()(report)
+    app.command()(compare)
+    app.command()(gallery)
+    app.command()(export)
+    app.command()(validate)
+
+
+def report(
+    run: Run,
+    output: Annotated[Path | None, typer.Option(help="where the page goes; without it, the run's output folder")] = None,
+    as_json: Json = False,
+) -> None:
+    """Tell what a run made, and write its page: report.html, which opens anywhere."""
+
+    def work(store: Path) -> dict[str, Any]:
+        from flows.chain import OUTPUTS
+        from flows.report.facts import MAX_SIDE, open_facts, output_folder
+        from flows.report.page import run_page, write_page
+        from flows.runs.console import say, stage_line, summary
+        from stages.runtime.files import disk_errors_in_one_line
+        from stages.runtime.records import read_record
+
+        record = read_record(store, run)
+        for entry in record.stages.values():
+            stage_line(entry, ())
+        path = output or output_folder(record, OUTPUTS) / "report.html"
+        page = run_page(open_facts(record, store, MAX_SIDE))
+        with disk_errors_in_one_line(path.parent):
+            write_page(path, page)
+        say(f"report     {path.resolve()}")
+        return {**summary(record), "report": str(path.resolve())}
+
+    finish(work, as_json)
+
+
+def compare(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN RUN ...", help="two or more runs' ids, or their beginnings")],
+    output: Annotated[Path | None, typer.Option(help="where the page goes; without it, outputs/compare-<ids>.html")] = None,
+    as_json: Json = False,
+) -> None:
+    """Write one page that shows runs side by side, their cameras locked together."""
+
+    def work(store: Path) -> dict[str, Any]:
+        from flows.chain import OUTPUTS
+        from flows.report.facts import COMPARED_SIDE, open_facts
+        from flows.report.page import compare_page, write_page
+        from stages.runtime.files import disk_errors_in_one_line
+        from stages.runtime.records import read_record
+
+        records = list({record.run: record for record in (read_record(store, run) for run in runs)}.values())
+        if not 2 <= len(records) <= MOST_RUNS:
+            raise ConfigError(f"{len(records)} different runs; a comparison takes 2 to {MOST_RUNS}")
+        ids = [record.run for record in records]
+        path = output or OUTPUTS / f"compare-{'-'.join(ids)}.html"
+        page = compare_page([open_facts(record, store, COMPARED_SIDE) for record in records])
+        with disk_errors_in_one_line(path.parent):
+            write_page(path, page)
+        return {"runs": ids, "output": str(path.resolve())}
+
+    finish(work, as_json)
+
+
+def gallery(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN ...", help="runs' ids, or their beginnings")],
+    output: Annotated[Path, typer.Option(help="the folder; its index.md is written anew")] = Path("docs/gallery"),
+    as_json: Json = False,
+) -> None:
+    """Write a picture of each run's asset and an index of them all, the best by alignment first, the worst said to be so."""
+
+    def work(store: Path) -> dict[str, Any]:
+        from flows.report.gallery import write_gallery
+        from stages.runtime.files import disk_errors_in_one_line
+        from stages.runtime.records import read_record
+
+        records = list({record.run: record for record in (read_record(store, run) for run in runs)}.values())
+        with disk_errors_in_one_line(output):
+            index = write_gallery(records, store, output)
+        return {"runs": [record.run for record in records], "output": str(index.resolve())}
+
+    finish(work, as_json)
+
+
+def export(
+    run: Run,
+    kind: Annotated[str, typer.Option("--format", help="glb, obj, ply, stl or usdz")] = "glb",
+    triangles: Annotated[int | None, typer.Option(help="at most so many; none: as the run's settings say")] = None,
+    texture: Annotated[int | None, typer.Option(help="pixels of the maps' side, a power of two")] = None,
+    quality: Annotated[
+        str | None, typer.Option(help="web: decimated, with a normal map; base: every triangle, lossless")
+    ] = None,
+    longest_side: Annotated[float | None, typer.Option(help="of the object, metres (STL: the program's unit)")] = None,
+    overrides: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Write a run's asset once more, in any format and size, beside what it has; nothing else is computed anew."""
+
+    def work(store: Path) -> dict[str, Any]:
+        from flows.chain import OUTPUTS
+        from flows.runs.console import say
+        from flows.runs.exports import checked_format, export_run
+        from schemas.config.presets import merged
+        from stages.runtime.records import read_record
+
+        wanted = {"triangle_budget": triangles, "texture_size": texture, "quality": quality, "longest_side": longest_side}
+        settings = [f"export.{name}={value}" for name, value in wanted.items() if value is not None]
+        foreign = [entry for entry in overrides or [] if not entry.startswith("export.")]
+        if foreign:
+            raise ConfigError(f"--set {foreign[0]} is no setting of the export; dreampolish texture makes a new texture")
+        name, record = checked_format(kind), read_record(store, run)
+        config = merged(record.config, {}, [*settings, *(overrides or [])])
+        if config.export.quality == "base" and triangles is not None:
+            raise ConfigError("base keeps every triangle; leave --triangles away, or take --quality web")
+        done = export_run(record, config, store, name, OUTPUTS)
+        say(f"{done.triangles:,} triangles, {done.files[0].stat().st_size / 1e6:.2f} MB")
+        for note in done.notes:
+            say(note)
+        files = [str(path) for path in done.files]
+        return {"run": record.run, "output": files[0], "files": files, "triangles": done.triangles, "notes": list(done.notes)}
+
+    finish(work, as_json)
+
+
+def validate(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="a .glb, .obj, .ply, .stl or .usdz")], as_json: Json = False
+) -> None:
+    """Check a 3D file: GLB by the Khronos validator (npm install gltf-validator) or, without it, by structural checks."""
+    errors: list[str] = []
+
+    def work(store: Path) -> dict[str, Any]:
+        from dreampolish.assets.validate import findings_of
+        from flows.benchmark.browser import module_folders
+        from flows.runs.console import answer
+
+        try:
+            found = findings_of(file, module_folders())
+        except OSError as error:
+            raise ConfigError(f"{file} cannot be read: {error.strerror}") from None
+        except ValueError as error:
+            raise ConfigError(f"{file} cannot be checked: {error}") from None
+        for word, entries in (("error", found.errors), ("warning", found.warnings)):
+            for entry in entries:
+                answer(f"{word}: {entry}")
+        figures = ", ".join(f"{name} {value:g}" for name, value in found.figures.items())
+        answer(
+            f"{file.name}: {len(found.errors)} errors, {len(found.warnings)} warnings by {found.checker}; {figures}".rstrip(
+                "; "
+            )
+        )
+        errors.extend(found.errors)
+        return {
+            "file": str(file),
+            "checker": found.checker,
+            "errors": list(found.errors),
+            "warnings": list(found.warnings),
+            "figures": found.figures,
+        }
+
+    finish(work, as_json)
+    if errors:
+        end(f"{file.name} is not sound", 1)

@@ -1,0 +1,84 @@
+"""The folder a user gets: outputs/<slug>-<id>/ with asset.glb, contact_sheet.png, the turntable, report.html, run.json and, of a prompt's
+reference, candidates.png."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from dreampolish.scene.pictures import resize, sheet
+from flows.report.facts import MAX_SIDE, candidates_path, facts_of_run
+from flows.report.page import run_page, write_page
+from flows.runs.create import slug_from_prompt
+from schemas.artifacts import Artifact, AssetArtifact, FileRef, ReferenceArtifact, StageName
+from schemas.runs import STAGES, RunRecord
+from stages.runtime.files import disk_errors_in_one_line
+from stages.runtime.records import write_record
+from stages.runtime.store import LocalStore
+
+TILE = 128
+"""Pixels of a view's side on the contact sheet."""
+SHOWN = ("report.html", "contact_sheet.png", "candidates.png", "turntable.*")
+
+
+def write_output(record: RunRecord, artifacts: Mapping[StageName, Artifact], store: LocalStore, outputs: Path) -> RunRecord:
+    """Write the output folder at once and note it in the run's record, which is returned. artifacts: those of the run, with `export`."""
+    asset = artifacts["export"]
+    if not isinstance(asset, AssetArtifact):
+        raise TypeError(f"the export stage gave {type(asset).__name__}")
+    target = outputs / f"{slug_from_prompt(record.prompt)}-{record.run}"
+    partial = target.with_name(f".{target.name}.partial")
+    with disk_errors_in_one_line(outputs):
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        folder = store.folder("export", asset.fingerprint)
+        shutil.copyfile(folder / asset.glb.path, partial / "asset.glb")
+        shutil.copyfile(folder / asset.turntable.path, partial / f"turntable{Path(asset.turntable.path).suffix}")
+        contact_sheet(artifacts, store).save(partial / "contact_sheet.png")
+        if (candidates := candidates_path(artifacts, store)) is not None:
+            shutil.copyfile(candidates, partial / "candidates.png")
+        done = record.model_copy(update={"output": str(target.resolve())})
+        write_page(partial / "report.html", run_page(facts_of_run(done, artifacts, store, MAX_SIDE)))
+        (partial / "run.json").write_text(done.model_dump_json(indent=1))
+        for exported in target.glob("asset-*"):
+            # What `dreampolish export` wrote stays.
+            shutil.copy2(exported, partial / exported.name)
+        shutil.rmtree(target, ignore_errors=True)
+        partial.rename(target)
+    write_record(store.root, done)
+    return done
+
+
+def shown_files(record: RunRecord) -> list[Path]:
+    """Those files of a run's output folder that its page at the tracker shows."""
+    folder = Path(record.output or "")
+    return [path for name in SHOWN for path in sorted(folder.glob(name))] if record.output is not None else []
+
+
+def contact_sheet(artifacts: Mapping[StageName, Artifact], store: LocalStore) -> Image.Image:
+    """Eight views for each stage that has previews, the reference picture on top."""
+    rows: list[tuple[str, torch.Tensor]] = []
+    for name in STAGES:
+        artifact = artifacts.get(name)
+        if artifact is None:
+            continue
+        references = [artifact.image] if isinstance(artifact, ReferenceArtifact) else list(artifact.previews)
+        if references:
+            views = torch.cat([_view(store, artifact, reference) for reference in _eight(references)])
+            rows.append((name, views))
+    return sheet(rows, 1)
+
+
+def _eight(references: list[FileRef]) -> list[FileRef]:
+    step = max(1, len(references) // 8)
+    return references[::step][:8]
+
+
+def _view(store: LocalStore, artifact: Artifact, reference: FileRef) -> torch.Tensor:
+    path = store.folder(artifact.stage, artifact.fingerprint) / reference.path
+    with Image.open(path, formats=["PNG"]) as picture:
+        array = np.asarray(picture.convert("RGB"), dtype=np.float32) / 255
+    return resize(torch.from_numpy(array)[None], TILE)

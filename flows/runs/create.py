@@ -1,0 +1,117 @@
+"""Making, finding and describing runs."""
+
+import re
+import secrets
+import unicodedata
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from flows.runs.inputs import check_thing_named, checked_prompt, keep_image
+from schemas.artifacts import Artifact, StageName
+from schemas.config.presets import ConfigError, load_config, merged
+from schemas.config.run import Config, PriorsConfig
+from schemas.runs import PARENTS, STAGES, RunRecord
+from stages.runtime.command import context_of, fingerprint_of, open_recorded
+from stages.runtime.errors import StageError
+from stages.runtime.key import PROJECT
+from stages.runtime.records import read_record, write_record
+
+CONFIGS = PROJECT / "configs"
+
+
+def slug_from_prompt(prompt: str) -> str:
+    """At most 40 characters of a-z, 0-9 and single hyphens; `asset` when nothing is left."""
+    plain = unicodedata.normalize("NFKD", prompt).encode("ascii", "ignore").decode().lower()
+    return re.sub(r"[^a-z0-9]+", "-", plain)[:40].strip("-") or "asset"
+
+
+def new_run(store: Path, prompt: str, preset: str, overrides: Sequence[str], image: Path | None) -> RunRecord:
+    """Check everything a user gave and write the record of a new run.
+
+    Raises ConfigError, or StageError where the disk is full; then there is no run.
+    """
+    words = checked_prompt(prompt)
+    config = load_config(preset, CONFIGS, overrides)
+    check_priors(config)
+    record = RunRecord(run=new_id(), prompt=words, config=config, created=now())
+    check_thing_named(words, context_of(record, store, None, False), config.reference, drawn=image is None)
+    if image is not None:
+        record = record.model_copy(update={"image": keep_image(store, image, config.reference)})
+    write_record(store, record)
+    return record
+
+
+def derived_run(
+    store: Path, run_id: str, overrides: Sequence[str], keep: Sequence[StageName], reuse_stale: bool
+) -> tuple[RunRecord, list[StageName]]:
+    """A new run that starts from an earlier one's artifacts.
+
+    keep: the stages whose artifacts are taken over. Returns the record and the kept stages that are stale: with the new settings, or
+    after what happened to the run or the code since, they would be computed anew. They are taken over only with `reuse_stale`.
+    """
+    before = read_record(store, run_id)
+    config = merged(before.config, {}, overrides)
+    missing = [name for name in keep if name not in before.stages]
+    if missing:
+        raise StageError(f"run {before.run} has no {missing[0]} yet", None, f"dreampolish resume {before.run} first")
+    stale = stale_stages(before.model_copy(update={"config": config}), store, keep)
+    kept = {name: before.stages[name] for name in keep if reuse_stale or not stale}
+    record = before.model_copy(
+        update={
+            "run": new_id(),
+            "config": config,
+            "created": now(),
+            "parent_run": before.run,
+            "computes": tuple(name for name in STAGES if name not in keep) if reuse_stale else None,
+            "output": None,
+            "stages": kept,
+        }
+    )
+    write_record(store, record)
+    return record, stale
+
+
+def stale_stages(record: RunRecord, store: Path, among: Sequence[StageName]) -> list[StageName]:
+    """The stages of a run whose artifacts are not what the run's settings, inputs, priors and today's code would give, in order.
+
+    A stage behind a stale one, or made from another artifact of its parent than the run now names, is stale as well. `among`: with
+    each stage, its parents.
+    """
+    from flows.runs.chain import stage_function
+
+    run = context_of(record, store, None, False)
+    artifacts: dict[StageName, Artifact] = {}
+    stale: list[StageName] = []
+    for name in STAGES:
+        if name not in among:
+            continue
+        artifacts[name] = open_recorded(name, record, store)
+        behind = any(parent in stale for parent in PARENTS[name])
+        if behind or fingerprint_of(name, stage_function(name), record, run, artifacts) != artifacts[name].fingerprint:
+            stale.append(name)
+    return stale
+
+
+def check_priors(config: Config) -> None:
+    """Raise ConfigError when the folder of a prior or of a metric's weights is missing; hub ids are checked when they are opened."""
+    for name, source in (("CLIP", config.priors.clip), ("LPIPS", config.priors.lpips)):
+        if source is not None and getattr(source, "revision", None) is None and not (PROJECT / source.source).is_dir():
+            raise ConfigError(f"no {name} weights at {PROJECT / source.source}; name another folder, or leave the setting out")
+    for name in ("text", "view", "normals", "judge"):
+        setting = getattr(config.priors, name)
+        folder = Path(setting.source) if Path(setting.source).is_absolute() else PROJECT / setting.source
+        if setting.revision is None and not folder.is_dir():
+            own = setting.source == getattr(PriorsConfig(), name).source
+            remedy = f"git checkout {setting.source} brings it back" if own else "put one there"
+            raise ConfigError(f"no {name} prior at {folder}; {remedy}, --set priors.{name}.source=... names another")
+
+
+def new_id() -> str:
+    """Eight hexadecimal digits."""
+    return secrets.token_hex(4)
+
+
+def now() -> str:
+    """The time in UTC, ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

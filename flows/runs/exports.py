@@ -1,0 +1,99 @@
+"""More files of a run's asset, from its stored texture: other formats, triangle counts and texture sizes. Nothing upstream is computed."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from dreampolish.assets.asset import Asset
+from dreampolish.assets.obj_ply_stl import write_obj, write_ply, write_stl
+from dreampolish.assets.validate import FORMATS
+from flows.runs.create import slug_from_prompt
+from schemas.artifacts import ReferenceArtifact, TexturedMeshArtifact
+from schemas.config.presets import ConfigError
+from schemas.config.run import Config
+from schemas.config.stages import ExportConfig
+from schemas.runs import RunRecord
+from stages.export import MadeAsset, asset_extras, make_asset, packed_glb
+from stages.results.files import StoredFiles, load_colors, load_mesh
+from stages.runtime.command import context_of, open_recorded
+from stages.runtime.files import disk_errors_in_one_line
+from stages.runtime.store import LocalStore
+
+UNLIMITED_MB = 1000.0
+"""The size limit is that of the web's GLB; other formats have none."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """The files written, the first one the asset, its triangles, and what the user should hear."""
+
+    files: tuple[Path, ...]
+    triangles: int
+    notes: tuple[str, ...]
+
+
+def checked_format(name: str) -> str:
+    """The format's name. Raises ConfigError for one that is not written."""
+    if name not in FORMATS:
+        raise ConfigError(f"no format {name!r}; there are {', '.join(FORMATS)}")
+    return name
+
+
+def export_run(record: RunRecord, config: Config, store: Path, kind: str, outputs: Path) -> Exported:
+    """Write a run's asset in one more format beside what it has; no file is replaced.
+
+    config: the run's, with `export` as wanted. kind: one of FORMATS. Raises StageError where the run has no texture yet.
+    """
+    reference, texture = open_recorded("reference", record, store), open_recorded("texture", record, store)
+    if not isinstance(reference, ReferenceArtifact) or not isinstance(texture, TexturedMeshArtifact):
+        raise TypeError(f"run {record.run} names artifacts of other stages")
+    run = context_of(record, store, None, False)
+    files = StoredFiles(LocalStore(store), run.torch_device)
+    settings = config.export if kind == "glb" else config.export.model_copy(update={"size_limit_mb": UNLIMITED_MB})
+    made = make_asset(
+        load_mesh(files, texture),
+        load_colors(files, texture),
+        settings,
+        slug_from_prompt(record.prompt),
+        asset_extras(run, reference, texture, None),
+    )
+    folder = Path(record.output) if record.output else outputs / f"{slug_from_prompt(record.prompt)}-{record.run}"
+    with disk_errors_in_one_line(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        path = free_path(folder, settings, len(made.solid.faces), kind)
+        written, notes = _written(path, made, settings)
+    return Exported(tuple(entry.resolve() for entry in written), len(made.solid.faces), (*made.notes, *notes))
+
+
+def free_path(folder: Path, settings: ExportConfig, triangles: int, kind: str) -> Path:
+    """asset-<quality>-<triangles>[-<texture>].<kind> in a folder, with a number behind it if anything there has that name already."""
+    with_maps = "" if kind in ("ply", "stl") else f"-{settings.texture_size}"
+    stem = f"asset-{settings.quality}-{triangles}{with_maps}"
+    taken = {path.stem for path in folder.glob(f"{stem}*.{kind}")}
+    number = 2
+    name = stem
+    while name in taken:
+        name, number = f"{stem}-{number}", number + 1
+    return folder / f"{name}.{kind}"
+
+
+def _written(path: Path, made: MadeAsset, settings: ExportConfig) -> tuple[list[Path], tuple[str, ...]]:
+    """Write by the ending of the path; files and notes."""
+    match path.suffix:
+        case ".glb":
+            content, notes = packed_glb(made, settings)
+            path.write_bytes(content)
+            return [path], notes
+        case ".obj":
+            return write_obj(path, made.asset), ()
+        case ".ply":
+            return write_ply(path, made.asset), ()
+        case ".stl":
+            return write_stl(path, made.asset), ()
+    return _write_usdz(path, made.asset), ()
+
+
+def _write_usdz(path: Path, asset: Asset) -> list[Path]:
+    # usd-core takes a second to import, and only here is it wanted.
+    from dreampolish.assets.usdz import write_usdz
+
+    return write_usdz(path, asset)

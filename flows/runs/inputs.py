@@ -1,0 +1,121 @@
+"""What a user gives, checked at the door: a prompt in words that the text prior can draw, and a picture of one object."""
+
+import hashlib
+import re
+import unicodedata
+from pathlib import Path
+
+from schemas.config.presets import ConfigError
+from schemas.config.run import PROMPT_LIMIT
+from schemas.config.stages import ReferenceConfig
+from stages.guidance.known_words import FUNCTION_WORDS, VOCABULARY, check_words
+from stages.runtime.command import input_path
+from stages.runtime.errors import StageError
+from stages.runtime.files import disk_errors_in_one_line, write_atomically
+from stages.runtime.stage import RunContext
+
+MAX_IMAGE_BYTES = 50 * 2**20
+
+EXAMPLE = "say what you want, as in: a red armchair"
+
+DESCRIBING = frozenset(
+    " ".join(
+        (
+            "beige black blue brown cyan gray green grey orange pink purple red teal turquoise violet white yellow dark",
+            "wooden plastic painted potted folded folding decorative classic modern easy full double mini little small large high",
+            "low lower deep old round straight upright indoor outdoor electronic technical wireless concrete rattan hot snowy",
+            "japanese french siamese sleeping sitting roasted cutting changing washing dressing shopping camping recycling inkjet",
+            "propane security surveillance sports fitness birthday city class day number bedside",
+            "front side back overhead view",
+        )
+    ).split()
+)
+"""Words of the priors' captions that say what a thing is like, or from where it is seen, and name none."""
+
+
+def checked_prompt(prompt: str) -> str:
+    """The prompt without outer and double spaces, in Unicode's usual form (NFKC).
+
+    Raises ConfigError for an empty, too long or unprintable one.
+    """
+    words = " ".join(unicodedata.normalize("NFKC", prompt).split())
+    if not words:
+        raise ConfigError(f"the prompt is empty; {EXAMPLE}")
+    if len(words) > PROMPT_LIMIT:
+        raise ConfigError(
+            f"the prompt has {len(words)} characters, the limit is {PROMPT_LIMIT}; describe one object in a few words"
+        )
+    if not words.isprintable() or not _said(words):
+        raise ConfigError(f"the prompt holds no readable words; {EXAMPLE}")
+    return words
+
+
+def check_thing_named(prompt: str, run: RunContext, config: ReferenceConfig, drawn: bool) -> None:
+    """Raise ConfigError where the text prior knows none of the words that could name a thing.
+
+    drawn: the prior draws the reference itself. Beside a user's picture, any known word will do. Priors without a list of words and
+    `unknown_words=allow` let everything pass.
+    """
+    listed = (Path(run.prior_folder(run.priors.text.source)) / VOCABULARY).is_file()
+    if not listed or config.unknown_words == "allow":
+        return
+    naming = [word for word in _said(prompt) if not drawn or not {word, word.removesuffix("s")} & DESCRIBING]
+    if not naming:
+        raise ConfigError(f"the prompt '{prompt}' names no thing, only what it is like; {EXAMPLE}")
+    try:
+        check_words(run, " ".join(naming), "refuse")
+    except StageError as error:
+        raise ConfigError(str(error)) from None
+
+
+def _said(prompt: str) -> list[str]:
+    """A prompt's words, lower case, without numbers, function words, single letters and the 's of possessives."""
+    return [word for word in re.findall(r"[^\W\d_]+", prompt.lower()) if word not in FUNCTION_WORDS and not _is_letter(word)]
+
+
+def _is_letter(word: str) -> bool:
+    """Single letters of an alphabet name nothing; single signs of other scripts may."""
+    return len(word) == 1 and word.isascii()
+
+
+def keep_image(store: Path, image: Path, config: ReferenceConfig) -> str:
+    """Check a user's picture and copy it into the store under its hash, which is returned.
+
+    Raises ConfigError for a picture that cannot be used, StageError where the disk is full.
+    """
+    from dreampolish.scene.pictures import PictureError
+
+    try:
+        if image.exists() and not image.is_file():
+            raise ConfigError(f"{image} is no file; give the path of a PNG, JPEG or WebP file")
+        if image.stat().st_size > MAX_IMAGE_BYTES:
+            raise ConfigError(
+                f"{image} has {image.stat().st_size / 2**20:.0f} MiB, the limit is {MAX_IMAGE_BYTES // 2**20} MiB"
+            )
+        _check_shows_an_object(image, config)
+        payload = image.read_bytes()
+    except PictureError as error:
+        raise ConfigError(str(error) if str(image) in str(error) else f"{image}: {error}") from None
+    except OSError as error:
+        raise ConfigError(f"{image} cannot be read: {error.strerror}") from None
+    digest = hashlib.sha256(payload).hexdigest()
+    path = input_path(store, digest)
+    with disk_errors_in_one_line(store):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, payload)
+    return digest
+
+
+def _check_shows_an_object(image: Path, config: ReferenceConfig) -> None:
+    """Raise PictureError for what the reference stage would refuse."""
+    from dreampolish.scene.cutout import as_framed, check_foreground, cut_from_plain_background
+    from dreampolish.scene.pictures import PictureError, read_picture
+
+    rgba = read_picture(image)
+    if bool((rgba[..., 3] == 1).all()):
+        rgba = cut_from_plain_background(rgba[..., :3], config.background_tolerance)
+    if not bool((rgba[..., 3] > 0.5).any()):
+        raise PictureError("no object stands out from the background; give a picture of one object on another colour, or RGBA")
+    check_foreground(rgba[..., 3])
+    if config.framing == "as_is":
+        as_framed(rgba, config.size)

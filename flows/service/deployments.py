@@ -1,0 +1,153 @@
+"""What the Prefect server of a store needs besides running: work pool, queues, GPU slot, deployments. All of it idempotent."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from flows.service.processes import api_url
+from stages.runtime.errors import StageError
+from stages.runtime.key import PROJECT
+
+POOL = "dreampolish"
+RUN_QUEUE = "default"
+"""Of whole runs: they fill the machine, so only some go at once."""
+BATCH_QUEUE = "batch"
+"""Of flows that only wait for runs: they must not take a run's place."""
+DEPLOYMENTS = ("full", "texture", "ablation", "benchmark", "priors", "batch")
+
+
+def set_up(server_url: str, environment: Mapping[str, str], folder: Path, runs_at_once: int) -> None:
+    """Make or renew pool, queues and GPU slot, and register the deployments of prefect.yaml.
+
+    environment: of every run that a worker of the pool starts. folder: where those runs work, so where outputs/ lies.
+    Raises StageError when a deployment cannot be registered.
+    """
+    os.environ["PREFECT_API_URL"] = api_url(server_url)
+    _make_pool(environment, folder)
+    _make_queues(runs_at_once)
+    _make_slot()
+    _register(server_url)
+
+
+def prefect_url() -> str | None:
+    """The API that Prefect's client talks to; None where it would start a server of its own for the moment."""
+    from prefect.settings import get_current_settings
+
+    return get_current_settings().api.url or None
+
+
+def pause_pool(paused: bool) -> None:
+    """Keep the pool's workers from starting runs, or let them."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import WorkPoolUpdate
+
+    with get_client(sync_client=True) as client:
+        client.update_work_pool(POOL, WorkPoolUpdate(is_paused=paused))
+
+
+def _make_pool(environment: Mapping[str, str], folder: Path) -> None:
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
+    from prefect.exceptions import ObjectAlreadyExists
+
+    template = job_template(environment, folder)
+    with get_client(sync_client=True) as client:
+        try:
+            client.create_work_pool(WorkPoolCreate(name=POOL, type="process", base_job_template=template))
+        except ObjectAlreadyExists:
+            client.update_work_pool(POOL, WorkPoolUpdate(base_job_template=template, is_paused=False))
+
+
+def job_template(environment: Mapping[str, str], folder: Path) -> dict[str, Any]:
+    """A process pool's template with this machine's folder, interpreter and environment.
+
+    They stand here and not in prefect.yaml: the pool belongs to the machine, the deployments do not.
+    """
+    from prefect.utilities.processutils import command_to_string
+    from prefect.workers.process import ProcessWorker
+
+    template: dict[str, Any] = ProcessWorker.get_default_base_job_template()
+    properties = template["variables"]["properties"]
+    properties["working_dir"]["default"] = str(folder)
+    properties["command"]["default"] = command_to_string([sys.executable, "-m", "prefect.engine"])
+    properties["env"]["default"] = dict(environment)
+    return template
+
+
+def _make_queues(runs_at_once: int) -> None:
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import ObjectNotFound
+
+    with get_client(sync_client=True) as client:
+        for name, limit in ((RUN_QUEUE, runs_at_once), (BATCH_QUEUE, None)):
+            try:
+                queue = client.read_work_queue_by_name(name, work_pool_name=POOL)
+                client.update_work_queue(queue.id, concurrency_limit=limit)
+            except ObjectNotFound:
+                client.create_work_queue(name, concurrency_limit=limit, work_pool_name=POOL)
+
+
+def _make_slot() -> None:
+    from prefect.client.orchestration import get_client
+
+    from flows.service.deployments import GPU_SLOT
+
+    with get_client(sync_client=True) as client:
+        client.upsert_global_concurrency_limit_by_name(GPU_SLOT, 1)
+
+
+def _register(server_url: str) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "prefect",
+        "--no-prompt",
+        "deploy",
+        "--all",
+        "--prefect-file",
+        str(PROJECT / "prefect.yaml"),
+    ]
+    environment = {**os.environ, "PREFECT_API_URL": api_url(server_url), "PREFECT_LOGGING_LEVEL": "ERROR", "NO_COLOR": "1"}
+    ended = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False)
+    if ended.returncode != 0:
+        lines = [line.strip() for line in (ended.stderr + ended.stdout).splitlines() if line.strip()]
+        raise StageError(
+            f"the deployments could not be registered: {lines[-1] if lines else 'no reason given'}", None, "report it"
+        )
+
+
+GPU_SLOT = "dreampolish-gpu"
+LEASE_S = 60
+"""A dead holder blocks for this long at most."""
+
+
+@contextmanager
+def gpu_slot(device: torch.device) -> Iterator[None]:
+    """Hold the slot while a GPU is used; on the CPU nothing is asked.
+
+    With a server of its own (`dreampolish up`) the slot must be there, else StageError; without one it is made on the spot.
+    """
+    if device.type == "cpu":
+        yield
+        return
+    from prefect.client.orchestration import get_client
+    from prefect.concurrency.sync import concurrency
+    from prefect.exceptions import ObjectNotFound
+
+    from flows.service.deployments import prefect_url
+
+    with get_client(sync_client=True) as client:
+        try:
+            client.read_global_concurrency_limit_by_name(GPU_SLOT)
+        except ObjectNotFound:
+            if prefect_url() is not None:
+                raise StageError(f"Prefect has no GPU slot {GPU_SLOT}", None, "dreampolish up makes it") from None
+            client.upsert_global_concurrency_limit_by_name(GPU_SLOT, 1)
+    with concurrency(GPU_SLOT, occupy=1, lease_duration=LEASE_S, strict=True, raise_on_lease_renewal_failure=False):
+        yield

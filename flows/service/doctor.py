@@ -1,0 +1,163 @@
+"""What is wrong with an installation and its store, in plain words with the command that mends it. Looking changes nothing."""
+
+import json
+import os
+import shutil
+from functools import partial
+from pathlib import Path
+
+from flows.runs.create import check_priors
+from flows.service.findings import Finding
+from flows.service.processes import mark_of
+from schemas.config.presets import ConfigError
+from schemas.config.run import Config
+from schemas.runs import STAGES
+from stages.runtime.command import ARTIFACTS
+from stages.runtime.errors import StageError
+from stages.runtime.files import free_space
+from stages.runtime.key import PROJECT
+from stages.runtime.records import newest_records, read_record
+from stages.runtime.store import MANIFEST, DamagedArtifactError, LocalStore
+
+LOW_DISK_BYTES = 2 * 2**30
+
+
+def findings(store: Path) -> list[Finding]:
+    """One finding for each thing that is wrong; empty when all is well."""
+    return [
+        *_prior_findings(),
+        *_disk_findings(store),
+        *_service_findings(store),
+        *_dvc_findings(),
+        *_store_findings(store),
+        *_run_findings(store),
+    ]
+
+
+def mend(found: list[Finding]) -> list[str]:
+    """Mend what can be mended safely; one line for each attempt."""
+    told = []
+    for finding in found:
+        if finding.mend is not None:
+            what = finding.line.partition(";")[0]
+            try:
+                finding.mend()
+            except Exception as error:
+                # Whatever keeps one from being mended, the others still are.
+                told.append(f"could not mend: {what} ({' '.join(str(error).split())[:200]})")
+            else:
+                told.append(f"mended: {what}")
+    return told
+
+
+def _prior_findings() -> list[Finding]:
+    try:
+        check_priors(Config())
+    except ConfigError as error:
+        return [Finding(str(error))]
+    return []
+
+
+def _disk_findings(store: Path) -> list[Finding]:
+    folder = store
+    while not folder.exists():
+        folder = folder.parent
+    if shutil.disk_usage(folder).free < LOW_DISK_BYTES:
+        return [Finding(f"only {free_space(folder)} free at {folder}; make room or point DREAMPOLISH_STORE elsewhere")]
+    return []
+
+
+def _service_findings(store: Path) -> list[Finding]:
+    """What concerns Prefect and MLflow; a server is asked only where one runs."""
+    if not store.is_dir():
+        return []
+    from flows.service.deployments import prefect_url
+    from flows.service.doctor_prefect import (
+        killed_flow_findings,
+        open_journal_findings,
+        process_findings,
+        server_findings,
+        stuck_flow_findings,
+    )
+
+    found = [*process_findings(store), *killed_flow_findings(store)]
+    url = prefect_url()
+    if url is not None:
+        try:
+            found += [*server_findings(store), *stuck_flow_findings(store)]
+        except Exception as error:
+            # Every kind of trouble with a server means the same to the user.
+            found.append(Finding(f"the Prefect server at {url} gives no answer ({type(error).__name__}); dreampolish up"))
+    return [*found, *open_journal_findings(store, os.environ.get("MLFLOW_TRACKING_URI"))]
+
+
+def _dvc_findings() -> list[Finding]:
+    path = next(
+        (folder / ".dvc/tmp/rwlock" for folder in (Path.cwd(), PROJECT) if (folder / ".dvc/tmp/rwlock").is_file()), None
+    )
+    if path is None:
+        return []
+    dead = sorted({pid for pid in dvc_holders(path) if mark_of(pid) is None})
+    if not dead:
+        return []
+    return [
+        Finding(
+            f"DVC's lock {path} belongs to process {dead[0]}, which is gone, so dvc refuses to run; rm {path}",
+            partial(path.unlink),
+        )
+    ]
+
+
+def dvc_holders(path: Path) -> list[int]:
+    """The processes that a DVC rwlock names: readers and writers of each path. An unreadable lock names none."""
+    try:
+        noted = json.loads(path.read_bytes() or b"{}")
+        entries = [entry for held in noted.values() for entry in [*held.get("read", []), held.get("write") or {}]]
+        return [int(entry["pid"]) for entry in entries if "pid" in entry]
+    except (OSError, ValueError, AttributeError, TypeError):
+        return []
+
+
+def _store_findings(store: Path) -> list[Finding]:
+    local, found = LocalStore(store), []
+    for name in STAGES:
+        for folder in sorted((store / name).glob("*")):
+            if not (folder / MANIFEST).is_file():
+                found.append(Finding(f"{folder} was never finished; rm -r {folder}, or run the stage again"))
+                continue
+            try:
+                local.open(name, folder.name, ARTIFACTS[name])
+            except DamagedArtifactError as error:
+                found.append(Finding(f"{error}; rm -r {folder}, then dreampolish resume its run"))
+    leavings = [path for path in (store / "work").glob("*") if not _in_use(path)]
+    if leavings:
+        folders = "1 work folder" if len(leavings) == 1 else f"{len(leavings)} work folders"
+        what = f"{folders} of interrupted stages in {store / 'work'}"
+        found.append(Finding(f"{what}; removed when those stages run again"))
+    return found
+
+
+def _in_use(work: Path) -> bool:
+    """Whether the process that made a work folder, which its name ends with, still runs."""
+    pid = work.name.rpartition("-")[2]
+    return pid.isdigit() and mark_of(int(pid)) is not None
+
+
+def _run_findings(store: Path) -> list[Finding]:
+    from flows.service.marks import all_marks
+
+    going_on = {mark.run for mark in all_marks(store) if mark.process.alive}
+    found = []
+    for path in newest_records(store):
+        try:
+            record = read_record(store, path.stem)
+        except StageError as error:
+            found.append(Finding(str(error)))
+            continue
+        if record.run in going_on:
+            continue
+        if record.output is None:
+            found.append(Finding(f"run {record.run} ({record.prompt[:40]}) is unfinished; dreampolish resume {record.run}"))
+        elif not Path(record.output).is_dir():
+            found.append(Finding(f"the output {record.output} is gone; dreampolish resume {record.run} writes it again"))
+    return found

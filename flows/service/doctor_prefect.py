@@ -1,0 +1,211 @@
+"""Runs that Prefect or MLflow show as running although their process is gone, and how both are told."""
+
+import fcntl
+import socket
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, TaskRunFilter, TaskRunFilterState
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.exceptions import ObjectNotFound
+from prefect.states import Crashed
+
+from flows.service.deployments import DEPLOYMENTS, GPU_SLOT, LEASE_S, POOL
+from flows.service.findings import Finding
+from flows.service.marks import FlowMark, all_marks, forget_mark
+from flows.service.processes import SERVICES, WORDS, Service, ServiceName, forget_service, listens, mark_of, read_service
+from stages.runtime.records import record_path
+from stages.runtime.tracking import PARENT_JOURNAL, Journal, place_from_store
+
+BUSY = [StateType.RUNNING, StateType.CANCELLING]
+GONE = "its process is gone"
+
+
+def killed_flow_findings(store: Path) -> list[Finding]:
+    """Flow runs of this store whose process is gone, known without a server."""
+    found = []
+    for mark in all_marks(store):
+        if not mark.process.alive:
+            named = f"run {mark.run}" if mark.run else f"a {mark.flow} flow"
+            later = f", then dreampolish resume {mark.run}" if mark.run else ""
+            found.append(
+                Finding(
+                    f"{named} was killed while it ran (process {mark.process.pid} is gone); dreampolish doctor --mend{later}",
+                    partial(crash_marked, store, mark),
+                )
+            )
+    return found
+
+
+def stuck_flow_findings(store: Path) -> list[Finding]:
+    """Flow runs that the server shows as running, without a mark of this store, and whose worker's process is gone."""
+    marked = {mark.flow_run for mark in all_marks(store)}
+    with get_client(sync_client=True) as client:
+        state = FlowRunFilterState.model_validate({"type": {"any_": BUSY}})
+        runs = client.read_flow_runs(flow_run_filter=FlowRunFilter(state=state), limit=200)
+    return [
+        Finding(
+            f"flow run {run.name} is Running in Prefect, but {GONE}; dreampolish doctor --mend",
+            partial(_crash_by_name, str(run.id)),
+        )
+        for run in runs
+        if str(run.id) not in marked and process_is_gone(run)
+    ]
+
+
+def process_is_gone(run: FlowRun) -> bool:
+    """Whether the process that a worker of this machine started for a flow run is gone; False where that cannot be told."""
+    host, _, pid = (run.infrastructure_pid or "").rpartition(":")
+    return pid.isdigit() and host in ("", socket.gethostname()) and mark_of(int(pid)) is None
+
+
+def crash_marked(store: Path, mark: FlowMark) -> None:
+    """Set a killed flow run and its tasks to Crashed and forget its mark."""
+    _crash_by_name(mark.flow_run)
+    forget_mark(store, mark)
+
+
+def _crash_by_name(flow_run: str) -> None:
+    with get_client(sync_client=True) as client:
+        try:
+            run = client.read_flow_run(flow_run)  # type: ignore[arg-type]
+        except ObjectNotFound:
+            return
+        _crash_tasks(client, run)
+        if run.state is not None and not run.state.is_final():
+            client.set_flow_run_state(run.id, Crashed(message=GONE), force=True)
+
+
+def _crash_tasks(client: SyncPrefectClient, run: FlowRun) -> None:
+    state = TaskRunFilterState.model_validate({"type": {"any_": BUSY}})
+    within = FlowRunFilter.model_validate({"id": {"any_": [run.id]}})
+    for task in client.read_task_runs(flow_run_filter=within, task_run_filter=TaskRunFilter(state=state), limit=200):
+        client.set_task_run_state(task.id, Crashed(message=GONE), force=True)
+
+
+def open_journal_findings(store: Path, tracking_uri: str | None) -> list[Finding]:
+    """Runs that MLflow shows as running and that nothing computes any more."""
+    marks = [mark for mark in all_marks(store) if mark.process.alive]
+    found = []
+    for folder in sorted((store / "journals").glob("*")):
+        dead = [path.stem for path in sorted(folder.glob("*.jsonl")) if not _ended(path) and not _alive(store, path, marks)]
+        if dead:
+            found.append(
+                Finding(
+                    f"run {folder.name} is still open in MLflow ({', '.join(dead)}), but {GONE}; dreampolish doctor --mend",
+                    partial(close_journals, store, folder, dead, tracking_uri),
+                )
+            )
+    return found
+
+
+def close_journals(store: Path, folder: Path, names: Sequence[str], tracking_uri: str | None) -> None:
+    """Mark journals' runs KILLED; the tracker is told now, or with the next run when it is away."""
+    place = place_from_store(store, tracking_uri)
+    for name in names:
+        journal = Journal(folder, name, name, {})
+        journal.end("KILLED")
+        journal.send(place)
+
+
+def _ended(path: Path) -> bool:
+    """Whether a journal closes its run; a quote inside a value is escaped, so that this cannot be part of a prompt."""
+    return b'"status":"' in path.read_bytes()
+
+
+def _alive(store: Path, journal: Path, marks: Sequence[FlowMark]) -> bool:
+    """Whether something may still write a journal: for a stage's its lock is held, for a run's a living flow names it, or none yet."""
+    run = journal.parent.name
+    # What a study or a benchmark writes is named by no run; its flow's mark names none either.
+    if any(mark.run == run or (mark.run == "" and not record_path(store, run).exists()) for mark in marks):
+        return True
+    locks = f"run-{run}" if journal.stem == PARENT_JOURNAL else f"{journal.stem}*"
+    return any(_held(path) for path in (store / "locks").glob(locks))
+
+
+def _held(lock: Path) -> bool:
+    with lock.open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+UP = "dreampolish up"
+
+
+def process_findings(store: Path) -> list[Finding]:
+    """Services that were started and not stopped, and are gone or do not answer. Nothing when none was ever started."""
+    noted = {name: read_service(store, name) for name in SERVICES}
+    found = []
+    for name, service in noted.items():
+        if service is not None and not service.alive:
+            found.append(_gone(store, name, service))
+        elif service is not None and service.url and not listens(service.url):
+            found.append(Finding(f"the {WORDS[name]} runs but does not answer at {service.url}; dreampolish down, then {UP}"))
+    return found
+
+
+def _gone(store: Path, name: ServiceName, service: Service) -> Finding:
+    line = f"the {WORDS[name]} is gone (process {service.process.pid} ended); {UP}"
+    # Without a server commands work on its files; a worker's absence is worth telling until there is one again.
+    return Finding(line, None if name == "worker" else partial(forget_service, store, name))
+
+
+def server_findings(store: Path) -> list[Finding]:
+    """What a server that answers lacks: pool, worker, slot, deployments."""
+    with get_client(sync_client=True) as client:
+        return [*_pool_findings(client), *_slot_findings(client, store), *_deployment_findings(client)]
+
+
+def _pool_findings(client: SyncPrefectClient) -> list[Finding]:
+    try:
+        pool = client.read_work_pool(POOL)
+    except ObjectNotFound:
+        return [Finding(f"Prefect has no work pool {POOL}, so no deployment can run; {UP}")]
+    found = [Finding(f"the work pool {POOL} is paused: nothing in it begins; {UP}")] if pool.is_paused else []
+    if not any(worker.status == "ONLINE" for worker in client.read_workers_for_work_pool(POOL)):
+        waiting = _waiting(client)
+        runs = f"{waiting} runs wait" if waiting > 1 else "1 run waits" if waiting else "deployed runs would wait"
+        found.append(Finding(f"no worker is up: {runs} for one; {UP}"))
+    return found
+
+
+def _waiting(client: SyncPrefectClient) -> int:
+    state = FlowRunFilterState.model_validate({"type": {"any_": [StateType.SCHEDULED, StateType.PENDING]}})
+    return len(client.read_flow_runs(flow_run_filter=FlowRunFilter(state=state), limit=200))
+
+
+def _slot_findings(client: SyncPrefectClient, store: Path) -> list[Finding]:
+    try:
+        slot = client.read_global_concurrency_limit_by_name(GPU_SLOT)
+    except ObjectNotFound:
+        return [Finding(f"Prefect has no GPU slot {GPU_SLOT}: runs on a GPU are refused; {UP}")]
+    if slot.active_slots > 0 and not any(mark.process.alive for mark in all_marks(store)):
+        return [
+            Finding(
+                f"the GPU slot is held, but no run is alive: it frees itself within {LEASE_S} s; at once by dreampolish doctor --mend",
+                free_slot,
+            )
+        ]
+    return []
+
+
+def free_slot() -> None:
+    """Give the GPU slot back."""
+    with get_client(sync_client=True) as client:
+        client.update_global_concurrency_limit(GPU_SLOT, GlobalConcurrencyLimitUpdate(active_slots=0))
+
+
+def _deployment_findings(client: SyncPrefectClient) -> list[Finding]:
+    there = {deployment.name for deployment in client.read_deployments(limit=200)}
+    missing: Sequence[str] = [name for name in DEPLOYMENTS if name not in there]
+    return (
+        [Finding(f"Prefect does not have the deployment{'s' * (len(missing) > 1)} {', '.join(missing)}; {UP}")]
+        if missing
+        else []
+    )

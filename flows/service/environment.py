@@ -1,0 +1,51 @@
+"""The environment that keeps the tools silent, offline and inside the store. To be called before Prefect is imported."""
+
+import logging
+import os
+import warnings
+from pathlib import Path
+
+from flows.service.processes import api_url, live_url, remove_settings_file
+
+QUIET = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    "PREFECT_LOGGING_LEVEL": "CRITICAL",
+    "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
+    "PREFECT_LOGGING_TO_API_ENABLED": "false",
+    "PREFECT_CLI_PROMPT": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "DIFFUSERS_VERBOSITY": "error",
+    "TQDM_DISABLE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    # torch's OpenMP threads spin at barriers and starve any neighbour.
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "GOMP_SPINCOUNT": "0",
+}
+
+
+def quiet_environment(store: Path) -> None:
+    """Set what is not already set; Prefect's home goes into the store. What `dreampolish up` started for this store is used."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    os.environ.setdefault("PREFECT_HOME", str(store / "prefect"))
+    _use_services(store)
+    warnings.filterwarnings("ignore")
+    for name in ("prefect", "alembic", "mlflow", "httpx", "diffusers", "transformers", "uvicorn", "trimesh", "PIL"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def _use_services(store: Path) -> None:
+    """Point Prefect and MLflow to the servers that run for this store; without them both work on files in the store."""
+    server, tracker = live_url(store, "server"), live_url(store, "mlflow")
+    if server is not None:
+        os.environ.setdefault("PREFECT_API_URL", api_url(server))
+    else:
+        remove_settings_file(Path.cwd(), None)
+    if tracker is not None:
+        os.environ.setdefault("MLFLOW_TRACKING_URI", tracker)

@@ -1,0 +1,87 @@
+"""Which flow runs have a living process: `<store>/flow-runs/<flow run id>.json`, there from a flow's first line to its last.
+
+A file whose process is gone belongs to a killed flow run, which Prefect without a worker shows as Running for ever.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import wraps
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+from prefect.runtime import flow_run as current_flow_run
+
+from flows.service.processes import ProcessMark, own_mark
+from stages.runtime.files import store_folder
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class FlowMark:
+    """A flow run and its process. run: our run that it computes; empty before that is known, and for flows without one."""
+
+    flow_run: str
+    flow: str
+    process: ProcessMark
+    run: str = ""
+
+
+def at_work(function: Callable[P, R]) -> Callable[P, R]:
+    """Keep a flow's mark while its function runs; goes below `@flow`. Outside a flow nothing is noted."""
+
+    @wraps(function)
+    def marked(*args: P.args, **kwargs: P.kwargs) -> R:
+        identity = current_flow_run.get_id()
+        if identity is None:
+            return function(*args, **kwargs)
+        store = store_folder()
+        path = _write(store, FlowMark(str(identity), str(current_flow_run.get_flow_name()), own_mark()))
+        try:
+            return function(*args, **kwargs)
+        finally:
+            path.unlink(missing_ok=True)
+
+    return marked
+
+
+def note_run(store: Path, run_id: str) -> None:
+    """Note which run the current flow computes."""
+    identity = current_flow_run.get_id()
+    mark = None if identity is None else _read(marks_folder(store) / f"{identity}.json")
+    if mark is not None:
+        _write(store, replace(mark, run=run_id))
+
+
+def all_marks(store: Path) -> list[FlowMark]:
+    """The marks of living and of killed flow runs."""
+    found = (_read(path) for path in sorted(marks_folder(store).glob("*.json")))
+    return [mark for mark in found if mark is not None]
+
+
+def forget_mark(store: Path, mark: FlowMark) -> None:
+    """Remove a mark."""
+    (marks_folder(store) / f"{mark.flow_run}.json").unlink(missing_ok=True)
+
+
+def marks_folder(store: Path) -> Path:
+    """Where marks lie."""
+    return store / "flow-runs"
+
+
+def _write(store: Path, mark: FlowMark) -> Path:
+    path = marks_folder(store) / f"{mark.flow_run}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(asdict(mark)))
+    return partial.replace(path)
+
+
+def _read(path: Path) -> FlowMark | None:
+    try:
+        noted = json.loads(path.read_bytes())
+        return FlowMark(noted["flow_run"], noted["flow"], ProcessMark(**noted["process"]), noted["run"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

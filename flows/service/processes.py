@@ -1,0 +1,271 @@
+"""Starting and ending the three services as processes of their own, which outlive the command that started them."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+import psutil
+
+from stages.runtime.errors import StageError
+
+ServiceName = Literal["server", "mlflow", "worker"]
+SERVICES: tuple[ServiceName, ...] = ("server", "mlflow", "worker")
+WORDS: dict[ServiceName, str] = {"server": "Prefect server", "mlflow": "MLflow server", "worker": "worker"}
+SETTINGS_FILE = "prefect.toml"
+"""Prefect reads it in the folder where a user types `prefect`."""
+MARK = "# Written by `dreampolish up`, removed by `dreampolish down`; the Prefect server's process:"
+
+
+@dataclass(frozen=True)
+class ProcessMark:
+    """A process that another with the same number cannot be taken for. started: empty where that cannot be told."""
+
+    pid: int
+    started: str
+
+    @property
+    def alive(self) -> bool:
+        """Whether that very process still runs; a zombie does not."""
+        return self.started != "" and mark_of(self.pid) == self
+
+
+@dataclass(frozen=True)
+class Service:
+    """One service. url: the page a user opens; empty for the worker."""
+
+    name: ServiceName
+    process: ProcessMark
+    url: str
+
+    @property
+    def alive(self) -> bool:
+        """Whether its process runs; says nothing of its port."""
+        return self.process.alive
+
+
+def mark_of(pid: int) -> ProcessMark | None:
+    """The process that has this number now; None when there is none."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        # Ticks since boot do not move when the clock is set, as psutil's times do.
+        return None if stat[0] in "ZX" else ProcessMark(pid, f"{boot}:{stat[19]}")
+    except OSError:
+        return None if Path("/proc/self/stat").exists() else _mark_by_clock(pid)
+
+
+def _mark_by_clock(pid: int) -> ProcessMark | None:
+    """The same on systems without /proc."""
+    try:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else ProcessMark(pid, f"{process.create_time():.0f}")
+    except psutil.Error:
+        return None
+
+
+def own_mark() -> ProcessMark:
+    """This process."""
+    return mark_of(os.getpid()) or ProcessMark(os.getpid(), "")
+
+
+def services_folder(store: Path) -> Path:
+    """Where records and logs of the services lie."""
+    return store / "services"
+
+
+def read_service(store: Path, name: ServiceName) -> Service | None:
+    """What is noted of a service, alive or not; None when nothing readable is."""
+    try:
+        noted = json.loads((services_folder(store) / f"{name}.json").read_bytes())
+        process = noted["process"]
+        return Service(name, ProcessMark(int(process["pid"]), str(process["started"])), str(noted["url"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def write_service(store: Path, service: Service) -> None:
+    """Note a service that was started."""
+    folder = services_folder(store)
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f".{service.name}.{os.getpid()}.partial"
+    partial.write_text(json.dumps(asdict(service)))
+    partial.replace(folder / f"{service.name}.json")
+
+
+def forget_service(store: Path, name: ServiceName) -> None:
+    """Remove what is noted of a service."""
+    (services_folder(store) / f"{name}.json").unlink(missing_ok=True)
+
+
+def live_url(store: Path, name: ServiceName) -> str | None:
+    """The page of a service that runs and answers on its port; None otherwise."""
+    service = read_service(store, name)
+    return service.url if service is not None and service.alive and listens(service.url) else None
+
+
+def listens(url: str) -> bool:
+    """Whether something takes connections at a URL's port."""
+    parts = urlsplit(url)
+    try:
+        with socket.create_connection((parts.hostname or "", parts.port or 80), timeout=1):
+            return True
+    except OSError:
+        return False
+
+
+def write_settings_file(folder: Path, server: Service) -> bool:
+    """Let `prefect` typed in a folder find the server; False when the folder has a settings file of the user's own."""
+    path = folder / SETTINGS_FILE
+    if path.exists() and not path.read_text(errors="replace").startswith(MARK):
+        return False
+    path.write_text(f'{MARK} {server.process.pid} {server.process.started}\n[api]\nurl = "{api_url(server.url)}"\n')
+    return True
+
+
+def remove_settings_file(folder: Path, server: ProcessMark | None) -> None:
+    """Remove our settings file when it names `server`, or a server that is gone; a user's own file stays."""
+    path = folder / SETTINGS_FILE
+    try:
+        first = path.read_text().split("\n", 1)[0]
+    except (OSError, UnicodeDecodeError):
+        return
+    if not first.startswith(MARK):
+        return
+    pid, _, started = first.removeprefix(MARK).strip().partition(" ")
+    named = ProcessMark(int(pid) if pid.isdigit() else 0, started)
+    if named == server or not named.alive:
+        path.unlink(missing_ok=True)
+
+
+def api_url(page: str) -> str:
+    """The API's address of a Prefect server with this page."""
+    return f"{page.rstrip('/')}/api"
+
+
+HOST = "127.0.0.1"
+START_LIMIT_S = 900.0
+"""Only a server that hangs takes so long: its first start makes a database, which takes minutes on a starved machine."""
+STOP_LIMIT_S = 20.0
+CHECKPOINT_LIMIT_S = 45.0
+"""For a run that a stop interrupts: it writes a checkpoint within 30 s."""
+
+
+def start(store: Path, name: ServiceName, command: Sequence[str], environment: Mapping[str, str], url: str) -> Service:
+    """Start a service in a session of its own and note it. command: arguments after the Python interpreter."""
+    folder = services_folder(store)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f"{name}.log").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, *command],
+            env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    service = Service(name, mark_of(process.pid) or ProcessMark(process.pid, ""), url)
+    write_service(store, service)
+    return service
+
+
+def refuse_taken_port(name: ServiceName, url: str, port: int) -> None:
+    """Raise StageError when another program has the port."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            raise StageError(
+                f"the {WORDS[name]} cannot have {url}: {(error.strerror or 'taken').lower()}",
+                None,
+                f"end the other program or name another port: dreampolish up --{option(name)} {port + 10}",
+            ) from None
+
+
+def option(name: ServiceName) -> str:
+    """The option of `dreampolish up` that names a server's port."""
+    return "port" if name == "server" else "mlflow-port"
+
+
+def wait_until_ready(store: Path, service: Service, path: str) -> None:
+    """Wait for a server to answer 200 at a path. Raises StageError when its process ends or takes too long."""
+    import httpx
+
+    give_up = time.monotonic() + START_LIMIT_S
+    while time.monotonic() < give_up:
+        if not service.alive:
+            raise StageError(f"the {WORDS[service.name]} ended at once: {last_line(store, service.name)}", None, "see its log")
+        if listens(service.url):
+            try:
+                if httpx.get(f"{service.url}{path}", timeout=5).status_code == 200:
+                    return
+            except httpx.HTTPError:
+                pass
+        time.sleep(0.25)
+    raise StageError(
+        f"the {WORDS[service.name]} did not answer within {START_LIMIT_S:.0f} s", None, f"see {log_path(store, service.name)}"
+    )
+
+
+def stop(store: Path, service: Service) -> None:
+    """End a service and all it started: asked first, then killed. One that is gone is only forgotten."""
+    if service.alive:
+        family = _family(service.process.pid)
+        _signal(family, signal.SIGTERM)
+        _, left = psutil.wait_procs(family, timeout=STOP_LIMIT_S)
+        _signal(left, signal.SIGKILL)
+        psutil.wait_procs(left, timeout=5)
+    forget_service(store, service.name)
+
+
+def stop_runs(worker: Service) -> int:
+    """Ask the runs under a worker to checkpoint and end, once each, and wait for them; how many there were.
+
+    Only what the worker itself started is asked: a second signal would end a run without its checkpoint.
+    """
+    if not worker.alive:
+        return 0
+    runs = [process for process in _family(worker.process.pid)[1:] if process.ppid() == worker.process.pid]
+    _signal(runs, signal.SIGTERM)
+    psutil.wait_procs(runs, timeout=CHECKPOINT_LIMIT_S)
+    return len(runs)
+
+
+def last_line(store: Path, name: ServiceName) -> str:
+    """The last words of a service's log."""
+    try:
+        lines = log_path(store, name).read_text(errors="replace").strip().splitlines()
+    except OSError:
+        return "it left no log"
+    return lines[-1].strip()[:200] if lines else "it said nothing"
+
+
+def log_path(store: Path, name: ServiceName) -> Path:
+    """A service's log."""
+    return services_folder(store) / f"{name}.log"
+
+
+def _family(pid: int) -> list[psutil.Process]:
+    """A process and its descendants, the process first."""
+    try:
+        process = psutil.Process(pid)
+        return [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _signal(processes: Sequence[psutil.Process], number: signal.Signals) -> None:
+    for process in processes:
+        try:
+            process.send_signal(number)
+        except psutil.NoSuchProcess:
+            continue

@@ -1,0 +1,1 @@
+"""Settings of a run; the only home of defaults."""

@@ -1,0 +1,75 @@
+"""Every setting of a run. This file and the two it draws on are the only home of defaults; presets hold differences."""
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from schemas.base import Frozen
+from schemas.config.stages import (
+    DmtetConfig,
+    ExportConfig,
+    NerfConfig,
+    NeusConfig,
+    PolishConfig,
+    ReferenceConfig,
+    TextureConfig,
+)
+
+PROMPT_LIMIT = 300
+"""Longest prompt, characters: MiniLM and CLIP read far less, so more is a mistake."""
+
+
+def _known_device(device: str) -> str:
+    if re.fullmatch(r"auto|cpu|cuda(:\d+)?", device) is None:
+        raise ValueError(f"{device!r} is no device; use auto, cpu, cuda or cuda:N")
+    return device
+
+
+class PriorSource(Frozen):
+    """Where one prior lies: a folder in diffusers layout (relative ones start at the project) or a hub id with a revision."""
+
+    source: str = Field(min_length=1, max_length=4096)
+    revision: str | None = Field(default=None, pattern=r"^[0-9a-f]{40}$")
+
+
+class LocalSource(Frozen):
+    """A folder of weights that no hub holds in this form; relative ones start at the project."""
+
+    source: str = Field(min_length=1, max_length=4096)
+
+
+class PriorsConfig(Frozen):
+    """The priors a run uses, and the networks it is measured with."""
+
+    text: PriorSource = PriorSource(source="priors/home/text")
+    view: PriorSource = PriorSource(source="priors/home/view")
+    normals: PriorSource = PriorSource(source="priors/home/normals")
+    judge: PriorSource = PriorSource(source="priors/home/judge")
+    clip: PriorSource | None = None
+    """A real CLIP (transformers' CLIPModel) for `clip_text` and `clip_image`; off unless named."""
+    lpips: LocalSource | None = None
+    """A folder made by dreampolish/training/converters.py for `lpips`; off unless named."""
+    precision: Literal["float32", "float16", "bfloat16"] = "float32"
+    """What the priors' networks compute in; pictures, latents, predictions and the LoRA stay float32."""
+
+
+class Config(Frozen):
+    """A whole run's settings."""
+
+    preset: str = "home"
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    device: Annotated[str, AfterValidator(_known_device)] = "auto"
+    threads: int = Field(default=1, ge=1, le=256)
+    """Of torch. At `home`'s sizes a second one did not pay (277 s with one, 286 s with two, one plain run each on two cores at rest, not
+    side by side), and one leaves the other core to a second run."""
+    checkpoint_interval: int = Field(default=50, ge=1)
+    """Steps between checkpoints inside a stage."""
+    priors: PriorsConfig = PriorsConfig()
+    reference: ReferenceConfig = ReferenceConfig()
+    nerf: NerfConfig = NerfConfig()
+    neus: NeusConfig = NeusConfig()
+    dmtet: DmtetConfig = DmtetConfig()
+    polish: PolishConfig = PolishConfig()
+    texture: TextureConfig = TextureConfig()
+    export: ExportConfig = ExportConfig()

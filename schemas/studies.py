@@ -1,0 +1,190 @@
+"""A study: the same subjects and seeds under several variants of the settings. A study's file is checked before anything runs."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import Field, JsonValue, ValidationError, field_validator, model_validator
+
+from schemas.artifacts import StageName
+from schemas.base import Frozen
+from schemas.config.presets import ConfigError
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._=-]*$", max_length=80)]
+Settings = dict[str, JsonValue]
+"""Full names (`texture.lambda_stable`) and their values."""
+
+FITTED: tuple[StageName, ...] = ("nerf", "neus", "dmtet", "polish")
+"""Stages of the geometry whose steps `shares` deals out."""
+
+
+class Variant(Frozen):
+    """One column of a study.
+
+    shares: what part of the base variant's geometry steps each stage gets; those not named get none. like, as_long_as, stretch: the
+    settings of another variant, with the steps of some stages multiplied until it takes as long as a third one did.
+    """
+
+    settings: Settings = {}
+    until: StageName | None = None
+    """The stage whose result is measured, if not the study's."""
+    shares: dict[StageName, Annotated[float, Field(gt=0, le=1)]] | None = None
+    like: Name | None = None
+    as_long_as: Name | None = None
+    stretch: tuple[StageName, ...] = ()
+
+    @model_validator(mode="after")
+    def _whole(self) -> "Variant":
+        if self.shares is not None:
+            wrong = [name for name in self.shares if name not in FITTED]
+            if wrong:
+                raise ValueError(f"shares of {wrong[0]}: only {', '.join(FITTED)} have any")
+            if abs(sum(self.shares.values()) - 1) > 1e-6:
+                raise ValueError(f"shares sum to {sum(self.shares.values()):g}, they must sum to 1")
+        given = (self.like is not None, self.as_long_as is not None, bool(self.stretch))
+        if any(given) and not all(given):
+            raise ValueError("like, as_long_as and stretch belong together")
+        if self.like is not None and (self.settings or self.shares or self.until):
+            raise ValueError("a variant with like takes its settings from there, and has none of its own")
+        if any(name not in FITTED for name in self.stretch):
+            raise ValueError(f"stretch: only {', '.join(FITTED)} can be")
+        return self
+
+
+class Study(Frozen):
+    """What a study's file holds.
+
+    Either `variants` or a `matrix` of settings, whose combinations are the variants, or neither: then groups of subjects are compared.
+    prompts and objects are lists, or lists by group. Objects are folders with a true mesh.
+    """
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=60)
+    question: str = Field(min_length=1, max_length=600)
+    preset: str = "home"
+    settings: Settings = {}
+    """Common to all variants."""
+    prompts: dict[str, list[str]] = {}
+    objects: dict[str, list[str]] = {}
+    objects_folder: str = "benchmark"
+    unseen_group: str | None = None
+    """The group whose things the text prior never saw; checked against its vocabulary."""
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = (0,)
+    until: StageName = "texture"
+    variants: dict[Name, Variant] = {}
+    matrix: dict[str, list[JsonValue]] | None = None
+    leave_out: list[Settings] = []
+    """Combinations of the matrix that are no variants."""
+    base: Name | None = None
+    """The variant that the others are compared with; the first one if none is named."""
+    figures: tuple[str, ...] = ()
+    """Figures that the plot shows; none: the first six that there are."""
+
+    @field_validator("prompts", "objects", mode="before")
+    @classmethod
+    def _grouped(cls, value: object) -> object:
+        return {"": value} if isinstance(value, list) else value
+
+    @model_validator(mode="after")
+    def _whole(self) -> "Study":
+        if not any(self.prompts.values()) and not any(self.objects.values()):
+            raise ValueError("no prompts and no objects: name at least one")
+        for what, listed in (("prompts", self.prompts), ("objects", self.objects)):
+            _refuse_twice(what, [item for group in listed.values() for item in group])
+        _refuse_twice("seeds", self.seeds)
+        if not self.seeds:
+            raise ValueError("seeds: name at least one")
+        if self.matrix is not None and self.variants:
+            raise ValueError("variants and matrix: give one of them")
+        if self.matrix is not None:
+            empty = next((key for key, values in self.matrix.items() if not values), None)
+            if not self.matrix or empty is not None:
+                raise ValueError(f"matrix{'' if empty is None else f'.{empty}'} is empty: give each setting its values")
+        every = (
+            []
+            if self.matrix is None
+            else [dict(zip(self.matrix, v, strict=True)) for v in itertools.product(*self.matrix.values())]
+        )
+        stray = next((settings for settings in self.leave_out if settings not in every), None)
+        if stray is not None:
+            raise ValueError(f"leave_out: {stray} is no combination of the matrix")
+        if self.unseen_group is not None and self.unseen_group not in self.groups:
+            raise ValueError(f"unseen_group {self.unseen_group!r} is no group; there are {', '.join(self.groups)}")
+        self._check_references()
+        return self
+
+    def _check_references(self) -> None:
+        """That named variants exist and can be what they are named for."""
+        table = self.all_variants()
+        if len(table) < 2 and len(self.groups) < 2:
+            raise ValueError("nothing to compare: give variants, a matrix of at least two combinations, or two groups")
+        if self.base is not None and self.base not in table:
+            raise ValueError(f"base {self.base!r} is no variant; there are {', '.join(table)}")
+        base = table[self.base_name]
+        if base.shares is not None or base.like is not None:
+            raise ValueError(f"base {self.base_name!r} must stand for itself: shares and like are measured against others")
+        for name, variant in table.items():
+            for other in (variant.like, variant.as_long_as):
+                if other is not None and (other not in table or table[other].like is not None):
+                    raise ValueError(f"variants.{name}: {other!r} is no variant with settings of its own")
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Names of the groups of subjects, in order; one empty name when there are none."""
+        return tuple(dict.fromkeys([*self.prompts, *self.objects]))
+
+    @property
+    def base_name(self) -> str:
+        """The variant that the others are compared with."""
+        return self.base or next(iter(self.all_variants()))
+
+    def all_variants(self) -> Mapping[str, Variant]:
+        """The variants by name: those given, or the matrix's combinations, or the plain settings alone."""
+        if self.matrix is None:
+            return self.variants or {"base": Variant()}
+        keys = list(self.matrix)
+        found = {}
+        for values in itertools.product(*self.matrix.values()):
+            settings = dict(zip(keys, values, strict=True))
+            if settings not in self.leave_out:
+                found[combination_name(keys, values)] = Variant(settings=settings)
+        return found
+
+
+def combination_name(keys: Sequence[str], values: Sequence[JsonValue]) -> str:
+    """What a matrix's combination is called: `lambda_realistic=1 lambda_stable=0.5`."""
+    last = [key.rpartition(".")[2] for key in keys]
+    shown = last if len(set(last)) == len(last) else keys
+    return " ".join(f"{key}={_short(value)}" for key, value in zip(shown, values, strict=True))
+
+
+def _short(value: JsonValue) -> str:
+    plain = "-".join(str(part) for part in value) if isinstance(value, list) else str(value)
+    return "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in plain)
+
+
+def _refuse_twice(what: str, items: Sequence[object]) -> None:
+    twice = next((item for index, item in enumerate(items) if item in items[:index]), None)
+    if twice is not None:
+        raise ValueError(f"{what}: {twice} stands there twice")
+
+
+def read_study(path: Path) -> Study:
+    """The study of a YAML file. Raises ConfigError, in one line, for anything that is wrong with it by itself."""
+    try:
+        content: Any = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} must hold a study's keys, such as name, question, prompts and variants")
+    try:
+        return Study.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"] if part != "[key]")
+        told = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "extra_forbidden":
+            model = Study if len(first["loc"]) == 1 else Variant
+            told = f"unknown key; there are {', '.join(model.model_fields)}"
+        raise ConfigError(f"{path}: {where}{': ' if where else ''}{told}") from None

@@ -1,0 +1,125 @@
+"""The view prior and the text prior together over a batch of renders: what nerf, neus and dmtet have in common."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dreampolish.distillation.guidance import PromptEmbeddings, images_at_prior, text_guidance, view_guidance
+from dreampolish.distillation.weights import sds_weights
+from dreampolish.optim.fit import Stateful, Term
+from dreampolish.priors.protocols import TextPrior, ViewPrior
+from dreampolish.scene.cameras import Cameras, random_cameras
+from schemas.config.shared import CameraConfig
+from schemas.config.stages import GeometryConfig
+from stages.guidance.objectives import weights_at
+from stages.guidance.reference_view import ReferenceView
+from stages.guidance.view_targets import Picture, ViewTargets
+
+
+def guidance_cameras(
+    config: CameraConfig, progress: tuple[int, int], n_views: int, size: int, generator: torch.Generator
+) -> Cameras:
+    """Random views; azimuths widen from the front to their full range over the first part of the stage."""
+    step, steps = progress
+    share = 1.0 if config.widen_until == 0 else min(1.0, (step + 1) / steps / config.widen_until)
+    azimuth = (config.azimuth_deg[0] * share, config.azimuth_deg[1] * share)
+    return random_cameras(n_views, azimuth, config.elevation_deg, config.fov_deg, size, generator).to(generator.device)
+
+
+class GeometryGuide:
+    """Guidance of one geometry stage.
+
+    A prior whose weight is 0 at a step is not asked. The view prior only sees views at the reference's field of view, which is what it
+    was trained on; the cameras' settings of geometry stages keep to it.
+    """
+
+    def __init__(
+        self, config: GeometryConfig, text: TextPrior, view: ViewPrior, reference: ReferenceView, generator: torch.Generator
+    ) -> None:
+        self._config, self._text, self._view, self._generator = config, text, view, generator
+        settings = config.text
+        self._prompts = PromptEmbeddings(
+            text, reference.prompt, settings.negative_prompt, settings.front_deg, settings.perp_neg_weight
+        )
+        self._reference = view.condition(images_at_prior(reference.rgb, view.image_size))
+        self._elevation_deg = reference.elevation_deg
+        self._targets = None
+        if config.targets.wanted:
+            self._targets = ViewTargets(
+                config.targets,
+                config.steps,
+                config.guidance_size,
+                view,
+                self._reference,
+                reference.elevation_deg,
+                generator,
+            )
+        self._chosen: Tensor | None = None
+
+    def stateful(self) -> dict[str, Stateful]:
+        """What a checkpoint must hold of the guidance."""
+        return {} if self._targets is None else {"targets": self._targets}
+
+    def prepare(self, step: int, picture: Picture) -> None:
+        """Before a step: paint the target views anew where the settings say so. picture: the object as it looks now."""
+        if self._targets is not None:
+            self._targets.paint_if_due(step, picture)
+
+    def cameras(self, step: int) -> Cameras:
+        """The views of a step: of the painted ones where there are such, else random ones."""
+        config = self._config
+        if self._targets is not None:
+            self._chosen, cameras = self._targets.draw(config.guidance_views, config.guidance_size)
+            return cameras
+        return guidance_cameras(
+            config.cameras, (step, config.steps), config.guidance_views, config.guidance_size, self._generator
+        )
+
+    def terms(
+        self, step: int, rgb: Float[Tensor, "b h w 3"], opacity: Float[Tensor, "b h w"], cameras: Cameras
+    ) -> dict[str, Term]:
+        """Weighted losses of both priors on renders of `cameras`, the views of this step."""
+        painted = self.target_terms(step, rgb, opacity)
+        return {**painted, **self.view_terms(step, rgb, cameras), **self.text_terms(step, rgb, cameras)}
+
+    def target_terms(self, step: int, rgb: Float[Tensor, "b h w 3"], opacity: Float[Tensor, "b h w"]) -> dict[str, Term]:
+        """The difference of renders of this step's views from the painted ones, where there are such."""
+        if self._targets is None or self._chosen is None:
+            return {}
+        return self._targets.terms(step, self._chosen, rgb, opacity)
+
+    def view_terms(self, step: int, rgb: Float[Tensor, "b h w 3"], cameras: Cameras) -> dict[str, Term]:
+        """The view prior's part: SDS with guidance on the reference."""
+        settings, steps = self._config.view, self._config.steps
+        weight = settings.weight.at(step, steps)
+        if weight == 0:
+            return {}
+        guided = view_guidance(
+            self._view,
+            self._reference,
+            self._elevation_deg,
+            rgb,
+            cameras,
+            (settings.t_min.at(step, steps), settings.t_max.at(step, steps)),
+            sds_weights(settings.guidance_scale.at(step, steps)),
+            self._generator,
+        )
+        return {"view": Term(guided.loss, weight)}
+
+    def text_terms(self, step: int, rgb: Float[Tensor, "b h w 3"], cameras: Cameras) -> dict[str, Term]:
+        """The text prior's part, with any objective that needs no variational domain."""
+        settings, steps = self._config.text, self._config.steps
+        weight = settings.weight.at(step, steps)
+        if weight == 0:
+            return {}
+        guided = text_guidance(
+            self._text,
+            self._prompts,
+            None,
+            rgb,
+            cameras,
+            (settings.t_min.at(step, steps), settings.t_max.at(step, steps)),
+            weights_at(settings, step, steps),
+            self._generator,
+        )
+        return {"text": Term(guided.loss, weight)}

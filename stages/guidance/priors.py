@@ -1,0 +1,114 @@
+"""Opening a run's priors: each on the run's device, with the digest that enters fingerprints."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from dreampolish.priors.latents import LatentSpace
+from dreampolish.priors.loading import PriorError, PriorSource, digest, packaged_digest
+from dreampolish.priors.normals import DiffusionNormalPrior, load_normal_prior
+from dreampolish.priors.text import DiffusionTextPrior, load_text_prior
+from dreampolish.priors.view import DiffusionViewPrior, load_view_prior
+from dreampolish.training.folders import TEXT_ENCODER_REFERENCE
+from schemas.config.run import PriorSource as PriorSetting
+from stages.runtime.errors import StageError
+from stages.runtime.stage import RunContext
+
+P = TypeVar("P", bound=LatentSpace)
+
+PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+REMEDY = "see the README's section on priors, and `dreampolish doctor`"
+
+
+def prior_digests(run: RunContext, *names: str) -> list[str]:
+    """Digests of the named priors (text, view, normals, judge): of a folder's content, or the pinned revision of a hub id.
+
+    The judge reads texts with the packaged text encoder, whose files count for it; where it judges, CLIP and LPIPS do too if they are
+    configured. Another precision than float32 counts as well.
+    """
+    priors = run.priors
+    try:
+        digests = [_digest(run, getattr(priors, name)) for name in names]
+        if "judge" in names:
+            digests.append(packaged_digest(TEXT_ENCODER_REFERENCE))
+            digests += [f"clip {_digest(run, priors.clip)}"] if priors.clip is not None else []
+            digests += [f"lpips {digest(Path(run.prior_folder(priors.lpips.source)))}"] if priors.lpips is not None else []
+        networks = {"text", "view", "normals"} & set(names)
+        return [*digests, priors.precision] if networks and priors.precision != "float32" else digests
+    except PriorError as error:
+        raise StageError(str(error), None, REMEDY) from error
+
+
+def _digest(run: RunContext, setting: PriorSetting) -> str:
+    """A folder counts by its content even where a revision is named beside it."""
+    folder = Path(run.prior_folder(setting.source))
+    return digest(folder) if folder.is_dir() or setting.revision is None else setting.revision
+
+
+def _source(run: RunContext, setting: PriorSetting) -> PriorSource:
+    return PriorSource(str(run.prior_folder(setting.source)), setting.revision)
+
+
+def open_text_prior(run: RunContext) -> DiffusionTextPrior:
+    """The text prior; StageError in one line when it cannot be opened."""
+    return _opened(load_text_prior, run, run.priors.text)
+
+
+def open_view_prior(run: RunContext) -> DiffusionViewPrior:
+    """The view prior; StageError in one line when it cannot be opened."""
+    return _opened(load_view_prior, run, run.priors.view)
+
+
+def open_normal_prior(run: RunContext) -> DiffusionNormalPrior:
+    """The normal prior; StageError in one line when it cannot be opened."""
+    return _opened(load_normal_prior, run, run.priors.normals)
+
+
+def _opened(load: Callable[[PriorSource], P], run: RunContext, setting: PriorSetting) -> P:
+    """A prior on the run's device; one that is missing, damaged or of another shape than its config says is told in one line."""
+    try:
+        prior = load(_source(run, setting))
+    except (PriorError, OSError, RuntimeError) as error:
+        what = f"the prior {setting.source} cannot be opened: {str(error).splitlines()[0]}"
+        raise StageError(what, None, REMEDY) from error
+    prior.compute_in(PRECISIONS[run.priors.precision])
+    prior.to(run.torch_device)
+    return prior
+
+
+def seeded_noise(run: RunContext, name: str) -> torch.Generator:
+    """A generator apart from a stage's own, for previews and samples that must not shift the optimisation's draws."""
+    return torch.Generator(device=run.torch_device).manual_seed(run.seed * 7919 + sum(name.encode()))
+
+
+_FRONT_MATTER = re.compile(r"\A---\n(.*?)\n---", re.DOTALL)
+_KEY = re.compile(r"^license(?:_name)?:\s*(\S+)\s*$", re.MULTILINE)
+_IDENTIFIERS = re.compile(
+    r"\b(?:CC0-1\.0|CC-BY(?:-NC)?(?:-SA|-ND)?-\d\.\d(?:-[A-Z]{2})?|Apache-2\.0|MIT|[\w+]*openrail[\w+]*)\b"
+)
+
+
+def prior_licences(run: RunContext) -> dict[str, str]:
+    """For each prior of a run: its source, and the licences that its model card names."""
+    settings = {name: getattr(run.priors, name) for name in ("text", "view", "normals")}
+    return {name: _told(setting.source, setting.revision, run) for name, setting in settings.items()}
+
+
+def _told(source: str, revision: str | None, run: RunContext) -> str:
+    found = run.prior_folder(source)
+    place = source if not Path(source).is_absolute() else Path(source).name
+    if isinstance(found, Path):
+        for folder in (found, found.parent):
+            if (folder / "README.md").is_file() and (named := licences_in_card((folder / "README.md").read_text())):
+                return f"{', '.join(named)}; see the model card of {place}"
+    return f"see the model card of {place}" + ("" if revision is None else f" at {revision}")
+
+
+def licences_in_card(text: str) -> list[str]:
+    """The licence of a model card's front matter; without one, every licence identifier in its text, sorted."""
+    head = _FRONT_MATTER.match(text)
+    declared = _KEY.findall(head.group(1)) if head else []
+    return declared or sorted(set(_IDENTIFIERS.findall(text)))

@@ -1,0 +1,101 @@
+"""The reference picture as every later stage sees it: tensors at a stage's size, the camera it was taken from, and the losses on it."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from safetensors.torch import load_file
+from torch import Tensor
+
+from dreampolish.optim.fit import Term
+from dreampolish.scene.cameras import Cameras, orbit_cameras
+from dreampolish.scene.pictures import read_picture, resize
+from schemas.artifacts import ReferenceArtifact
+from schemas.config.shared import AnchorConfig
+from stages.runtime.stage import Stage
+
+REFERENCE_FOV_DEG = 20.0
+"""Field of view that the reference is taken to have (source: Zero123's training views)."""
+
+
+@dataclass(frozen=True)
+class ReferenceView:
+    """One picture on white with its mask, camera-frame normals and camera, all at one size; and the picture at its own size."""
+
+    rgb: Float[Tensor, "1 h w 3"]
+    mask: Float[Tensor, "1 h w"]
+    normals_camera: Float[Tensor, "1 h w 3"]
+    camera: Cameras
+    prompt: str
+    original: Float[Tensor, "1 m n 3"]
+
+    @property
+    def elevation_deg(self) -> float:
+        """Of the camera, degrees."""
+        return float(self.camera.elevation_deg[0])
+
+    def at_size(self, size: int) -> "ReferenceView":
+        """The same view, resampled."""
+        normals = torch.nn.functional.normalize(resize(self.normals_camera, size), dim=-1, eps=1e-6)
+        mask = resize(self.mask[..., None], size)[..., 0]
+        return replace(self, rgb=resize(self.rgb, size), mask=mask, normals_camera=normals, camera=self.camera.at_size(size))
+
+    def whole(self, limit: int) -> "ReferenceView":
+        """The view at the picture's own size, at most `limit` pixels a side. The picture is the original; mask and normals are those of
+        this view, resampled."""
+        size = min(self.original.shape[1], limit)
+        return replace(self.at_size(size), rgb=resize(self.original, size))
+
+
+def load_reference(stage: Stage, reference: ReferenceArtifact, size: int) -> ReferenceView:
+    """The reference artifact's picture, on the stage's device at `size` pixels."""
+    rgba = read_picture(stage.locate(reference, reference.image_rgba))
+    normals = load_file(stage.locate(reference, reference.normals))["normals_camera"]
+    alpha = rgba[..., 3:]
+    camera = orbit_cameras(
+        torch.zeros(1), torch.full((1,), reference.elevation_deg), torch.full((1,), REFERENCE_FOV_DEG), rgba.shape[0]
+    )
+    rgb = (rgba[..., :3] * alpha + 1 - alpha)[None].to(stage.device)
+    view = ReferenceView(
+        rgb,
+        alpha[None, ..., 0].to(stage.device),
+        normals[None].to(stage.device),
+        camera.to(stage.device),
+        reference.prompt,
+        rgb,
+    )
+    return view.at_size(size)
+
+
+def anchor_terms(
+    anchors: AnchorConfig,
+    progress: tuple[int, int],
+    reference: ReferenceView,
+    rgb: Float[Tensor, "1 h w 3"] | None,
+    opacity: Float[Tensor, "1 h w"],
+    normals_camera: Float[Tensor, "1 h w 3"] | None,
+) -> dict[str, Term]:
+    """Losses of a render from the reference camera: mean square of colours and coverage, 1 - cosine of normals on the mask.
+
+    progress: (step, steps). Parts whose render is None or whose weight is 0 are left out.
+    """
+    step, steps = progress
+    terms = {}
+    if rgb is not None and anchors.rgb.at(step, steps) > 0:
+        terms["reference_rgb"] = Term((rgb - reference.rgb).square().mean(), anchors.rgb.at(step, steps))
+    if anchors.mask.at(step, steps) > 0:
+        terms["reference_mask"] = Term((opacity - reference.mask).square().mean(), anchors.mask.at(step, steps))
+    if normals_camera is not None and anchors.normal.at(step, steps) > 0:
+        cosine = (normals_camera * reference.normals_camera).sum(dim=-1)
+        seen = reference.mask * opacity.detach()
+        loss = ((1 - cosine) * seen).sum() / seen.sum().clamp_min(1.0)
+        terms["reference_normal"] = Term(loss, anchors.normal.at(step, steps))
+    return terms
+
+
+def reference_color_loss(rgb: Float[Tensor, "1 h w 3"], view: ReferenceView, erosion: int) -> Float[Tensor, ""]:
+    """Mean absolute colour difference on the reference's mask, eroded by `erosion` pixels (source: DreamCraft3D)."""
+    outside = 1 - (view.mask[:, None] > 0.5).float()
+    outside = torch.nn.functional.max_pool2d(outside, 2 * erosion + 1, stride=1, padding=erosion)
+    inside = 1 - outside[:, 0, :, :, None]
+    return ((rgb - view.rgb).abs() * inside).sum() / (3 * inside.sum().clamp_min(1.0))

@@ -1,0 +1,1 @@
+"""Results read, looked at and judged; never part of a key."""

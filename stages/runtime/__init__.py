@@ -1,0 +1,1 @@
+"""How a stage runs: look up, lock, compute, publish."""

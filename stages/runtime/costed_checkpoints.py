@@ -1,0 +1,69 @@
+"""Checkpoints that remember what it cost to come so far, so that a resumed stage tells what all of it took."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from dreampolish.optim.checkpoints import Checkpoints
+from stages.runtime.context import peak_memory
+from stages.runtime.files import write_atomically
+
+
+@dataclass(frozen=True)
+class Cost:
+    """seconds: of computing, waits between interruption and resumption left out. peak_memory: bytes."""
+
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    peak_memory: Annotated[int, Field(ge=0)] = 0
+
+
+_COSTS = TypeAdapter(dict[int, Cost])
+
+
+class CostedCheckpoints(Checkpoints):
+    """Checkpoints with a file beside them, `costs.json`: by finished steps, the cost of the computation until then.
+
+    The clock starts when this is made, and again at `begin`. What was spent after the last checkpoint before an interruption was lost
+    and does not count.
+    """
+
+    def __init__(self, folder: Path, *, interval: int, keep: int) -> None:
+        super().__init__(folder, interval=interval, keep=keep)
+        self._costs_file = folder / "costs.json"
+        self._before = Cost()
+        self.begin()
+
+    def begin(self) -> None:
+        """Start the clock: the computation begins here."""
+        self._started = time.monotonic()
+
+    def save(self, step: int, state: Mapping[str, Any]) -> None:
+        """As `Checkpoints.save`, and note the cost."""
+        noted = {number: cost for number, cost in self._costs().items() if number < step} | {step: self.cost()}
+        # Noted first and one more kept, so that wherever this is cut off, every whole checkpoint has its cost.
+        newest = {number: noted[number] for number in sorted(noted)[-self.keep - 1 :]}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(self._costs_file, _COSTS.dump_json(newest))
+        super().save(step, state)
+
+    def latest(self) -> tuple[int, dict[str, Any]] | None:
+        """As `Checkpoints.latest`; what follows counts as the continuation of the checkpoint found."""
+        found = super().latest()
+        self._before = self._costs().get(found[0], Cost()) if found is not None else Cost()
+        return found
+
+    def cost(self) -> Cost:
+        """Of the whole computation so far."""
+        seconds = self._before.seconds + time.monotonic() - self._started
+        return Cost(seconds, max(self._before.peak_memory, peak_memory()))
+
+    def _costs(self) -> dict[int, Cost]:
+        """What the file holds; nothing where it is missing or cannot be read: costs are no reason to lose a checkpoint."""
+        try:
+            return _COSTS.validate_json(self._costs_file.read_bytes())
+        except (OSError, ValidationError):
+            return {}

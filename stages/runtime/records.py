@@ -1,0 +1,63 @@
+"""Run records on disk: store/runs/<id>.json, replaced atomically."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from schemas.artifacts import Artifact
+from schemas.runs import RunRecord, StageRecord, StageState
+from stages.runtime.errors import StageError
+from stages.runtime.files import disk_errors_in_one_line, write_atomically
+
+
+def record_path(store: Path, run_id: str) -> Path:
+    """Where a run's record lies."""
+    return store / "runs" / f"{run_id}.json"
+
+
+def write_record(store: Path, record: RunRecord) -> None:
+    """Write a run's record, replacing the older one."""
+    with disk_errors_in_one_line(store):
+        path = record_path(store, record.run)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, record.model_dump_json(indent=1).encode())
+
+
+def read_record(store: Path, run_id: str) -> RunRecord:
+    """A run's record; `run_id`: any unambiguous beginning of an id. Raises StageError if none is found or it cannot be read."""
+    matches = sorted((store / "runs").glob(f"{run_id}*.json")) if run_id.isalnum() else []
+    exact = [path for path in matches if path.stem == run_id]
+    if len(exact or matches) != 1:
+        known = ", ".join(path.stem for path in (matches or newest_records(store))[:5]) or "none"
+        raise StageError(f"no single run {run_id!r} in {store}", None, f"known: {known}")
+    path = (exact or matches)[0]
+    try:
+        with disk_errors_in_one_line(store):
+            return RunRecord.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise StageError(f"{path} cannot be read: {error.strerror}", None, "look at its permissions") from error
+    except ValidationError as error:
+        raise StageError(f"{path} is damaged or of another version", None, "start a new run") from error
+
+
+def newest_records(store: Path) -> list[Path]:
+    """All records, the newest first."""
+    return sorted((store / "runs").glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+
+
+def record_stage(
+    store: Path, run_id: str, artifact: Artifact, state: StageState, seconds: float, settings: Mapping[str, object]
+) -> None:
+    """Note in a run's record how a stage went, and the settings it was computed with, in one write.
+
+    settings: fields of the run's Config. A run without a record (a bare function call) notes nothing.
+    """
+    if not record_path(store, run_id).is_file():
+        return
+    record = read_record(store, run_id)
+    entry = StageRecord(
+        name=artifact.stage, state=state, seconds=seconds, fingerprint=artifact.fingerprint, metrics=artifact.metrics
+    )
+    config = record.config.model_copy(update=settings)
+    write_record(store, record.model_copy(update={"config": config, "stages": {**record.stages, artifact.stage: entry}}))

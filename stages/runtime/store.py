@@ -1,0 +1,175 @@
+"""The one cache: `<store>/<stage>/<fingerprint>/` holds an artifact's files and, written last, its `artifact.json`.
+
+A folder without a manifest is no artifact. Work happens in `<store>/work/` on the same filesystem and is renamed into place.
+`artifact.sha256` holds the manifest's own hash, so that a flipped bit in a figure is seen too; artifacts of before it are taken without.
+"""
+
+import fcntl
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from pydantic import ValidationError
+
+from schemas.artifacts import Artifact, FileRef
+from stages.runtime.files import disk_errors_in_one_line, sha256_of, sync_file, sync_folder, write_atomically
+from stages.runtime.signals import StoppedError
+
+A = TypeVar("A", bound=Artifact)
+
+MANIFEST = "artifact.json"
+MANIFEST_HASH = "artifact.sha256"
+
+
+class DamagedArtifactError(RuntimeError):
+    """A stored artifact is not what was published: a file is missing, altered, or the manifest cannot be read."""
+
+
+class Store(Protocol):
+    """What stages ask of a store; an object store could take the folder's place."""
+
+    def has(self, stage: str, fingerprint: str) -> bool:
+        """Whether an artifact is published."""
+        ...
+
+    def open(self, stage: str, fingerprint: str, artifact_class: type[A]) -> A:
+        """The artifact, every file verified. Raises KeyError if it is absent, DamagedArtifactError if it is not whole."""
+        ...
+
+    def publish(self, work: Path, artifact: A) -> A:
+        """Make a work folder's files and their artifact visible at once."""
+        ...
+
+
+class LocalStore:
+    """The store as a folder on this machine."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.resolve()
+
+    def folder(self, stage: str, fingerprint: str) -> Path:
+        """Where an artifact's files lie or would lie."""
+        return self.root / stage / fingerprint
+
+    def has(self, stage: str, fingerprint: str) -> bool:
+        """Whether an artifact is published; says nothing of its wholeness."""
+        return (self.folder(stage, fingerprint) / MANIFEST).is_file()
+
+    def open(self, stage: str, fingerprint: str, artifact_class: type[A]) -> A:
+        """The artifact, every file verified. Raises KeyError if it is absent, DamagedArtifactError if it is not whole."""
+        folder = self.folder(stage, fingerprint)
+        if not self.has(stage, fingerprint):
+            raise KeyError(f"{stage}/{fingerprint} is not in the store {self.root}")
+        try:
+            content = (folder / MANIFEST).read_bytes()
+            hashed = folder / MANIFEST_HASH
+            if hashed.exists() and hashed.read_bytes() != _hash_line(content):
+                raise DamagedArtifactError(f"{folder / MANIFEST} differs from what was published")
+            artifact = artifact_class.model_validate_json(content)
+        except (FileNotFoundError, ValidationError, ValueError) as error:
+            # Other disk errors may pass: they are no reason to discard what was published.
+            raise DamagedArtifactError(f"{folder / MANIFEST} cannot be read") from error
+        if artifact.stage != stage or artifact.fingerprint != fingerprint:
+            raise DamagedArtifactError(f"{folder / MANIFEST} belongs to {artifact.stage}/{artifact.fingerprint[:12]}")
+        self.verify(artifact)
+        return artifact
+
+    def verify(self, artifact: Artifact) -> None:
+        """Compare every file of an artifact with its hash. Raises DamagedArtifactError naming the first that differs."""
+        folder = self.folder(artifact.stage, artifact.fingerprint)
+        for reference in file_refs(artifact):
+            path = folder / reference.path
+            if not path.is_file():
+                raise DamagedArtifactError(f"{path} is missing")
+            if path.stat().st_size != reference.bytes or sha256_of(path) != reference.sha256:
+                raise DamagedArtifactError(f"{path} differs from what was published")
+
+    def work_folder(self, stage: str, fingerprint: str) -> Path:
+        """A new empty folder on the store's filesystem for one attempt; older attempts' leavings are removed.
+
+        Call it while holding the computation's lock.
+        """
+        with disk_errors_in_one_line(self.root):
+            base = self.root / "work"
+            base.mkdir(parents=True, exist_ok=True)
+            for old in base.glob(f"{stage}-{fingerprint}-*"):
+                shutil.rmtree(old, ignore_errors=True)
+            work = base / f"{stage}-{fingerprint}-{os.getpid()}"
+            work.mkdir()
+            return work
+
+    def publish(self, work: Path, artifact: A) -> A:
+        """Sync the work folder's files, rename it into place, write the manifest last. The first publisher wins."""
+        with disk_errors_in_one_line(self.root):
+            final = self.folder(artifact.stage, artifact.fingerprint)
+            if self.has(artifact.stage, artifact.fingerprint):
+                shutil.rmtree(work)
+                return self.open(artifact.stage, artifact.fingerprint, type(artifact))
+            manifest = artifact.model_dump_json(indent=1).encode()
+            (work / MANIFEST_HASH).write_bytes(_hash_line(manifest))
+            _sync_tree(work)
+            final.parent.mkdir(parents=True, exist_ok=True)
+            self.discard(artifact.stage, artifact.fingerprint)
+            work.rename(final)
+            sync_folder(final.parent)
+            write_atomically(final / MANIFEST, manifest)
+            return artifact
+
+    def discard(self, stage: str, fingerprint: str) -> None:
+        """Remove what lies at an artifact's place: a half-published folder or a damaged one. The manifest goes first."""
+        folder = self.folder(stage, fingerprint)
+        (folder / MANIFEST).unlink(missing_ok=True)
+        if folder.exists():
+            shutil.rmtree(folder)
+
+    @contextmanager
+    def lock(self, stage: str, fingerprint: str, give_up: Callable[[], bool]) -> Iterator[None]:
+        """Hold the right to compute one artifact; a dead holder's lock is free at once. give_up: asked every half second."""
+        with disk_errors_in_one_line(self.root):
+            folder = self.root / "locks"
+            folder.mkdir(parents=True, exist_ok=True)
+            file = (folder / f"{stage}-{fingerprint}").open("ab")
+        with file:
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if give_up():
+                        raise StoppedError(f"stopped while another process computes {stage}") from None
+                    time.sleep(0.5)
+            yield
+
+
+def _hash_line(manifest: bytes) -> bytes:
+    return hashlib.sha256(manifest).hexdigest().encode() + b"\n"
+
+
+def file_refs(artifact: Artifact) -> list[FileRef]:
+    """Every file an artifact names, in field order."""
+    return [reference for value in dict(artifact).values() for reference in _refs_in(value)]
+
+
+def _refs_in(value: object) -> Iterator[FileRef]:
+    if isinstance(value, FileRef):
+        yield value
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _refs_in(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _refs_in(item)
+
+
+def _sync_tree(folder: Path) -> None:
+    for path in sorted(folder.rglob("*")):
+        if path.is_dir():
+            sync_folder(path)
+        else:
+            sync_file(path)
+    sync_folder(folder)

@@ -1,0 +1,1 @@
+"""The priors' trainings as tasks."""

@@ -1,0 +1,171 @@
+"""Files in every format: read again by other libraries, and damaged ones refused."""
+
+import json
+import struct
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+from torch import Tensor
+
+from dreampolish.assets.asset import Asset
+from dreampolish.assets.bake import bake, texels_of
+from dreampolish.assets.glb import write_glb
+from dreampolish.assets.obj_ply_stl import write_obj, write_ply, write_stl
+from dreampolish.assets.textured_mesh import TexturedMesh
+from dreampolish.assets.unwrap import unwrap
+from dreampolish.assets.usdz import write_usdz
+from dreampolish.assets.validate import findings_of, khronos_findings
+from dreampolish.assets.validate_glb import glb_findings
+
+NODE_MODULES = Path(__file__).parents[3] / "node_modules"
+SIZES = (0.5, 0.3, 1.0)
+"""World x, y, z of the box: +Y up and +Z front make it 0.3 x 1.0 x 0.5 in a file."""
+
+
+def _by_place(points: Tensor, normals: Tensor) -> Tensor:
+    return (points / torch.tensor(SIZES) + 0.5).clamp(0, 1)
+
+
+@pytest.fixture(scope="module")
+def asset() -> Asset:
+    box = trimesh.creation.box(SIZES).subdivide()
+    unwrapped = unwrap(torch.tensor(box.vertices, dtype=torch.float32), torch.tensor(box.faces), 128, 4)
+    texture = bake(_by_place, unwrapped, texels_of(unwrapped, 128, 4))
+    everywhere = torch.zeros(len(unwrapped.faces), dtype=torch.int64)
+    mesh = TexturedMesh(unwrapped.vertices, unwrapped.normals, unwrapped.uv, unwrapped.faces, (texture,), everywhere)
+    flat = torch.tensor([0.5, 0.5, 1.0]).expand(128, 128, 3)
+    return Asset(mesh, unwrapped.source, flat, 0.8, 0.1, "box", {"prompt": 'a "box"', "seed": 7})
+
+
+def test_obj_has_its_axes_its_material_and_its_colours(asset: Asset, tmp_path: Path) -> None:
+    written = write_obj(tmp_path / "box.obj", asset)
+    assert sorted(path.name for path in written) == ["box.mtl", "box.obj", "box_base_color.png", "box_normal.png"]
+    back = trimesh.load_mesh(tmp_path / "box.obj", process=False)
+    assert back.extents.tolist() == pytest.approx([0.3, 1.0, 0.5])
+    assert len(back.faces) == len(asset.mesh.faces)
+    assert trimesh.Trimesh(back.vertices, back.faces, process=True).volume == pytest.approx(0.15)  # outward
+    picture = np.asarray(back.visual.material.image.convert("RGB"), dtype=np.float64) / 255
+    column = np.clip((back.visual.uv[:, 0] * 128).astype(int), 0, 127)
+    row = np.clip(((1 - back.visual.uv[:, 1]) * 128).astype(int), 0, 127)
+    expected = back.vertices[:, [2, 0, 1]] / np.array(SIZES) + 0.5  # the colour is the place, in world axes
+    assert np.abs(picture[row, column] - expected).max() < 0.05
+    (tmp_path / "box_base_color.png").unlink()
+    assert findings_of(tmp_path / "box.obj", []).errors == ("box_base_color.png is named but not there",)
+
+
+def test_ply_is_closed_and_coloured_at_its_vertices(asset: Asset, tmp_path: Path) -> None:
+    write_ply(tmp_path / "box.ply", asset)
+    back = trimesh.load_mesh(tmp_path / "box.ply", process=False)
+    assert back.is_watertight
+    assert back.volume == pytest.approx(0.15)
+    expected = back.vertices[:, [2, 0, 1]] / np.array(SIZES) + 0.5
+    assert np.abs(back.visual.vertex_colors[:, :3] / 255 - expected).max() < 0.12  # a texel of the short side
+    assert not findings_of(tmp_path / "box.ply", []).errors
+
+
+def test_stl_stands_on_z_and_a_short_one_is_refused(asset: Asset, tmp_path: Path) -> None:
+    path = tmp_path / "box.stl"
+    write_stl(path, asset)
+    back = trimesh.load_mesh(path)
+    assert back.extents.tolist() == pytest.approx(SIZES)
+    assert back.volume == pytest.approx(0.15)
+    path.write_bytes(path.read_bytes()[:-60])
+    assert "its count of faces says" in findings_of(path, []).errors[0]
+
+
+def test_usdz_opens_with_its_material_and_is_aligned(asset: Asset, tmp_path: Path) -> None:
+    from pxr import Usd, UsdGeom, UsdShade
+
+    path = tmp_path / "box.usdz"
+    write_usdz(path, asset)
+    found = findings_of(path, [])
+    assert (found.errors, found.warnings, found.figures["triangles"]) == ((), (), len(asset.mesh.faces))
+    stage = Usd.Stage.Open(str(path))
+    mesh = UsdGeom.Mesh(next(prim for prim in stage.Traverse() if prim.IsA(UsdGeom.Mesh)))
+    low, high = np.array(mesh.GetExtentAttr().Get())
+    assert (high - low).tolist() == pytest.approx([0.3, 1.0, 0.5])
+    assert (UsdGeom.GetStageUpAxis(stage), UsdGeom.GetStageMetersPerUnit(stage)) == ("Y", 1.0)
+    uv = np.array(UsdGeom.PrimvarsAPI(mesh).GetPrimvar("st").Get())
+    assert np.allclose(uv[:, 1], 1 - asset.mesh.uv[:, 1].numpy())
+    surface = UsdShade.MaterialBindingAPI(mesh).ComputeBoundMaterial()[0].ComputeSurfaceSource()[0]
+    texture = surface.GetInput("diffuseColor").GetConnectedSource()[0].GetPrim()
+    assert UsdShade.Shader(texture).GetInput("file").Get().resolvedPath.endswith("[base_color.png]")
+    assert json.loads(stage.GetDefaultPrim().GetCustomDataByKey("dreampolish")) == asset.extras
+
+
+def test_bad_usdz_is_refused(asset: Asset, tmp_path: Path) -> None:
+    path = tmp_path / "box.usdz"
+    write_usdz(path, asset)
+    with zipfile.ZipFile(path) as archive:
+        files = {entry.filename: archive.read(entry) for entry in archive.infolist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    told = " ".join(findings_of(path, []).errors)
+    assert "is compressed" in told
+    assert "no multiple of 64" in told
+    path.write_bytes(b"not an archive")
+    assert "no readable ZIP" in findings_of(path, []).errors[0]
+
+
+def test_a_sound_glb_has_no_findings_and_each_damage_is_named(asset: Asset, tmp_path: Path) -> None:
+    path = tmp_path / "box.glb"
+    write_glb(path, asset, None)
+    content = path.read_bytes()
+    assert glb_findings(content) == ((), (), {"triangles": len(asset.mesh.faces)})
+    for damage, reason in (
+        (b"nonsense" * 4, "not a GLB"),
+        (content[:-8], "the header says"),
+        (_edited(content, lambda d: d["accessors"][0].update(count=10**6)), "runs past its view"),
+        (_edited(content, lambda d: d["accessors"][0].update(max=[9, 9, 9])), "min and max"),
+        (_edited(content, lambda d: d["materials"][0]["normalTexture"].update(index=7)), "names a texture"),
+        (_edited(content, lambda d: d["images"][0].update(mimeType="image/gif")), "mime type"),
+        (_edited(content, lambda d: d["bufferViews"][1].update(byteLength=10**9)), "past the binary chunk"),
+        (_edited(content, lambda d: d.pop("accessors")), "an entry is missing"),
+        (_edited(content, lambda d: d["asset"].update(version="1.0")), "asset.version"),
+    ):
+        errors, _, _ = glb_findings(damage)
+        assert any(reason in error for error in errors), (reason, errors)
+    stretched = replace(asset, mesh=replace(asset.mesh, uv=asset.mesh.uv))
+    write_glb(path, replace(stretched, normal_map=torch.zeros(96, 96, 3)), None)
+    assert glb_findings(path.read_bytes())[1] == ("images/1: 96x96 pixels: not powers of two",)
+
+
+def _edited(content: bytes, edit: object) -> bytes:
+    """The GLB with its JSON changed, its lengths put right."""
+    length = struct.unpack("<I", content[12:16])[0]
+    document = json.loads(content[20 : 20 + length])
+    edit(document)  # type: ignore[operator]
+    text = json.dumps(document).encode()
+    text += b" " * (-len(text) % 4)
+    rest = content[20 + length :]
+    return struct.pack("<4sIII4s", b"glTF", 2, 20 + len(text) + len(rest), len(text), b"JSON") + text + rest
+
+
+@pytest.mark.skipif(not (NODE_MODULES / "gltf-validator").is_dir(), reason="npm install gltf-validator")
+def test_the_khronos_validator_finds_nothing(asset: Asset, tmp_path: Path) -> None:
+    path = tmp_path / "box.glb"
+    for quality in (None, 90):
+        write_glb(path, asset, quality)
+        found = findings_of(path, [NODE_MODULES])
+        assert found.checker == "Khronos glTF validator"
+        assert (found.errors, found.warnings) == ((), ())
+    path.write_bytes(_edited(path.read_bytes(), lambda d: d["accessors"][0].update(max=[9, 9, 9])))
+    assert any("ACCESSOR_MAX_MISMATCH" in error for error in findings_of(path, [NODE_MODULES]).errors)
+    path.write_bytes(b"nonsense")
+    assert findings_of(path, [NODE_MODULES]).errors
+
+
+def test_without_the_validator_our_own_checks_serve(asset: Asset, tmp_path: Path) -> None:
+    path = tmp_path / "box.glb"
+    write_glb(path, asset, None)
+    assert khronos_findings(path, [tmp_path]) is None
+    assert findings_of(path, [tmp_path]).checker == "structural checks"
+    (tmp_path / "box.fbx").write_bytes(b"")
+    with pytest.raises(ValueError, match="ends in none of"):
+        findings_of(tmp_path / "box.fbx", [])

@@ -1,0 +1,375 @@
+"""The benchmark: sums done by hand, figures of balls by closed forms, and a report that says what was measured."""
+
+import dataclasses
+import json
+import math
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+import trimesh
+from PIL import Image
+from typer.testing import CliRunner
+
+from dreampolish.assets.asset import plain_asset
+from dreampolish.assets.glb import write_glb
+from dreampolish.assets.textured_mesh import TexturedMesh
+from dreampolish.metrics.retrieval import candidate_texts, right_texts
+from dreampolish.scene.pictures import read_picture
+from flows.benchmark.assets import Agreement, AssetResult
+from flows.benchmark.flow import benchmark, mean_figures, write_report
+from flows.benchmark.flow import truth as benchmark_measures
+from flows.benchmark.page import BRINGS, Setting, report_text
+from flows.benchmark.rasterizers import measure_rasterizers, read_rasterizers, write_rasterizers
+from flows.benchmark.stages import ROWS
+from flows.benchmark.statistics import (
+    FIGURES,
+    Change,
+    Failure,
+    ObjectResult,
+    PromptResult,
+    Results,
+    change_of,
+    mean_of,
+    r_precision,
+)
+from flows.benchmark.subjects import Subject, found_subjects, prompts_of, reference_picture, remarks_of
+from flows.benchmark.truth import (
+    HIGHEST_PSNR,
+    framing_iou,
+    in_one_color,
+    mean_color,
+    measured,
+    novel_cameras,
+    solid,
+    truth_of,
+    write_reference,
+)
+from flows.cli.commands import app
+from schemas.config.presets import ConfigError
+from stages.results.surfaces import View, opened_from_textured
+from stages.runtime.errors import StageError
+
+FIGURE = {figure.key: figure for figure in FIGURES}
+NEW = (("a", 10.0), ("b", 12.0))
+SETTING = Setting("2026-01-01", "a machine, 2 cores", "torch 2", "home", ("seed=3",), 3, 2, "benchmark", 81)
+
+
+def result(name: str, **psnr: float) -> ObjectResult:
+    """An object with a PSNR at some stages; its Chamfer distance is 1 / PSNR."""
+    return ObjectResult(
+        name, f"a {name}", "0123abcd", {stage: {"psnr": value, "chamfer": 1 / value} for stage, value in psnr.items()}
+    )
+
+
+def test_means_and_paired_changes() -> None:
+    objects = [result("a", nerf=20.0, neus=25.0), result("b", nerf=10.0, neus=8.0), result("c", nerf=30.0)]
+    assert mean_of(objects, "nerf", "psnr") == 20.0
+    assert mean_of(objects, "neus", "psnr") == 16.5
+    assert mean_of(objects, "export", "psnr") is None
+    change = change_of(objects, "nerf", "neus", FIGURE["psnr"])
+    # c has no neus: it must not enter, or the mean would mix different objects.
+    assert change is not None
+    assert (change.mean, change.improved, change.worsened, change.objects) == (1.5, 1, 1, 2)
+    assert change.direction(FIGURE["psnr"]) == 1
+    # Differences 5 and -2: deviation 7 / sqrt(2), over sqrt(2) objects.
+    assert change.error == pytest.approx(3.5) and not change.beyond_chance
+    nearer = change_of(objects, "nerf", "neus", FIGURE["chamfer"])
+    assert nearer is not None
+    assert nearer.mean == pytest.approx((1 / 25 - 1 / 20 + 1 / 8 - 1 / 10) / 2)
+    assert nearer.direction(FIGURE["chamfer"]) == -1
+    assert Change(-0.004, None, 0, 2, 2).direction(FIGURE["psnr"]) == 0
+    assert (nearer.improved, nearer.worsened) == (1, 1)
+    assert change_of(objects, "texture", "export", FIGURE["psnr"]) is None
+    alone = change_of(objects[:1], "nerf", "neus", FIGURE["psnr"])
+    assert alone is not None and alone.error is None and not alone.beyond_chance
+    assert Change(-0.5, 0.2, 0, 2, 2).beyond_chance
+
+
+def test_a_solid_picture_has_no_half_tones() -> None:
+    alpha = torch.tensor([[[1.0, 0.6, 0.5, 0.2, 0.0]]])
+    colour = torch.tensor([0.2, 0.4, 0.8])
+    rgb = colour * alpha[..., None] + 1 - alpha[..., None]
+    pictures = solid(View(rgb, alpha, torch.zeros_like(rgb)))
+    assert torch.allclose(pictures[0, 0, :2], colour.expand(2, 3), atol=1e-6)
+    assert torch.equal(pictures[0, 0, 2:], torch.ones(3, 3))
+
+
+def test_a_perfect_result_reaches_the_highest_psnr_as_a_surface() -> None:
+    truth = truth_of(ball(0.4), 10.0)
+    figures, _ = measured(opened_from_textured(ball(0.4)), truth)
+    assert figures["psnr_solid"] == HIGHEST_PSNR
+    assert figures["roughness_deg"] == 0
+
+
+def test_a_mesh_in_one_colour_keeps_its_shape_and_loses_its_texture() -> None:
+    painted = ball(0.4)
+    truth = truth_of(painted, 10.0)
+    alpha = torch.tensor([[[1.0, 0.5, 0.0, 1.0]]])
+    colours = torch.tensor([[[[0.2, 0.4, 0.6], [0.8, 0.4, 0.0], [0.3, 0.3, 0.3], [0.0, 1.0, 0.0]]]])
+    view = View(colours * alpha[..., None] + 1 - alpha[..., None], alpha, torch.zeros_like(colours))
+    expected = torch.tensor([0.2 + 0.4, 0.4 + 0.2 + 1.0, 0.6]) / 2.5
+    torch.testing.assert_close(mean_color(view), expected)
+    with pytest.raises(ValueError, match="shows nothing"):
+        mean_color(View(torch.ones(1, 2, 2, 3), torch.zeros(1, 2, 2), torch.zeros(1, 2, 2, 3)))
+    grey = torch.tensor([0.3, 0.3, 0.3])
+    plain = in_one_color(opened_from_textured(painted), grey).render(truth.front)
+    assert torch.equal(plain.alpha, truth.front_view.alpha)
+    assert (plain.rgb[plain.alpha == 1] - grey).abs().max() < 1e-6
+    assert bool((plain.rgb[plain.alpha == 0] == 1).all())
+    figures, _ = measured(in_one_color(opened_from_textured(painted), grey), truth)
+    same, _ = measured(opened_from_textured(painted), truth)
+    assert figures["chamfer"] == same["chamfer"] and figures["mask_iou"] == same["mask_iou"]
+    assert figures["psnr"] < same["psnr"]
+
+
+def test_bumps_show_as_roughness_and_hardly_as_distance() -> None:
+    truth, smooth = truth_of(ball(0.4), 10.0), ball(0.4)
+    bumps = 1 + 0.04 * (2 * torch.rand(len(smooth.vertices), 1, generator=torch.Generator().manual_seed(0)) - 1)
+    figures, _ = measured(opened_from_textured(dataclasses.replace(smooth, vertices=smooth.vertices * bumps)), truth)
+    assert figures["chamfer"] < 0.01
+    assert figures["roughness_deg"] > 1
+
+
+def test_r_precision_counts_views() -> None:
+    prompts = [PromptResult("a couch", "r", 8, 8, "a sofa", 0.5), PromptResult("a car", "s", 1, 8, "a van", 0.1)]
+    assert r_precision(prompts) == 9 / 16
+    assert r_precision([]) is None
+
+
+def test_the_tracker_gets_means_of_what_there_is() -> None:
+    figures = mean_figures(Results(objects=[result("a", nerf=20.0), result("b", nerf=10.0)]))
+    assert figures == {"benchmark/nerf/psnr": 15.0, "benchmark/nerf/chamfer": pytest.approx(0.075), "benchmark/failures": 0.0}
+
+
+def test_the_report_says_what_was_measured_and_where_it_gets_worse() -> None:
+    objects = [result("barrel", nerf=20.0, neus=25.0, dmtet=24.0), result("lamp", nerf=10.0, neus=8.0, dmtet=7.5)]
+    prompts = [PromptResult("a couch", "89abcdef", 6, 8, "a sofa", 0.5)]
+    text = report_text(Results(objects, prompts, [Failure("robot", "the density field is empty")]), SETTING)
+    for told in ("a machine, 2 cores", "torch 2", "`home`, seed 3", "`seed=3`", "81 names", "| nerf | 15.00 |", "**0.75**"):
+        assert told in text
+    assert "| nerf -> neus: density -> signed distance | +1.50 ± 3.50 (1/2) |" in text
+    assert "| neus -> dmtet: field -> mesh | **-0.75 ± 0.25 (0/2)** |" in text
+    assert (
+        "**dmtet** clearly improves nothing, and **makes things worse on the average: PSNR, dB -0.75 ± 0.25 (worse on 2 of"
+        in text
+    )
+    assert (
+        "**neus** clearly improves nothing, and makes nothing clearly worse. Within two standard errors: PSNR, dB +1.50" in text
+    )
+    assert "| barrel | neus | 25.00 |" in text
+    assert "![lamp](benchmark-lamp.png)" in text
+    assert "**robot**: the density field is empty" in text
+    assert "| a couch | 89abcdef | 6/8 | a sofa | 0.500 |" in text
+
+
+def ball(radius: float) -> TexturedMesh:
+    sphere = trimesh.creation.icosphere(subdivisions=3, radius=radius)
+    vertices, faces = torch.tensor(sphere.vertices).float(), torch.tensor(sphere.faces)
+    texture = torch.full((2, 2, 3), 0.5)
+    return TexturedMesh(
+        vertices,
+        vertices / radius,
+        torch.zeros(len(vertices), 2),
+        faces,
+        (texture,),
+        torch.zeros(len(faces), dtype=torch.int64),
+    )
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benchmark_measures, "SIZE", 32)
+    monkeypatch.setattr(benchmark_measures, "N_POINTS", 4000)
+
+
+@pytest.mark.usefixtures("small")
+def test_balls_measure_as_the_formulas_say() -> None:
+    truth = truth_of(ball(0.6), 10.0)
+    same, pictures = measured(opened_from_textured(ball(0.6)), truth)
+    assert same["psnr"] == same["reference_psnr"] == HIGHEST_PSNR
+    assert (same["ssim"], same["mask_iou"], same["f_score"], same["chamfer"]) == pytest.approx((1, 1, 1, 0), abs=1e-5)
+    assert same["normal_angle_deg"] == pytest.approx(0, abs=0.1)
+    assert pictures.shape == (8, 32, 32, 3)
+    smaller, _ = measured(opened_from_textured(ball(0.5)), truth)
+    # Concentric balls: every nearest distance is the difference of the radii, some 0.1, beyond 2 % of the diagonal.
+    assert smaller["chamfer"] == pytest.approx(0.1, abs=0.003)
+    assert smaller["f_score"] == 0
+    distance = 0.670 / math.tan(math.radians(10))
+    shares = [radius**2 / (distance**2 - radius**2) for radius in (0.5, 0.6)]
+    assert smaller["mask_iou"] == pytest.approx(shares[0] / shares[1], rel=0.02)
+    # Grey 0.5 instead of white on the ring between both silhouettes; partly covered pixels on its rims lower the mean square.
+    ring = math.pi / 4 * (shares[1] - shares[0]) / math.tan(math.radians(10)) ** 2
+    highest = 0.25 * ring
+    assert -10 * math.log10(highest) < smaller["psnr"] < -10 * math.log10(0.8 * highest)
+
+
+def test_the_views_go_all_around_at_two_elevations_and_leave_the_front_out() -> None:
+    cameras = novel_cameras(8)
+    assert len(cameras) == 16
+    assert cameras.azimuth_deg.diff().tolist() == [22.5] * 15
+    assert float(cameras.azimuth_deg.min()) > 0
+    assert cameras.elevation_deg.unique().tolist() == [5.0, 35.0]
+
+
+@pytest.mark.usefixtures("small")
+def test_a_reference_that_shows_something_else_is_refused(tmp_path: Path) -> None:
+    mesh = ball(0.6)
+    write_reference(tmp_path / "reference.png", mesh, 10.0, 64)
+    assert framing_iou(tmp_path / "reference.png", mesh, 10.0) > 0.97
+    assert float(read_picture(tmp_path / "reference.png")[32, 32, 3]) == 1
+    subject = Subject("ball", tmp_path / "mesh.glb", "a ball", tmp_path / "reference.png", 10.0)
+    assert reference_picture(subject, mesh, tmp_path) == subject.reference
+    with pytest.raises(StageError, match="does not show mesh.glb"):
+        reference_picture(subject, ball(0.4), tmp_path)
+
+
+def objects_folder(folder: Path) -> Path:
+    """Two objects: one with an attribution, one a bare file."""
+    (folder / "red-ball").mkdir(parents=True)
+    write_glb(folder / "red-ball" / "mesh.glb", plain_asset(ball(2.0), "ball", {}), None)
+    told = {"prompt": "a red ball", "reference": {"elevation_deg": 20.0}}
+    (folder / "red-ball" / "attribution.json").write_text(json.dumps(told))
+    write_glb(folder / "Big Ball.glb", plain_asset(ball(1.0), "ball", {}), None)
+    return folder
+
+
+def test_objects_are_found_with_what_lies_beside_them(tmp_path: Path) -> None:
+    folder = objects_folder(tmp_path / "objects")
+    bare, told = sorted(found_subjects(folder, [], 10.0), key=lambda subject: subject.name)
+    assert (bare.name, bare.prompt, bare.reference, bare.elevation_deg) == ("big-ball", "a big ball", None, 10.0)
+    assert (told.name, told.prompt, told.reference, told.elevation_deg) == ("red-ball", "a red ball", None, 20.0)
+    assert [subject.name for subject in found_subjects(folder, ["red-ball"], 10.0)] == ["red-ball"]
+    with pytest.raises(ConfigError, match=r"no object 'cube'.*big-ball"):
+        found_subjects(folder, ["cube"], 10.0)
+    with pytest.raises(ConfigError, match="no folder"):
+        found_subjects(tmp_path / "nowhere", [], 10.0)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match="no GLBs"):
+        found_subjects(tmp_path / "empty", [], 10.0)
+    assert len(prompts_of(folder)) == 8
+    assert remarks_of(folder) == ""
+    (folder / "remarks.txt").write_text("Drawn by\nhand.\n")
+    assert remarks_of(folder) == "Drawn by hand."
+    assert "- objects: `x`. Drawn by hand.\n" in report_text(
+        Results(), dataclasses.replace(SETTING, objects="x", remarks=remarks_of(folder))
+    )
+    (folder / "prompts.txt").write_text("a ball\n\na cube\n")
+    assert prompts_of(folder) == ["a ball", "a cube"]
+
+
+def test_names_of_the_same_thing_are_right() -> None:
+    prompts, names = ["a red couch", "a wooden table"], ["winchester sofa", "folding table", "dog"]
+    assert candidate_texts(prompts, names)[2:] == ["a winchester sofa", "a folding table", "a dog"]
+    assert right_texts(prompts, names).tolist() == [[True, False, True, False, False], [False, True, False, True, False]]
+
+
+def test_one_failure_does_not_end_the_others(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def one_object(pipeline: object, subject: Subject) -> tuple[ObjectResult, Image.Image]:
+        if subject.name == "big-ball":
+            raise StageError("the density field is empty", 3, "try another seed")
+        return result(subject.name, nerf=20.0), Image.new("RGB", (16, 8))
+
+    monkeypatch.setattr("flows.benchmark.flow.one_object", one_object)
+    agreed = Agreement(40.0, 35.0)
+    found = partial(AssetResult, checker="c", errors=0, warnings=0, megabytes=1.0, triangles=9, ours=agreed, browser=None)
+    monkeypatch.setattr("flows.benchmark.flow.asset_result", lambda name, run, files: found(name, run, normals=None, note=""))
+    monkeypatch.setattr("flows.benchmark.flow.check_priors", lambda config: None)
+    monkeypatch.setattr("flows.benchmark.flow.Journal.send", lambda journal, place: True)
+    told = benchmark.fn(objects=objects_folder(tmp_path / "objects"), preset="smoke", with_prompts=False)
+    assert [entry["name"] for entry in told["objects"]] == ["red-ball"]
+    assert [entry["name"] for entry in told["failures"]] == ["big-ball"]
+    assert "the density field is empty" in Path(told["output"]).read_text()
+    assert "| red-ball | 0123abcd | 0 | 0 | 1.00 | 9 | 40.0 (35.0) | - | - |" in Path(told["output"]).read_text()
+    assert (tmp_path / "docs" / "benchmark-red-ball.png").is_file()
+    folder = next((store / "journals").glob("benchmark-*"))
+    logged = [json.loads(line) for line in (folder / "run.jsonl").read_text().splitlines()]
+    assert {"benchmark/nerf/psnr": 20.0}.items() <= next(line["metrics"] for line in logged if "metrics" in line).items()
+    assert logged[-1]["status"] == "FAILED"
+    child = [json.loads(line) for line in (folder / "red-ball.jsonl").read_text().splitlines()]
+    assert child[1]["metrics"] == {"benchmark/nerf/psnr": 20.0, "benchmark/nerf/chamfer": 0.05}
+
+
+@pytest.mark.usefixtures("store")
+def test_the_command_ends_with_1_after_failures(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, object] = {}
+
+    def stand_in(**arguments: object) -> dict[str, object]:
+        seen.update(arguments)
+        return {"output": "docs/benchmarks.md", "failures": [{"name": "ball", "message": "empty"}]}
+
+    monkeypatch.setattr("flows.benchmark.flow.benchmark", stand_in)
+    ended = CliRunner().invoke(app, ["benchmark", "--only", "ball", "--only", "cube", "--no-prompts", "--json"])
+    assert ended.exit_code == 1
+    assert "1 could not be measured, first ball: empty" in ended.stderr
+    assert json.loads(ended.stdout)["output"] == "docs/benchmarks.md"
+    assert (seen["only"], seen["with_prompts"], seen["objects"]) == (["ball", "cube"], False, Path("benchmark"))
+
+
+def test_a_benchmark_without_prompts_keeps_those_of_the_page() -> None:
+    objects, prompts = [result("a", nerf=20.0)], [PromptResult("a couch", "89abcdef", 6, 8, "a sofa", 0.5)]
+    first = report_text(Results(objects, prompts), SETTING)
+    later = dataclasses.replace(SETTING, date="2026-02-02", seed=9, machine="another machine")
+    second = report_text(Results(objects), later, before=first)
+    assert "Measured on 2026-01-01: the last benchmark took no prompts" in second
+    kept = second.partition("## Prompts")[2]
+    assert "machine: a machine, 2 cores; 2 threads." in kept and "preset `home`, seed 3," in kept
+    assert "another machine" not in kept and "seed 9" not in kept
+    assert "| a couch | 89abcdef | 6/8 | a sofa | 0.500 |" in kept
+    third = report_text(Results(objects), dataclasses.replace(SETTING, date="2026-03-03"), before=second)
+    assert third.count("Measured on") == 1 and "Measured on 2026-01-01" in third
+    assert "Measured on" not in report_text(Results(objects, prompts), later, before=second)
+    assert "## Prompts" not in report_text(Results(objects), later)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_prompts_that_all_failed_are_not_those_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: bool) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_report(
+        Results(prompts=[PromptResult("a couch", "89abcdef", 6, 8, "a sofa", 0.5)]), SETTING, [], [], keep_prompts=False
+    )
+    page = write_report(Results(failures=[Failure("a couch", "no judge")]), SETTING, [], [], keep_prompts=kept).read_text()
+    assert ("89abcdef" in page) == kept
+
+
+def test_what_is_told_and_not_judged_stands_in_every_step() -> None:
+    rough = [
+        ObjectResult(name, name, "0", {"nerf": {"roughness_deg": 9.0}, "neus": {"roughness_deg": end}}) for name, end in NEW
+    ]
+    text = report_text(Results(rough), SETTING)
+    row = next(line for line in text.splitlines() if line.startswith("| nerf -> neus"))
+    assert "| +2.0 ± 1.0 |" in row and "**" not in row
+    assert (
+        "- **neus** clearly improves nothing, and makes nothing clearly worse. Not judged: roughness, deg +2.0 ± 1.0." in text
+    )
+    assert "seconds" not in text.partition("## What each stage brings")[2].partition("## Object by object")[0]
+
+
+def test_every_measured_stage_has_its_predecessor_named() -> None:
+    assert ROWS == ("nerf", "neus", "dmtet", "polish", "untextured", "texture", "export")
+    assert [after for before, after in BRINGS if before != "untextured"] == [
+        stage for stage in ROWS[1:] if stage != "untextured"
+    ]
+    rows = {**dict.fromkeys(ROWS, 10.0), "untextured": 8.0}
+    text = report_text(Results(objects=[result("a", **rows)]), SETTING)
+    assert text.count("| = |") >= 5
+    assert "| untextured -> texture: one colour -> reference, painted views and DSD | +2.00 (1/1) |" in text
+    assert "| polish -> texture: the mesh's colours -> DSD | = |" in text
+    assert "Everything that brings colour (reference, painted views, **texture**), against one colour, clearly improves" in text
+    assert "- **texture** clearly improves nothing" in text
+
+
+def test_rasterisers_are_measured_side_by_side_and_stand_on_the_page(tmp_path: Path) -> None:
+    assert read_rasterizers(tmp_path) == []
+    write_rasterizers(tmp_path / "store", measure_rasterizers([2], [32, 64]))
+    found = read_rasterizers(tmp_path / "store")
+    assert [(one.triangles, one.size) for one in found] == [(320, 32), (320, 64)]
+    assert all(min(one.ours_ms, one.culled_ms, one.embree_ms, one.scene_ms) > 0 for one in found)
+    # Only pixels on an edge between two faces may be told apart.
+    assert all(one.differ < 0.02 for one in found)
+    (tmp_path / "store" / "benchmark-rasterizers.json").write_text('[{"faces": 1}]')
+    assert read_rasterizers(tmp_path / "store") == []
+    told = dataclasses.replace(found[0], culled_ms=6.0, embree_ms=4.0, scene_ms=8.0)
+    text = report_text(Results(), SETTING, rasterizers=[told])
+    assert "takes 1.50 to 1.50 times embree's time on a mesh that stands still and 0.50 to 0.50 times on one that moves" in text

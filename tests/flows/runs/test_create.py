@@ -1,0 +1,241 @@
+"""Runs made from others: what is stale, what a resumed run computes, and how a stop is told. Without Prefect."""
+
+import os
+import signal
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import flows.chain
+from dreampolish.optim.fit import FitInterruptedError
+from flows.chain import compute, stages_of
+from flows.cli.command import finish
+from flows.runs.create import derived_run, new_run, stale_stages
+from flows.runs.inputs import checked_prompt
+from flows.texture import GEOMETRY_STAGES
+from schemas.artifacts import StageName
+from schemas.config.presets import ConfigError
+from schemas.runs import STAGES, RunRecord
+from stages.runtime.command import StageFunction, call_stage, run_one
+from stages.runtime.records import read_record, write_record
+
+pytestmark = pytest.mark.usefixtures("priors_folder")
+Table = Mapping[StageName, StageFunction]
+
+
+@pytest.fixture(autouse=True)
+def plain(stand_ins: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stages as plain functions; the tracker is away."""
+
+    def as_task(name: StageName, record: RunRecord, run: Any, artifacts: Any) -> Any:
+        return call_stage(name, stand_ins[name], record, run, artifacts)
+
+    monkeypatch.setattr("flows.chain.as_task", as_task)
+    monkeypatch.setattr("stages.runtime.tracking.Journal._failure", lambda self, place, wait_s: OSError("away"))
+
+
+def whole(store: Path) -> RunRecord:
+    return compute(new_run(store, "a chair", "smoke", [], None), store, STAGES, False)
+
+
+def resumed(store: Path, run: str) -> RunRecord:
+    record = read_record(store, run)
+    return compute(record, store, stages_of(record), False)
+
+
+def alone(store: Path, table: Table, name: StageName, run: str, overrides: Sequence[str]) -> None:
+    run_one(name, table[name], run, overrides, None, False)
+
+
+def test_a_stage_computed_alone_makes_what_stands_on_the_older_one_stale(store: Path, stand_ins: Table) -> None:
+    record = whole(store)
+    assert stale_stages(record, store, STAGES) == []
+    alone(store, stand_ins, "neus", record.run, ["neus.steps=7"])
+    _, stale = derived_run(store, record.run, [], GEOMETRY_STAGES, reuse_stale=True)
+    assert stale == ["dmtet", "polish"]
+    _, stale = derived_run(store, record.run, ["seed=9"], GEOMETRY_STAGES, reuse_stale=True)
+    assert stale == list(GEOMETRY_STAGES)
+
+
+def test_changed_code_and_priors_are_stale_too(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = whole(store)
+    monkeypatch.setattr("stages.runtime.stage.code_digest", lambda module, root: module + ("!" if "dmtet" in module else ""))
+    assert stale_stages(record, store, GEOMETRY_STAGES) == ["dmtet", "polish"]
+
+
+def test_a_stage_that_fails_leaves_the_runs_settings_alone(store: Path, stand_ins: dict) -> None:
+    record = whole(store)
+
+    def broken(reference: object, nerf: object, config: object, run: object) -> None:
+        raise RuntimeError("out of luck")
+
+    stand_ins["neus"] = broken
+    with pytest.raises(RuntimeError, match="out of luck"):
+        alone(store, stand_ins, "neus", record.run, ["neus.steps=7"])
+    assert read_record(store, record.run) == read_record(store, record.run[:6]) == record
+
+
+def test_settings_and_artifact_of_a_stage_enter_the_record_together(
+    store: Path, stand_ins: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill right after the first write of the record finds both or neither."""
+    record = whole(store)
+
+    def killed(store: Path, record: RunRecord) -> None:
+        write_record(store, record)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("stages.runtime.records.write_record", killed)
+    with pytest.raises(KeyboardInterrupt):
+        alone(store, stand_ins, "neus", record.run, ["neus.steps=7"])
+    after = read_record(store, record.run)
+    assert after.config.neus.steps == 7
+    assert after.stages["neus"].fingerprint != record.stages["neus"].fingerprint
+
+
+@pytest.mark.parametrize("prompt", ["", "  ", "!!!", "42", "with the", "of 7 a", "a\x07chair"])
+def test_a_prompt_without_a_word_that_names_something_is_refused(prompt: str) -> None:
+    with pytest.raises(ConfigError, match="say what you want, as in: a red armchair"):
+        checked_prompt(prompt)
+
+
+def test_a_prompt_may_be_in_any_script() -> None:
+    assert checked_prompt("  2  red   chairs ") == "2 red chairs"
+    assert checked_prompt("椅子") == "椅子"
+    assert checked_prompt("\uff21 \uff43\uff48\uff41\uff49\uff52") == "A chair"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "overrides"),
+    [
+        ("a golden desk lamp", []),
+        ("two red chairs", []),
+        ("a traffic light", []),
+        ("a child's bed", []),
+        ("a woman", []),
+        ("a yellow submarine", ["reference.unknown_words=allow"]),
+    ],
+)
+def test_a_prompt_that_names_a_known_thing_or_may_name_another_makes_a_run(
+    store: Path, prompt: str, overrides: list[str]
+) -> None:
+    assert new_run(store, prompt, "home", overrides, None).prompt == prompt
+
+
+def test_beside_a_picture_any_known_word_will_do(store: Path, tmp_path: Path) -> None:
+    picture = np.full((64, 64, 3), 255, np.uint8)
+    picture[20:44, 20:44] = 80
+    Image.fromarray(picture).save(tmp_path / "box.png")
+    record = new_run(store, "a wooden yurt", "home", [], tmp_path / "box.png")
+    assert record.image is not None
+    assert (store / "inputs" / record.image).read_bytes() == (tmp_path / "box.png").read_bytes()
+    with pytest.raises(ConfigError, match="never seen any of: yurt"):
+        new_run(store, "a yurt", "home", [], tmp_path / "box.png")
+
+
+def test_an_interrupted_texture_run_is_resumed_as_it_was_begun(store: Path, stand_ins: dict, calls: list[str]) -> None:
+    record = whole(store)
+    derived, stale = derived_run(store, record.run, ["neus.steps=7", "texture.steps=3"], GEOMETRY_STAGES, reuse_stale=True)
+    assert stale == ["neus", "dmtet", "polish"]
+    texture = stand_ins["texture"]
+
+    def stopped(**_: object) -> None:
+        raise FitInterruptedError(2)
+
+    stand_ins["texture"] = lambda reference, polish, config, run: stopped()
+    with pytest.raises(FitInterruptedError):
+        compute(derived, store, stages_of(derived), False)
+    stand_ins["texture"] = texture
+    calls.clear()
+    done = resumed(store, derived.run)
+    assert calls == ["texture", "export"]
+    assert {name: done.stages[name].fingerprint for name in GEOMETRY_STAGES} == {
+        name: record.stages[name].fingerprint for name in GEOMETRY_STAGES
+    }
+
+
+def test_a_refreshed_run_computes_everything_that_changed(store: Path, calls: list[str]) -> None:
+    record = whole(store)
+    derived, _ = derived_run(store, record.run, ["neus.steps=7"], GEOMETRY_STAGES, reuse_stale=False)
+    calls.clear()
+    assert resumed(store, derived.run).output is not None
+    assert calls == ["neus", "dmtet", "polish", "texture", "export"]
+
+
+def test_a_stop_names_the_run_that_was_stopped(
+    store: Path, stand_ins: dict, calls: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = new_run(store, "a chair", "smoke", [], None)
+    nerf = stand_ins["nerf"]
+
+    def signalled(reference: Any, config: Any, run: Any) -> Any:
+        new_run(store, "another chair", "smoke", [], None)
+        artifact = nerf(reference=reference, config=config, run=run)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return artifact
+
+    stand_ins["nerf"] = signalled
+    with pytest.raises(SystemExit) as ended:
+        finish(lambda store: {"output": compute(record, store, STAGES, False).output}, False)
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == f"stopped before the neus stage; go on with: dreampolish resume {record.run}\n"
+    assert calls == ["reference", "nerf"]
+    stand_ins["nerf"] = nerf
+    assert resumed(store, record.run).output is not None
+    assert calls == list(STAGES)
+
+
+def test_a_stopped_training_is_not_told_to_resume_a_run(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole(store)
+
+    def training(store: Path) -> dict[str, Any]:
+        raise FitInterruptedError(5)
+
+    with pytest.raises(SystemExit) as ended:
+        finish(training, False, again="the same command")
+    assert ended.value.code == 130
+    assert capsys.readouterr().err.endswith("stopped after step 5; checkpoint written; go on with: the same command\n")
+
+
+def test_a_stop_that_could_not_be_reported_is_still_a_stop(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    record = new_run(store, "a chair", "smoke", [], None)
+
+    def stopped(store: Path) -> dict[str, Any]:
+        try:
+            error = FitInterruptedError(5)
+            error.add_note(f"dreampolish resume {record.run}")
+            raise error
+        except FitInterruptedError:
+            # As Prefect's client does without its server.
+            raise ConnectionError("connection refused")
+
+    with pytest.raises(SystemExit) as ended:
+        finish(stopped, False)
+    assert ended.value.code == 130
+    told = capsys.readouterr().err
+    assert told == f"stopped after step 5; checkpoint written; go on with: dreampolish resume {record.run}\n"
+
+
+def test_the_second_of_two_resumes_waits_and_computes_nothing(store: Path, calls: list[str]) -> None:
+    record = new_run(store, "a chair", "smoke", [], None)
+    # A fork each: the lock is between processes.
+    pids = []
+    for _ in range(2):
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                resumed(store, record.run)
+                (store / f"calls-{os.getpid()}").write_text("\n".join(calls))
+                code = 0
+            finally:
+                os._exit(code)
+        pids.append(pid)
+    assert [os.waitpid(pid, 0)[1] for pid in pids] == [0, 0]
+    counts = sorted(len(path.read_text().split()) for path in store.glob("calls-*"))
+    assert counts == [0, len(STAGES)]
+    assert flows.chain.stages_of(read_record(store, record.run)) == STAGES

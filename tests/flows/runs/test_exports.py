@@ -1,0 +1,157 @@
+"""`dreampolish export` and `validate` on a stored texture: nothing upstream is computed, nothing is written over."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import trimesh
+from safetensors.torch import save_file
+from typer.testing import CliRunner
+
+from dreampolish.fields.color import ColorField
+from dreampolish.fields.hash_grid import GridSizes
+from dreampolish.scene.cameras import SCENE_HALF_SIZE
+from flows.benchmark.assets import Agreement, AssetResult, asset_section
+from flows.cli.commands import app
+from schemas.artifacts import Artifact, FileRef, ReferenceArtifact, StageName, TexturedMeshArtifact
+from schemas.config.run import Config
+from schemas.runs import RunRecord, StageRecord
+from stages.runtime.files import sha256_of
+from stages.runtime.records import read_record, write_record
+from stages.runtime.store import LocalStore
+
+SIZES = GridSizes(n_levels=2, n_features=2, base_resolution=4, growth=1.5, table_size=512, half_size=SCENE_HALF_SIZE)
+SMALL = ["--triangles", "200", "--texture", "128"]
+
+
+def _published(store: LocalStore, name: StageName, mark: str, files: dict[str, bytes], **fields: object) -> Artifact:
+    fingerprint = mark * 64
+    work = store.work_folder(name, fingerprint)
+    references = {}
+    for key, content in files.items():
+        path = work / f"{key}.bin"
+        path.write_bytes(content)
+        references[key] = FileRef(path=path.name, sha256=sha256_of(path), bytes=len(content))
+    common = {"fingerprint": fingerprint, "parents": {}, "metrics": {}, "seconds": 1.0, "peak_memory": 0}
+    kind = ReferenceArtifact if name == "reference" else TexturedMeshArtifact
+    return store.publish(work, kind.model_validate({**common, **references, **fields}))
+
+
+@pytest.fixture
+def textured_run(store: Path, tmp_path: Path) -> str:
+    """A run that has a reference and a texture, and nothing else."""
+    local = LocalStore(store)
+    ball = trimesh.creation.icosphere(subdivisions=3, radius=0.4)
+    field = ColorField(SIZES, 8, torch.Generator().manual_seed(0))
+    save_file({"vertices": torch.tensor(ball.vertices, dtype=torch.float32), "faces": torch.tensor(ball.faces)}, tmp_path / "m")
+    save_file({name: value.detach().clone() for name, value in field.state_dict().items()}, tmp_path / "c")
+    pictures = dict.fromkeys(("image", "image_rgba", "mask", "normals"), b"unread")
+    told = {"candidates": None, "prompt": "a <red> ball", "elevation_deg": 10.0, "is_user_image": False}
+    reference = _published(local, "reference", "a", pictures, **told)
+    files = {"mesh": (tmp_path / "m").read_bytes(), "color_field": (tmp_path / "c").read_bytes()}
+    described = {"color_config": field.field_config, "n_vertices": len(ball.vertices), "n_faces": len(ball.faces)}
+    texture = _published(local, "texture", "b", files, **described)
+    stages = {
+        artifact.stage: StageRecord(
+            name=artifact.stage, state="computed", seconds=1.0, fingerprint=artifact.fingerprint, metrics={}
+        )
+        for artifact in (reference, texture)
+    }
+    config = Config(device="cpu", threads=1)
+    write_record(
+        store,
+        RunRecord(run="0123abcd", prompt="a <red> ball", config=config, created="2026-01-01T00:00:00+00:00", stages=stages),
+    )
+    return "0123abcd"
+
+
+def _json(*arguments: str) -> dict:
+    done = CliRunner().invoke(app, [*arguments, "--json"])
+    assert done.exit_code == 0, done.output
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def test_every_format_lies_beside_the_others_and_is_sound(textured_run: str, store: Path) -> None:
+    before = read_record(store, textured_run)
+    known = {path for path in store.rglob("*") if path.is_file()}
+    written: set[str] = set()
+    for kind in ("glb", "obj", "ply", "stl", "usdz"):
+        done = _json("export", textured_run[:4], "--format", kind, *SMALL)
+        assert done["triangles"] <= 200
+        assert Path(done["output"]).parent.name == f"a-red-ball-{textured_run}"
+        assert not written & set(done["files"])
+        written |= set(done["files"])
+        checked = _json("validate", done["output"])
+        assert (checked["errors"], checked["warnings"]) == ([], [])
+        assert checked["figures"]["triangles"] == done["triangles"]
+    assert read_record(store, textured_run) == before  # settings and stages of the run stay
+    assert {path for path in store.rglob("*") if path.is_file()} <= known | {store / "last-error.log"}
+
+
+def test_the_same_export_again_gets_a_name_of_its_own(textured_run: str) -> None:
+    first, second = (Path(_json("export", textured_run, "--format", "stl", *SMALL)["output"]) for _ in range(2))
+    assert first != second
+    assert first.read_bytes() == second.read_bytes()
+    base = Path(_json("export", textured_run, "--format", "stl", "--quality", "base", "--longest-side", "2")["output"])
+    sides = trimesh.load_mesh(base).extents
+    assert sides.max() == pytest.approx(2.0)
+    assert len(trimesh.load_mesh(base).faces) == 1280
+
+
+def test_the_file_says_where_it_comes_from(textured_run: str) -> None:
+    content = Path(_json("export", textured_run, *SMALL)["output"]).read_bytes()
+    document = json.loads(content[20 : 20 + int.from_bytes(content[12:16], "little")])
+    extras = document["asset"]["extras"]
+    assert (extras["prompt"], extras["seed"]) == ("a <red> ball", 0)
+    assert extras["fingerprints"]["texture"] == "b" * 64
+    assert "CC0-1.0" in extras["licences"]["text"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--format", "fbx"], "no format 'fbx'; there are glb, obj, ply, stl, usdz"),
+        (["--texture", "1000"], "texture_size"),
+        (["--triangles", "3"], "triangle_budget"),
+        (["--quality", "base", "--triangles", "500"], "base keeps every triangle"),
+        (["--set", "texture.steps=3"], "is no setting of the export"),
+    ],
+)
+def test_mistakes_cost_one_line(textured_run: str, arguments: list[str], told: str) -> None:
+    done = CliRunner().invoke(app, ["export", textured_run, *arguments])
+    assert done.exit_code == 2
+    assert told in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_run_without_texture_is_told_what_to_do(textured_run: str, store: Path) -> None:
+    record = read_record(store, textured_run)
+    write_record(store, record.model_copy(update={"stages": {"reference": record.stages["reference"]}}))
+    done = CliRunner().invoke(app, ["export", textured_run])
+    assert done.exit_code == 2
+    assert "has no texture yet; dreampolish resume" in done.stderr
+
+
+def test_validate_ends_non_zero_on_a_bad_file(tmp_path: Path, store: Path) -> None:
+    bad = tmp_path / "bad.glb"
+    bad.write_bytes(b"glTF nonsense that is long enough to be read")
+    done = CliRunner().invoke(app, ["validate", str(bad)])
+    assert done.exit_code == 1
+    assert "bad.glb is not sound" in done.stderr
+    for name, told in (("none.glb", "none.glb cannot be read: No such file or directory"), ("asset.fbx", "cannot be checked")):
+        refused = CliRunner().invoke(app, ["validate", str(tmp_path / name)])
+        assert refused.exit_code == 2
+        assert told in refused.stderr
+
+
+def test_the_asset_table_tells_what_falls_short() -> None:
+    good = AssetResult("chair", "0123abcd", "Khronos", 0, 0, 1.5, 20_000, Agreement(48, 44), Agreement(47, 40), None, "")
+    bad = AssetResult("table", "4567abcd", "Khronos", 0, 1, 2.5, 900, Agreement(33, 31.9), None, None, "no browser")
+    text = asset_section([good])
+    assert "| chair | 0123abcd | 0 | 0 | 1.50 | 20,000 | 48.0 (44.0) | 47.0 (40.0) | - |" in text
+    assert "1 assets: the validator has no complaint; every view reaches 32 dB (1 of 1 drawn by three.js too)." in text
+    text = asset_section([good, bad])
+    assert "**not without complaint of the validator: table**" in text
+    assert "**below 32 dB in a view: table**" in text
+    assert "Not drawn by three.js: no browser." in text

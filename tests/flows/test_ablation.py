@@ -1,0 +1,366 @@
+"""Studies: sums done by hand, plans refused in one line, pages made of numbers, and the flow over stand-in stages."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import trimesh
+import yaml
+from PIL import Image
+from typer.testing import CliRunner
+
+from dreampolish.assets.textured_mesh import TexturedMesh
+from flows.ablation.cell import best_figures, differences
+from flows.ablation.document import study_text, verdicts, write_page
+from flows.ablation.figures import picture_figures
+from flows.ablation.flow import ablation, stretch_factor
+from flows.ablation.flow import plan as ablation_plan
+from flows.ablation.plan import STUDIES, nested, planned
+from flows.ablation.statistics import (
+    BY_KEY,
+    CellResult,
+    StageResult,
+    StudyResult,
+    between_groups,
+    mean_of,
+    paired,
+    read_result,
+    seed_spread,
+    write_result,
+)
+from flows.cli.commands import app
+from schemas.artifacts import StageName
+from schemas.config.presets import ConfigError, merged
+from schemas.config.run import Config
+from stages.nerf import Scene
+from stages.results.surfaces import View, opened_from_textured
+from stages.runtime.command import StageFunction
+from stages.runtime.errors import StageError
+from stages.runtime.tracking import EXPERIMENT
+
+
+def cell(variant: str, subject: str, seed: int, group: str = "", **figures: float) -> CellResult:
+    stages = {"nerf": StageResult("computed", 10.0, "f"), "neus": StageResult("cached", 5.0, "g")}
+    return CellResult(
+        variant, subject, f"a {subject}", group, seed, f"{variant}{subject}{seed}", "texture", dict(figures), stages
+    )
+
+
+CELLS = [
+    cell("a", "table", 0, psnr=10.0),
+    cell("a", "table", 1, psnr=14.0),
+    cell("a", "chair", 0, psnr=20.0),
+    cell("b", "table", 0, psnr=11.0),
+    cell("b", "table", 1, psnr=16.0),
+    cell("b", "chair", 0, psnr=23.0),
+    cell("b", "chair", 1, psnr=99.0),
+]
+
+
+def study_result(cells: list[CellResult], **study: object) -> StudyResult:
+    content = {"name": "trial", "question": "Which?", "prompts": ["a table"], "variants": {"a": {}, "b": {}}, **study}
+    return StudyResult(content, "01234567", "2026-01-01", "a machine", "torch 2", ["threads=1"], cells)
+
+
+def test_means_spreads_and_paired_differences_by_hand() -> None:
+    assert mean_of(CELLS, "a", "psnr") == pytest.approx(44 / 3)
+    assert mean_of(CELLS, "a", "chamfer") is None
+    # One subject of two seeds: 10 and 14.
+    assert seed_spread(CELLS, "a", "psnr") == pytest.approx(8**0.5)
+    # Pooled: ((11, 16): sum of squares 12.5) and ((23, 99): 2888), one degree of freedom each.
+    assert seed_spread(CELLS, "b", "psnr") == pytest.approx(((12.5 + 2888) / 2) ** 0.5)
+    change = paired(CELLS, "b", "a", "psnr")
+    # Differences 3, 1, 2; chair with seed 1 has no partner. t(0.975, 2) = 4.302653.
+    assert change is not None
+    assert (change.mean, change.pairs) == (2.0, 3)
+    assert change.error == pytest.approx(3**-0.5)
+    assert (change.low, change.high) == pytest.approx((2 - 4.302653 * 3**-0.5, 2 + 4.302653 * 3**-0.5), abs=1e-5)
+    assert change.verdict(BY_KEY["psnr"]) == 0
+    assert replace(change, low=0.1).verdict(BY_KEY["psnr"]) == 1
+    assert replace(change, low=0.1).verdict(BY_KEY["chamfer"]) == -1
+    single = paired(CELLS[2:6], "b", "a", "psnr")
+    assert single is not None
+    assert (single.mean, single.pairs, single.error, single.verdict(BY_KEY["psnr"])) == (3.0, 1, None, 0)
+    assert paired(CELLS, "b", "a", "ssim") is None
+
+
+def test_groups_are_compared_over_subjects_not_cells() -> None:
+    cells = [
+        cell("a", "table", 0, "seen", psnr=10.0),
+        cell("a", "table", 1, "seen", psnr=20.0),
+        cell("a", "chair", 0, "seen", psnr=17.0),
+        cell("a", "barrel", 0, "new", psnr=8.0),
+        cell("a", "snowman", 0, "new", psnr=12.0),
+    ]
+    found = between_groups(cells, "a", "psnr", "seen", "new")
+    assert found is not None
+    assert (found.first, found.second, found.difference, found.counts) == (16.0, 10.0, -6.0, (2, 2))
+    # Variances of the subjects' means: 2 and 8.
+    assert found.error == pytest.approx((2 / 2 + 8 / 2) ** 0.5)
+    assert between_groups(cells, "a", "psnr", "seen", "other") is None
+
+
+def test_steps_are_stretched_to_the_same_seconds() -> None:
+    results = [
+        cell("like", "table", 0, seconds=15.0),
+        cell("full", "table", 0, seconds=45.0),
+        cell("full", "x", 0, seconds=900.0),
+    ]
+    # nerf took 10 of the 15 seconds: 5 stay, 40 are left for it.
+    assert stretch_factor(results, "like", "full", ["nerf"]) == 4.0
+    assert stretch_factor(results, "like", "full", ["nerf", "neus"]) == 3.0
+    with pytest.raises(StageError, match="tells how long"):
+        stretch_factor(results, "like", "x", ["nerf"])
+    with pytest.raises(StageError, match="takes longer than"):
+        stretch_factor([*results, cell("fast", "table", 0, seconds=4.0)], "like", "fast", ["nerf"])
+
+
+def test_sentences_follow_from_the_numbers() -> None:
+    cells = [cell(v, s, 0, psnr=p, chamfer=c) for v, s, p, c in (
+        ("a", "x", 10, 0.010), ("a", "y", 12, 0.012), ("a", "z", 14, 0.011),
+        ("b", "x", 11.0, 0.011), ("b", "y", 13.1, 0.011), ("b", "z", 15.1, 0.012),
+    )]  # fmt: skip
+    lines = verdicts(study_result(cells))
+    assert lines[0] == "Best mean by each figure: PSNR, dB: b (13.07); Chamfer, 1/1000: a (11.0)."
+    assert lines[1] == "**b** against a: better in PSNR, dB +1.07 ± 0.03, and no clear difference in Chamfer, 1/1000."
+    text = study_text(
+        study_result([*cells, replace(cells[0], seed=1, figures={}, error="the field is empty")]), "##", ["![p](p.png)"]
+    )
+    assert "| b | **+1.07 ± 0.03 (3)** | +0.3 ± 0.7 (3) |" in text
+    assert "- **a**, x, seed 1: the field is empty" in text
+    assert "| a | 3 | 12.00 | 11.0 |" in text
+    assert text.rstrip().endswith("![p](p.png)")
+    noted = replace(study_result(cells), notes=["The code was changed."])
+    assert "- **The code was changed.**" in study_text(noted, "#", [])
+
+
+def test_the_page_is_made_of_study_files_alone(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        folder = tmp_path / name
+        folder.mkdir()
+        write_result(folder / "study.json", study_result(CELLS, name=name))
+        Image.new("RGB", (30, 20), "red").save(folder / "sheet.png")
+    assert read_result(tmp_path / "first") == study_result(CELLS, name="first")
+    page = write_page([tmp_path / "first", tmp_path / "second"], tmp_path / "docs" / "studies.md")
+    text = page.read_text()
+    assert text.index("## first") < text.index("## second")
+    assert "](study-first.jpg)" in text
+    assert (tmp_path / "docs" / "study-second.jpg").is_file()
+    with pytest.raises(ConfigError, match="two of the folders hold the study first"):
+        write_page([tmp_path / "first", tmp_path / "first"], page)
+    (tmp_path / "first" / "study.json").write_text('{"cells": 3}')
+    with pytest.raises(ConfigError, match="is no study's result"):
+        write_page([tmp_path / "first"], page)
+
+
+def test_pictures_tell_saturation_grain_and_drift() -> None:
+    rgb = torch.tensor([0.5, 0.25, 0.25]).expand(16, 8, 8, 3).clone()
+    views = View(rgb, torch.ones(16, 8, 8), torch.zeros(16, 8, 8, 3))
+    figures = picture_figures(views, torch.tensor([0.5, 0.25, 0.55]))
+    assert figures == pytest.approx({"saturation": 0.5, "grain": 0.0, "colour_drift": 0.3})
+    # From behind: azimuths 101.25 to 258.75 degrees, views 4 to 11.
+    rgb[4:12, :, ::2] = 0.0
+    checked = picture_figures(views, torch.tensor([0.25, 0.125, 0.125]))
+    assert checked["colour_drift"] == pytest.approx(0.0, abs=1e-6)
+    # Horizontal neighbours differ by 1/3 in grey, vertical ones not: half the pairs of half the views.
+    assert checked["grain"] == pytest.approx(1 / 3 / 4)
+    assert picture_figures(View(rgb, torch.zeros(16, 8, 8), rgb), torch.ones(3)) == {}
+
+
+def test_a_nerf_of_no_steps_is_a_solid_ball() -> None:
+    config = merged(Config(), {"nerf": {"steps": 0, "occupancy_resolution": 24}}, []).nerf
+    scene = Scene(config, torch.Generator().manual_seed(0))
+    scene.update_occupancy(0)
+    with torch.no_grad():
+        inside, outside = scene.field.density(torch.zeros(1, 3)), scene.field.density(torch.full((1, 3), 0.6))
+    assert float(inside) > 20
+    assert float(outside) < 0.5
+    assert bool(scene.occupancy.state_dict()["occupied"].any())
+
+
+def test_differences_name_whole_settings() -> None:
+    changed = merged(Config(), {"seed": 4}, ["texture.lambda_stable=2", "nerf.steps=7", "reference.elevation_deg=3"])
+    assert differences(Config(), changed) == ["nerf.steps=7", "texture.lambda_stable=2.0"]
+    assert nested({"a.b": 1, "a.c": 2}) == {"a": {"b": 1, "c": 2}}
+
+
+# From here on: plans and the flow.
+
+
+@pytest.fixture
+def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights and code are not hashed: the one is slow, the other may change while somebody edits it."""
+    monkeypatch.setattr(ablation_plan, "prior_digests", lambda run, *names: list(names))
+    monkeypatch.setattr(ablation_plan, "code_digest", lambda module, root: module)
+
+
+def study_file(folder: Path, **changes: object) -> Path:
+    content = {
+        "name": "trial",
+        "question": "Which?",
+        "preset": "smoke",
+        "prompts": ["a wooden table"],
+        "seeds": [0, 1],
+        "variants": {"dsd": {}, "csd": {"settings": {"texture.objective": "csd"}}},
+        **changes,
+    }
+    path = folder / "trial.yaml"
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+@pytest.mark.usefixtures("no_weights")
+@pytest.mark.parametrize("path", sorted(STUDIES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_shipped_studies_can_begin(path: Path, store: Path) -> None:
+    plan = planned(Path(path.stem), store, None, ["threads=1"])
+    assert plan.study.name == path.stem
+    assert len({each.run for each in plan.cells}) == len(plan.cells) > 1
+    assert all(each.config is None or each.config.threads == 1 for each in plan.cells)
+    assert plan.stage_computations() < sum(len(each.stages) for each in plan.cells) or path.stem == "generalisation"
+    assert not store.exists()
+
+
+@pytest.mark.usefixtures("no_weights")
+def test_shares_keep_the_number_of_steps(store: Path) -> None:
+    plan = planned(Path("representation"), store, None, [])
+    totals = {
+        name: [getattr(config, stage).steps for stage in ("nerf", "neus", "dmtet", "polish")]
+        for name, config in plan.configs.items()
+    }
+    assert len({sum(steps) for steps in totals.values()}) == 1
+    assert totals["nerf"][1:] == [0, 0, 0]
+    assert totals["neus dmtet"][0] == 0
+    assert plan.until("nerf in equal time") == "nerf"
+
+
+@pytest.mark.usefixtures("no_weights")
+def test_an_id_stands_for_the_settings(store: Path, tmp_path: Path) -> None:
+    def plan_id(**changes: object) -> str:
+        return planned(study_file(tmp_path, **changes), store, None, []).id
+
+    assert plan_id() == plan_id(question="And which?") != plan_id(seeds=[0])
+    assert plan_id() != plan_id(settings={"texture.steps": 3})
+
+
+@pytest.mark.usefixtures("no_weights")
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"settings": {"texture.lamda_stable": 1}}, "did you mean texture.lambda_stable"),
+        ({"variants": {"a": {}, "b": {"settings": {"texture.size": "big"}}}}, "b: texture.size = 'big'"),
+        ({"variants": {"a": {}, "b": {}}}, "variants 'a' and 'b' have the same settings"),
+        ({"settings": {"seed": 1}}, "seed is the study's own"),
+        ({"until": "reference"}, "it has no shape to look at"),
+        ({"objects": ["unicorn"]}, "no object 'unicorn'"),
+        ({"prompts": ["a xyzzy"]}, "has never seen any of: xyzzy"),
+        ({"prompts": ["a red armchair", "a red"]}, "'a red' names no thing"),
+        ({"preset": "hom"}, "did you mean home"),
+        ({"prompts": {"seen": ["a table"], "new": ["a chair"]}, "unseen_group": "new"}, "but the text prior has seen 'chair'"),
+        ({"variants": None, "matrix": {"nerf.steps": []}}, "matrix.nerf.steps is empty"),
+    ],
+)
+def test_a_bad_study_is_one_line_and_exit_code_2(store: Path, tmp_path: Path, changes: dict[str, object], told: str) -> None:
+    content = {key: value for key, value in changes.items() if value is not None}
+    path = study_file(tmp_path, **content)
+    if changes.get("variants", "") is None:
+        path.write_text(yaml.safe_dump({k: v for k, v in yaml.safe_load(path.read_text()).items() if k != "variants"}))
+    result = CliRunner().invoke(app, ["ablate", str(path)])
+    assert result.exit_code == 2, result.output
+    assert told in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert not store.exists()
+
+
+@pytest.fixture
+def small_balls(stand_ins: Mapping[StageName, StageFunction], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stand-in artifacts hold no shape: every one opens as the same ball."""
+    sphere = trimesh.creation.icosphere(subdivisions=2, radius=0.5)
+    vertices, faces = torch.tensor(sphere.vertices).float(), torch.tensor(sphere.faces)
+    parts = (torch.zeros(len(vertices), 2), faces, (torch.full((2, 2, 3), 0.5),), torch.zeros(len(faces), dtype=torch.int64))
+    ball = opened_from_textured(TexturedMesh(vertices, vertices * 2, *parts))
+    monkeypatch.setattr("flows.ablation.cell.open_artifact", lambda artifact, config, files: ball)
+    monkeypatch.setattr("flows.ablation.figures.SIZE", 24)
+
+
+def failing_for(objective: str, plain: StageFunction) -> Callable[..., object]:
+    def texture(reference: object, polish: object, config: object, run: object) -> object:
+        if config.objective == objective:
+            raise StageError(f"{objective} went wrong", 3, "look")
+        return plain(reference=reference, polish=polish, config=config, run=run)
+
+    return texture
+
+
+@pytest.mark.prefect
+@pytest.mark.xdist_group("prefect")
+@pytest.mark.usefixtures("prefect_server", "no_weights", "small_balls")
+def test_a_study_shares_geometry_isolates_failures_and_goes_on(
+    store: Path, tracker: str, tmp_path: Path, calls: list[str], stand_ins: dict[StageName, StageFunction]
+) -> None:
+    path, whole = study_file(tmp_path), stand_ins["texture"]
+    stand_ins["texture"] = failing_for("csd", whole)
+    broken = ablation(study=path)
+    assert [failure["cell"] for failure in broken["failures"]] == [
+        "csd | a-wooden-table | seed 0",
+        "csd | a-wooden-table | seed 1",
+    ]
+    assert "csd went wrong" in (Path(broken["output"]) / "table.md").read_text()
+    stand_ins["texture"] = whole
+    mended = ablation(study=path)
+    # Two seeds: five stages of geometry each once, and a texture for each of four cells.
+    geometry = ["reference", "nerf", "neus", "dmtet", "polish"]
+    assert sorted(calls) == sorted([*geometry * 2, *["texture"] * 4])
+    assert (mended["output"], mended["failures"]) == (broken["output"], [])
+    assert mended["stages"] == {"computed": 2, "resumed": 0, "cached": 22}
+    again = ablation(study=path)
+    assert again["stages"] == {"computed": 0, "resumed": 0, "cached": 24}
+    assert again["means"] == mended["means"]
+    assert len(calls) == 14
+    folder = Path(again["output"])
+    assert folder.parent == tmp_path / "outputs" / "ablations"
+    assert sorted(each.name for each in folder.iterdir()) == ["plot.png", "sheet.png", "study.json", "table.md"]
+    told = json.loads((folder / "study.json").read_text())
+    assert [each["settings"] for each in told["cells"]] == [[], ["texture.objective=csd"]] * 2
+    _check_tracker(tracker, store)
+
+
+def _check_tracker(uri: str, store: Path) -> None:
+    """One parent, a child a cell under it with tags and figures, stages under the cells, files on the parent's page."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=uri)
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    runs = client.search_runs([experiment.experiment_id])
+    parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    assert len(parents) == 1
+    parent = parents[0]
+    children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert sorted((run.data.tags["variant"], run.data.tags["seed"]) for run in children) == [
+        ("csd", "0"), ("csd", "1"), ("dsd", "0"), ("dsd", "1"),
+    ]  # fmt: skip
+    for run in children:
+        assert run.info.status == "FINISHED"
+        assert (run.data.tags["ablation"], run.data.tags["prompt"]) == ("trial", "a wooden table")
+        assert run.data.metrics["final/texture/psnr"] == run.data.metrics["best/texture/psnr"] == 20.0
+        assert run.data.metrics["final/reference_psnr"] == 20.0
+        assert run.data.metrics["final/saturation"] == pytest.approx(0, abs=1e-6)
+        assert run.data.params["texture.objective"] == run.data.tags["variant"]
+        assert any(other.data.tags.get("mlflow.parentRunId") == run.info.run_id for other in runs)
+    assert parent.data.metrics["mean/alignment/csd"] == pytest.approx(children[0].data.metrics["final/alignment"])
+    assert parent.data.metrics["failures"] == 0
+    files = {artifact.path for artifact in client.list_artifacts(parent.info.run_id)}
+    assert files == {"plot.png", "sheet.png", "study.json", "table.md"}
+
+
+def test_best_figures_come_from_whoever_computed(tmp_path: Path) -> None:
+    class Made:
+        stage, fingerprint = "texture", "0123456789abcdef"
+
+    for run, value in (("first", 21.0), ("second", 20.0)):
+        (tmp_path / run).mkdir()
+        line = json.dumps({"t": 1, "step": 0, "metrics": {"best/psnr": value, "final/psnr": 30.0}})
+        (tmp_path / run / "texture-0123456789ab.jsonl").write_text(line + '\n{"t": 2, "metr')
+    assert best_figures(tmp_path, [Made()]) == {"best/texture/psnr": 21.0}

@@ -1,0 +1,163 @@
+"""DVC's graph is the pipeline's graph, and its command gives the same artifacts as the run."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from flows.cli.commands import app
+from flows.dvc import RUN, read_settings, run_dvc_stage, train_part
+from flows.runs.create import new_run
+from flows.train_priors import NEEDS, ORDER, TRAININGS
+from schemas.config.presets import ConfigError
+from schemas.runs import PARENTS, STAGES
+from schemas.trainings import PriorsTraining
+from stages.runtime.command import context_of, run_one
+from stages.runtime.key import PROJECT
+from stages.runtime.records import record_path
+from stages.training.session import TrainingPlace
+
+
+def test_both_graphs_are_the_same() -> None:
+    stages = yaml.safe_load((PROJECT / "dvc.yaml").read_text())["stages"]
+    assert list(stages) == list(STAGES)
+    for name, stage in stages.items():
+        parents = [Path(dependency).stem for dependency in stage["deps"] if dependency.startswith("outputs/dvc/")]
+        assert tuple(parents) == PARENTS[name]
+        assert stage["cmd"] == f"python -m flows.dvc {name}"
+        assert [next(iter(output)) for output in stage["outs"]] == [f"outputs/dvc/{name}.json"]
+
+
+def test_the_priors_graph_is_the_registry() -> None:
+    assert set(ORDER) == set(NEEDS) == set(TRAININGS)
+    assert all(ORDER.index(parent) < ORDER.index(part) for part in ORDER for parent in NEEDS[part])
+    stages = yaml.safe_load((PROJECT / "models" / "dvc.yaml").read_text())["stages"]
+    assert list(stages) == ["data", *ORDER, "evaluation"]
+    home = read_settings(PROJECT / "models" / "params.yaml").home
+    for part in ORDER:
+        stage = stages[part]
+        parents = [Path(each).name for each in stage["deps"] if each.startswith(f"{home}/")]
+        assert tuple(parents) == NEEDS[part]
+        assert {"data/renders", "configs/data/split.json"} <= set(stage["deps"])
+        assert stage["cmd"] == f"python -m flows.dvc {part}"
+        assert [next(iter(output)) for output in stage["outs"]] == [f"{home}/{part}"]
+    judged = [Path(each).name for each in stages["evaluation"]["deps"] if each.startswith(f"{home}/")]
+    assert judged == list(ORDER)
+
+
+def test_dvc_reads_both_graphs_and_they_do_not_touch() -> None:
+    graph = pytest.importorskip("dvc.repo").Repo(str(PROJECT)).index.graph
+    found = {(Path(stage.path).parent.name, stage.name) for stage in graph}
+    assert {name for folder, name in found if folder == "models"} == {"data", *ORDER, "evaluation"}
+    assert {name for folder, name in found if folder != "models"} == set(STAGES)
+    assert all(later.path == earlier.path for later, earlier in graph.edges)
+
+
+def test_a_training_called_by_dvc_leaves_figures_and_its_own_checkpoints(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[Path, PriorsTraining]] = []
+
+    def training(place: TrainingPlace, config: PriorsTraining) -> dict[str, float]:
+        assert (tmp_path / config.home / "judge" / "trunk.safetensors").read_bytes() == b"trunk"
+        seen.append((place.work, config))
+        return {"r_precision": 0.25}
+
+    monkeypatch.setitem(TRAININGS, "judge", training)
+    monkeypatch.setattr("flows.dvc.PROJECT", tmp_path)
+    (tmp_path / "priors" / "home" / "judge").mkdir(parents=True)
+    (tmp_path / "priors" / "home" / "judge" / "trunk.safetensors").write_bytes(b"trunk")
+    params = tmp_path / "training.yaml"
+    for content in ("home: made", "home: made", "home: made\njudge: {steps: 7}"):
+        params.write_text(content)
+        assert json.loads(train_part("judge", params).read_text()) == {"r_precision": 0.25}
+    assert seen[2][1].judge.steps == 7
+    assert seen[0][0] == seen[1][0] != seen[2][0]
+    assert seen[0][0].parent == store / "priors"
+    params.write_text("hom: made")
+    with pytest.raises(ConfigError, match="hom: Extra inputs are not permitted"):
+        train_part("judge", params)
+
+
+def test_deployments_name_flows_that_exist() -> None:
+    import importlib
+
+    for deployment in yaml.safe_load((PROJECT / "prefect.yaml").read_text())["deployments"]:
+        module, _, name = deployment["entrypoint"].rpartition(".")
+        assert hasattr(importlib.import_module(module), name)
+
+
+@pytest.mark.usefixtures("priors_folder", "tracker")
+def test_dvc_and_a_run_meet_in_the_store(store: Path, stand_ins: dict, calls: list[str]) -> None:
+    Path("params.yaml").write_text("prompt: a red armchair\npreset: smoke\noverrides: []\n")
+    record = new_run(store, "a red armchair", "smoke", [], None)
+    by_run = run_one("reference", stand_ins["reference"], record.run, [], None, False)
+    by_dvc = json.loads(run_dvc_stage("reference", Path("params.yaml")).read_text())
+    assert calls == ["reference"]
+    assert by_dvc["fingerprint"] == by_run.fingerprint
+    assert by_dvc["image"]["sha256"] == by_run.image.sha256  # type: ignore[attr-defined]
+    run_dvc_stage("nerf", Path("params.yaml"))
+    assert calls == ["reference", "nerf"]
+
+
+def test_wrong_params_are_one_line(store: Path) -> None:
+    Path("params.yaml").write_text("prompt: a chair\npreset: smoke\noverides: []\n")
+    with pytest.raises(ConfigError, match=r"params\.yaml"):
+        run_dvc_stage("reference", Path("params.yaml"))
+
+
+@pytest.mark.usefixtures("tracker")
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ("prompt: a red\npreset: smoke\noverrides: []\n", "'a red' names no thing"),
+        ("prompt: a chair\npreset: smoke\noverrides: [priors.text.source=nowhere]\n", "nowhere"),
+    ],
+)
+def test_what_a_run_refuses_leaves_no_asset(store: Path, stand_ins: dict, calls: list[str], lines: str, said: str) -> None:
+    Path("params.yaml").write_text(lines)
+    with pytest.raises(ConfigError, match=said):
+        run_dvc_stage("reference", Path("params.yaml"))
+    assert calls == []
+    assert not record_path(store, RUN).exists()
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("prefect")
+@pytest.mark.usefixtures("prefect_server")
+def test_one_stage_four_ways_gives_one_result(tmp_path: Path, empty_tracker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real first stage, each way in a store of its own, so that all of them compute."""
+    from stages.reference import make_reference
+
+    prompt, overrides = "a wooden table", ["device=cpu"]
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text(yaml.safe_dump({"prompt": prompt, "preset": "smoke", "overrides": overrides}))
+    told = {}
+    for way in ("call", "task", "command", "dvc"):
+        store = tmp_path / way
+        store.mkdir()
+        shutil.copyfile(empty_tracker, store / "mlflow.db")
+        monkeypatch.setenv("DREAMPOLISH_STORE", str(store))
+        record = new_run(store, prompt, "smoke", overrides, None)
+        arguments = (prompt, None, record.config.reference, context_of(record, store, None, False))
+        if way == "call":
+            make_reference.fn(*arguments)
+        elif way == "task":
+            make_reference(*arguments)
+        elif way == "command":
+            answer = CliRunner().invoke(app, ["stage", "reference", "--run", record.run])
+            assert answer.exit_code == 0, answer.output
+        else:
+            run_dvc_stage("reference", Path("params.yaml"))
+        (path,) = (store / "reference").glob("*/artifact.json")
+        content = json.loads(path.read_text())
+        told[way] = {key: value for key, value in content.items() if key not in ("seconds", "peak_memory")}
+        assert path.parent.name == content["fingerprint"]
+        assert content["image"]["sha256"] and content["normals"]["sha256"]
+    assert told["task"] == told["call"]
+    assert told["command"] == told["call"]
+    assert told["dvc"] == told["call"]

@@ -1,0 +1,95 @@
+"""The whole pipeline on the embedded priors at the smallest budgets, twice: every stage computes, then every stage is found."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from schemas.runs import STAGES
+
+PROJECT = Path(__file__).parents[2]
+PRIORS = [PROJECT / "priors/home" / name for name in ("text", "view", "normals", "judge")]
+
+
+COMMAND = [
+    sys.executable,
+    "-m",
+    "flows.cli",
+    "run",
+    "a red armchair",
+    "--preset",
+    "smoke",
+    "--set",
+    "device=cpu",
+    "--json",
+]
+NEEDS_PRIORS = pytest.mark.skipif(
+    not all(folder.is_dir() for folder in PRIORS), reason="the embedded priors are not in this checkout"
+)
+
+
+def environment_of(store: Path) -> dict[str, str]:
+    """A user's, with this store and no Prefect server."""
+    environment = {**os.environ, "DREAMPOLISH_STORE": str(store), "PYTHONPATH": str(PROJECT)}
+    environment.pop("PREFECT_API_URL", None)
+    environment["PREFECT_HOME"] = str(store.parent / "prefect")
+    return environment
+
+
+def smoke(store: Path) -> tuple[dict, str]:
+    """One run of the command in a process of its own; the JSON result and what the user saw."""
+    ended = subprocess.run(
+        COMMAND, cwd=store.parent, env=environment_of(store), capture_output=True, text=True, check=False, timeout=900
+    )
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    return json.loads(ended.stdout.splitlines()[-1]), ended.stderr
+
+
+@pytest.mark.slow
+@NEEDS_PRIORS
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_under_prefect_ends_the_command_with_the_line_that_goes_on(tmp_path: Path, number: int) -> None:
+    # Prefect takes SIGTERM for each flow; tests that call stages plainly do not meet that.
+    log = tmp_path / "log"
+    with (
+        log.open("w") as stderr,
+        subprocess.Popen(
+            COMMAND, cwd=tmp_path, env=environment_of(tmp_path / "store"), stdout=subprocess.DEVNULL, stderr=stderr
+        ) as begun,
+    ):
+        try:
+            deadline = time.monotonic() + 300
+            while "\nreference " not in log.read_text() and time.monotonic() < deadline:
+                assert begun.poll() is None, log.read_text()
+                time.sleep(0.1)
+            begun.send_signal(number)
+            begun.wait(timeout=60)
+        finally:
+            begun.kill()
+    seen = log.read_text()
+    assert begun.returncode == 130, seen
+    assert "Traceback" not in seen
+    assert "go on with: dreampolish resume" in seen.splitlines()[-1]
+
+
+@pytest.mark.slow
+@NEEDS_PRIORS
+def test_a_prompt_becomes_an_asset_and_the_second_run_finds_every_stage(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    first, seen = smoke(store)
+    assert [entry["name"] for entry in first["stages"]] == list(STAGES)
+    assert [entry["state"] for entry in first["stages"]] == ["computed"] * 7
+    folder = Path(first["output"])
+    assert (folder / "asset.glb").read_bytes()[:4] == b"glTF"
+    assert (folder / "contact_sheet.png").stat().st_size > 1000
+    assert len(list(folder.glob("turntable.*"))) == 1
+    # A headline, one line a stage, perhaps a note: no warning storms.
+    assert len(seen.strip().splitlines()) <= 2 * (len(STAGES) + 1), seen
+    second, _ = smoke(store)
+    assert [entry["state"] for entry in second["stages"]] == ["cached"] * 7
+    assert [entry["fingerprint"] for entry in second["stages"]] == [entry["fingerprint"] for entry in first["stages"]]

@@ -1,0 +1,90 @@
+"""The whole flow over stand-in stages: order, states, records, outputs."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from flows.runs.create import new_run
+from flows.text_to_3d import text_to_3d
+from flows.texture import texture
+from schemas.runs import STAGES
+from stages.runtime.records import read_record
+
+pytestmark = [
+    pytest.mark.prefect,
+    pytest.mark.xdist_group("prefect"),
+    pytest.mark.usefixtures("prefect_server", "tracker", "stand_ins", "priors_folder"),
+]
+
+
+def states(result: dict) -> list[str]:
+    return [entry["state"] for entry in result["stages"]]
+
+
+def test_computes_once_then_everything_is_cached(store: Path, calls: list[str]) -> None:
+    first = text_to_3d(prompt="a red armchair", preset="smoke")
+    second = text_to_3d(prompt="a red armchair", preset="smoke")
+    assert calls == list(STAGES)
+    assert states(first) == ["computed"] * 7
+    assert states(second) == ["cached"] * 7
+    assert [entry["fingerprint"] for entry in first["stages"]] == [entry["fingerprint"] for entry in second["stages"]]
+    assert first["run"] != second["run"]
+    for result in (first, second):
+        folder = Path(result["output"])
+        assert folder.name == f"a-red-armchair-{result['run']}"
+        shown = ["asset.glb", "candidates.png", "contact_sheet.png", "report.html", "run.json", "turntable.png"]
+        assert sorted(path.name for path in folder.iterdir()) == shown
+        assert json.loads((folder / "run.json").read_text())["run"] == result["run"]
+
+
+def test_a_texture_setting_reruns_texture_and_export_only(store: Path, calls: list[str]) -> None:
+    first = text_to_3d(prompt="a couch", preset="smoke")
+    calls.clear()
+    second = texture(run=first["run"], overrides=["texture.lambda_realistic=0.8"])
+    assert calls == ["texture", "export"]
+    assert [entry["fingerprint"] for entry in second["stages"]][:5] == [entry["fingerprint"] for entry in first["stages"]][:5]
+    assert Path(second["output"]) != Path(first["output"])
+    assert Path(first["output"]).is_dir()
+    assert read_record(store, second["run"]).parent_run == first["run"]
+
+
+def test_stale_geometry_is_named_and_refreshed_on_demand(
+    store: Path, calls: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = text_to_3d(prompt="a couch", preset="smoke")
+    calls.clear()
+    texture(run=first["run"], overrides=["neus.steps=7"])
+    assert "stale: neus" in capsys.readouterr().err
+    assert calls == []
+    texture(run=first["run"], overrides=["neus.steps=7"], refresh=True)
+    assert calls == ["neus", "dmtet", "polish", "texture", "export"]
+
+
+def test_task_states_are_named(store: Path) -> None:
+    from prefect import get_client
+    from prefect.client.schemas.sorting import TaskRunSort
+
+    text_to_3d(prompt="a lamp", preset="smoke")
+    text_to_3d(prompt="a lamp", preset="smoke")
+    with get_client(sync_client=True) as client:
+        runs = client.read_task_runs(sort=TaskRunSort.END_TIME_DESC, limit=14)
+    names = [run.state.name for run in runs]
+    assert names[:7] == ["Cached"] * 7
+    assert names[7:14] == ["Computed"] * 7
+
+
+def test_a_run_continues_after_a_failing_stage(store: Path, calls: list[str], stand_ins: dict) -> None:
+    record = new_run(store, "a table", "smoke", [], None)
+    whole = stand_ins["texture"]
+
+    def broken(reference: object, polish: object, config: object, run: object) -> None:
+        raise RuntimeError("out of luck")
+
+    stand_ins["texture"] = broken
+    with pytest.raises(RuntimeError, match="out of luck"):
+        text_to_3d(prompt=record.prompt, run=record.run)
+    stand_ins["texture"] = whole
+    done = text_to_3d(prompt=record.prompt, run=record.run)
+    assert states(done) == ["cached"] * 5 + ["computed"] * 2
+    assert calls == list(STAGES)

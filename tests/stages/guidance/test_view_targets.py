@@ -1,0 +1,134 @@
+"""Painted views as targets, on a tiny real view prior."""
+
+import pytest
+import torch
+
+from dreampolish.priors.tiny import tiny_view_prior
+from dreampolish.scene.cameras import Cameras
+from schemas.config.guidance import ViewTargetsConfig
+from schemas.trainings import PriorsTraining
+from stages.guidance.view_targets import ViewTargets, coverage_of, inside
+
+CONFIG = ViewTargetsConfig.model_validate(
+    {"rgb_weight": 10.0, "mask_weight": 2.0, "n_views": 6, "paint_at": (0.0, 0.5), "sampling_steps": 2}
+)
+
+
+def _targets(config: ViewTargetsConfig = CONFIG, seed: int = 0) -> ViewTargets:
+    prior = tiny_view_prior()
+    reference = prior.condition(torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(1)))
+    return ViewTargets(config, 11, 8, prior, reference, 10.0, torch.Generator().manual_seed(seed))
+
+
+def _grey(cameras: Cameras) -> torch.Tensor:
+    return torch.full((len(cameras), cameras.size, cameras.size, 3), 0.5)
+
+
+def test_views_are_painted_at_the_named_progress_only() -> None:
+    targets, painted = _targets(), []
+    for step in range(11):
+        before = targets.pictures()
+        targets.paint_if_due(step, _grey)
+        if not torch.equal(before, targets.pictures()):
+            painted.append(step)
+    assert painted == [0, 5]
+    assert targets.pictures().shape == (6, 8, 8, 3)
+
+
+def test_nothing_is_asked_before_the_first_painting_and_nothing_is_lost_at_the_target() -> None:
+    targets = _targets()
+    chosen, cameras = targets.draw(4, 8)
+    assert len(set(chosen.tolist())) == len(cameras) == 4
+    assert targets.terms(0, chosen, _grey(cameras), torch.ones(4, 8, 8)) == {}
+    targets.paint_if_due(0, _grey)
+    wanted = targets.pictures()[chosen]
+    covered = coverage_of(targets.pictures())[chosen]
+    terms = targets.terms(0, chosen, wanted, covered)
+    assert {name: (float(term.loss), term.weight) for name, term in terms.items()} == {
+        "target_rgb": (0.0, 10.0),
+        "target_mask": (0.0, 2.0),
+    }
+    off = targets.terms(0, chosen, wanted + 0.1, 1 - covered)
+    torch.testing.assert_close(off["target_rgb"].loss, torch.tensor(0.01))
+    assert off["target_mask"].loss > 0
+
+
+@pytest.mark.parametrize("inside_only", [False, True])
+def test_gradients_match_finite_differences(inside_only: bool) -> None:
+    generator = torch.Generator().manual_seed(2)
+    targets = _targets(CONFIG.model_copy(update={"inside_only": inside_only}))
+    targets.load_state_dict({"pictures": 0.5 * torch.rand(6, 8, 8, 3, generator=generator, dtype=torch.float64)})
+    chosen, _ = targets.draw(2, 6)
+    rgb = torch.rand(2, 6, 6, 3, generator=generator, dtype=torch.float64).requires_grad_()
+    opacity = 0.5 + 0.4 * torch.rand(2, 6, 6, generator=generator, dtype=torch.float64)
+    opaque = torch.ones_like(opacity)
+    opaque[:, 1] = 0.5  # the pixels above and below it count no longer as inside
+    opacity.requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: targets.terms(0, chosen, x, opaque)["target_rgb"].loss, (rgb,))
+    assert torch.autograd.gradcheck(lambda x: targets.terms(0, chosen, rgb.detach(), x)["target_mask"].loss, (opacity,))
+    counted = torch.autograd.grad(targets.terms(0, chosen, rgb, opaque)["target_rgb"].loss, rgb)[0].abs().amax(-1) > 0
+    assert int(counted.sum()) == (2 * 3 * 6 if inside_only else 2 * 6 * 6)
+
+
+def test_a_fresh_object_with_the_saved_state_goes_on_alike() -> None:
+    first, second = _targets(), _targets(seed=5)
+    first.paint_if_due(0, _grey)
+    second.load_state_dict(first.state_dict())
+    assert torch.equal(first.pictures(), second.pictures())
+
+
+def test_drawn_cameras_are_those_of_the_pictures() -> None:
+    targets = _targets()
+    chosen, cameras = targets.draw(6, 16)
+    assert sorted(chosen.tolist()) == list(range(6))
+    torch.testing.assert_close(cameras.azimuth_deg, chosen * 60.0)
+    torch.testing.assert_close(cameras.elevation_deg, torch.tensor([5.0, 35.0, 15.0])[chosen % 3])
+    assert cameras.size == 16
+    more, _ = targets.draw(9, 8)
+    assert len(more) == 9
+
+
+def test_only_pixels_whose_neighbours_are_opaque_are_inside() -> None:
+    opacity = torch.zeros(1, 8, 8)
+    opacity[:, 2:7, 2:7] = 1.0
+    expected = torch.zeros(1, 8, 8)
+    expected[:, 3:6, 3:6] = 1.0
+    assert torch.equal(inside(opacity), expected)
+    opacity[0, 4, 4] = 0.5
+    assert inside(opacity).sum() == 0
+
+
+def test_colours_at_the_edge_cost_nothing_where_only_the_inside_counts() -> None:
+    targets = _targets(CONFIG.model_copy(update={"inside_only": True}))
+    targets.paint_if_due(0, _grey)
+    chosen, cameras = targets.draw(2, 8)
+    nothing_covered = targets.terms(0, chosen, _grey(cameras), torch.zeros(2, 8, 8))
+    assert float(nothing_covered["target_rgb"].loss) == 0
+
+
+def test_coverage_is_one_inside_a_pale_or_dark_disc_its_share_at_the_outline_and_nothing_outside() -> None:
+    rows, columns = torch.meshgrid(torch.arange(256.0) + 0.5, torch.arange(256.0) + 0.5, indexing="ij")
+    inside_disc = ((rows - 128) ** 2 + (columns - 128) ** 2 < 80**2).float()
+    share = inside_disc.view(64, 4, 64, 4).mean(dim=(1, 3))
+    for shade in (0.0, 0.5, 0.85):
+        picture = (1 - share * (1 - shade))[None, ..., None].expand(-1, -1, -1, 3)
+        found = coverage_of(picture - 0.02)
+        assert abs(float(found.sum() / share.sum()) - 1) < 0.02
+        assert (found - share).abs().max() < 0.5
+        assert found[0, 0].max() == 0
+        assert bool((found[0, 25:40, 25:40] == 1).all())
+
+
+def test_faint_ground_becomes_white_and_keeps_its_coverage() -> None:
+    targets = _targets()
+    faint = torch.full((6, 8, 8, 3), 0.98)
+    faint[:, 2:6, 2:6] = torch.tensor([0.8, 0.2, 0.2])
+    targets.load_state_dict({"pictures": faint})
+    assert torch.equal(targets.pictures()[:, 0], torch.ones(6, 8, 3))
+    assert torch.equal(targets.pictures()[:, 2:6, 2:6], faint[:, 2:6, 2:6])
+    assert torch.equal(coverage_of(targets.pictures()), coverage_of(faint))
+
+
+def test_the_view_prior_is_judged_as_it_is_used() -> None:
+    assert PriorsTraining().view_sampling_steps == ViewTargetsConfig().sampling_steps
+    assert PriorsTraining().view_guidance == ViewTargetsConfig().guidance_scale

@@ -1,0 +1,86 @@
+"""The reference stage: a user's picture, the cut of a drawn one, choosing among the candidates."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dreampolish.scene.cameras import FRAMING_HALF_HEIGHT
+from dreampolish.scene.cutout import OBJECT_RADIUS, on_white
+from dreampolish.scene.pictures import write_picture
+from schemas.config.stages import ReferenceConfig
+from stages.reference import _cut, _users_picture, mirror_symmetry
+from stages.runtime.errors import StageError
+
+RED = torch.tensor([0.7, 0.1, 0.1])
+
+
+@pytest.fixture
+def disc() -> Float[Tensor, "64 64 4"]:
+    """A red disc of radius 14 in the upper left of a picture, its rim as smooth as a camera's."""
+    rows, columns = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
+    alpha = (14.5 - ((rows - 24) ** 2 + (columns - 20) ** 2).sqrt()).clamp(0, 1)
+    return torch.cat([RED.expand(64, 64, 3), alpha[..., None]], dim=-1)
+
+
+def assert_red_and_centred(rgba: Float[Tensor, "h w 4"], size: int) -> None:
+    """In the middle, and of its own colour up to the rim: a pale outline would be the background's."""
+    assert rgba.shape == (size, size, 4)
+    inside = (rgba[..., 3] > 0.5).nonzero().float()
+    assert inside.mean(0).tolist() == pytest.approx([(size - 1) / 2] * 2, abs=1.0)
+    assert (rgba[..., :3][rgba[..., 3] > 0.3] - RED).abs().max() < 0.1  # white in the rim would be 0.5 off
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_a_users_picture_is_cut_out_centred_and_scaled(disc: Tensor, plain: bool, tmp_path: Path) -> None:
+    config = ReferenceConfig(size=64)
+    write_picture(tmp_path / "disc.png", on_white(disc) if plain else disc)
+    taken = _users_picture(tmp_path / "disc.png", config)
+    assert_red_and_centred(taken, 64)
+    tall = float((taken[..., 3] > 0.5).any(1).sum())
+    # A cube's half diagonal becomes the objects' radius.
+    assert tall == pytest.approx(64 * (2 * OBJECT_RADIUS / 3**0.5) / (2 * FRAMING_HALF_HEIGHT), abs=1.5)
+
+
+def test_a_framed_picture_stays_where_it_is(disc: Tensor, tmp_path: Path) -> None:
+    write_picture(tmp_path / "disc.png", disc)
+    taken = _users_picture(tmp_path / "disc.png", ReferenceConfig(size=64, framing="as_is"))
+    torch.testing.assert_close(taken[..., 3], disc[..., 3], atol=0.01, rtol=0)
+
+
+def test_a_picture_without_a_plain_background_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    noise = torch.rand(64, 64, 3, generator=torch.Generator().manual_seed(0))
+    write_picture(tmp_path / "noise.png", noise)
+    with pytest.raises(StageError, match="transparent or plain background"):
+        _users_picture(tmp_path / "noise.png", ReferenceConfig(size=64))
+
+
+def test_a_drawn_picture_is_cut_and_keeps_its_scale(disc: Tensor) -> None:
+    rgba, usable = _cut(on_white(disc), ReferenceConfig(size=64))
+    assert usable
+    assert_red_and_centred(rgba, 64)
+    assert float((rgba[..., 3] > 0.5).any(1).sum()) == pytest.approx(29, abs=2)
+
+
+def test_a_drawn_picture_of_nothing_is_not_usable() -> None:
+    rgba, usable = _cut(torch.ones(64, 64, 3), ReferenceConfig(size=64))
+    assert not usable
+    assert rgba.shape == (64, 64, 4)
+
+
+def test_a_mirrored_silhouette_is_wholly_symmetric() -> None:
+    alpha = torch.zeros(8, 8)
+    alpha[2:6, 1:7] = 1.0
+    assert mirror_symmetry(alpha) == pytest.approx(1.0)
+
+
+def test_symmetry_is_the_overlap_with_the_mirror_image() -> None:
+    alpha = torch.zeros(8, 8)
+    alpha[2:6, 1:5] = 1.0  # mirrored: columns 3..6, two of four shared
+    assert mirror_symmetry(alpha) == pytest.approx(2 / 6)
+
+
+def test_nothing_seen_is_not_symmetric() -> None:
+    assert mirror_symmetry(torch.zeros(8, 8)) == 0.0
