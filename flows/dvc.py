@@ -23,8 +23,7 @@ from schemas.config.run import PROMPT_LIMIT
 from schemas.runs import STAGES, RunRecord
 from schemas.trainings import PriorsTraining
 from stages.runtime.errors import StageError
-from stages.runtime.files import store_folder
-from stages.runtime.key import PROJECT
+from stages.runtime.files import PROJECT, store_folder
 
 RUN = "dvcasset"
 """The id of the run that DVC's asset belongs to."""
@@ -43,10 +42,11 @@ class Params(BaseModel):
 
 def run_dvc_stage(name: StageName, params_path: Path) -> Path:
     """Compute or find one stage and write its JSON, whose path is returned. Raises ConfigError or StageError."""
-    from flows.runs.chain import stage_function
+    from flows.runs.chain import CHAIN
     from flows.runs.create import CONFIGS, check_priors, now
     from flows.runs.inputs import check_thing_named, checked_prompt
-    from stages.runtime.command import context_of, run_one
+    from stages.runtime.command import run_one
+    from stages.runtime.context import context_of
     from stages.runtime.records import read_record, record_path, write_record
     from stages.runtime.tracking import place_from_store
 
@@ -59,9 +59,9 @@ def run_dvc_stage(name: StageName, params_path: Path) -> Path:
     check_priors(config)
     known = read_record(store, RUN).stages if record_path(store, RUN).is_file() else {}
     record = RunRecord(run=RUN, prompt=checked_prompt(params.prompt), config=config, created=now(), stages=known)
-    check_thing_named(record.prompt, context_of(record, store, None, False), config.reference, drawn=True)
+    check_thing_named(record.prompt, context_of(record, store, None, show_progress=False), config.reference, drawn=True)
     write_record(store, record)
-    artifact = run_one(name, stage_function(name), RUN, [], place_from_store(store, None).uri, False)
+    artifact = run_one(CHAIN[name], RUN, [], tracking_uri=place_from_store(store, None).uri, show_progress=False)
     told = artifact.model_dump(mode="json", exclude={"seconds", "peak_memory"})
     FOLDER.mkdir(parents=True, exist_ok=True)
     path = FOLDER / f"{name}.json"

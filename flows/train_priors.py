@@ -10,8 +10,7 @@ from prefect.cache_policies import NO_CACHE
 
 from flows.service.marks import at_work
 from schemas.trainings import PriorsTraining
-from stages.runtime.files import store_folder
-from stages.runtime.key import PROJECT
+from stages.runtime.files import PROJECT, store_folder
 from stages.runtime.signals import StopSignal, stop_on_signals
 from stages.runtime.tracking import place_from_store
 from stages.training.autoencoder import train_autoencoder

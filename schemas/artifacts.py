@@ -21,20 +21,31 @@ class FileRef(Frozen):
 
 
 class Artifact(Frozen):
-    """Common to all: identity, ancestry, figures. `previews`: the turntable's views, azimuth 0 first, then counter-clockwise."""
+    """Common to all: identity, ancestry, figures of the computation itself."""
 
-    schema_version: Literal[1] = 1
-    stage: StageName
+    schema_version: Literal[2] = 2
+    stage: StageName | Literal["scores"]
     fingerprint: str = Field(pattern=r"^[0-9a-f]{64}$")
+    """The key under which the store holds it."""
     parents: dict[StageName, Digest]
-    """Fingerprints of the artifacts this one was made from."""
+    """Keys of the artifacts this one was made from."""
     metrics: dict[str, FiniteFloat]
     seconds: FiniteFloat = Field(ge=0)
     peak_memory: int = Field(ge=0)
     """Largest resident size of the process while the stage ran, bytes."""
-    previews: tuple[FileRef, ...] = ()
     notes: tuple[str, ...] = ()
     """Things a user should hear about, one sentence each (why the stage ended early, words the prior does not know)."""
+
+
+def stage_of(artifact_class: type[Artifact]) -> StageName:
+    """The stage that makes artifacts of a class."""
+    name: StageName = artifact_class.model_fields["stage"].default
+    return name
+
+
+def artifact_class_of(name: str) -> type[Artifact]:
+    """The class of what a stage makes, or of `scores`. Raises KeyError for another name."""
+    return {str(stage_of(each)): each for each in Artifact.__subclasses__()}[name]
 
 
 class ReferenceArtifact(Artifact):
@@ -127,3 +138,11 @@ class AssetArtifact(Artifact):
     glb_bytes: int
     metres_per_unit: FiniteFloat = Field(default=1.0, gt=0)
     """The file's metres for one unit of the scene."""
+
+
+class ScoresArtifact(Artifact):
+    """How a stage's result looks: figures against the reference picture and the prompt, and the turntable's views."""
+
+    stage: Literal["scores"] = "scores"
+    previews: tuple[FileRef, ...]
+    """Azimuth 0 first, then counter-clockwise."""

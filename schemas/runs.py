@@ -13,17 +13,6 @@ StageState = Literal["computed", "cached", "resumed"]
 STAGES: tuple[StageName, ...] = ("reference", "nerf", "neus", "dmtet", "polish", "texture", "export")
 """The chain, in order."""
 
-PARENTS: dict[StageName, tuple[StageName, ...]] = {
-    "reference": (),
-    "nerf": ("reference",),
-    "neus": ("reference", "nerf"),
-    "dmtet": ("reference", "neus"),
-    "polish": ("reference", "dmtet"),
-    "texture": ("reference", "polish"),
-    "export": ("reference", "texture"),
-}
-"""Whose artifacts each stage reads; the names are also its function's parameters."""
-
 
 class StageRecord(Frozen):
     """How one stage of a run went."""
@@ -34,6 +23,9 @@ class StageRecord(Frozen):
     """Of this run: near 0 when cached."""
     fingerprint: str
     metrics: dict[str, FiniteFloat]
+    """Of the artifact and of its scores."""
+    scores: str | None = None
+    """The key of its scores, for stages that have some."""
 
 
 class RunRecord(Frozen):

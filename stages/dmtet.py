@@ -9,9 +9,6 @@ from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-from pydantic import validate_call
 from torch import Tensor
 
 from dreampolish.fields.color import ColorField, fit_colors
@@ -21,28 +18,26 @@ from dreampolish.mesh.tet_grid import TetGrid, tet_grid
 from dreampolish.mesh.topology import laplacian_loss, normal_consistency_loss, without_crumbs
 from dreampolish.optim.fit import Term, fit
 from dreampolish.optim.floored_adam import FlooredAdam
-from dreampolish.renderers.mesh import MeshRender
-from dreampolish.scene.cameras import SCENE_HALF_SIZE, Cameras
+from dreampolish.renderers.mesh import Mesh, MeshRender, color_of_field, fixed_color_of_field, mesh_from_parts
+from dreampolish.scene.cameras import SCENE_HALF_SIZE
 from schemas.artifacts import MeshArtifact, ReferenceArtifact, SdfArtifact
 from schemas.config.stages import DmtetConfig
 from stages.guidance.geometry import GeometryGuide
-from stages.guidance.observer import Shown, StageWatch
-from stages.guidance.priors import open_text_prior, open_view_prior, prior_digests
-from stages.guidance.reference_view import ReferenceView, anchor_terms, load_reference, reference_color_loss
-from stages.guidance.studio_light import NO_LIGHT, PaintedLight, measured_light, render_in_light, smooth_normals
-from stages.results.files import (
-    Mesh,
-    color_of_field,
-    fixed_color_of_field,
-    grid_sizes,
-    load_sdf,
-    mesh_figures,
-    mesh_from_parts,
-    write_mesh,
+from stages.guidance.grids import grid_sizes
+from stages.guidance.priors import open_text_prior, open_view_prior
+from stages.guidance.reference_view import (
+    REFERENCE_VIEW,
+    ReferenceView,
+    anchor_terms,
+    load_reference,
+    reference_color_loss,
 )
-from stages.results.scores import judged, render_previews, write_previews
+from stages.guidance.studio_light import NO_LIGHT, PaintedLight, measured_light, render_in_light, smooth_normals
+from stages.results.files import load_sdf, mesh_figures, write_mesh
+from stages.results.observer import Preview, StageObserver
+from stages.results.scores import TURNTABLE
 from stages.runtime.errors import StageError
-from stages.runtime.stage import RunContext, Stage, open_stage
+from stages.runtime.stage import Stage, stage
 
 HELD_POINTS = 4096
 """Places a step at which the surface's colours are held to the SDF's."""
@@ -63,23 +58,24 @@ class TetSurface(torch.nn.Module):
         return mesh_from_parts(*marching_tetrahedra(vertices, self.sdf, self._grid.tets))
 
 
-@task(name="dmtet", cache_policy=NO_CACHE, persist_result=False)
-@validate_call(config={"arbitrary_types_allowed": True})
-def extract_mesh(reference: ReferenceArtifact, neus: SdfArtifact, config: DmtetConfig, run: RunContext) -> MeshArtifact:
-    """Turn the SDF into a mesh and refine it. Reads `neus.field`; raises StageError when the surface vanishes."""
-    digests = prior_digests(run, "text", "view", "judge")
-    with open_stage("dmtet", run, config, parents=[reference, neus], priors=digests) as stage:
-        if (done := stage.cached(MeshArtifact)) is not None:
-            return done
-        view = load_reference(stage, reference, config.reference_size)
-        source = load_sdf(stage, neus)
-        surface = TetSurface(*_grid_values(config, source, stage))
-        in_studio = config.drawn_light == "studio" and not reference.is_user_image
-        colors, light = _colors_from_sdf(config, source, surface, stage, view if in_studio else None)
-        _refine(config, run, stage, view, surface, colors, light)
-        with torch.no_grad():
-            mesh = mesh_from_parts(*without_crumbs(surface.mesh().vertices, surface.mesh().faces, config.crumb_share))
-        return _published(config, run, stage, view, mesh, colors, light)
+@stage(
+    "dmtet",
+    reads={"reference": (*REFERENCE_VIEW, "is_user_image"), "neus": ("field", "field_config")},
+    priors=("text", "view"),
+    scorer=TURNTABLE,
+)
+def extract_mesh(stage: Stage, reference: ReferenceArtifact, neus: SdfArtifact, config: DmtetConfig) -> MeshArtifact:
+    """Turn the SDF into a mesh and refine it. Raises StageError when the surface vanishes."""
+    view = load_reference(stage, reference, config.reference_size)
+    source = load_sdf(stage, neus)
+    surface = TetSurface(*_grid_values(config, source, stage))
+    in_studio = config.drawn_light == "studio" and not reference.is_user_image
+    colors, light = _colors_from_sdf(config, source, surface, stage, view if in_studio else None)
+    _refine(config, stage, view, surface, colors, light)
+    with torch.no_grad():
+        mesh = mesh_from_parts(*without_crumbs(surface.mesh().vertices, surface.mesh().faces, config.crumb_share))
+    figures = {**mesh_figures(mesh), **light.figures}
+    return stage.publish(MeshArtifact, metrics=figures, **write_mesh(stage, mesh, colors))
 
 
 def _grid_values(config: DmtetConfig, source: SdfField, stage: Stage) -> tuple[TetGrid, Tensor]:
@@ -118,14 +114,13 @@ def _colors_from_sdf(
 
 def _refine(
     config: DmtetConfig,
-    run: RunContext,
     stage: Stage,
     view: ReferenceView,
     surface: TetSurface,
     colors: ColorField,
     light: PaintedLight,
 ) -> None:
-    guide = GeometryGuide(config, open_text_prior(run), open_view_prior(run), view, stage.generator)
+    guide = GeometryGuide(config, open_text_prior(stage.run), open_view_prior(stage.run), view, stage.generator)
     shape = {"lr": config.geometry_lr, "floor": config.gradient_floor}
     optimizer = FlooredAdam(
         [
@@ -138,17 +133,17 @@ def _refine(
         eps=1e-15,
     )
 
-    shown = Shown(lambda: {"view": surface.mesh().render(view.camera, color_of_field(colors), 1, True).rgb[0]})
+    preview = Preview(lambda: {"view": surface.mesh().render(view.camera, color_of_field(colors), 1, True).rgb[0]})
     try:
         fit(
-            _losses(config, guide, view, surface, colors, light, shown, stage.generator),
+            _losses(config, guide, view, surface, colors, light, preview, stage.generator),
             optimizer,
             lambda step: 1.0,
             config.steps,
             stage.generator,
             {"surface": surface, "colors": colors, **guide.stateful()},
             stage.checkpoints,
-            StageWatch(stage, config.steps, config.preview.interval, shown, None, view.rgb),
+            StageObserver(stage, config.steps, config.preview.interval, preview, None, view.rgb),
         )
     except EmptyLevelSetError as error:
         raise StageError(f"dmtet: {error}", None, "lower dmtet.geometry_lr or the guidance weights") from error
@@ -161,7 +156,7 @@ def _losses(
     surface: TetSurface,
     colors: ColorField,
     light: PaintedLight,
-    shown: Shown,
+    preview: Preview,
     generator: torch.Generator,
 ) -> Callable[[int], dict[str, Term]]:
     start = copy.deepcopy(colors).requires_grad_(False)
@@ -175,12 +170,12 @@ def _losses(
         guide.prepare(step, lambda cameras: render_in_light(still, cameras, color_of, light, 2).rgb)
         front = mesh.render(view.camera, fixed_color_of_field(colors), 1, True)
         terms = anchor_terms(config.anchors, progress, view, None, front.alpha, front.normals_camera)
-        shown.keep()
+        preview.keep()
         if config.anchors.rgb.at(*progress) > 0:
             painted = still.render(view.camera, color_of, 1, True)
             loss = reference_color_loss(painted.rgb, view, config.mask_erosion)
             terms["reference_color"] = Term(loss, config.anchors.rgb.at(*progress))
-            shown.keep(view=painted.rgb)
+            preview.keep(view=painted.rgb)
         if step % config.guidance_interval == 0:
             cameras = guide.cameras(step)
             if config.targets.wanted:
@@ -213,24 +208,7 @@ def _normal_picture(render: MeshRender) -> Float[Tensor, "b h w 3"]:
     return (render.normals_camera + 1) / 2 * alpha + (1 - alpha)
 
 
-def _published(
-    config: DmtetConfig, run: RunContext, stage: Stage, view: ReferenceView, mesh: Mesh, colors: ColorField, light: PaintedLight
-) -> MeshArtifact:
-    def render(cameras: Cameras) -> Tensor:
-        return mesh.render(cameras, color_of_field(colors), 2, True).rgb
-
-    views = render_previews(config.preview, render, stage.device)
-    with torch.no_grad():
-        figures = judged(run, view, render, views)
-    return stage.publish(
-        MeshArtifact,
-        metrics={**figures, **mesh_figures(mesh), **light.figures},
-        previews=write_previews(stage, views),
-        **write_mesh(stage, mesh, colors),
-    )
-
-
 if __name__ == "__main__":
     from stages.runtime.command import main
 
-    main("dmtet", extract_mesh)
+    main(extract_mesh)

@@ -2,19 +2,15 @@
 
 import json
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-from pydantic import validate_call
 from torch import Tensor
 
 from dreampolish.assets.asset import Asset
 from dreampolish.assets.bake import Texels, bake, bake_normal_map, texels_of
-from dreampolish.assets.glb import glb_bytes, read_glb
+from dreampolish.assets.glb import glb_bytes
 from dreampolish.assets.projection import FineSurface
 from dreampolish.assets.textured_mesh import TexturedMesh, render_textured_mesh
 from dreampolish.assets.unwrap import Unwrapped, unwrap
@@ -23,18 +19,18 @@ from dreampolish.mesh.decimate import decimated
 from dreampolish.mesh.tangents import tangents_from_uv
 from dreampolish.mesh.topology import without_crumbs
 from dreampolish.metrics.pictures import psnr
-from dreampolish.scene.cameras import Cameras, turntable_cameras
-from dreampolish.scene.pictures import read_picture, write_picture, write_turntable
+from dreampolish.renderers.mesh import Mesh, color_of_field, mesh_from_parts
+from dreampolish.scene.cameras import turntable_cameras
+from dreampolish.scene.pictures import write_picture, write_turntable
 from schemas.artifacts import AssetArtifact, ReferenceArtifact, TexturedMeshArtifact
-from schemas.config.shared import PreviewConfig
 from schemas.config.stages import ExportConfig
-from stages.guidance.observer import as_bytes, strip
-from stages.guidance.priors import prior_digests, prior_licences
-from stages.guidance.reference_view import REFERENCE_FOV_DEG, load_reference
-from stages.results.files import Mesh, color_of_field, load_colors, load_mesh, mesh_figures, mesh_from_parts
-from stages.results.scores import judged, render_previews, write_previews
+from stages.guidance.priors import prior_licences
+from stages.guidance.reference_view import REFERENCE_FOV_DEG
+from stages.results.files import load_colors, load_mesh, mesh_figures, read_asset
+from stages.results.scores import TURNTABLE
+from stages.runtime.context import RunContext
 from stages.runtime.errors import StageError
-from stages.runtime.stage import RunContext, Stage, open_stage
+from stages.runtime.stage import Stage, stage
 
 WEB_TRIANGLES = 150_000
 BYTES_PER_TRIANGLE = 45
@@ -44,6 +40,8 @@ GEOMETRY_SHARE = 0.6
 JPEG_QUALITIES = (98, 95, 90, 85, 75, 60)
 """The first that fits is taken."""
 LEAST_TEXTURE = 128
+COMPARED_VIEWS = 8
+"""Of the turntable's, at most, in which the written file is compared with the texture stage's mesh."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +76,8 @@ def triangle_budget(config: ExportConfig) -> tuple[int, tuple[str, ...]]:
     allowed = min(WEB_TRIANGLES, int(config.size_limit_mb * 1e6 * GEOMETRY_SHARE / BYTES_PER_TRIANGLE))
     if config.quality == "base" or config.triangle_budget <= allowed:
         return config.triangle_budget, ()
-    told = f"at most {allowed:,} triangles fit into {config.size_limit_mb:g} MB (asked for: {config.triangle_budget:,})"
-    return max(allowed, 4), (told,)
+    note = f"at most {allowed:,} triangles fit into {config.size_limit_mb:g} MB (asked for: {config.triangle_budget:,})"
+    return max(allowed, 4), (note,)
 
 
 def _maps(
@@ -116,8 +114,8 @@ def packed_glb(made: MadeAsset, config: ExportConfig) -> tuple[bytes, tuple[str,
         for quality in JPEG_QUALITIES:
             content = glb_bytes(asset, quality)
             if len(content) <= limit:
-                told = f"maps of {size} pixels, not {config.texture_size}, to fit into {config.size_limit_mb:g} MB"
-                return content, () if size == config.texture_size else (told,)
+                note = f"maps of {size} pixels, not {config.texture_size}, to fit into {config.size_limit_mb:g} MB"
+                return content, () if size == config.texture_size else (note,)
         if size <= LEAST_TEXTURE:
             what = f"the GLB would have {len(content) / 1e6:.2f} MB, the limit is {config.size_limit_mb:g} MB"
             raise StageError(what, None, "raise export.size_limit_mb or lower export.triangle_budget")
@@ -150,28 +148,25 @@ def asset_extras(
     }
 
 
-def read_asset(path: Path, metres_per_unit: float) -> TexturedMesh:
-    """A written GLB as a reader sees it, back in scene units. Raises ValueError if it cannot be read."""
-    mesh = read_glb(path)
-    return replace(mesh, vertices=mesh.vertices / metres_per_unit)
-
-
-@task(name="export", cache_policy=NO_CACHE, persist_result=False)
-@validate_call(config={"arbitrary_types_allowed": True})
+@stage(
+    "export",
+    reads={
+        "reference": ("prompt",),
+        "texture": ("mesh", "color_field", "color_config", "fingerprint", "parents"),
+    },
+    scorer=TURNTABLE,
+)
 def export_asset(
-    reference: ReferenceArtifact, texture: TexturedMeshArtifact, config: ExportConfig, run: RunContext
+    stage: Stage, reference: ReferenceArtifact, texture: TexturedMeshArtifact, config: ExportConfig
 ) -> AssetArtifact:
     """Write the GLB, its turntable and its figures; `export_psnr` compares the file, read back, with the texture stage's mesh."""
-    with open_stage("export", run, config, [reference, texture], prior_digests(run, "judge")) as stage:
-        if (done := stage.cached(AssetArtifact)) is not None:
-            return done
-        source, colors = load_mesh(stage, texture), load_colors(stage, texture)
-        made = make_asset(source, colors, config, "asset", asset_extras(run, reference, texture, stage.fingerprint))
-        stage.progress(1, 3)
-        notes = _write(stage, made, config)
-        asset = _read_back(stage, made)
-        stage.progress(2, 3)
-        return _published(stage, run, (reference, texture), made, asset, (source, colors), notes)
+    source, colors = load_mesh(stage, texture), load_colors(stage, texture)
+    made = make_asset(source, colors, config, "asset", asset_extras(stage.run, reference, texture, stage.fingerprint))
+    stage.progress(1, 3)
+    notes = _write(stage, made, config)
+    asset = _read_back(stage, made)
+    stage.progress(2, 3)
+    return _published(stage, made, asset, (source, colors), notes)
 
 
 def _write(stage: Stage, made: MadeAsset, config: ExportConfig) -> tuple[str, ...]:
@@ -193,43 +188,29 @@ def _read_back(stage: Stage, made: MadeAsset) -> TexturedMesh:
 
 
 def _published(
-    stage: Stage,
-    run: RunContext,
-    parents: tuple[ReferenceArtifact, TexturedMeshArtifact],
-    made: MadeAsset,
-    asset: TexturedMesh,
-    truth: tuple[Mesh, ColorField],
-    notes: tuple[str, ...],
+    stage: Stage, made: MadeAsset, asset: TexturedMesh, truth: tuple[Mesh, ColorField], notes: tuple[str, ...]
 ) -> AssetArtifact:
-    config, (source, colors), (reference, texture) = ExportConfig.model_validate(stage.config), truth, parents
-
-    def render(cameras: Cameras) -> Tensor:
-        return render_textured_mesh(asset, cameras, 2, False).rgb
-
-    def render_source(cameras: Cameras) -> Tensor:
-        return source.render(cameras, color_of_field(colors), 2, True).rgb
-
-    views = render_previews(config.preview, render, stage.device)
-    view = load_reference(stage, reference, config.preview.size)
-    agreement = psnr(views, render_previews(config.preview, render_source, stage.device))
-    _write_turntable(stage, config, asset)
-    stage.image("views", 0, as_bytes(strip(views)))
+    config, (source, colors) = ExportConfig.model_validate(stage.config), truth
+    cameras = turntable_cameras(config.turntable_views, 15.0, REFERENCE_FOV_DEG, config.turntable_size).to(stage.device)
     with torch.no_grad():
-        figures = judged(run, view, render, render_previews(_as_parents(stage, texture, config.preview), render, stage.device))
+        frames = [render_textured_mesh(asset, cameras[[index]], 2, False).rgb for index in range(len(cameras))]
+        compared = range(0, len(cameras), -(-len(cameras) // COMPARED_VIEWS))
+        agreement = [
+            psnr(frames[index], source.render(cameras[[index]], color_of_field(colors), 2, True).rgb) for index in compared
+        ]
+    write_turntable(stage.path("turntable.webp"), torch.cat(frames), 4.0)
     glb, normal = stage.path("asset.glb"), stage.path("normal.png")
     maps = {"base_color": stage.path("base_color.png"), **({} if made.asset.normal_map is None else {"normal": normal})}
     return stage.publish(
         AssetArtifact,
         metrics={
-            **figures,
             **mesh_figures(made.solid),
-            "export_psnr": float(agreement.mean()),
+            "export_psnr": float(torch.stack(agreement).mean()),
             "glb_mib": glb.stat().st_size / 2**20,
         },
         glb=glb,
         textures=maps,
         turntable=stage.path("turntable.webp"),
-        previews=write_previews(stage, views),
         n_vertices=len(asset.vertices),
         n_faces=len(asset.faces),
         glb_bytes=glb.stat().st_size,
@@ -238,20 +219,7 @@ def _published(
     )
 
 
-def _as_parents(stage: Stage, texture: TexturedMeshArtifact, preview: PreviewConfig) -> PreviewConfig:
-    """A turntable of the texture stage's number and size of views: what the judge says depends on the pictures' size."""
-    size = len(read_picture(stage.locate(texture, texture.previews[0])))
-    return preview.model_copy(update={"n_views": len(texture.previews), "size": size})
-
-
-def _write_turntable(stage: Stage, config: ExportConfig, asset: TexturedMesh) -> None:
-    cameras = turntable_cameras(config.turntable_views, 15.0, REFERENCE_FOV_DEG, config.turntable_size).to(stage.device)
-    with torch.no_grad():
-        frames = [render_textured_mesh(asset, cameras[[index]], 2, False).rgb for index in range(len(cameras))]
-    write_turntable(stage.path("turntable.webp"), torch.cat(frames), 4.0)
-
-
 if __name__ == "__main__":
     from stages.runtime.command import main
 
-    main("export", export_asset)
+    main(export_asset)

@@ -8,9 +8,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-from pydantic import validate_call
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -19,20 +16,22 @@ from dreampolish.fields.sdf import SdfField
 from dreampolish.fields.smoothing import Smoothing
 from dreampolish.optim.fit import Term, fit
 from dreampolish.optim.regularizers import eikonal_loss, opacity_entropy_loss, orientation_loss, sparsity_loss
-from dreampolish.renderers.neus import NeusRender, render_sdf, update_surface_occupancy
+from dreampolish.renderers.neus import NeusRender
 from dreampolish.renderers.samples import OccupancyGrid
+from dreampolish.renderers.scenes import SdfScene, step_size_for
 from dreampolish.scene.cameras import SCENE_HALF_SIZE, Cameras, orbit_cameras
 from schemas.artifacts import NerfArtifact, ReferenceArtifact, SdfArtifact
 from schemas.config.stages import NeusConfig
 from stages.guidance.geometry import GeometryGuide
-from stages.guidance.handover import Switch
-from stages.guidance.observer import Shown, StageWatch
-from stages.guidance.priors import open_text_prior, open_view_prior, prior_digests
-from stages.guidance.reference_view import REFERENCE_FOV_DEG, ReferenceView, anchor_terms, load_reference
-from stages.results.files import grid_sizes, load_density, load_occupancy, save_state
-from stages.results.scores import judged, render_previews, write_previews
+from stages.guidance.grids import grid_sizes
+from stages.guidance.handover import Handover
+from stages.guidance.priors import open_text_prior, open_view_prior
+from stages.guidance.reference_view import REFERENCE_FOV_DEG, REFERENCE_VIEW, ReferenceView, anchor_terms, load_reference
+from stages.results.files import load_density, load_occupancy, save_state
+from stages.results.observer import Preview, StageObserver
+from stages.results.scores import TURNTABLE
 from stages.runtime.errors import StageError
-from stages.runtime.stage import RunContext, Stage, open_stage
+from stages.runtime.stage import Stage, stage
 
 OCCUPANCY_INTERVAL = 16
 """Steps between two updates of the occupancy grid."""
@@ -42,74 +41,52 @@ HELD_POINTS = 4096
 
 
 @dataclass(frozen=True)
-class Surface:
-    """The SDF with its occupancy grid, and how it is rendered."""
+class Conversion:
+    """The scene that the conversion gave, points (N, 3) on its surface, world frame, and how well the network fits it."""
 
-    config: NeusConfig
-    field: SdfField
-    occupancy: OccupancyGrid
-    start: Tensor
-    """Points on the surface that the conversion found, world frame."""
-    generator: torch.Generator
+    scene: SdfScene
+    surface: Tensor
+    report: FitReport
 
-    @property
-    def step_size(self) -> float:
-        """Length of an even step through the occupied cells, world units."""
-        return 2 * SCENE_HALF_SIZE * 3**0.5 / self.config.samples_per_ray
-
-    def update_occupancy(self) -> None:
-        """Follow the surface."""
-        margin = max(3.0 / float(self.field.inverse_std), self.step_size)
-        update_surface_occupancy(self.occupancy, self.field, margin, self.generator)
-
-    def render(self, cameras: Cameras, stratified: bool) -> NeusRender:
-        """Pictures on white, at NeuS's exact opacity: its cosine annealing helps a sphere find a shape, ours begins with one."""
-        white = torch.ones(3, device=self.generator.device)
-        generator = self.generator if stratified else None
-        return render_sdf(
-            self.field, self.occupancy, cameras, self.step_size, self.config.shell_parts, 1e-3, 1.0, white, generator
-        )
-
-    def distance_from_start(self, n_points: int) -> Tensor:
+    def distance(self, n_points: int) -> Tensor:
         """Mean |sdf| at random points of the surface that the conversion found, world units."""
-        generator, device = self.generator, self.start.device
-        chosen = torch.randint(len(self.start), (n_points,), generator=generator, device=device)
-        return self.field.sdf(self.start[chosen]).abs().mean()
-
-    def picture(self, cameras: Cameras) -> Tensor:
-        """Colours alone, the same every time."""
-        return self.render(cameras, False).picture.rgb
+        generator, device = self.scene.generator, self.surface.device
+        chosen = torch.randint(len(self.surface), (n_points,), generator=generator, device=device)
+        return self.scene.field.sdf(self.surface[chosen]).abs().mean()
 
 
-@task(name="neus", cache_policy=NO_CACHE, persist_result=False)
-@validate_call
-def refine_sdf(reference: ReferenceArtifact, nerf: NerfArtifact, config: NeusConfig, run: RunContext) -> SdfArtifact:
-    """Fit an SDF to the NeRF's level set, then sharpen it under the priors. Reads `nerf.field`; StageError when it is empty."""
-    with open_stage("neus", run, config, [reference, nerf], prior_digests(run, "text", "view", "judge")) as stage:
-        if (done := stage.cached(SdfArtifact)) is not None:
-            return done
-        view = load_reference(stage, reference, config.reference_size)
-        surface, report = _converted(stage, nerf, config)
-        guide = GeometryGuide(config, open_text_prior(run), open_view_prior(run), view, stage.generator)
-        switch, shown = Switch(config.switch, config.steps), Shown(lambda: {"view": surface.picture(view.camera)[0]})
-        result = fit(
-            _losses(surface, guide, view, switch, shown),
-            _optimizer(surface.field, config),
-            lambda step: 1.0,
-            config.steps,
-            stage.generator,
-            {"field": surface.field, "occupancy": surface.occupancy, "switch": switch, **guide.stateful()},
-            stage.checkpoints,
-            StageWatch(stage, config.steps, config.preview.interval, shown, switch, view.rgb),
-        )
-        return _published(stage, run, surface, view, report, result.steps, result.reason)
+@stage(
+    "neus",
+    reads={"reference": REFERENCE_VIEW, "nerf": ("field", "field_config", "occupancy")},
+    priors=("text", "view"),
+    scorer=TURNTABLE,
+)
+def refine_sdf(stage: Stage, reference: ReferenceArtifact, nerf: NerfArtifact, config: NeusConfig) -> SdfArtifact:
+    """Fit an SDF to the NeRF's level set, then sharpen it under the priors. Raises StageError when it is empty."""
+    view = load_reference(stage, reference, config.reference_size)
+    conversion = _converted(stage, nerf, config)
+    scene = conversion.scene
+    guide = GeometryGuide(config, open_text_prior(stage.run), open_view_prior(stage.run), view, stage.generator)
+    handover = Handover(config.switch, config.steps)
+    preview = Preview(lambda: {"view": scene.picture(view.camera)[0]})
+    result = fit(
+        _losses(config, conversion, guide, view, handover, preview),
+        _optimizer(scene.field, config),
+        lambda step: 1.0,
+        config.steps,
+        stage.generator,
+        {"field": scene.field, "occupancy": scene.occupancy, "switch": handover, **guide.stateful()},
+        stage.checkpoints,
+        StageObserver(stage, config.steps, config.preview.interval, preview, handover, view.rgb),
+    )
+    return _published(stage, conversion, view, result.steps, result.reason)
 
 
-def _converted(stage: Stage, nerf: NerfArtifact, config: NeusConfig) -> tuple[Surface, FitReport]:
+def _converted(stage: Stage, nerf: NerfArtifact, config: NeusConfig) -> Conversion:
     """The NeRF's geometry and colours as an SDF field."""
     source, occupancy = load_density(stage, nerf), load_occupancy(stage, nerf, nerf.occupancy)
     cameras = _conversion_cameras().to(stage.device)
-    step_size = 2 * SCENE_HALF_SIZE * 3**0.5 / config.samples_per_ray
+    step_size = step_size_for(config.samples_per_ray)
     try:
         target = sdf_from_density(
             source, occupancy, cameras, config.conversion_resolution, config.conversion_smoothing, step_size, 24,
@@ -121,9 +98,9 @@ def _converted(stage: Stage, nerf: NerfArtifact, config: NeusConfig) -> tuple[Su
     field = SdfField(grid_sizes(config.grid), config.grid.hidden_size, 0.5, config.initial_inverse_std, stage.generator)
     report = fit_sdf(field, target, source, config.conversion_steps, 8192, config.grid_lr, stage.generator)
     fresh = OccupancyGrid(config.occupancy_resolution, SCENE_HALF_SIZE, stage.device)
-    surface = Surface(config, field, fresh, target.surface, stage.generator)
-    surface.update_occupancy()
-    return surface, report
+    scene = SdfScene(field, fresh, step_size, config.shell_parts, stage.generator)
+    scene.update_occupancy()
+    return Conversion(scene, target.surface, report)
 
 
 def _conversion_cameras() -> Cameras:
@@ -156,29 +133,29 @@ def _optimizer(field: SdfField, config: NeusConfig) -> torch.optim.Optimizer:
 
 
 def _losses(
-    surface: Surface, guide: GeometryGuide, view: ReferenceView, switch: Switch, shown: Shown
+    config: NeusConfig, conversion: Conversion, guide: GeometryGuide, view: ReferenceView, handover: Handover, preview: Preview
 ) -> Callable[[int], Mapping[str, Term]]:
-    config = surface.config
+    scene = conversion.scene
 
     def losses(step: int) -> Mapping[str, Term]:
         progress = (step, config.steps)
         if step % OCCUPANCY_INTERVAL == 0:
-            surface.update_occupancy()
-        guide.prepare(step, surface.picture)
+            scene.update_occupancy()
+        guide.prepare(step, scene.picture)
         terms = {}
-        shown.keep()
+        preview.keep()
         if step % config.anchor_interval == 0:
-            front = surface.render(view.camera, True)
+            front = scene.render(view.camera, stratified=True)
             picture = front.picture
             terms.update(anchor_terms(config.anchors, progress, view, picture.rgb, picture.opacity, picture.normals_camera))
             terms["eikonal"] = Term(eikonal_loss(front.gradients), config.eikonal_weight.at(*progress))
-            switch.observe(picture.rgb, picture.opacity, view)
-            shown.keep(view=picture.rgb)
+            handover.observe(picture.rgb, picture.opacity, view)
+            preview.keep(view=picture.rgb)
         if config.hold_weight.at(*progress) > 0:
-            terms["hold"] = Term(surface.distance_from_start(HELD_POINTS), config.hold_weight.at(*progress))
+            terms["hold"] = Term(conversion.distance(HELD_POINTS), config.hold_weight.at(*progress))
         if step % config.guidance_interval == 0:
             cameras = guide.cameras(step)
-            novel = surface.render(cameras, True)
+            novel = scene.render(cameras, stratified=True)
             terms.update(guide.terms(step, novel.picture.rgb, novel.picture.opacity, cameras))
             terms.update(_regularizers(config, progress, novel))
         return terms
@@ -199,35 +176,30 @@ def _regularizers(config: NeusConfig, progress: tuple[int, int], render: NeusRen
     return terms
 
 
-def _published(
-    stage: Stage, run: RunContext, surface: Surface, view: ReferenceView, report: FitReport, steps: int, reason: str
-) -> SdfArtifact:
+def _published(stage: Stage, conversion: Conversion, view: ReferenceView, steps: int, reason: str) -> SdfArtifact:
+    scene = conversion.scene
     with torch.no_grad():
-        surface.update_occupancy()
-        front = surface.render(view.camera, False)
+        scene.update_occupancy()
+        front = scene.render(view.camera, stratified=False)
         if float(front.picture.opacity.max()) < 0.5:
             raise StageError("the signed distance field has no surface in the front view", steps, "lower neus.sparsity_weight")
-        views = render_previews(surface.config.preview, surface.picture, stage.device)
-        figures = judged(run, view, surface.picture, views)
-        moved = surface.field.sdf(surface.start).abs()
+        moved = scene.field.sdf(conversion.surface).abs()
         eikonal = float(eikonal_loss(front.gradients))
-    save_state(surface.field, stage.path("field.safetensors"))
-    save_file(dict(surface.occupancy.state_dict()), stage.path("occupancy.safetensors"))
+    save_state(scene.field, stage.path("field.safetensors"))
+    save_file(dict(scene.occupancy.state_dict()), stage.path("occupancy.safetensors"))
     return stage.publish(
         SdfArtifact,
         metrics={
-            **figures,
             "eikonal_error": eikonal,
-            "conversion_deviation": report.mean_deviation,
+            "conversion_deviation": conversion.report.mean_deviation,
             "surface_deviation": float(moved.mean()),
             "surface_deviation_max": float(moved.max()),
-            "inverse_std": float(surface.field.inverse_std),
+            "inverse_std": float(scene.field.inverse_std),
             "steps": float(steps),
         },
         field=stage.path("field.safetensors"),
-        field_config=surface.field.field_config,
+        field_config=scene.field.field_config,
         occupancy=stage.path("occupancy.safetensors"),
-        previews=write_previews(stage, views),
         steps=steps,
         switch_reason=reason,
     )
@@ -236,4 +208,4 @@ def _published(
 if __name__ == "__main__":
     from stages.runtime.command import main
 
-    main("neus", refine_sdf)
+    main(refine_sdf)

@@ -2,7 +2,7 @@
 
 Source: DreamPolish's description (arXiv:2411.01602): a frozen normal-estimation diffusion model predicts the normals of rendered novel
 views with varying field of view; loss (1 - cos) on the best agreeing pixels, anchored at the reference view. [choice] Vertices move through
-a smoothing reparametrisation (mesh/diffusion.py) and carry their colours with them, for a colour field knows nothing off its surface.
+a smoothing reparametrisation (mesh/smooth_vertices.py) and carry their colours with them, for a colour field knows nothing off its surface.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,9 +10,6 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-from pydantic import validate_call
 from torch import Tensor
 
 from dreampolish.distillation.guidance import images_at_prior
@@ -23,17 +20,18 @@ from dreampolish.optim.fit import Term, fit
 from dreampolish.optim.floored_adam import FlooredAdam
 from dreampolish.optim.regularizers import normal_cosine_loss, normal_derivative_loss
 from dreampolish.priors.protocols import NormalPrior
+from dreampolish.renderers.mesh import Mesh, color_of_field
 from dreampolish.scene.cameras import Cameras, turntable_cameras
 from dreampolish.scene.pictures import resize
 from schemas.artifacts import MeshArtifact, PolishedMeshArtifact, ReferenceArtifact
 from schemas.config.stages import PolishConfig
 from stages.guidance.geometry import guidance_cameras
-from stages.guidance.observer import Shown, StageWatch
-from stages.guidance.priors import open_normal_prior, prior_digests, seeded_noise
-from stages.guidance.reference_view import ReferenceView, anchor_terms, load_reference
-from stages.results.files import Mesh, color_of_field, load_colors, load_mesh, mesh_figures, write_mesh
-from stages.results.scores import judged, render_previews, write_previews
-from stages.runtime.stage import RunContext, Stage, open_stage
+from stages.guidance.priors import open_normal_prior, seeded_noise
+from stages.guidance.reference_view import REFERENCE_VIEW, ReferenceView, anchor_terms, load_reference
+from stages.results.files import load_colors, load_mesh, mesh_figures, write_mesh
+from stages.results.observer import Preview, StageObserver
+from stages.results.scores import TURNTABLE
+from stages.runtime.stage import Stage, stage
 
 
 @dataclass(frozen=True)
@@ -48,28 +46,33 @@ class Polishing:
     generator: torch.Generator
 
 
-@task(name="polish", cache_policy=NO_CACHE, persist_result=False)
-@validate_call(config={"arbitrary_types_allowed": True})
-def polish_mesh(
-    reference: ReferenceArtifact, dmtet: MeshArtifact, config: PolishConfig, run: RunContext
-) -> PolishedMeshArtifact:
+@stage(
+    "polish",
+    reads={"reference": REFERENCE_VIEW, "dmtet": ("mesh", "color_field", "color_config")},
+    priors=("normals",),
+    scorer=TURNTABLE,
+)
+def polish_mesh(stage: Stage, reference: ReferenceArtifact, dmtet: MeshArtifact, config: PolishConfig) -> PolishedMeshArtifact:
     """Polish the mesh under the normal prior. Reports how well its normals agree with the prior before and after."""
-    with open_stage("polish", run, config, [reference, dmtet], prior_digests(run, "normals", "judge")) as stage:
-        if (done := stage.cached(PolishedMeshArtifact)) is not None:
-            return done
-        view = load_reference(stage, reference, config.size)
-        prior = open_normal_prior(run)
-        mesh, colors = load_mesh(stage, dmtet), load_colors(stage, dmtet).requires_grad_(False)
-        polishing = Polishing(config, prior, view, mesh, colors, stage.generator)
-        before = prior_agreement(polishing, mesh, seeded_noise(run, "agreement"))
-        vertices = _moved_vertices(polishing, stage)
-        after = prior_agreement(polishing, _polished(polishing, vertices), seeded_noise(run, "agreement"))
-        error = 0.0
-        if config.steps > 0 and config.color_fit_steps > 0:
-            error = carry_colors(config, mesh, vertices, colors, stage.generator)
-        figures = {"color_fit_error": error}
-        figures |= {"normal_agreement_before": before, "normal_agreement": after, "normal_agreement_change": after - before}
-        return _published(polishing, run, stage, mesh.moved(vertices), figures)
+    view = load_reference(stage, reference, config.size)
+    prior = open_normal_prior(stage.run)
+    mesh, colors = load_mesh(stage, dmtet), load_colors(stage, dmtet).requires_grad_(False)
+    polishing = Polishing(config, prior, view, mesh, colors, stage.generator)
+    before = prior_agreement(polishing, mesh, seeded_noise(stage.run, "agreement"))
+    vertices = _moved_vertices(polishing, stage)
+    after = prior_agreement(polishing, _polished(polishing, vertices), seeded_noise(stage.run, "agreement"))
+    error = 0.0
+    if config.steps > 0 and config.color_fit_steps > 0:
+        error = carry_colors(config, mesh, vertices, colors, stage.generator)
+    polished = mesh.moved(vertices)
+    figures = {
+        "color_fit_error": error,
+        "normal_agreement_before": before,
+        "normal_agreement": after,
+        "normal_agreement_change": after - before,
+        **mesh_figures(polished),
+    }
+    return stage.publish(PolishedMeshArtifact, metrics=figures, **write_mesh(stage, polished, colors))
 
 
 def prior_agreement(polishing: Polishing, mesh: Mesh, generator: torch.Generator) -> float:
@@ -132,9 +135,9 @@ def _moved_vertices(polishing: Polishing, stage: Stage) -> Tensor:
         render = _polished(polishing, moving()).render(polishing.view.camera, color_of_field(polishing.colors), 1, True)
         return {"view": render.rgb[0], "normals": (render.normals_camera[0] + 1) / 2}
 
-    shown = Shown(draw)
+    preview = Preview(draw)
     fit(
-        _losses(polishing, moving, shown),
+        _losses(polishing, moving, preview),
         FlooredAdam(
             [{"params": list(moving.parameters()), "lr": config.vertex_lr, "floor": config.gradient_floor}], betas=(0.9, 0.99)
         ),
@@ -143,12 +146,12 @@ def _moved_vertices(polishing: Polishing, stage: Stage) -> Tensor:
         stage.generator,
         {"vertices": moving},
         stage.checkpoints,
-        StageWatch(stage, config.steps, config.preview.interval, shown, None, polishing.view.rgb),
+        StageObserver(stage, config.steps, config.preview.interval, preview, None, polishing.view.rgb),
     )
     return moving().detach()
 
 
-def _losses(polishing: Polishing, moving: SmoothVertices, shown: Shown) -> Callable[[int], Mapping[str, Term]]:
+def _losses(polishing: Polishing, moving: SmoothVertices, preview: Preview) -> Callable[[int], Mapping[str, Term]]:
     config, view = polishing.config, polishing.view
     color_of = color_of_field(polishing.colors)
 
@@ -156,7 +159,7 @@ def _losses(polishing: Polishing, moving: SmoothVertices, shown: Shown) -> Calla
         progress = (step, config.steps)
         mesh = _polished(polishing, moving())
         front = mesh.render(view.camera, color_of, 1, True)
-        shown.keep(view=front.rgb, normals=(front.normals_camera + 1) / 2)
+        preview.keep(view=front.rgb, normals=(front.normals_camera + 1) / 2)
         terms = anchor_terms(config.anchors, progress, view, front.rgb, front.alpha, front.normals_camera)
         cameras = guidance_cameras(config.cameras, progress, config.views, config.size, polishing.generator)
         novel = mesh.render(cameras, color_of, 1, True)
@@ -195,24 +198,7 @@ def silhouette_change(alpha: Float[Tensor, "b h w"], start: Mesh, cameras: Camer
     return (alpha - before).square().mean()
 
 
-def _published(
-    polishing: Polishing, run: RunContext, stage: Stage, mesh: Mesh, own: Mapping[str, float]
-) -> PolishedMeshArtifact:
-    def render(cameras: Cameras) -> Tensor:
-        return mesh.render(cameras, color_of_field(polishing.colors), 2, True).rgb
-
-    views = render_previews(polishing.config.preview, render, stage.device)
-    with torch.no_grad():
-        figures = judged(run, polishing.view, render, views)
-    return stage.publish(
-        PolishedMeshArtifact,
-        metrics={**figures, **own, **mesh_figures(mesh)},
-        previews=write_previews(stage, views),
-        **write_mesh(stage, mesh, polishing.colors),
-    )
-
-
 if __name__ == "__main__":
     from stages.runtime.command import main
 
-    main("polish", polish_mesh)
+    main(polish_mesh)

@@ -4,16 +4,12 @@ Source: DreamCraft3D and DreamPolish start from one reference picture; which can
 embedded scorer and by mirror symmetry. [choice]
 """
 
-import hashlib
 import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-from pydantic import validate_call
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -22,11 +18,10 @@ from dreampolish.scene.pictures import PictureError, read_picture, sheet, write_
 from schemas.artifacts import ReferenceArtifact
 from schemas.config.stages import ReferenceConfig
 from stages.guidance.known_words import check_words
-from stages.guidance.observer import as_bytes, strip
-from stages.guidance.priors import open_normal_prior, open_text_prior, prior_digests
-from stages.results.scores import alignment
+from stages.guidance.priors import alignment, open_normal_prior, open_text_prior
+from stages.results.observer import as_bytes, strip
 from stages.runtime.errors import StageError
-from stages.runtime.stage import RunContext, Stage, open_stage
+from stages.runtime.stage import Stage, stage
 
 PICTURE_REMEDY = "any object on a transparent or plain background will do"
 
@@ -42,33 +37,20 @@ class Candidates:
     best: int
 
 
-@task(name="reference", cache_policy=NO_CACHE, persist_result=False)
-@validate_call
-def make_reference(prompt: str, image: Path | None, config: ReferenceConfig, run: RunContext) -> ReferenceArtifact:
+@stage("reference", reads={}, priors=("text", "normals", "judge"))
+def make_reference(stage: Stage, prompt: str, image: Path | None, config: ReferenceConfig) -> ReferenceArtifact:
     """Make or take the reference picture.
 
     image: a user's picture (RGBA, or with a plain background), or None to let the text prior draw. Raises StageError in one line for
     pictures that cannot be used and for prompts of which the prior knows no word.
     """
-    inputs = {"prompt": prompt, "image": None if image is None else hashlib.sha256(_read_bytes(image)).hexdigest()}
-    digests = prior_digests(run, "text", "normals", "judge")
-    with open_stage("reference", run, config, [], digests, inputs) as stage:
-        if (done := stage.cached(ReferenceArtifact)) is not None:
-            return done
-        notes = check_words(run, prompt, config.unknown_words)
-        if image is not None:
-            picture = _users_picture(image, config)
-            stage.progress(1, 2)
-            return _published(stage, run, config, prompt, picture, None, notes)
-        candidates = _drawn(stage, run, config, prompt)
-        return _published(stage, run, config, prompt, candidates.pictures[candidates.best], candidates, notes)
-
-
-def _read_bytes(image: Path) -> bytes:
-    try:
-        return image.read_bytes()
-    except OSError as error:
-        raise StageError(f"cannot read the picture {image}: {error.strerror}", None, PICTURE_REMEDY) from error
+    notes = check_words(stage.run, prompt, config.unknown_words)
+    if image is not None:
+        picture = _users_picture(image, config)
+        stage.progress(1, 2)
+        return _published(stage, config, prompt, picture, None, notes)
+    candidates = _drawn(stage, config, prompt)
+    return _published(stage, config, prompt, candidates.pictures[candidates.best], candidates, notes)
 
 
 def _users_picture(image: Path, config: ReferenceConfig) -> Float[Tensor, "h w 4"]:
@@ -85,9 +67,9 @@ def _users_picture(image: Path, config: ReferenceConfig) -> Float[Tensor, "h w 4
     return recentre(rgba, config.size, keep_scale=False)
 
 
-def _drawn(stage: Stage, run: RunContext, config: ReferenceConfig, prompt: str) -> Candidates:
+def _drawn(stage: Stage, config: ReferenceConfig, prompt: str) -> Candidates:
     """Draw candidates, cut each out and let the judge choose; candidates without a usable object cannot win."""
-    prior = open_text_prior(run)
+    prior = open_text_prior(stage.run)
     texts = prior.embed([f"{prompt}, {config.view_words}"] * config.n_candidates + [config.negative_prompt])
     text, negative = texts.rows(slice(0, config.n_candidates)), texts.rows(slice(config.n_candidates, None))
     drawn = prior.sample(text, negative, config.guidance_scale, config.sampling_steps, config.renewed, stage.generator)
@@ -96,7 +78,7 @@ def _drawn(stage: Stage, run: RunContext, config: ReferenceConfig, prompt: str) 
     for picture in drawn.permute(0, 2, 3, 1).cpu():
         rgba, usable = _cut(picture, config)
         pictures.append(rgba)
-        alignments.append(alignment(run, prompt, on_white(rgba)[None]))
+        alignments.append(alignment(stage.run, prompt, on_white(rgba)[None]))
         symmetries.append(mirror_symmetry(rgba[..., 3]))
         scores.append(alignments[-1] + config.symmetry_weight * symmetries[-1] if usable else -math.inf)
     best = max(range(len(scores)), key=scores.__getitem__)
@@ -126,7 +108,6 @@ def _cut(picture: Float[Tensor, "h w 3"], config: ReferenceConfig) -> tuple[Floa
 
 def _published(
     stage: Stage,
-    run: RunContext,
     config: ReferenceConfig,
     prompt: str,
     rgba: Float[Tensor, "h w 4"],
@@ -134,20 +115,19 @@ def _published(
     notes: list[str],
 ) -> ReferenceArtifact:
     rgb = on_white(rgba)
-    prior = open_normal_prior(run)
+    prior = open_normal_prior(stage.run)
     images = rgb.permute(2, 0, 1)[None].to(stage.device)
     normals = prior.estimate(images, config.normal_steps, stage.generator)[0].permute(1, 2, 0).cpu()
-    paths = {name: stage.path(f"{name}.png") for name in ("image", "image_rgba", "mask", "preview")}
+    paths = {name: stage.path(f"{name}.png") for name in ("image", "image_rgba", "mask")}
     write_picture(paths["image"], rgb)
     write_picture(paths["image_rgba"], rgba)
     write_picture(paths["mask"], rgba[..., 3:])
-    write_picture(paths["preview"], rgb)
     save_file({"normals_camera": normals.contiguous()}, stage.path("normals.safetensors"))
     stage.image("reference", 0, as_bytes(strip(torch.stack([rgb, (normals + 1) / 2]))))
     return stage.publish(
         ReferenceArtifact,
         metrics={
-            "alignment": alignment(run, prompt, rgb[None]),
+            "alignment": alignment(stage.run, prompt, rgb[None]),
             "foreground_share": float((rgba[..., 3] > 0.5).float().mean()),
         },
         image=paths["image"],
@@ -155,7 +135,6 @@ def _published(
         mask=paths["mask"],
         normals=stage.path("normals.safetensors"),
         candidates=None if candidates is None else _candidate_sheet(stage, candidates),
-        previews=[paths["preview"]],
         prompt=prompt,
         elevation_deg=config.elevation_deg,
         is_user_image=candidates is None,
@@ -178,4 +157,4 @@ def _candidate_sheet(stage: Stage, candidates: Candidates) -> Path:
 if __name__ == "__main__":
     from stages.runtime.command import main
 
-    main("reference", make_reference)
+    main(make_reference)

@@ -11,9 +11,6 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-from pydantic import validate_call
 from torch import Tensor
 
 from dreampolish.distillation.guidance import GuidanceStep, PromptEmbeddings, mean_norm, text_guidance
@@ -21,17 +18,19 @@ from dreampolish.distillation.scores import variational_loss
 from dreampolish.fields.color import ColorField
 from dreampolish.optim.fit import Stateful, Term, fit
 from dreampolish.priors.protocols import TextPrior, VariationalDomain
+from dreampolish.renderers.mesh import Mesh, color_of_field
 from dreampolish.scene.cameras import Cameras
 from schemas.artifacts import PolishedMeshArtifact, ReferenceArtifact, TexturedMeshArtifact
 from schemas.config.stages import TextureConfig
 from stages.guidance.geometry import guidance_cameras
+from stages.guidance.grids import active_levels, open_all_levels
 from stages.guidance.objectives import needs_variational, weights_at
-from stages.guidance.observer import Figures, Shown, StageWatch
-from stages.guidance.priors import open_text_prior, prior_digests
-from stages.guidance.reference_view import ReferenceView, load_reference, reference_color_loss
-from stages.results.files import Mesh, active_levels, color_of_field, load_colors, load_mesh, open_all_levels, write_mesh
-from stages.results.scores import judged, render_previews, write_previews
-from stages.runtime.stage import RunContext, Stage, open_stage
+from stages.guidance.priors import open_text_prior
+from stages.guidance.reference_view import REFERENCE_VIEW, ReferenceView, load_reference, reference_color_loss
+from stages.results.files import load_colors, load_mesh, write_mesh
+from stages.results.observer import Figures, Preview, StageObserver
+from stages.results.scores import TURNTABLE
+from stages.runtime.stage import Stage, stage
 
 
 class Variational:
@@ -87,26 +86,27 @@ class Painting:
     generator: torch.Generator
 
 
-@task(name="texture", cache_policy=NO_CACHE, persist_result=False)
-@validate_call(config={"arbitrary_types_allowed": True})
+@stage(
+    "texture",
+    reads={"reference": REFERENCE_VIEW, "polish": ("mesh", "color_field", "color_config")},
+    priors=("text",),
+    scorer=TURNTABLE,
+)
 def paint_texture(
-    reference: ReferenceArtifact, polish: PolishedMeshArtifact, config: TextureConfig, run: RunContext
+    stage: Stage, reference: ReferenceArtifact, polish: PolishedMeshArtifact, config: TextureConfig
 ) -> TexturedMeshArtifact:
     """Paint the polished mesh. Reports the LoRA's loss and the size of both DSD terms beside the reference-view figures."""
-    with open_stage("texture", run, config, [reference, polish], prior_digests(run, "text", "judge")) as stage:
-        if (done := stage.cached(TexturedMeshArtifact)) is not None:
-            return done
-        view = load_reference(stage, reference, config.size)
-        prior = open_text_prior(run)
-        variational = None
-        if needs_variational(config):
-            variational = Variational(prior.add_lora(config.lora_rank, stage.generator), prior, config, stage.generator)
-        prompts = PromptEmbeddings(prior, view.prompt, config.negative_prompt, config.front_deg, 0.0)
-        mesh, colors = load_mesh(stage, polish), load_colors(stage, polish)
-        start = copy.deepcopy(colors).requires_grad_(False)
-        painting = Painting(config, prior, prompts, variational, view, mesh, colors, start, stage.generator)
-        figures = _paint(painting, stage)
-        return _published(painting, run, stage, figures)
+    view = load_reference(stage, reference, config.size)
+    prior = open_text_prior(stage.run)
+    variational = None
+    if needs_variational(config):
+        variational = Variational(prior.add_lora(config.lora_rank, stage.generator), prior, config, stage.generator)
+    prompts = PromptEmbeddings(prior, view.prompt, config.negative_prompt, config.front_deg, 0.0)
+    mesh, colors = load_mesh(stage, polish), load_colors(stage, polish)
+    start = copy.deepcopy(colors).requires_grad_(False)
+    painting = Painting(config, prior, prompts, variational, view, mesh, colors, start, stage.generator)
+    figures = _paint(painting, stage)
+    return stage.publish(TexturedMeshArtifact, metrics=figures, **write_mesh(stage, mesh, colors))
 
 
 def _paint(painting: Painting, stage: Stage) -> dict[str, float]:
@@ -122,26 +122,26 @@ def _paint(painting: Painting, stage: Stage) -> dict[str, float]:
         eps=1e-15,
     )
 
-    shown = Shown(lambda: {"view": painting.mesh.render(painting.view.camera, color_of_field(colors), 1, True).rgb[0]})
-    watch = StageWatch(stage, config.steps, config.preview.interval, shown, None, painting.view.rgb)
-    stateful: dict[str, Stateful] = {"colors": colors, "figures": watch.extra}
+    preview = Preview(lambda: {"view": painting.mesh.render(painting.view.camera, color_of_field(colors), 1, True).rgb[0]})
+    observer = StageObserver(stage, config.steps, config.preview.interval, preview, None, painting.view.rgb)
+    stateful: dict[str, Stateful] = {"colors": colors, "figures": observer.extra}
     if painting.variational is not None:
         stateful["variational"] = painting.variational
     fit(
-        _losses(painting, watch.extra, shown),
+        _losses(painting, observer.extra, preview),
         optimizer,
         lambda step: config.lr_factor.at(step, config.steps),
         config.steps,
         stage.generator,
         stateful,
         stage.checkpoints,
-        watch,
+        observer,
     )
     open_all_levels(colors.network.grid)
-    return dict(watch.extra)
+    return dict(observer.extra)
 
 
-def _losses(painting: Painting, extra: Figures, shown: Shown) -> Callable[[int], Mapping[str, Term]]:
+def _losses(painting: Painting, extra: Figures, preview: Preview) -> Callable[[int], Mapping[str, Term]]:
     config, colors = painting.config, painting.colors
 
     def losses(step: int) -> Mapping[str, Term]:
@@ -149,12 +149,12 @@ def _losses(painting: Painting, extra: Figures, shown: Shown) -> Callable[[int],
         colors.network.grid.active_levels = active_levels(colors.network.grid, config.grid, progress)
         color_of = color_of_field(colors)
         terms = {}
-        shown.keep()
+        preview.keep()
         if config.anchors.rgb.at(*progress) > 0:
             front = painting.mesh.render(painting.view.camera, color_of, 1, True)
             loss = reference_color_loss(front.rgb, painting.view, config.mask_erosion)
             terms["reference_rgb"] = Term(loss, config.anchors.rgb.at(*progress))
-            shown.keep(view=front.rgb)
+            preview.keep(view=front.rgb)
         cameras = guidance_cameras(config.cameras, progress, config.views, config.size, painting.generator)
         rendered = painting.mesh.render(cameras, color_of, 1, True)
         guided = text_guidance(
@@ -203,22 +203,7 @@ def drift_loss(
     return pooled.abs().mean() / alpha.mean().clamp_min(1e-3)
 
 
-def _published(painting: Painting, run: RunContext, stage: Stage, figures: Mapping[str, float]) -> TexturedMeshArtifact:
-    def render(cameras: Cameras) -> Tensor:
-        return painting.mesh.render(cameras, color_of_field(painting.colors), 2, True).rgb
-
-    views = render_previews(painting.config.preview, render, stage.device)
-    with torch.no_grad():
-        scores = judged(run, painting.view, render, views)
-    return stage.publish(
-        TexturedMeshArtifact,
-        metrics={**scores, **figures},
-        previews=write_previews(stage, views),
-        **write_mesh(stage, painting.mesh, painting.colors),
-    )
-
-
 if __name__ == "__main__":
     from stages.runtime.command import main
 
-    main("texture", paint_texture)
+    main(paint_texture)

@@ -35,7 +35,8 @@ from schemas.artifacts import (
 )
 from schemas.config.run import Config, PriorsConfig
 from stages.runtime.command import ARTIFACTS, StageFunction
-from stages.runtime.stage import RunContext, Stage, open_stage
+from stages.runtime.context import RunContext
+from stages.runtime.stage import Stage, open_stage
 
 torch.set_num_threads(1)
 

@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dreampolish.mesh.topology import face_normals, vertex_normals
+from dreampolish.fields.color import ColorField
+from dreampolish.mesh.topology import face_adjacency, face_normals, vertex_normals
 from dreampolish.renderers.antialias import antialias
 from dreampolish.renderers.rasterizer import Fragments, interpolate, interpolate_covered, rasterize
 from dreampolish.scene.cameras import Cameras, normals_camera_from_world
@@ -150,3 +151,51 @@ def _mean_of_covered(images: Tensor, mask: Tensor, factor: int) -> Tensor:
         return images
     share = _pooled(mask[..., None].to(images.dtype), factor)
     return _pooled(images, factor) / share.clamp(min=1e-6)
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """Vertices, faces and the faces' neighbours across their edges. painted_at: where the vertices were painted, if they moved since."""
+
+    vertices: Float[Tensor, "v 3"]
+    faces: Int[Tensor, "f 3"]
+    adjacency: Int[Tensor, "f 3"]
+    painted_at: Float[Tensor, "v 3"] | None = None
+
+    def moved(self, vertices: Float[Tensor, "v 3"]) -> "Mesh":
+        """The same faces on other vertices."""
+        return Mesh(vertices, self.faces, self.adjacency)
+
+    def carried(self, vertices: Float[Tensor, "v 3"]) -> "Mesh":
+        """The same faces on other vertices, to which they carry their colours."""
+        return Mesh(vertices, self.faces, self.adjacency, self.vertices if self.painted_at is None else self.painted_at)
+
+    def render(self, cameras: Cameras, color_of: ColorOf, supersample: int, smooth: bool) -> MeshRender:
+        """Pictures; back faces count, so that an open mesh shows no holes that are not there."""
+        return render_mesh(
+            self.vertices, self.faces, cameras, color_of, supersample, smooth, False, self.adjacency, self.painted_at
+        )
+
+    def silhouette(self, cameras: Cameras) -> Float[Tensor, "b h w"]:
+        """The mask alone, as `render` gives it without supersampling."""
+        fragments = rasterize(self.vertices, self.faces, cameras, False)
+        return coverage(fragments, self.vertices, self.faces, cameras, self.adjacency)
+
+    def coverage(self, render: MeshRender, cameras: Cameras) -> Float[Tensor, "b h w"]:
+        """The mask of a render of these faces where they are now, not supersampled, differentiable in the vertices alone."""
+        return coverage(render.fragments, self.vertices, self.faces, cameras, self.adjacency)
+
+
+def mesh_from_parts(vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"]) -> Mesh:
+    """A mesh with its adjacency."""
+    return Mesh(vertices, faces, face_adjacency(faces))
+
+
+def color_of_field(field: ColorField) -> ColorOf:
+    """A colour field as the renderer wants it: colours from points, the same from every side."""
+    return lambda points, normals: field(points)
+
+
+def fixed_color_of_field(field: ColorField) -> ColorOf:
+    """The same colours without a gradient: what is learned from pictures of them is shape alone."""
+    return lambda points, normals: field(points).detach()

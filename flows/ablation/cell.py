@@ -19,7 +19,7 @@ from flows.ablation.plan import Cell, Plan
 from flows.ablation.statistics import CellResult, StageResult
 from flows.benchmark.subjects import Subject, reference_picture
 from flows.benchmark.truth import Truth, true_mesh, truth_of
-from flows.chain import SENDS_S, as_task
+from flows.runs.chain import CHAIN
 from flows.runs.create import now
 from flows.runs.inputs import keep_image
 from schemas.artifacts import Artifact, ReferenceArtifact, StageName
@@ -27,8 +27,8 @@ from schemas.config.run import Config
 from schemas.runs import RunRecord
 from stages.results.files import StoredFiles
 from stages.results.surfaces import open_artifact
-from stages.runtime.command import context_of
-from stages.runtime.context import device_from_name
+from stages.runtime.command import arguments_from_record
+from stages.runtime.context import context_of, device_from_name
 from stages.runtime.progress import await_sends
 from stages.runtime.records import read_record, record_path, write_record
 from stages.runtime.store import LocalStore
@@ -36,6 +36,10 @@ from stages.runtime.tracking import PARENT_JOURNAL, PARENT_TAG, Journal, Place
 
 FROM_STAGE = {"psnr": "reference_psnr", "ssim": "reference_ssim", "normal_agreement": "normal_agreement"}
 """Figures that the measured stage reports itself, and what they are called in a study."""
+
+
+SENDS_S = 20.0
+"""For the tracker to take what a cell's stages had left."""
 
 
 @dataclass
@@ -77,9 +81,9 @@ def run_cell(work: Workplace, cell: Cell, config: Config) -> Shown:
     try:
         artifacts = _stages(work, cell, record)
         record = read_record(work.store, record.run)
-        figures, pictures = _measured(work, cell, record.config, artifacts)
+        figures, pictures = _measured(work, cell, record, artifacts)
         result = _result(work, cell, record, artifacts, figures)
-        journal.metrics(0, {**_final(result, artifacts), **best_figures(work.journals, artifacts.values())})
+        journal.metrics(0, {**_final(result, record), **best_figures(work.journals, artifacts.values())})
         journal.set_tags({"until": cell.until, **{f"state.{name}": entry.state for name, entry in result.stages.items()}})
         status = "FINISHED"
     except Exception as error:
@@ -134,13 +138,14 @@ def _open_journal(work: Workplace, cell: Cell, config: Config) -> Journal:
 
 def _stages(work: Workplace, cell: Cell, record: RunRecord) -> dict[StageName, Artifact]:
     """The cell's stages as tasks of a flow run of its own, so that Prefect shows one line a cell."""
-    run = context_of(record, work.store, work.place.uri, work.show)
+    run = context_of(record, work.store, work.place.uri, show_progress=work.show)
 
     @flow(name="ablation-cell", flow_run_name=cell.label.replace("{", "(").replace("}", ")"), persist_result=False)
     def one_cell() -> Any:
         artifacts: dict[StageName, Artifact] = {}
         for name in cell.stages:
-            artifacts[name] = as_task(name, record, run, artifacts)
+            stage = CHAIN[name]
+            artifacts[name] = stage(run, **arguments_from_record(stage, record, work.store, artifacts))
         return artifacts
 
     # Prefect's types do not see through a flow that returns Any.
@@ -150,18 +155,19 @@ def _stages(work: Workplace, cell: Cell, record: RunRecord) -> dict[StageName, A
 
 
 def _measured(
-    work: Workplace, cell: Cell, config: Config, artifacts: Mapping[StageName, Artifact]
+    work: Workplace, cell: Cell, record: RunRecord, artifacts: Mapping[StageName, Artifact]
 ) -> tuple[dict[str, float], Float[Tensor, "n h w 3"]]:
+    config, reported = record.config, record.stages[cell.until].metrics
     device = device_from_name(config.device)
     files = StoredFiles(LocalStore(work.store), device)
     last = artifacts[cell.until]
-    opened = open_artifact(last, config, files)
+    opened = open_artifact(last, getattr(config, cell.until), files)
     figures, pictures = figures_of(
         opened, artifacts["reference"], files, cell.subject.prompt, work.judge, _truth(work, cell, device)
     )
     for key, name in FROM_STAGE.items():
-        if key in last.metrics:
-            figures.setdefault(name, last.metrics[key])
+        if key in reported:
+            figures.setdefault(name, reported[key])
     return figures, pictures
 
 
@@ -245,8 +251,8 @@ def taken_steps(artifact: Artifact, config: Config) -> int:
     return int(own if own is not None else getattr(getattr(config, artifact.stage), "steps", 0))
 
 
-def _final(result: CellResult, artifacts: Mapping[StageName, Artifact]) -> dict[str, float]:
-    by_stage = {f"final/{name}/{key}": value for name, artifact in artifacts.items() for key, value in artifact.metrics.items()}
+def _final(result: CellResult, record: RunRecord) -> dict[str, float]:
+    by_stage = {f"final/{name}/{key}": value for name, entry in record.stages.items() for key, value in entry.metrics.items()}
     return {**by_stage, **{f"final/{key}": value for key, value in result.figures.items()}}
 
 

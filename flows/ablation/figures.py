@@ -13,7 +13,7 @@ from dreampolish.scene.pictures import read_picture
 from flows.benchmark.truth import SHOWN, SIZE, Truth, compared, novel_cameras, rendered
 from schemas.artifacts import Artifact, ReferenceArtifact
 from stages.results.files import StoredFiles
-from stages.results.surfaces import Opened, View
+from stages.results.surfaces import View, ViewableResult
 
 BACK_DEG = 90.0
 """From this azimuth on, a view does not see what the reference shows."""
@@ -37,7 +37,7 @@ def judge_from_folder(folder: Path, prompts: tuple[str, ...], names: tuple[str, 
 
 
 def figures_of(
-    opened: Opened, reference: Artifact, files: StoredFiles, prompt: str, judge: Judge, truth: Truth | None
+    opened: ViewableResult, reference: Artifact, files: StoredFiles, prompt: str, judge: Judge, truth: Truth | None
 ) -> tuple[dict[str, float], Float[Tensor, "n h w 3"]]:
     """All figures of a result, and its pictures for the contact sheet. Raises ValueError for a result without a surface."""
     views = rendered(opened, novel_cameras(SIZE).to(files.device))

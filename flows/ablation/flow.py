@@ -26,8 +26,7 @@ from schemas.config.run import Config
 from schemas.studies import FITTED
 from stages.runtime.context import device_from_name
 from stages.runtime.errors import StageError
-from stages.runtime.files import disk_errors_in_one_line, store_folder, write_atomically
-from stages.runtime.key import PROJECT
+from stages.runtime.files import PROJECT, disk_errors_in_one_line, store_folder, write_atomically
 from stages.runtime.records import read_record, record_path
 from stages.runtime.signals import StopSignal, stop_on_signals
 from stages.runtime.tracking import PARENT_JOURNAL, Journal, place_from_store

@@ -16,10 +16,11 @@ from schemas.config.run import Config
 from schemas.runs import STAGES, RunRecord
 from schemas.studies import FITTED, Settings, Study, Variant, read_study
 from stages.guidance.known_words import check_words
-from stages.guidance.priors import prior_digests
-from stages.runtime.command import context_of
+from stages.runtime.code import code_of_module
+from stages.runtime.context import context_of
 from stages.runtime.errors import StageError
-from stages.runtime.key import PROJECT, code_digest
+from stages.runtime.files import PROJECT
+from stages.runtime.key import prior_digests
 
 STUDIES = CONFIGS / "ablations"
 SHOWN_STAGES: tuple[StageName, ...] = STAGES[1:]
@@ -208,7 +209,7 @@ def _check_words(study: Study, subjects: Sequence[StudySubject], common: Config,
     from dreampolish.training.judge import parse_caption
 
     record = RunRecord(run="0" * 8, prompt="-", config=common, created="")
-    run = context_of(record, store, None, False)
+    run = context_of(record, store, None, show_progress=False)
     for subject in subjects:
         if subject.truth is None:
             check_thing_named(subject.prompt, run, common.reference, drawn=True)
@@ -224,7 +225,7 @@ def _check_words(study: Study, subjects: Sequence[StudySubject], common: Config,
 
 def code_digests() -> tuple[str, ...]:
     """Of every stage's code as it stands on the disk now."""
-    return tuple(code_digest(f"stages.{name}", PROJECT) for name in STAGES)
+    return tuple(code_of_module(f"stages.{name}", PROJECT).digest for name in STAGES)
 
 
 def study_id(
@@ -236,7 +237,7 @@ def study_id(
     code: Sequence[str],
 ) -> str:
     """Eight hexadecimal digits over everything that decides the results."""
-    run = context_of(RunRecord(run="0" * 8, prompt="-", config=common, created=""), store, None, False)
+    run = context_of(RunRecord(run="0" * 8, prompt="-", config=common, created=""), store, None, show_progress=False)
     try:
         weights = prior_digests(run, "text", "view", "normals", "judge")
     except StageError as error:
@@ -247,7 +248,7 @@ def study_id(
         "subjects": [[subject.name, subject.prompt, _shape_of(subject)] for subject in subjects],
         "weights": weights,
         "code": list(code),
-        "measures": code_digest("flows.ablation.figures", PROJECT),
+        "measures": code_of_module("flows.ablation.figures", PROJECT).digest,
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
 

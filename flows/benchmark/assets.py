@@ -14,7 +14,7 @@ from dreampolish.metrics.pictures import psnr
 from dreampolish.scene.cameras import Cameras, turntable_cameras
 from flows.benchmark.browser import BrowserError, module_folders, render_in_browser, tool_versions
 from flows.benchmark.stages import memory_path, recalled, remember
-from schemas.artifacts import AssetArtifact
+from schemas.artifacts import AssetArtifact, TexturedMeshArtifact
 from schemas.runs import RunRecord
 from stages.guidance.reference_view import REFERENCE_FOV_DEG
 from stages.results.files import StoredFiles
@@ -89,13 +89,11 @@ def _recalled(path: Path, name: str, run: str) -> AssetResult | None:
 
 def _examined(name: str, record: RunRecord, files: StoredFiles) -> AssetResult:
     store = files.store.root
-    asset, texture = open_recorded("export", record, store), open_recorded("texture", record, store)
-    if not isinstance(asset, AssetArtifact):
-        raise TypeError(f"the export stage gave {type(asset).__name__}")
+    asset, texture = open_recorded(AssetArtifact, record, store), open_recorded(TexturedMeshArtifact, record, store)
     glb = files.locate(asset, asset.glb)
     cameras = turntable_cameras(N_VIEWS, ELEVATION_DEG, REFERENCE_FOV_DEG, SIZE).to(files.device)
-    source = open_artifact(texture, record.config, files).render(cameras)
-    ours = open_artifact(asset, record.config, files).render(cameras)
+    source = open_artifact(texture, record.config.texture, files).render(cameras)
+    ours = open_artifact(asset, record.config.export, files).render(cameras)
     browser, normals, note = None, None, ""
     try:
         colors = browser_views(glb, cameras, asset.metres_per_unit, "colors")

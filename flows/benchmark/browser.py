@@ -26,7 +26,7 @@ from torch import Tensor
 
 from dreampolish.assets.asset import GLTF_FROM_WORLD
 from dreampolish.scene.cameras import Cameras
-from stages.runtime.key import PROJECT
+from stages.runtime.files import PROJECT
 
 SECONDS = 180
 SUPERSAMPLE = 4

@@ -29,8 +29,7 @@ from flows.service.marks import at_work
 from schemas.config.presets import load_config
 from schemas.config.run import Config
 from stages.results.files import StoredFiles
-from stages.runtime.files import disk_errors_in_one_line, store_folder
-from stages.runtime.key import PROJECT
+from stages.runtime.files import PROJECT, disk_errors_in_one_line, store_folder
 from stages.runtime.signals import stop_on_signals
 from stages.runtime.store import LocalStore
 from stages.runtime.tracking import PARENT_JOURNAL, Journal, Place, place_from_store

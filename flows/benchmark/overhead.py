@@ -190,21 +190,22 @@ def plain_run(prompt: str, preset: str, settings: Sequence[str], store: Path) ->
     import torch
 
     from flows.report.output import write_output
-    from flows.runs.chain import stage_function
+    from flows.runs.chain import CHAIN
     from flows.runs.create import new_run
     from schemas.artifacts import Artifact, StageName
     from schemas.runs import STAGES
-    from stages.runtime.command import call_stage, context_of
+    from stages.runtime.command import compute_recorded
+    from stages.runtime.context import context_of
     from stages.runtime.records import read_record
     from stages.runtime.store import LocalStore
 
     record = new_run(store, prompt, preset, settings, None)
-    context = context_of(record, store, None, False).model_copy(update={"told": False})
+    context = context_of(record, store, None, show_progress=False).model_copy(update={"log_steps": False})
     torch.set_num_threads(context.threads)
     artifacts: dict[StageName, Artifact] = {}
     for name in STAGES:
-        artifacts[name] = call_stage(name, stage_function(name), record, context, artifacts)
-    return str(write_output(read_record(store, record.run), artifacts, LocalStore(store), Path("outputs")).output)
+        artifacts[name] = compute_recorded(CHAIN[name], record, context, artifacts)
+    return str(write_output(read_record(store, record.run), LocalStore(store), Path("outputs")).output)
 
 
 if __name__ == "__main__":

@@ -18,14 +18,13 @@ from flows.benchmark.stages import figures_of
 from flows.benchmark.statistics import ObjectResult, PromptResult
 from flows.benchmark.subjects import Subject, framing_settings, reference_picture
 from flows.benchmark.truth import SIZE, true_mesh
+from flows.report.facts import view_paths
 from flows.runs.console import say
 from flows.runs.create import new_run
 from flows.text_to_3d import text_to_3d
-from schemas.artifacts import Artifact
 from schemas.runs import RunRecord
 from stages.results.files import StoredFiles
-from stages.runtime.command import context_of, open_recorded
-from stages.runtime.context import device_from_name
+from stages.runtime.context import context_of, device_from_name
 from stages.runtime.records import read_record
 from stages.runtime.store import LocalStore
 
@@ -71,11 +70,10 @@ def one_prompt(pipeline: Pipeline, place: int, prompts: Sequence[str], names: Se
     place: the prompt's, among `prompts`. The result's alignment is the asset's own.
     """
     record = pipeline.run(prompts[place], [], None)
-    run = context_of(record, pipeline.store, None, False)
+    run = context_of(record, pipeline.store, None, show_progress=False)
     judge = load_alignment(Path(run.prior_folder(run.priors.judge.source)))
     texts = candidate_texts(prompts, names)
-    asset = open_recorded("export", record, pipeline.store)
-    nearest = (judge.embed_images(final_views(pipeline, asset)) @ judge.embed_texts(texts).T).argmax(dim=1)
+    nearest = (judge.embed_images(final_views(pipeline, record)) @ judge.embed_texts(texts).T).argmax(dim=1)
     right = right_texts(prompts, names)[place]
     return PromptResult(
         prompt=prompts[place],
@@ -83,13 +81,12 @@ def one_prompt(pipeline: Pipeline, place: int, prompts: Sequence[str], names: Se
         hits=int(right[nearest].sum()),
         views=len(nearest),
         nearest=texts[Counter(nearest.tolist()).most_common(1)[0][0]],
-        alignment=asset.metrics["alignment"],
+        alignment=record.stages["export"].metrics["alignment"],
     )
 
 
-def final_views(pipeline: Pipeline, asset: Artifact) -> Float[Tensor, "n 3 h w"]:
+def final_views(pipeline: Pipeline, record: RunRecord) -> Float[Tensor, "n 3 h w"]:
     """The asset's turntable views, no larger than the pictures that the judge was taught on: its word depends on their size."""
-    files = StoredFiles(LocalStore(pipeline.store), torch.device("cpu"))
-    views = [read_picture(files.locate(asset, preview))[..., :3] for preview in asset.previews]
+    views = [read_picture(path)[..., :3] for path in view_paths("export", record, LocalStore(pipeline.store))]
     pictures = torch.stack(views)
     return resize(pictures, min(SIZE, pictures.shape[1])).permute(0, 3, 1, 2)

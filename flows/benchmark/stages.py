@@ -14,14 +14,16 @@ from torch import Tensor
 
 from dreampolish.scene.pictures import sheet
 from flows.benchmark.truth import SHOWN, Truth, in_one_color, mean_color, measured, true_mesh, truth_of
-from schemas.artifacts import Artifact, StageName
-from schemas.runs import RunRecord
+from schemas.artifacts import Artifact, StageName, artifact_class_of
+from schemas.runs import RunRecord, StageRecord
+from stages.guidance.priors import alignment
 from stages.results.files import StoredFiles
-from stages.results.scores import alignment, render_previews
-from stages.results.surfaces import Opened, open_artifact
-from stages.runtime.command import context_of, open_recorded
-from stages.runtime.files import write_atomically
-from stages.runtime.key import PROJECT, code_digest
+from stages.results.scores import render_previews
+from stages.results.surfaces import ViewableResult, open_artifact
+from stages.runtime.code import code_of_module
+from stages.runtime.command import open_recorded
+from stages.runtime.context import context_of
+from stages.runtime.files import PROJECT, write_atomically
 
 MEASURED: tuple[StageName, ...] = ("nerf", "neus", "dmtet", "polish", "texture", "export")
 """Stages whose results have a shape."""
@@ -55,7 +57,10 @@ def figures_of(record: RunRecord, files: StoredFiles, glb: Path, elevation_deg: 
         found = _measured(record, files, truth_of(true_mesh(glb, files.device), elevation_deg))
         _remember(kept, *found)
     figures, contact_sheet = found
-    told = {name: _told_by(open_recorded(name, record, files.store.root)) for name in MEASURED}
+    told = {
+        name: _told_by(record.stages[name], open_recorded(artifact_class_of(name), record, files.store.root))
+        for name in MEASURED
+    }
     return {row: {**figures[row], **(told[row] if row != "untextured" else {})} for row in ROWS}, contact_sheet
 
 
@@ -63,8 +68,8 @@ def _measured(record: RunRecord, files: StoredFiles, truth: Truth) -> tuple[Figu
     rows: list[tuple[str, Float[Tensor, "n h w 3"]]] = [("truth", truth.views.rgb[list(SHOWN)].cpu())]
     figures: Figures = {}
     for name in MEASURED:
-        artifact = open_recorded(name, record, files.store.root)
-        opened = open_artifact(artifact, record.config, files)
+        artifact = open_recorded(artifact_class_of(name), record, files.store.root)
+        opened = open_artifact(artifact, getattr(record.config, artifact.stage), files)
         figures[name], pictures = measured(opened, truth)
         rows.append((name, pictures))
         if name == "polish":
@@ -72,17 +77,17 @@ def _measured(record: RunRecord, files: StoredFiles, truth: Truth) -> tuple[Figu
     return figures, sheet(rows, 1)
 
 
-def _without_texture(polished: Opened, record: RunRecord, files: StoredFiles, truth: Truth) -> dict[str, float]:
+def _without_texture(polished: ViewableResult, record: RunRecord, files: StoredFiles, truth: Truth) -> dict[str, float]:
     """The figures of a mesh in the mean colour of the true front picture."""
     plain = in_one_color(polished, mean_color(truth.front_view))
     views = render_previews(record.config.texture.preview, lambda cameras: plain.render(cameras).rgb, files.device)
-    run = context_of(record, files.store.root, None, False)
+    run = context_of(record, files.store.root, None, show_progress=False)
     return {**measured(plain, truth)[0], "alignment": alignment(run, record.prompt, views)}
 
 
-def _told_by(artifact: Artifact) -> dict[str, float]:
+def _told_by(entry: StageRecord, artifact: Artifact) -> dict[str, float]:
     """What the stage said of itself: alignment, where it has one, and costs."""
-    told = {"alignment": artifact.metrics["alignment"]} if "alignment" in artifact.metrics else {}
+    told = {"alignment": entry.metrics["alignment"]} if "alignment" in entry.metrics else {}
     return {**told, "seconds": artifact.seconds, "peak_memory_gib": artifact.peak_memory / 2**30}
 
 
@@ -120,7 +125,7 @@ def memory_path(store: Path, module: str, measured: Mapping[str, Any]) -> Path:
     """
     versions = {name: version(name) for name in LIBRARIES}
     known = json.dumps(
-        {**measured, "code": code_digest(module, PROJECT), "module": module, "versions": versions}, sort_keys=True
+        {**measured, "code": code_of_module(module, PROJECT).digest, "module": module, "versions": versions}, sort_keys=True
     )
     return store / "measured" / f"{hashlib.sha256(known.encode()).hexdigest()}.json"
 

@@ -10,7 +10,7 @@ from flows.benchmark.truth import LEAST_FRAMING_IOU, framing_iou, write_referenc
 from flows.runs.create import slug_from_prompt
 from schemas.config.presets import ConfigError
 from stages.runtime.errors import StageError
-from stages.runtime.key import PROJECT
+from stages.runtime.files import PROJECT
 
 REFERENCE_SIZE = 512
 """Pixels of a side of a reference picture that is rendered here."""

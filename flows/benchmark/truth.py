@@ -15,7 +15,7 @@ from dreampolish.scene.cameras import Cameras, orbit_cameras
 from dreampolish.scene.cutout import OBJECT_RADIUS
 from dreampolish.scene.pictures import read_picture, resize, write_picture
 from stages.guidance.reference_view import REFERENCE_FOV_DEG
-from stages.results.surfaces import Opened, View, opened_from_textured
+from stages.results.surfaces import View, ViewableResult, opened_from_textured
 
 N_VIEWS = 16
 ELEVATIONS_DEG = (5.0, 35.0)
@@ -80,13 +80,13 @@ def truth_of(mesh: TexturedMesh, elevation_deg: float) -> Truth:
     )
 
 
-def rendered(opened: Opened, cameras: Cameras) -> View:
+def rendered(opened: ViewableResult, cameras: Cameras) -> View:
     """All views, one camera at a time to bound memory."""
     views = [opened.render(cameras[[index]]) for index in range(len(cameras))]
     return View(*(torch.cat(parts) for parts in zip(*((v.rgb, v.alpha, v.normals_camera) for v in views), strict=True)))
 
 
-def sampled(opened: Opened) -> SurfaceSamples:
+def sampled(opened: ViewableResult) -> SurfaceSamples:
     """Points of the surface that can be seen, the same every time; no picture tells of the rest, and closed cavities show to nobody."""
     vertices, faces = opened.mesh()
     points = sample_surface(vertices, faces, N_POINTS, torch.Generator().manual_seed(0))
@@ -118,7 +118,7 @@ def mean_color(view: View) -> Float[Tensor, " 3"]:
     return ((view.rgb - (1 - alpha)).sum(dim=(0, 1, 2)) / alpha.sum()).clamp(0, 1)
 
 
-def in_one_color(opened: Opened, color: Float[Tensor, " 3"]) -> Opened:
+def in_one_color(opened: ViewableResult, color: Float[Tensor, " 3"]) -> ViewableResult:
     """The same shape without its texture."""
 
     def render(cameras: Cameras) -> View:
@@ -126,16 +126,16 @@ def in_one_color(opened: Opened, color: Float[Tensor, " 3"]) -> Opened:
         alpha = view.alpha[..., None]
         return View(color * alpha + (1 - alpha), view.alpha, view.normals_camera)
 
-    return Opened(render, opened.mesh)
+    return ViewableResult(render, opened.mesh)
 
 
-def measured(opened: Opened, truth: Truth) -> tuple[dict[str, float], Float[Tensor, "n h w 3"]]:
+def measured(opened: ViewableResult, truth: Truth) -> tuple[dict[str, float], Float[Tensor, "n h w 3"]]:
     """All figures of a result against the truth, and its pictures for the contact sheet. Raises ValueError without a surface."""
     views = rendered(opened, truth.cameras)
     return compared(opened, views, truth), views.rgb[list(SHOWN)].cpu()
 
 
-def compared(opened: Opened, views: View, truth: Truth) -> dict[str, float]:
+def compared(opened: ViewableResult, views: View, truth: Truth) -> dict[str, float]:
     """All figures of a result whose pictures from the truth's fixed views are there already. Raises ValueError without a surface."""
     front = opened.render(truth.front)
     samples = sampled(opened)

@@ -65,10 +65,8 @@ def texture(
     """Texture and export a run's mesh anew, as a new run; the geometry is reused."""
 
     def work(store: Path) -> dict[str, Any]:
-        from flows.runs.chain import load_stages
         from flows.runs.console import say
-        from flows.service.temporary_server import temporary_server
-        from flows.texture import texture as texture_flow
+        from flows.service.temporary_server import load_stages, temporary_server
         from schemas.config.presets import merged
         from stages.runtime.records import read_record
 
@@ -76,6 +74,8 @@ def texture(
         merged(record.config, {}, overrides or [])
         say(f"texturing run {record.run} anew: {record.prompt}")
         with temporary_server(load_stages), stop_on_signals():
+            from flows.texture import texture as texture_flow
+
             return texture_flow(run=record.run, overrides=overrides or [], refresh=refresh, show_progress=True)
 
     finish(work, as_json)
@@ -91,7 +91,7 @@ def stage(
     """Compute one stage of a run alone."""
 
     def work(store: Path) -> dict[str, Any]:
-        from flows.runs.chain import stage_function
+        from flows.runs.chain import CHAIN
         from flows.runs.console import stage_line, summary
         from schemas.runs import STAGES
         from stages.runtime.command import run_one
@@ -103,7 +103,7 @@ def stage(
             raise ConfigError(f"no stage {name!r}; there are {', '.join(STAGES)}")
         run_id = read_record(store, run).run
         place = place_from_store(store, os.environ.get("MLFLOW_TRACKING_URI"))
-        artifact = run_one(chosen, stage_function(chosen), run_id, overrides or [], place.uri, True)
+        artifact = run_one(CHAIN[chosen], run_id, overrides or [], tracking_uri=place.uri, show_progress=True)
         record = read_record(store, run_id)
         stage_line(record.stages[chosen], artifact.notes)
         return summary(record)
@@ -134,8 +134,7 @@ def benchmark(
         from flows.benchmark.flow import benchmark as benchmark_flow
         from flows.benchmark.overhead import measure_overhead, write_overhead
         from flows.benchmark.subjects import found_subjects, prompts_of
-        from flows.runs.chain import load_stages
-        from flows.service.temporary_server import temporary_server
+        from flows.service.temporary_server import load_stages, temporary_server
 
         if overhead or rasterizers:
             found_subjects(objects, only or [], 0.0)  # a wrong folder is told before anything is measured
@@ -213,12 +212,12 @@ def priors_data(
 
 def _continue(run_id: str, prompt: str, headline: str) -> dict[str, Any]:
     """Run the whole chain of a run as the Prefect flow."""
-    from flows.runs.chain import load_stages
     from flows.runs.console import say
-    from flows.service.temporary_server import temporary_server
-    from flows.text_to_3d import text_to_3d
+    from flows.service.temporary_server import load_stages, temporary_server
 
     say(headline)
     # Around the flow, so that its report to Prefect is given no more time than the rest.
     with temporary_server(load_stages), stop_on_signals():
+        from flows.text_to_3d import text_to_3d
+
         return text_to_3d(prompt=prompt, run=run_id, show_progress=True)

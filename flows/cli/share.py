@@ -29,10 +29,10 @@ def report(
     """Tell what a run made, and write its page: report.html, which opens anywhere."""
 
     def work(store: Path) -> dict[str, Any]:
-        from flows.chain import OUTPUTS
         from flows.report.facts import MAX_SIDE, open_facts, output_folder
         from flows.report.page import run_page, write_page
         from flows.runs.console import say, stage_line, summary
+        from flows.runs.create import OUTPUTS
         from stages.runtime.files import disk_errors_in_one_line
         from stages.runtime.records import read_record
 
@@ -57,9 +57,9 @@ def compare(
     """Write one page that shows runs side by side, their cameras locked together."""
 
     def work(store: Path) -> dict[str, Any]:
-        from flows.chain import OUTPUTS
         from flows.report.facts import COMPARED_SIDE, open_facts
         from flows.report.page import compare_page, write_page
+        from flows.runs.create import OUTPUTS
         from stages.runtime.files import disk_errors_in_one_line
         from stages.runtime.records import read_record
 
@@ -111,8 +111,8 @@ def export(
     """Write a run's asset once more, in any format and size, beside what it has; nothing else is computed anew."""
 
     def work(store: Path) -> dict[str, Any]:
-        from flows.chain import OUTPUTS
         from flows.runs.console import say
+        from flows.runs.create import OUTPUTS
         from flows.runs.exports import checked_format, export_run
         from schemas.config.presets import merged
         from stages.runtime.records import read_record

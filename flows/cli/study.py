@@ -31,9 +31,8 @@ def ablate(
         checked = planned(study, store, preset, overrides or [])
         if plan:
             return _told(checked)
-        from flows.runs.chain import load_stages
         from flows.runs.console import say
-        from flows.service.temporary_server import temporary_server
+        from flows.service.temporary_server import load_stages, temporary_server
 
         # Prefect's home lies in the store and is made at import, but not the folders above it.
         store.mkdir(parents=True, exist_ok=True)

@@ -8,9 +8,17 @@ from flows.report.curves import Curve, curves_of_stage, was_computed_by
 from flows.report.settings import Change, Command, changes_from_default, making_command, varying_commands
 from flows.report.strips import Strip, picture_uri, strip_of_views
 from flows.runs.create import slug_from_prompt
-from schemas.artifacts import Artifact, AssetArtifact, NerfArtifact, ReferenceArtifact, SdfArtifact, StageName
+from schemas.artifacts import (
+    Artifact,
+    AssetArtifact,
+    NerfArtifact,
+    ReferenceArtifact,
+    SdfArtifact,
+    StageName,
+    artifact_class_of,
+)
 from schemas.runs import STAGES, RunRecord
-from stages.runtime.command import open_recorded
+from stages.runtime.command import open_recorded, open_scores
 from stages.runtime.errors import StageError
 from stages.runtime.store import LocalStore
 
@@ -76,11 +84,10 @@ class RunFacts:
 
 def facts_of_run(record: RunRecord, artifacts: Mapping[StageName, Artifact], store: LocalStore, max_side: int) -> RunFacts:
     """Gather. artifacts: verified ones of the run, those it has. max_side: pixels of the turntables' views."""
-    present = [artifacts[name] for name in STAGES if name in artifacts]
     asset = artifacts.get("export")
     return RunFacts(
         record=record,
-        stages=tuple(_stage(record, artifact, store, max_side) for artifact in present),
+        stages=tuple(_stage(record, name, artifacts[name], store, max_side) for name in STAGES if name in artifacts),
         glb=_path(store, asset, asset.glb.path).read_bytes() if isinstance(asset, AssetArtifact) else None,
         candidates=None if (drawn := candidates_path(artifacts, store)) is None else picture_uri(drawn),
         changes=tuple(changes_from_default(record.config)),
@@ -97,24 +104,23 @@ def candidates_path(artifacts: Mapping[StageName, Artifact], store: LocalStore) 
     return _path(store, reference, reference.candidates.path)
 
 
-def _stage(record: RunRecord, artifact: Artifact, store: LocalStore, max_side: int) -> StageFacts:
-    entry = record.stages[artifact.stage]
-    references = [artifact.image] if isinstance(artifact, ReferenceArtifact) else list(artifact.previews)
-    views = [_path(store, artifact, reference.path) for reference in references]
-    own = record.parent_run is None or was_computed_by(store.root, record.run, artifact.stage, artifact.fingerprint)
+def _stage(record: RunRecord, name: StageName, artifact: Artifact, store: LocalStore, max_side: int) -> StageFacts:
+    entry = record.stages[name]
+    views = view_paths(entry.name, record, store)
+    own = record.parent_run is None or was_computed_by(store.root, record.run, name, artifact.fingerprint)
     return StageFacts(
-        name=artifact.stage,
-        title=TITLES[artifact.stage],
+        name=name,
+        title=TITLES[name],
         state=entry.state if own else "reused",
         seconds=entry.seconds if own else 0.0,
         seconds_computing=artifact.seconds,
         peak_memory=artifact.peak_memory,
-        metrics=dict(artifact.metrics),
+        metrics=dict(entry.metrics),
         notes=_notes(artifact),
         fingerprint=artifact.fingerprint,
         parents=dict(artifact.parents),
         strip=strip_of_views(views, max_side) if views else None,
-        curves=curves_of_stage(store.root, record.run, artifact.stage, artifact.fingerprint),
+        curves=curves_of_stage(store.root, record.run, name, artifact.fingerprint),
     )
 
 
@@ -138,8 +144,23 @@ def open_facts(record: RunRecord, store: Path, max_side: int) -> RunFacts:
     """What a page tells of a run, every file verified. Raises StageError for a run without results or with damaged ones."""
     if not record.stages:
         raise StageError(f"run {record.run} has no results yet", None, f"dreampolish resume {record.run}")
-    artifacts = {name: open_recorded(name, record, store) for name in STAGES if name in record.stages}
-    return facts_of_run(record, artifacts, LocalStore(store), max_side)
+    return facts_of_run(record, artifacts_of(record, store), LocalStore(store), max_side)
+
+
+def artifacts_of(record: RunRecord, store: Path) -> dict[StageName, Artifact]:
+    """Every result that a run has, verified."""
+    return {name: open_recorded(artifact_class_of(name), record, store) for name in STAGES if name in record.stages}
+
+
+def view_paths(name: StageName, record: RunRecord, store: LocalStore) -> list[Path]:
+    """The pictures of a run's stage: the reference, or the turntable's views."""
+    if name not in record.stages:
+        return []
+    if name == "reference":
+        reference = open_recorded(ReferenceArtifact, record, store.root)
+        return [_path(store, reference, reference.image.path)]
+    scores = open_scores(name, record, store.root)
+    return [] if scores is None else [_path(store, scores, preview.path) for preview in scores.previews]
 
 
 def output_folder(record: RunRecord, outputs: Path) -> Path:

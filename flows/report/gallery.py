@@ -12,7 +12,7 @@ from dreampolish.scene.pictures import pil_from_tensor
 from flows.report.chart import figure, size
 from flows.report.settings import run_line
 from flows.runs.create import slug_from_prompt
-from schemas.artifacts import AssetArtifact
+from schemas.artifacts import AssetArtifact, artifact_class_of
 from schemas.runs import RunRecord
 from stages.guidance.reference_view import REFERENCE_FOV_DEG
 from stages.results.files import StoredFiles
@@ -58,7 +58,9 @@ def write_gallery(records: Sequence[RunRecord], store: Path, folder: Path) -> Pa
     entries = []
     for record, asset, name in zip(records, assets, names, strict=True):
         _write_strip(asset, record, files, folder / name)
-        entries.append(Entry(record, name, asset.metrics.get("alignment", -math.inf), _figures(record, asset, store)))
+        entries.append(
+            Entry(record, name, record.stages["export"].metrics.get("alignment", -math.inf), _figures(record, asset, store))
+        )
     index = folder / "index.md"
     write_atomically(index, index_text(entries, store).encode())
     return index
@@ -101,9 +103,7 @@ def escaped(prompt: str) -> str:
 
 
 def _asset(record: RunRecord, store: Path) -> AssetArtifact:
-    asset = open_recorded("export", record, store)
-    assert isinstance(asset, AssetArtifact)
-    return asset
+    return open_recorded(AssetArtifact, record, store)
 
 
 def _write_strip(asset: AssetArtifact, record: RunRecord, files: StoredFiles, path: Path) -> None:
@@ -111,7 +111,7 @@ def _write_strip(asset: AssetArtifact, record: RunRecord, files: StoredFiles, pa
     cameras = orbit_cameras(
         azimuths, torch.full_like(azimuths, ELEVATION_DEG), torch.full_like(azimuths, REFERENCE_FOV_DEG), SIDE
     )
-    opened = open_artifact(asset, record.config, files)
+    opened = open_artifact(asset, record.config.export, files)
     views = torch.cat([opened.render(cameras[[index]]).rgb for index in range(len(cameras))])
     strip = pil_from_tensor(torch.cat(list(views), dim=1))
     partial = path.with_name(f".{path.name}.partial")
@@ -120,8 +120,9 @@ def _write_strip(asset: AssetArtifact, record: RunRecord, files: StoredFiles, pa
 
 
 def _figures(record: RunRecord, asset: AssetArtifact, store: Path) -> str:
-    seconds = sum(open_recorded(name, record, store).seconds for name in record.stages)
+    seconds = sum(open_recorded(artifact_class_of(name), record, store).seconds for name in record.stages)
+    figures = record.stages["export"].metrics
     labels = {"alignment": "alignment {}", "psnr": "reference view {} dB"}
-    told = [label.format(figure(asset.metrics[name])) for name, label in labels.items() if name in asset.metrics]
+    told = [label.format(figure(figures[name])) for name, label in labels.items() if name in figures]
     told += [f"{asset.n_faces:,} triangles", size(asset.glb_bytes), f"preset {record.config.preset}"]
     return " · ".join([*told, f"seed {record.config.seed}", duration(seconds)])

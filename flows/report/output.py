@@ -2,7 +2,6 @@
 reference, candidates.png."""
 
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +9,12 @@ import torch
 from PIL import Image
 
 from dreampolish.scene.pictures import resize, sheet
-from flows.report.facts import MAX_SIDE, candidates_path, facts_of_run
+from flows.report.facts import MAX_SIDE, artifacts_of, candidates_path, facts_of_run, view_paths
 from flows.report.page import run_page, write_page
 from flows.runs.create import slug_from_prompt
-from schemas.artifacts import Artifact, AssetArtifact, FileRef, ReferenceArtifact, StageName
+from schemas.artifacts import AssetArtifact
 from schemas.runs import STAGES, RunRecord
+from stages.runtime.command import open_recorded
 from stages.runtime.files import disk_errors_in_one_line
 from stages.runtime.records import write_record
 from stages.runtime.store import LocalStore
@@ -24,11 +24,10 @@ TILE = 128
 SHOWN = ("report.html", "contact_sheet.png", "candidates.png", "turntable.*")
 
 
-def write_output(record: RunRecord, artifacts: Mapping[StageName, Artifact], store: LocalStore, outputs: Path) -> RunRecord:
-    """Write the output folder at once and note it in the run's record, which is returned. artifacts: those of the run, with `export`."""
-    asset = artifacts["export"]
-    if not isinstance(asset, AssetArtifact):
-        raise TypeError(f"the export stage gave {type(asset).__name__}")
+def write_output(record: RunRecord, store: LocalStore, outputs: Path) -> RunRecord:
+    """Write the output folder of a run that has an asset, at once, and note it in the run's record, which is returned."""
+    artifacts = artifacts_of(record, store.root)
+    asset = open_recorded(AssetArtifact, record, store.root)
     target = outputs / f"{slug_from_prompt(record.prompt)}-{record.run}"
     partial = target.with_name(f".{target.name}.partial")
     with disk_errors_in_one_line(outputs):
@@ -37,7 +36,7 @@ def write_output(record: RunRecord, artifacts: Mapping[StageName, Artifact], sto
         folder = store.folder("export", asset.fingerprint)
         shutil.copyfile(folder / asset.glb.path, partial / "asset.glb")
         shutil.copyfile(folder / asset.turntable.path, partial / f"turntable{Path(asset.turntable.path).suffix}")
-        contact_sheet(artifacts, store).save(partial / "contact_sheet.png")
+        contact_sheet(record, store).save(partial / "contact_sheet.png")
         if (candidates := candidates_path(artifacts, store)) is not None:
             shutil.copyfile(candidates, partial / "candidates.png")
         done = record.model_copy(update={"output": str(target.resolve())})
@@ -58,27 +57,20 @@ def shown_files(record: RunRecord) -> list[Path]:
     return [path for name in SHOWN for path in sorted(folder.glob(name))] if record.output is not None else []
 
 
-def contact_sheet(artifacts: Mapping[StageName, Artifact], store: LocalStore) -> Image.Image:
-    """Eight views for each stage that has previews, the reference picture on top."""
+def contact_sheet(record: RunRecord, store: LocalStore) -> Image.Image:
+    """Eight views for each stage of a run, the reference picture on top."""
     rows: list[tuple[str, torch.Tensor]] = []
     for name in STAGES:
-        artifact = artifacts.get(name)
-        if artifact is None:
-            continue
-        references = [artifact.image] if isinstance(artifact, ReferenceArtifact) else list(artifact.previews)
-        if references:
-            views = torch.cat([_view(store, artifact, reference) for reference in _eight(references)])
-            rows.append((name, views))
+        if paths := view_paths(name, record, store):
+            rows.append((name, torch.cat([_view(path) for path in _eight(paths)])))
     return sheet(rows, 1)
 
 
-def _eight(references: list[FileRef]) -> list[FileRef]:
-    step = max(1, len(references) // 8)
-    return references[::step][:8]
+def _eight(paths: list[Path]) -> list[Path]:
+    return paths[:: max(1, len(paths) // 8)][:8]
 
 
-def _view(store: LocalStore, artifact: Artifact, reference: FileRef) -> torch.Tensor:
-    path = store.folder(artifact.stage, artifact.fingerprint) / reference.path
+def _view(path: Path) -> torch.Tensor:
     with Image.open(path, formats=["PNG"]) as picture:
         array = np.asarray(picture.convert("RGB"), dtype=np.float32) / 255
     return resize(torch.from_numpy(array)[None], TILE)

@@ -17,8 +17,7 @@ from schemas.runs import RunRecord
 from schemas.schedule import Ramp, constant
 from stages.runtime.command import input_path
 from stages.runtime.errors import StageError
-from stages.runtime.files import sha256_of
-from stages.runtime.key import PROJECT
+from stages.runtime.files import PROJECT, sha256_of
 from stages.runtime.records import read_record
 
 

@@ -1,44 +1,19 @@
-"""Which function computes a stage."""
+"""The chain as a table: which stage has which name."""
+
+from collections.abc import Mapping
 
 from schemas.artifacts import StageName
-from schemas.runs import STAGES
-from stages.runtime.command import StageFunction
+from stages.dmtet import extract_mesh
+from stages.export import export_asset
+from stages.nerf import fit_nerf
+from stages.neus import refine_sdf
+from stages.polish import polish_mesh
+from stages.reference import make_reference
+from stages.runtime.command import AnyStage
+from stages.texture import paint_texture
 
-
-def stage_function(name: StageName) -> StageFunction:
-    """A stage's function (a Prefect task); its module is imported now, not before."""
-    match name:
-        case "reference":
-            from stages.reference import make_reference
-
-            return make_reference
-        case "nerf":
-            from stages.nerf import fit_nerf
-
-            return fit_nerf
-        case "neus":
-            from stages.neus import refine_sdf
-
-            return refine_sdf
-        case "dmtet":
-            from stages.dmtet import extract_mesh
-
-            return extract_mesh
-        case "polish":
-            from stages.polish import polish_mesh
-
-            return polish_mesh
-        case "texture":
-            from stages.texture import paint_texture
-
-            return paint_texture
-        case "export":
-            from stages.export import export_asset
-
-            return export_asset
-
-
-def load_stages() -> None:
-    """Import every stage's module, which takes some seconds, ahead of its use."""
-    for name in STAGES:
-        stage_function(name)
+CHAIN: Mapping[StageName, AnyStage] = {
+    stage.name: stage
+    for stage in (make_reference, fit_nerf, refine_sdf, extract_mesh, polish_mesh, paint_texture, export_asset)
+}
+"""Every stage, in order."""

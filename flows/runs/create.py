@@ -11,13 +11,15 @@ from flows.runs.inputs import check_thing_named, checked_prompt, keep_image
 from schemas.artifacts import Artifact, StageName
 from schemas.config.presets import ConfigError, load_config, merged
 from schemas.config.run import Config, PriorsConfig
-from schemas.runs import PARENTS, STAGES, RunRecord
-from stages.runtime.command import context_of, fingerprint_of, open_recorded
+from schemas.runs import STAGES, RunRecord
+from stages.runtime.command import arguments_from_record, open_recorded
+from stages.runtime.context import context_of
 from stages.runtime.errors import StageError
-from stages.runtime.key import PROJECT
+from stages.runtime.files import PROJECT
 from stages.runtime.records import read_record, write_record
 
 CONFIGS = PROJECT / "configs"
+OUTPUTS = Path("outputs")
 
 
 def slug_from_prompt(prompt: str) -> str:
@@ -35,7 +37,7 @@ def new_run(store: Path, prompt: str, preset: str, overrides: Sequence[str], ima
     config = load_config(preset, CONFIGS, overrides)
     check_priors(config)
     record = RunRecord(run=new_id(), prompt=words, config=config, created=now())
-    check_thing_named(words, context_of(record, store, None, False), config.reference, drawn=image is None)
+    check_thing_named(words, context_of(record, store, None, show_progress=False), config.reference, drawn=image is None)
     if image is not None:
         record = record.model_copy(update={"image": keep_image(store, image, config.reference)})
     write_record(store, record)
@@ -78,17 +80,16 @@ def stale_stages(record: RunRecord, store: Path, among: Sequence[StageName]) -> 
     A stage behind a stale one, or made from another artifact of its parent than the run now names, is stale as well. `among`: with
     each stage, its parents.
     """
-    from flows.runs.chain import stage_function
+    from flows.runs.chain import CHAIN  # the stages take seconds to import
 
-    run = context_of(record, store, None, False)
+    run = context_of(record, store, None, show_progress=False)
     artifacts: dict[StageName, Artifact] = {}
     stale: list[StageName] = []
-    for name in STAGES:
-        if name not in among:
-            continue
-        artifacts[name] = open_recorded(name, record, store)
-        behind = any(parent in stale for parent in PARENTS[name])
-        if behind or fingerprint_of(name, stage_function(name), record, run, artifacts) != artifacts[name].fingerprint:
+    for name in (each for each in STAGES if each in among):
+        stage = CHAIN[name]
+        artifacts[name] = open_recorded(stage.artifact_class, record, store)
+        behind = any(parent in stale for parent in stage.parent_names())
+        if behind or stage.key(run, **arguments_from_record(stage, record, store, artifacts)) != artifacts[name].fingerprint:
             stale.append(name)
     return stale
 

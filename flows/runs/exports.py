@@ -14,7 +14,8 @@ from schemas.config.stages import ExportConfig
 from schemas.runs import RunRecord
 from stages.export import MadeAsset, asset_extras, make_asset, packed_glb
 from stages.results.files import StoredFiles, load_colors, load_mesh
-from stages.runtime.command import context_of, open_recorded
+from stages.runtime.command import open_recorded
+from stages.runtime.context import context_of
 from stages.runtime.files import disk_errors_in_one_line
 from stages.runtime.store import LocalStore
 
@@ -43,10 +44,8 @@ def export_run(record: RunRecord, config: Config, store: Path, kind: str, output
 
     config: the run's, with `export` as wanted. kind: one of FORMATS. Raises StageError where the run has no texture yet.
     """
-    reference, texture = open_recorded("reference", record, store), open_recorded("texture", record, store)
-    if not isinstance(reference, ReferenceArtifact) or not isinstance(texture, TexturedMeshArtifact):
-        raise TypeError(f"run {record.run} names artifacts of other stages")
-    run = context_of(record, store, None, False)
+    reference, texture = open_recorded(ReferenceArtifact, record, store), open_recorded(TexturedMeshArtifact, record, store)
+    run = context_of(record, store, None, show_progress=False)
     files = StoredFiles(LocalStore(store), run.torch_device)
     settings = config.export if kind == "glb" else config.export.model_copy(update={"size_limit_mb": UNLIMITED_MB})
     made = make_asset(

@@ -10,9 +10,9 @@ from schemas.config.run import PROMPT_LIMIT
 from schemas.config.stages import ReferenceConfig
 from stages.guidance.known_words import FUNCTION_WORDS, VOCABULARY, check_words
 from stages.runtime.command import input_path
+from stages.runtime.context import RunContext
 from stages.runtime.errors import StageError
 from stages.runtime.files import disk_errors_in_one_line, write_atomically
-from stages.runtime.stage import RunContext
 
 MAX_IMAGE_BYTES = 50 * 2**20
 

@@ -12,7 +12,7 @@ import torch
 
 from flows.service.processes import api_url
 from stages.runtime.errors import StageError
-from stages.runtime.key import PROJECT
+from stages.runtime.files import PROJECT
 
 POOL = "dreampolish"
 RUN_QUEUE = "default"

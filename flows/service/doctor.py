@@ -9,13 +9,12 @@ from pathlib import Path
 from flows.runs.create import check_priors
 from flows.service.findings import Finding
 from flows.service.processes import mark_of
+from schemas.artifacts import artifact_class_of
 from schemas.config.presets import ConfigError
 from schemas.config.run import Config
 from schemas.runs import STAGES
-from stages.runtime.command import ARTIFACTS
 from stages.runtime.errors import StageError
-from stages.runtime.files import free_space
-from stages.runtime.key import PROJECT
+from stages.runtime.files import PROJECT, free_space
 from stages.runtime.records import newest_records, read_record
 from stages.runtime.store import MANIFEST, DamagedArtifactError, LocalStore
 
@@ -120,13 +119,13 @@ def dvc_holders(path: Path) -> list[int]:
 
 def _store_findings(store: Path) -> list[Finding]:
     local, found = LocalStore(store), []
-    for name in STAGES:
+    for name in (*STAGES, "scores"):
         for folder in sorted((store / name).glob("*")):
             if not (folder / MANIFEST).is_file():
                 found.append(Finding(f"{folder} was never finished; rm -r {folder}, or run the stage again"))
                 continue
             try:
-                local.open(name, folder.name, ARTIFACTS[name])
+                local.open(name, folder.name, artifact_class_of(name))
             except DamagedArtifactError as error:
                 found.append(Finding(f"{error}; rm -r {folder}, then dreampolish resume its run"))
     leavings = [path for path in (store / "work").glob("*") if not _in_use(path)]

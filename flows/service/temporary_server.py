@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
 
 LOOK_INTERVAL_S = 0.05
@@ -55,6 +56,11 @@ def temporary_server(meanwhile: Callable[[], None]) -> Iterator[None]:
     finally:
         if server is not None:
             _stop(server)
+
+
+def load_stages() -> None:
+    """Import the stages, which takes some seconds, ahead of their use."""
+    import_module("flows.runs.chain")
 
 
 def _started(listening: int) -> "subprocess.Popen[bytes]":

@@ -16,7 +16,7 @@ from schemas.config.shared import SwitchConfig
 from stages.guidance.reference_view import ReferenceView
 
 
-class Switch:
+class Handover:
     """Watches the reference view; call it as an observer's switch."""
 
     def __init__(self, config: SwitchConfig, steps: int) -> None:

@@ -5,8 +5,8 @@ import re
 from pathlib import Path
 from typing import Literal
 
+from stages.runtime.context import RunContext
 from stages.runtime.errors import StageError
-from stages.runtime.stage import RunContext
 
 FUNCTION_WORDS = frozenset(
     "a an and at by for from her his in its my of on or our some the their this to two with without your".split()  # noqa: SIM905

@@ -1,4 +1,4 @@
-"""Opening a run's priors: each on the run's device, with the digest that enters fingerprints."""
+"""A run's priors: opened on its device; what the judge says; their licences."""
 
 import re
 from collections.abc import Callable
@@ -6,46 +6,23 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
+from dreampolish.metrics.judge import load_alignment
 from dreampolish.priors.latents import LatentSpace
-from dreampolish.priors.loading import PriorError, PriorSource, digest, packaged_digest
+from dreampolish.priors.loading import PriorError, PriorSource
 from dreampolish.priors.normals import DiffusionNormalPrior, load_normal_prior
 from dreampolish.priors.text import DiffusionTextPrior, load_text_prior
 from dreampolish.priors.view import DiffusionViewPrior, load_view_prior
-from dreampolish.training.folders import TEXT_ENCODER_REFERENCE
 from schemas.config.run import PriorSource as PriorSetting
+from stages.runtime.context import RunContext
 from stages.runtime.errors import StageError
-from stages.runtime.stage import RunContext
+from stages.runtime.key import REMEDY
 
 P = TypeVar("P", bound=LatentSpace)
 
 PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-REMEDY = "see the README's section on priors, and `dreampolish doctor`"
-
-
-def prior_digests(run: RunContext, *names: str) -> list[str]:
-    """Digests of the named priors (text, view, normals, judge): of a folder's content, or the pinned revision of a hub id.
-
-    The judge reads texts with the packaged text encoder, whose files count for it; where it judges, CLIP and LPIPS do too if they are
-    configured. Another precision than float32 counts as well.
-    """
-    priors = run.priors
-    try:
-        digests = [_digest(run, getattr(priors, name)) for name in names]
-        if "judge" in names:
-            digests.append(packaged_digest(TEXT_ENCODER_REFERENCE))
-            digests += [f"clip {_digest(run, priors.clip)}"] if priors.clip is not None else []
-            digests += [f"lpips {digest(Path(run.prior_folder(priors.lpips.source)))}"] if priors.lpips is not None else []
-        networks = {"text", "view", "normals"} & set(names)
-        return [*digests, priors.precision] if networks and priors.precision != "float32" else digests
-    except PriorError as error:
-        raise StageError(str(error), None, REMEDY) from error
-
-
-def _digest(run: RunContext, setting: PriorSetting) -> str:
-    """A folder counts by its content even where a revision is named beside it."""
-    folder = Path(run.prior_folder(setting.source))
-    return digest(folder) if folder.is_dir() or setting.revision is None else setting.revision
 
 
 def _source(run: RunContext, setting: PriorSetting) -> PriorSource:
@@ -77,6 +54,18 @@ def _opened(load: Callable[[PriorSource], P], run: RunContext, setting: PriorSet
     prior.compute_in(PRECISIONS[run.priors.precision])
     prior.to(run.torch_device)
     return prior
+
+
+def alignment(run: RunContext, prompt: str, views: Float[Tensor, "n h w 3"]) -> float:
+    """Mean cosine of the embedded judge between pictures and a prompt."""
+    folder = Path(run.prior_folder(run.priors.judge.source))
+    try:
+        judge = load_alignment(folder)
+    except (OSError, RuntimeError, ValueError) as error:
+        first = str(error).splitlines()[0]
+        raise StageError(f"the judge at {folder} cannot be opened: {first}", None, "restore priors/home/judge") from error
+    text = judge.embed_texts([prompt])
+    return float((judge.embed_images(views.cpu().permute(0, 3, 1, 2)) @ text[0]).mean())
 
 
 def seeded_noise(run: RunContext, name: str) -> torch.Generator:

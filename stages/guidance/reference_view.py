@@ -1,6 +1,8 @@
 """The reference picture as every later stage sees it: tensors at a stage's size, the camera it was taken from, and the losses on it."""
 
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
 
 import torch
 from jaxtyping import Float
@@ -10,12 +12,27 @@ from torch import Tensor
 from dreampolish.optim.fit import Term
 from dreampolish.scene.cameras import Cameras, orbit_cameras
 from dreampolish.scene.pictures import read_picture, resize
-from schemas.artifacts import ReferenceArtifact
+from schemas.artifacts import Artifact, FileRef, ReferenceArtifact
 from schemas.config.shared import AnchorConfig
-from stages.runtime.stage import Stage
+
+REFERENCE_VIEW = ("image_rgba", "normals", "prompt", "elevation_deg")
+"""What `load_reference` reads of the reference artifact."""
 
 REFERENCE_FOV_DEG = 20.0
 """Field of view that the reference is taken to have (source: Zero123's training views)."""
+
+
+class ReferenceFiles(Protocol):
+    """Whoever reads an artifact's files: a stage, or a reader of the store."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where tensors are wanted."""
+        ...
+
+    def locate(self, parent: Artifact, reference: FileRef) -> Path:
+        """The path of an artifact's file."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -47,20 +64,20 @@ class ReferenceView:
         return replace(self.at_size(size), rgb=resize(self.original, size))
 
 
-def load_reference(stage: Stage, reference: ReferenceArtifact, size: int) -> ReferenceView:
-    """The reference artifact's picture, on the stage's device at `size` pixels."""
-    rgba = read_picture(stage.locate(reference, reference.image_rgba))
-    normals = load_file(stage.locate(reference, reference.normals))["normals_camera"]
+def load_reference(files: ReferenceFiles, reference: ReferenceArtifact, size: int) -> ReferenceView:
+    """The reference artifact's picture, on its reader's device at `size` pixels."""
+    rgba = read_picture(files.locate(reference, reference.image_rgba))
+    normals = load_file(files.locate(reference, reference.normals))["normals_camera"]
     alpha = rgba[..., 3:]
     camera = orbit_cameras(
         torch.zeros(1), torch.full((1,), reference.elevation_deg), torch.full((1,), REFERENCE_FOV_DEG), rgba.shape[0]
     )
-    rgb = (rgba[..., :3] * alpha + 1 - alpha)[None].to(stage.device)
+    rgb = (rgba[..., :3] * alpha + 1 - alpha)[None].to(files.device)
     view = ReferenceView(
         rgb,
-        alpha[None, ..., 0].to(stage.device),
-        normals[None].to(stage.device),
-        camera.to(stage.device),
+        alpha[None, ..., 0].to(files.device),
+        normals[None].to(files.device),
+        camera.to(files.device),
         reference.prompt,
         rgb,
     )

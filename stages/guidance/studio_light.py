@@ -12,13 +12,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dreampolish.mesh.topology import vertex_normals
-from dreampolish.renderers.mesh import MeshRender, shaded
+from dreampolish.renderers.mesh import ColorOf, Mesh, MeshRender, shaded
 from dreampolish.renderers.rasterizer import rasterize
 from dreampolish.scene.cameras import Cameras
 from dreampolish.scene.lighting import mean_studio_lighting
 from dreampolish.scene.shading import shade
 from stages.guidance.reference_view import ReferenceView
-from stages.results.files import ColorOf, Mesh
 
 NEAR = 0.1
 """Distance of chromaticities (colour / sum of its channels) up to which a place counts as painted in the reference's main colour."""

@@ -1,24 +1,22 @@
-"""Mesh and colour-field files of artifacts, and the turntable render of a mesh: what dmtet, polish, texture and export share."""
+"""Fields, meshes and colours from and to an artifact's files."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from jaxtyping import Float, Int
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
+from dreampolish.assets.glb import read_glb
+from dreampolish.assets.textured_mesh import TexturedMesh
 from dreampolish.fields.color import ColorField, color_field_from_config
 from dreampolish.fields.density import DensityField, density_field_from_config
-from dreampolish.fields.hash_grid import GridSizes, HashGrid
 from dreampolish.fields.sdf import SdfField, sdf_field_from_config
-from dreampolish.mesh.topology import face_adjacency, topology
-from dreampolish.renderers.mesh import MeshRender, coverage, render_mesh
-from dreampolish.renderers.rasterizer import rasterize
+from dreampolish.mesh.topology import topology
+from dreampolish.renderers.mesh import Mesh, mesh_from_parts
 from dreampolish.renderers.samples import OccupancyGrid
-from dreampolish.scene.cameras import SCENE_HALF_SIZE, Cameras
+from dreampolish.scene.cameras import SCENE_HALF_SIZE
 from schemas.artifacts import (
     Artifact,
     FileRef,
@@ -28,7 +26,6 @@ from schemas.artifacts import (
     SdfArtifact,
     TexturedMeshArtifact,
 )
-from schemas.config.shared import GridConfig, LevelsConfig
 from stages.runtime.stage import Stage
 from stages.runtime.store import LocalStore
 
@@ -58,73 +55,10 @@ class StoredFiles:
         return self.store.folder(parent.stage, parent.fingerprint) / reference.path
 
 
-ColorOf = Callable[[Tensor, Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class Mesh:
-    """Vertices, faces and the faces' neighbours across their edges. painted_at: where the vertices were painted, if they moved since."""
-
-    vertices: Float[Tensor, "v 3"]
-    faces: Int[Tensor, "f 3"]
-    adjacency: Int[Tensor, "f 3"]
-    painted_at: Float[Tensor, "v 3"] | None = None
-
-    def moved(self, vertices: Float[Tensor, "v 3"]) -> "Mesh":
-        """The same faces on other vertices."""
-        return Mesh(vertices, self.faces, self.adjacency)
-
-    def carried(self, vertices: Float[Tensor, "v 3"]) -> "Mesh":
-        """The same faces on other vertices, to which they carry their colours."""
-        return Mesh(vertices, self.faces, self.adjacency, self.vertices if self.painted_at is None else self.painted_at)
-
-    def render(self, cameras: Cameras, color_of: ColorOf, supersample: int, smooth: bool) -> MeshRender:
-        """Pictures; back faces count, so that an open mesh shows no holes that are not there."""
-        return render_mesh(
-            self.vertices, self.faces, cameras, color_of, supersample, smooth, False, self.adjacency, self.painted_at
-        )
-
-    def silhouette(self, cameras: Cameras) -> Float[Tensor, "b h w"]:
-        """The mask alone, as `render` gives it without supersampling."""
-        fragments = rasterize(self.vertices, self.faces, cameras, False)
-        return coverage(fragments, self.vertices, self.faces, cameras, self.adjacency)
-
-    def coverage(self, render: MeshRender, cameras: Cameras) -> Float[Tensor, "b h w"]:
-        """The mask of a render of these faces where they are now, not supersampled, differentiable in the vertices alone."""
-        return coverage(render.fragments, self.vertices, self.faces, cameras, self.adjacency)
-
-
-def mesh_from_parts(vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"]) -> Mesh:
-    """A mesh with its adjacency."""
-    return Mesh(vertices, faces, face_adjacency(faces))
-
-
-def grid_sizes(config: GridConfig) -> GridSizes:
-    """The engine's sizes of a hash grid over the scene box."""
-    return GridSizes(
-        n_levels=config.n_levels,
-        n_features=config.n_features,
-        base_resolution=config.base_resolution,
-        growth=config.growth,
-        table_size=2**config.log2_table_size,
-        half_size=SCENE_HALF_SIZE,
-    )
-
-
-def active_levels(grid: HashGrid, config: LevelsConfig, progress: tuple[int, int]) -> int:
-    """How many levels of a grid are open at (step, steps): from `start_level` to all by `full_at`.
-
-    The number of levels is the grid's own: a field that came from an earlier stage has that stage's.
-    """
-    step, steps = progress
-    share = 1.0 if config.full_at == 0 else min(1.0, step / max(steps - 1, 1) / config.full_at)
-    start = min(config.start_level, grid.sizes.n_levels)
-    return start + int(share * (grid.sizes.n_levels - start))
-
-
-def open_all_levels(grid: HashGrid) -> None:
-    """Every level counts from here on: what is published must not depend on where the schedule of levels stopped."""
-    grid.active_levels = grid.sizes.n_levels
+def read_asset(path: Path, metres_per_unit: float) -> TexturedMesh:
+    """A written GLB as a reader sees it, back in scene units. Raises ValueError if it cannot be read."""
+    mesh = read_glb(path)
+    return replace(mesh, vertices=mesh.vertices / metres_per_unit)
 
 
 def load_mesh(files: ArtifactFiles, parent: MeshArtifact | PolishedMeshArtifact | TexturedMeshArtifact) -> Mesh:
@@ -157,16 +91,6 @@ def write_mesh(stage: Stage, mesh: Mesh, colors: ColorField) -> dict[str, Any]:
 def save_state(module: torch.nn.Module, path: Path) -> None:
     """A module's state as safetensors."""
     save_file({name: tensor.detach().contiguous().clone() for name, tensor in module.state_dict().items()}, path)
-
-
-def color_of_field(field: ColorField) -> ColorOf:
-    """A colour field as the renderer wants it: colours from points, the same from every side."""
-    return lambda points, normals: field(points)
-
-
-def fixed_color_of_field(field: ColorField) -> ColorOf:
-    """The same colours without a gradient: what is learned from pictures of them is shape alone."""
-    return lambda points, normals: field(points).detach()
 
 
 def mesh_figures(mesh: Mesh) -> Mapping[str, float]:

@@ -1,4 +1,7 @@
-"""Figures that every stage reports of its result, and the turntable views that every stage leaves."""
+"""How a stage's result looks: the turntable's views, and PSNR, SSIM, alignment, CLIP and LPIPS of them.
+
+Scores lie beside the artifact, under a key of their own: another CLIP computes scores anew and no stage.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,23 +9,100 @@ from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from jaxtyping import Float
+from pydantic import BaseModel
 from torch import Tensor
 
-from dreampolish.metrics.judge import load_alignment
 from dreampolish.metrics.lpips import SMALLEST, Lpips, LpipsError, load_lpips
 from dreampolish.metrics.pictures import psnr, ssim
 from dreampolish.priors.loading import PriorError, PriorSource
 from dreampolish.scene.cameras import Cameras, turntable_cameras
 from dreampolish.scene.pictures import write_picture
+from schemas.artifacts import Artifact, ReferenceArtifact, ScoresArtifact
 from schemas.config.shared import PreviewConfig
-from stages.guidance.reference_view import REFERENCE_FOV_DEG, ReferenceView
+from stages.guidance.priors import alignment
+from stages.guidance.reference_view import REFERENCE_FOV_DEG, REFERENCE_VIEW, ReferenceView, load_reference
+from stages.results.surfaces import open_artifact
+from stages.runtime.code import code_of
+from stages.runtime.context import RunContext
 from stages.runtime.errors import StageError
-from stages.runtime.stage import RunContext, Stage
+from stages.runtime.files import PROJECT
+from stages.runtime.key import hashed, library_versions, prior_digests, read_fields, source_digest
+from stages.runtime.stage import Stage
 
 JUDGED_SIZE = 256
 """Largest side, pixels, at which the front view is compared: the figures of a run's stages compare, and fields render it in memory."""
 
+JUDGED_VIEWS_SIZE = 128
+"""Largest side, pixels, of the views that the judge sees: what it says depends on the size, so that all stages are judged at one."""
+
+NO_CONTENT = ("metrics", "seconds", "peak_memory", "notes", "parents", "fingerprint")
+"""Fields of an artifact that do not change how it looks."""
+
 Render = Callable[[Cameras], Float[Tensor, "b h w 3"]]
+
+
+class TurntableScorer:
+    """Renders a result from all around and judges it against the reference picture and the prompt."""
+
+    def key(self, run: RunContext, artifact: Artifact, reference: Artifact, settings: BaseModel) -> str:
+        """Over the artifact's files, the reference, the preview's settings, the measuring code and the networks that judge."""
+        code = code_of(__name__, "compute_scores", PROJECT, ends=("stages.runtime",))
+        return hashed(
+            {
+                "stage": "scores",
+                "of": artifact.stage,
+                "result": artifact.model_dump(mode="json", exclude=set(NO_CONTENT)),
+                "reference": read_fields(reference, REFERENCE_VIEW),
+                "settings": _settings(settings),
+                "device": run.torch_device.type,
+                "judges": _judges(run),
+                "libraries": library_versions(code.libraries),
+                "code": code.digest,
+            }
+        )
+
+    def compute(self, stage: Stage, artifact: Artifact, reference: Artifact, settings: BaseModel) -> ScoresArtifact:
+        """The scores, published."""
+        assert isinstance(reference, ReferenceArtifact)
+        return compute_scores(stage, artifact, reference, settings)
+
+
+TURNTABLE = TurntableScorer()
+
+
+def _settings(settings: BaseModel) -> dict[str, object]:
+    """The section's settings that decide how its result is looked at."""
+    looked_at = {"preview", "samples_per_ray", "occupancy_resolution", "shell_parts"}
+    found = settings.model_dump(mode="json", include=looked_at)
+    return {**found, "preview": {key: value for key, value in found["preview"].items() if key != "interval"}}
+
+
+def _judges(run: RunContext) -> list[str]:
+    """Digests of the judge and of what CLIP and LPIPS are configured."""
+    try:
+        digests = prior_digests(run, "judge")
+        digests += [f"clip {source_digest(run, run.priors.clip)}"] if run.priors.clip is not None else []
+        return digests + ([f"lpips {source_digest(run, run.priors.lpips)}"] if run.priors.lpips is not None else [])
+    except PriorError as error:
+        raise StageError(str(error), None, "or leave the setting out") from error
+
+
+def compute_scores(stage: Stage, artifact: Artifact, reference: ReferenceArtifact, settings: BaseModel) -> ScoresArtifact:
+    """Views from all around as PNGs, and the figures of the result."""
+    preview = PreviewConfig.model_validate(settings.preview)  # type: ignore[attr-defined]
+    surface = open_artifact(artifact, settings, stage)
+
+    def render(cameras: Cameras) -> Tensor:
+        return surface.render(cameras).rgb
+
+    with torch.no_grad():
+        views = render_previews(preview, render, stage.device)
+        judged = views
+        if preview.size > JUDGED_VIEWS_SIZE:
+            judged = render_previews(preview.model_copy(update={"size": JUDGED_VIEWS_SIZE}), render, stage.device)
+        view = load_reference(stage, reference, min(preview.size, JUDGED_SIZE))
+        figures = figures_of(stage.run, view, render, judged)
+    return stage.publish(ScoresArtifact, metrics=figures, previews=_write_previews(stage, views))
 
 
 def render_previews(config: PreviewConfig, render: Render, device: torch.device) -> Float[Tensor, "n h w 3"]:
@@ -32,7 +112,7 @@ def render_previews(config: PreviewConfig, render: Render, device: torch.device)
         return torch.cat([render(cameras[[index]]) for index in range(len(cameras))])
 
 
-def write_previews(stage: Stage, views: Float[Tensor, "n h w 3"]) -> list[Path]:
+def _write_previews(stage: Stage, views: Float[Tensor, "n h w 3"]) -> list[Path]:
     """One PNG a view among the artifact's files."""
     paths = [stage.path(f"preview-{index}.png") for index in range(len(views))]
     for path, view in zip(paths, views, strict=True):
@@ -40,25 +120,13 @@ def write_previews(stage: Stage, views: Float[Tensor, "n h w 3"]) -> list[Path]:
     return paths
 
 
-def judged(run: RunContext, view: ReferenceView, render: Render, views: Float[Tensor, "n h w 3"]) -> dict[str, float]:
+def figures_of(run: RunContext, view: ReferenceView, render: Render, views: Float[Tensor, "n h w 3"]) -> dict[str, float]:
     """Reference-view PSNR (dB) and SSIM, the mean alignment of all `views` with the prompt, and what CLIP and LPIPS say where they are
     configured. Every stage is judged at the picture's own size (at most JUDGED_SIZE), whatever size it worked at."""
     reference = view.whole(JUDGED_SIZE)
     front = render(reference.camera)
     figures = {"psnr": float(psnr(front, reference.rgb)), "ssim": float(ssim(front, reference.rgb))}
     return {**figures, "alignment": alignment(run, reference.prompt, views), **real_figures(run, reference, front, views)}
-
-
-def alignment(run: RunContext, prompt: str, views: Float[Tensor, "n h w 3"]) -> float:
-    """Mean cosine of the embedded judge between pictures and a prompt."""
-    folder = Path(run.prior_folder(run.priors.judge.source))
-    try:
-        judge = load_alignment(folder)
-    except (OSError, RuntimeError, ValueError) as error:
-        first = str(error).splitlines()[0]
-        raise StageError(f"the judge at {folder} cannot be opened: {first}", None, "restore priors/home/judge") from error
-    text = judge.embed_texts([prompt])
-    return float((judge.embed_images(views.cpu().permute(0, 3, 1, 2)) @ text[0]).mean())
 
 
 if TYPE_CHECKING:

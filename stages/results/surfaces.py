@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from pydantic import BaseModel
 from skimage.measure import marching_cubes
 from torch import Tensor
 
@@ -13,7 +14,9 @@ from dreampolish.assets.textured_mesh import TexturedMesh, render_textured_mesh
 from dreampolish.fields.density_to_sdf import automatic_level, density_lattice
 from dreampolish.fields.lattice import lattice_points
 from dreampolish.fields.sdf import SdfField
+from dreampolish.renderers.mesh import color_of_field
 from dreampolish.renderers.samples import OccupancyGrid
+from dreampolish.renderers.scenes import DensityScene, SdfScene, step_size_for
 from dreampolish.scene.cameras import SCENE_HALF_SIZE, Cameras, turntable_cameras
 from schemas.artifacts import (
     Artifact,
@@ -24,12 +27,9 @@ from schemas.artifacts import (
     SdfArtifact,
     TexturedMeshArtifact,
 )
-from schemas.config.run import Config
-from stages.export import read_asset
+from schemas.config.stages import NerfConfig, NeusConfig
 from stages.guidance.reference_view import REFERENCE_FOV_DEG
-from stages.nerf import Scene
-from stages.neus import Surface
-from stages.results.files import ArtifactFiles, color_of_field, load_colors, load_density, load_mesh, load_occupancy, load_sdf
+from stages.results.files import ArtifactFiles, load_colors, load_density, load_mesh, load_occupancy, load_sdf, read_asset
 
 LATTICE = 96
 """Points of a side at which fields are sampled for their surface: 0.014 world units apart."""
@@ -45,7 +45,7 @@ class View:
 
 
 @dataclass(frozen=True)
-class Opened:
+class ViewableResult:
     """How a result is rendered, and its surface as vertices (V, 3) and outward faces (F, 3), world frame; both without gradients.
 
     mesh raises ValueError where a field has no surface.
@@ -55,23 +55,23 @@ class Opened:
     mesh: Callable[[], tuple[Float[Tensor, "v 3"], Int[Tensor, "f 3"]]]
 
 
-def open_artifact(artifact: Artifact, config: Config, files: ArtifactFiles) -> Opened:
-    """Open the result of any stage but the first. config: that of the run. Raises TypeError for an artifact without a shape."""
-    match artifact:
-        case NerfArtifact():
-            return _opened_density(artifact, config, files)
-        case SdfArtifact():
-            return _opened_sdf(artifact, config, files)
-        case MeshArtifact() | PolishedMeshArtifact() | TexturedMeshArtifact():
+def open_artifact(artifact: Artifact, settings: BaseModel, files: ArtifactFiles) -> ViewableResult:
+    """Open the result of any stage but the first. settings: of its stage. Raises TypeError for an artifact without a shape."""
+    match artifact, settings:
+        case NerfArtifact(), NerfConfig():
+            return _opened_density(artifact, settings, files)
+        case SdfArtifact(), NeusConfig():
+            return _opened_sdf(artifact, settings, files)
+        case MeshArtifact() | PolishedMeshArtifact() | TexturedMeshArtifact(), _:
             return _opened_mesh(artifact, files)
-        case AssetArtifact():
+        case AssetArtifact(), _:
             return opened_from_textured(
                 read_asset(files.locate(artifact, artifact.glb), artifact.metres_per_unit).to(files.device)
             )
     raise TypeError(f"a {artifact.stage} artifact has no shape to look at")
 
 
-def opened_from_textured(mesh: TexturedMesh) -> Opened:
+def opened_from_textured(mesh: TexturedMesh) -> ViewableResult:
     """A mesh under its own textures: a finished asset, or a true object."""
 
     def render(cameras: Cameras) -> View:
@@ -79,10 +79,10 @@ def opened_from_textured(mesh: TexturedMesh) -> Opened:
             picture = render_textured_mesh(mesh, cameras, 2, False)
         return View(picture.rgb, picture.alpha, picture.normals_camera)
 
-    return Opened(render, lambda: (mesh.vertices, mesh.faces))
+    return ViewableResult(render, lambda: (mesh.vertices, mesh.faces))
 
 
-def _opened_mesh(artifact: MeshArtifact | PolishedMeshArtifact | TexturedMeshArtifact, files: ArtifactFiles) -> Opened:
+def _opened_mesh(artifact: MeshArtifact | PolishedMeshArtifact | TexturedMeshArtifact, files: ArtifactFiles) -> ViewableResult:
     mesh, color_of = load_mesh(files, artifact), color_of_field(load_colors(files, artifact))
 
     def render(cameras: Cameras) -> View:
@@ -90,17 +90,18 @@ def _opened_mesh(artifact: MeshArtifact | PolishedMeshArtifact | TexturedMeshArt
             picture = mesh.render(cameras, color_of, 2, True)
         return View(picture.rgb, picture.alpha, picture.normals_camera)
 
-    return Opened(render, lambda: (mesh.vertices, mesh.faces))
+    return ViewableResult(render, lambda: (mesh.vertices, mesh.faces))
 
 
-def _opened_density(artifact: NerfArtifact, config: Config, files: ArtifactFiles) -> Opened:
+def _opened_density(artifact: NerfArtifact, config: NerfConfig, files: ArtifactFiles) -> ViewableResult:
     """Its surface is the level set that looks most like its pictures, as the neus stage takes it."""
-    scene = Scene(config.nerf, torch.Generator(device=files.device).manual_seed(0))
-    scene.field, scene.occupancy = load_density(files, artifact), load_occupancy(files, artifact, artifact.occupancy)
+    field, occupancy = load_density(files, artifact), load_occupancy(files, artifact, artifact.occupancy)
+    generator = torch.Generator(device=files.device).manual_seed(0)
+    scene = DensityScene(field, occupancy, step_size_for(config.samples_per_ray), generator)
 
     def render(cameras: Cameras) -> View:
         with torch.no_grad():
-            picture = scene.render(cameras, True, False)
+            picture = scene.render(cameras, with_normals=True, stratified=False)
         assert picture.normals_camera is not None
         return View(picture.rgb, picture.opacity, picture.normals_camera)
 
@@ -111,26 +112,26 @@ def _opened_density(artifact: NerfArtifact, config: Config, files: ArtifactFiles
         # A density is high inside, a signed distance low.
         return surface_of_lattice(level - densities)
 
-    return Opened(render, mesh)
+    return ViewableResult(render, mesh)
 
 
-def _opened_sdf(artifact: SdfArtifact, config: Config, files: ArtifactFiles) -> Opened:
+def _opened_sdf(artifact: SdfArtifact, config: NeusConfig, files: ArtifactFiles) -> ViewableResult:
     field = load_sdf(files, artifact)
     generator = torch.Generator(device=files.device).manual_seed(0)
-    fresh = OccupancyGrid(config.neus.occupancy_resolution, SCENE_HALF_SIZE, files.device)
-    surface = Surface(config.neus, field, fresh, torch.zeros(0, 3, device=files.device), generator)
+    fresh = OccupancyGrid(config.occupancy_resolution, SCENE_HALF_SIZE, files.device)
+    scene = SdfScene(field, fresh, step_size_for(config.samples_per_ray), config.shell_parts, generator)
     if artifact.occupancy is None:
-        surface.update_occupancy()
+        scene.update_occupancy()
     else:
-        surface = replace(surface, occupancy=load_occupancy(files, artifact, artifact.occupancy))
+        scene = replace(scene, occupancy=load_occupancy(files, artifact, artifact.occupancy))
 
     def render(cameras: Cameras) -> View:
         with torch.no_grad():
-            picture = surface.render(cameras, False).picture
+            picture = scene.render(cameras, stratified=False).picture
         assert picture.normals_camera is not None
         return View(picture.rgb, picture.opacity, picture.normals_camera)
 
-    return Opened(render, lambda: surface_of_lattice(distances_on_lattice(field)))
+    return ViewableResult(render, lambda: surface_of_lattice(distances_on_lattice(field)))
 
 
 @torch.no_grad()

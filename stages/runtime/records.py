@@ -5,8 +5,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from schemas.artifacts import Artifact
-from schemas.runs import RunRecord, StageRecord, StageState
+from schemas.runs import RunRecord, StageRecord
 from stages.runtime.errors import StageError
 from stages.runtime.files import disk_errors_in_one_line, write_atomically
 
@@ -46,9 +45,7 @@ def newest_records(store: Path) -> list[Path]:
     return sorted((store / "runs").glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
 
 
-def record_stage(
-    store: Path, run_id: str, artifact: Artifact, state: StageState, seconds: float, settings: Mapping[str, object]
-) -> None:
+def record_stage(store: Path, run_id: str, entry: StageRecord, settings: Mapping[str, object]) -> None:
     """Note in a run's record how a stage went, and the settings it was computed with, in one write.
 
     settings: fields of the run's Config. A run without a record (a bare function call) notes nothing.
@@ -56,8 +53,5 @@ def record_stage(
     if not record_path(store, run_id).is_file():
         return
     record = read_record(store, run_id)
-    entry = StageRecord(
-        name=artifact.stage, state=state, seconds=seconds, fingerprint=artifact.fingerprint, metrics=artifact.metrics
-    )
     config = record.config.model_copy(update=settings)
-    write_record(store, record.model_copy(update={"config": config, "stages": {**record.stages, artifact.stage: entry}}))
+    write_record(store, record.model_copy(update={"config": config, "stages": {**record.stages, entry.name: entry}}))

@@ -1,84 +1,87 @@
-"""What a stage is given: its run, its place in the store, its seed, device, tracker and checkpoints.
+"""`@stage`: from a function that computes to a stage: a typed Prefect task with a key, a place in the store, and a state.
 
-def refine_sdf(reference: ReferenceArtifact, nerf: NerfArtifact, config: NeusConfig, run: RunContext) -> SdfArtifact:
-    with open_stage("neus", run, config, parents=[reference, nerf], priors=[text_digest, view_digest]) as stage:
-        if (done := stage.cached(SdfArtifact)) is not None:
-            return done
+    @stage("neus", reads={"reference": REFERENCE_VIEW, "nerf": ("field", "field_config", "occupancy")}, priors=("text", "view"))
+    def refine_sdf(stage: Stage, reference: ReferenceArtifact, nerf: NerfArtifact, config: NeusConfig) -> SdfArtifact:
         state = load_file(stage.locate(nerf, nerf.field))
         ... fit(..., generator=stage.generator, checkpoints=stage.checkpoints, observer=...) ...
-        save_file(field.state_dict(), stage.path("field.safetensors"))
         return stage.publish(SdfArtifact, field=stage.path("field.safetensors"), ..., metrics={...})
+
+    sdf = refine_sdf(run, reference, nerf, config.neus)        # in a flow: a task run
+    sdf = refine_sdf.compute(run, reference, nerf, config.neus)  # without Prefect
+    key = refine_sdf.key(run, reference, nerf, config.neus)    # nothing is computed
+
+Parents are the parameters that are artifacts; the function sees only the fields of theirs that `reads` names.
 """
 
+import functools
+import hashlib
+import inspect
 import logging
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, cast
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
+from pydantic import BaseModel, ValidationError, validate_call
 
 from dreampolish.optim.fit import DivergedError
-from schemas.artifacts import Artifact, FileRef, StageName
-from schemas.config.run import PriorsConfig
-from schemas.runs import StageState
-from stages.runtime.context import device_from_name, reset_peak_memory, seeded_generator, stage_seed
+from schemas.artifacts import Artifact, FileRef, ScoresArtifact, StageName, stage_of
+from schemas.runs import StageRecord, StageState
+from stages.runtime.code import Code, code_of
+from stages.runtime.context import RunContext, reset_peak_memory, seeded_generator, stage_seed
 from stages.runtime.costed_checkpoints import CostedCheckpoints
 from stages.runtime.errors import StageError
-from stages.runtime.files import disk_errors_in_one_line, sha256_of
-from stages.runtime.key import PROJECT, code_digest, fingerprint
-from stages.runtime.probing import answer_probe
+from stages.runtime.files import PROJECT, disk_errors_in_one_line, sha256_of
+from stages.runtime.key import read_fields, stage_key
 from stages.runtime.progress import StageProgress
 from stages.runtime.records import record_stage
 from stages.runtime.signals import StopSignal, stop_on_signals
 from stages.runtime.store import DamagedArtifactError, LocalStore
 
+P = ParamSpec("P")
 A = TypeVar("A", bound=Artifact)
+R = TypeVar("R", bound=Artifact, covariant=True)
 log = logging.getLogger(__name__)
 
+ALWAYS_READ = ("stage", "schema_version")
+"""Fields of a parent that say what it is."""
 
-class RunContext(BaseModel):
-    """What all stages of one run share. Serialisable, so that it crosses process borders."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class Scorer(Protocol):
+    """Looks at a stage's result: figures and pictures with a key of their own."""
 
-    run_id: str
-    store: Path
-    seed: int
-    device: str
-    """auto, cpu, cuda or cuda:N."""
-    threads: int
-    checkpoint_interval: int
-    priors: PriorsConfig
-    tracking_uri: str | None = None
-    """Of the tracker; None switches tracking off."""
-    show_progress: bool = False
-    """A moving line on the terminal."""
-    told: bool = True
-    """Whether figures and pictures of the steps are journalled, sent and shown at all; False is for measuring what that costs."""
+    def key(self, run: RunContext, artifact: Artifact, reference: Artifact, settings: BaseModel) -> str:
+        """The key of the scores; nothing is computed."""
+        ...
 
-    @property
-    def torch_device(self) -> torch.device:
-        """The device the names means on this machine. Raises StageError for one that is not there."""
-        return device_from_name(self.device)
-
-    def prior_folder(self, source: str) -> Path | str:
-        """A prior's folder, relative sources starting at the project; a hub id (owner/name, no such folder) stays a string."""
-        folder = Path(source) if Path(source).is_absolute() else PROJECT / source
-        return folder if folder.exists() or source.count("/") != 1 or source.startswith(("priors/", ".")) else source
+    def compute(self, stage: "Stage", artifact: Artifact, reference: Artifact, settings: BaseModel) -> ScoresArtifact:
+        """Render and judge."""
+        ...
 
 
 class Stage:
     """One computation of one stage; made by `open_stage`."""
 
-    def __init__(self, name: StageName, run: RunContext, config: BaseModel, key: str, parents: Sequence[Artifact]) -> None:
+    def __init__(
+        self,
+        name: StageName,
+        run: RunContext,
+        config: BaseModel,
+        key: str,
+        parents: Sequence[Artifact],
+        place: str | None = None,
+    ) -> None:
         self.name, self.run, self.config, self.fingerprint = name, run, config, key
         self.store = LocalStore(run.store)
-        self.parents = {parent.stage: parent.fingerprint for parent in parents}
+        self.parents: dict[str, str] = {parent.stage: parent.fingerprint for parent in parents}
         self.device = run.torch_device
         self.generator = seeded_generator(run.seed, name, self.device)
         self.checkpoints = CostedCheckpoints(
@@ -86,6 +89,7 @@ class Stage:
         )
         self.state: StageState = "computed"
         self.published: Artifact | None = None
+        self._place = place or name
         self._work: Path | None = None
         self._stop = StopSignal()
         self._progress: StageProgress | None = None
@@ -93,13 +97,13 @@ class Stage:
 
     def cached(self, artifact_class: type[A]) -> A | None:
         """The finished artifact if the store holds it, whole; a damaged one is discarded and computed anew."""
-        if not self.store.has(self.name, self.fingerprint):
+        if not self.store.has(self._place, self.fingerprint):
             return None
         try:
-            artifact = self.store.open(self.name, self.fingerprint, artifact_class)
+            artifact = self.store.open(self._place, self.fingerprint, artifact_class)
         except DamagedArtifactError as error:
             log.warning("%s; computing it again", error)
-            self.store.discard(self.name, self.fingerprint)
+            self.store.discard(self._place, self.fingerprint)
             self.state = "computed" if self.checkpoints.latest() is None else "resumed"
             return None
         self.state, self.published = "cached", artifact
@@ -107,7 +111,7 @@ class Stage:
 
     def locate(self, parent: Artifact, reference: FileRef) -> Path:
         """The path of a parent's file, whose hash `open_stage` has verified."""
-        return self.store.folder(parent.stage, parent.fingerprint) / reference.path
+        return self.store.folder(parent.stage, self.parents[parent.stage]) / reference.path
 
     def path(self, filename: str) -> Path:
         """Where to write a file of this artifact."""
@@ -118,7 +122,7 @@ class Stage:
         return path
 
     @property
-    def told(self) -> bool:
+    def logs_steps(self) -> bool:
         """Whether anybody hears of this stage's steps."""
         return self._progress is not None
 
@@ -133,7 +137,7 @@ class Stage:
             self._progress.image(name, step, picture)
 
     def progress(self, step: int, total: int) -> None:
-        """Tell how far the stage is; cheap enough for every step."""
+        """Say how far the stage is; cheap enough for every step."""
         if self._progress is not None:
             self._progress.advance(step, total)
 
@@ -163,9 +167,9 @@ class Stage:
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
-            told = f" is {first['input']!r}" if isinstance(first["input"], int | float | str) else ""
+            value = f" is {first['input']!r}" if isinstance(first["input"], int | float | str) else ""
             remedy = "try another seed or lower learning rates" if first["type"] == "finite_number" else "report it"
-            raise StageError(f"{self.name}: {where}{told}: {first['msg']}", None, remedy) from error
+            raise StageError(f"{self.name}: {where}{value}: {first['msg']}", None, remedy) from error
         assert self._work is not None
         self.published = self.store.publish(self._work, artifact)
         return artifact
@@ -183,63 +187,165 @@ class Stage:
         return value
 
 
-@contextmanager
-def open_stage(
-    name: StageName,
-    run: RunContext,
-    config: BaseModel,
-    parents: Sequence[Artifact],
-    priors: Sequence[str] = (),
-    inputs: Mapping[str, Any] | None = None,
-) -> Iterator[Stage]:
-    """Verify the parents, look the result up, else hold lock, work folder, seed, signals and tracker while it is computed.
+class StageTask(Generic[P, R]):
+    """A stage: its function, its key and its Prefect task. Made by `stage`."""
 
-    priors: digests of the weights used. inputs: JSON values that the result depends on and that are no setting (the prompt).
-    Raises StageError, told in one line, for damaged parents, a full disk, divergence, or a body that published nothing; StoppedError
-    where a stop was asked for before the stage began.
+    def __init__(
+        self,
+        name: StageName,
+        function: Callable[Concatenate[Stage, P], R],
+        reads: Mapping[str, Sequence[str]],
+        priors: Sequence[str],
+        scorer: Scorer | None,
+    ) -> None:
+        self.name, self.priors, self._scorer = name, tuple(priors), scorer
+        self.reads = {parent: tuple(fields) for parent, fields in reads.items()}
+        self._function = function
+        self._checked = validate_call(config={"arbitrary_types_allowed": True})(function)
+        signature = inspect.signature(function, eval_str=True)
+        self._parameters = list(signature.parameters.values())[1:]
+        self.artifact_class = cast(type[R], signature.return_annotation)
+        self.parents: dict[str, type[Artifact]] = {
+            each.name: each.annotation for each in self._parameters if _is_artifact(each.annotation)
+        }
+        """Classes of the artifacts that it reads, by parameter."""
+        if set(self.reads) != set(self.parents):
+            raise TypeError(f"stage {name} takes {sorted(self.parents)} and says what it reads of {sorted(self.reads)}")
+        self.task = task(name=name, task_run_name=name, cache_policy=NO_CACHE, persist_result=False)(self._as_task)
+        functools.update_wrapper(self, function)
+
+    def __call__(self, run: RunContext, *args: P.args, **kwargs: P.kwargs) -> R:
+        """One task run of the flow around it, its state named Computed, Resumed or Cached."""
+        given = self._bind(args, kwargs)
+        parents = {name: given[name] for name in self.parents}
+        # Prefect's types see a state inside a state where it has only taken ours over.
+        finished: Any = self.task(_Call(functools.partial(self._outcome, run, given)), return_state=True, **parents)
+        return cast(R, finished.result())
+
+    def compute(self, run: RunContext, *args: P.args, **kwargs: P.kwargs) -> R:
+        """The same without Prefect."""
+        return self._outcome(run, self._bind(args, kwargs))[0]
+
+    def key(self, run: RunContext, *args: P.args, **kwargs: P.kwargs) -> str:
+        """The key that the result has today, with these parents; nothing is computed."""
+        return self._key(run, self._bind(args, kwargs))
+
+    def parent_names(self) -> tuple[StageName, ...]:
+        """The stages whose results it reads, in the order of its parameters."""
+        return tuple(stage_of(parent) for parent in self.parents.values())
+
+    def arguments(
+        self, settings: BaseModel, parents: Mapping[StageName, Artifact], inputs: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """What to call it with, by parameter: settings for `config`, artifacts by stage, and inputs by name."""
+        by_parent = {name: parents[stage_of(parent)] for name, parent in self.parents.items()}
+        return {**{each.name: inputs.get(each.name) for each in self._parameters}, **by_parent, "config": settings}
+
+    def _as_task(self, call: "_Call", **parents: Artifact) -> "State[R]":
+        """What Prefect runs; the parents are arguments so that its graph shows them."""
+        artifact, state = call.work()
+        return Completed(name=state.capitalize(), message=f"{self.name} {state}", data=artifact)
+
+    def _bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        bound = inspect.Signature(self._parameters).bind(*args, **kwargs)
+        bound.apply_defaults()
+        return bound.arguments
+
+    def _key(self, run: RunContext, given: Mapping[str, Any]) -> str:
+        inputs = {name: _input_value(value) for name, value in given.items() if name not in (*self.parents, "config")}
+        reads = {name: read_fields(given[name], self.reads[name]) for name in self.parents}
+        return stage_key(self.name, run, given["config"], inputs, reads, self.priors, function_code(self._function, self.name))
+
+    def _outcome(self, run: RunContext, given: Mapping[str, Any]) -> tuple[R, StageState]:
+        with disk_errors_in_one_line(run.store):
+            if self.name in run.taken_over:
+                return LocalStore(run.store).open(self.name, run.taken_over[self.name], self.artifact_class), "cached"
+            parents = [given[name] for name in self.parents]
+            with open_stage(self.name, run, given["config"], parents, self._key(run, given)) as stage:
+                artifact = stage.cached(self.artifact_class)
+                if artifact is None:
+                    seen = {name: _only_read(given[name], self.reads[name]) for name in self.parents}
+                    artifact = self._checked(stage, **{**given, **seen})  # type: ignore[call-arg]
+                stage.checkpoints.clear()
+                scores = None if self._scorer is None else _scores(stage, self._scorer, artifact, given)
+                _record(stage, artifact, scores)
+                return artifact, stage.state
+
+
+def function_code(function: Callable[..., Any], name: StageName) -> Code:
+    """The code behind a stage's function."""
+    module = function.__module__
+    return code_of(f"stages.{name}" if module == "__main__" else module, function.__name__, PROJECT)
+
+
+class _Call:
+    """Work for a task run, opaque to Prefect."""
+
+    def __init__(self, work: Callable[[], tuple[Any, StageState]]) -> None:
+        self.work = work
+
+
+def stage(
+    name: StageName,
+    *,
+    reads: Mapping[str, Sequence[str]],
+    priors: Sequence[str] = (),
+    scorer: Scorer | None = None,
+) -> Callable[[Callable[Concatenate[Stage, P], R]], StageTask[P, R]]:
+    """Make a stage of a function `(stage, inputs and parents ..., config) -> artifact`.
+
+    reads: by parent's parameter, the fields of the artifact that the function uses; no other field can be read, and none else enters the
+    key. priors: those that it opens. scorer: looks at the result afterwards.
     """
-    with disk_errors_in_one_line(run.store):
-        key = stage_fingerprint(name, run, config, parents, priors, inputs)
-        answer_probe(key)
+
+    def decorate(function: Callable[Concatenate[Stage, P], R]) -> StageTask[P, R]:
+        return StageTask(name, function, reads, priors, scorer)
+
+    return decorate
+
+
+def _is_artifact(annotation: object) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, Artifact)
+
+
+def _input_value(value: Any) -> Any:
+    """An input as it enters a key: a file by its content. Raises StageError for one that cannot be read."""
+    if not isinstance(value, Path):
+        return value
+    try:
+        return hashlib.sha256(value.read_bytes()).hexdigest()
+    except OSError as error:
+        raise StageError(f"cannot read the picture {value}: {error.strerror}", None, "name another file") from error
+
+
+def _only_read(artifact: Artifact, names: Sequence[str]) -> Artifact:
+    """The artifact with the named fields alone: reading another one raises AttributeError."""
+    kept = {name: getattr(artifact, name) for name in (*ALWAYS_READ, *names)}
+    return type(artifact).model_construct(**kept)
+
+
+@contextmanager
+def open_stage(name: StageName, run: RunContext, config: BaseModel, parents: Sequence[Artifact], key: str) -> Iterator[Stage]:
+    """Verify the parents, then hold lock, work folder, seed, signals and tracker while a stage is looked up or computed.
+
+    Raises StageError, in one line, for damaged parents, a full disk, divergence, or a body that published nothing; StoppedError where a
+    stop was asked for before the stage began.
+    """
+    with disk_errors_in_one_line(run.store), ExitStack() as held:
         stage = Stage(name, run, config, key, parents)
         _verify(stage.store, parents)
-        with ExitStack() as held:
-            stop = stage._stop = held.enter_context(stop_on_signals())
-            stop.check(f"the {name} stage")
-            # The lock is taken on a hit too: it costs nothing and a look-up never meets a half-renamed folder.
-            held.enter_context(stage.store.lock(name, key, lambda: stop.requested))
-            _prepare(stage, held)
-            try:
-                yield stage
-            except DivergedError as error:
-                raise StageError(f"{name}: {error}", None, "nothing was published") from error
-            if stage.published is None:
-                raise StageError(f"{name} ended without a result", None, "report it")
-            stage.checkpoints.clear()
-            if stage._progress is not None:
-                stage._progress.finish(stage.published, stage.state)
-            seconds = time.monotonic() - stage._started
-            settings = {name: config, "seed": run.seed, "priors": run.priors}
-            record_stage(run.store, run.run_id, stage.published, stage.state, seconds, settings)
-
-
-def stage_fingerprint(
-    name: StageName,
-    run: RunContext,
-    config: BaseModel,
-    parents: Sequence[Artifact],
-    priors: Sequence[str] = (),
-    inputs: Mapping[str, Any] | None = None,
-) -> str:
-    """The fingerprint that `open_stage` uses for the same arguments."""
-    return fingerprint(
-        name,
-        config,
-        {parent.stage: parent.fingerprint for parent in parents},
-        priors,
-        {"seed": run.seed, "device": run.torch_device.type, **(inputs or {})},
-        code_digest(f"stages.{name}", PROJECT),
-    )
+        stop = stage._stop = held.enter_context(stop_on_signals())
+        stop.check(f"the {name} stage")
+        # The lock is taken on a hit too: it costs nothing and a look-up never meets a half-renamed folder.
+        held.enter_context(stage.store.lock(name, key, lambda: stop.requested))
+        _prepare(stage, held)
+        try:
+            yield stage
+        except DivergedError as error:
+            raise StageError(f"{name}: {error}", None, "nothing was published") from error
+        if stage.published is None:
+            raise StageError(f"{name} ended without a result", None, "report it")
+        stage.checkpoints.clear()
 
 
 def _verify(store: LocalStore, parents: Sequence[Artifact]) -> None:
@@ -255,7 +361,7 @@ def _prepare(stage: Stage, held: ExitStack) -> None:
     """Work folder, seeds, threads, tracker; on a hit only the tracker."""
     run = stage.run
     key = f"{stage.name}-{stage.fingerprint[:12]}"
-    if run.told:
+    if run.log_steps:
         stage._progress = StageProgress(stage.name, key, stage.store.root, run.run_id, run.tracking_uri, run.show_progress)
         held.callback(stage._progress.close)
         stage._progress.params({stage.name: stage.config.model_dump(mode="json")})
@@ -270,3 +376,36 @@ def _prepare(stage: Stage, held: ExitStack) -> None:
     torch.manual_seed(stage_seed(run.seed, stage.name))
     reset_peak_memory()
     stage.checkpoints.begin()
+
+
+def _scores(stage: Stage, scorer: Scorer, artifact: Artifact, given: Mapping[str, Any]) -> ScoresArtifact:
+    """The scores of a result: found in the store, or made now, beside it."""
+    reference = given["reference"]
+    key = scorer.key(stage.run, artifact, reference, given["config"])
+    scoring = Stage(stage.name, stage.run, stage.config, key, [artifact, reference], place="scores")
+    with stage.store.lock("scores", key, lambda: stage._stop.requested):
+        found = scoring.cached(ScoresArtifact)
+        if found is not None:
+            return found
+        scoring._work = stage.store.work_folder("scores", key)
+        try:
+            return scorer.compute(scoring, artifact, reference, given["config"])
+        finally:
+            shutil.rmtree(scoring._work, ignore_errors=True)
+
+
+def _record(stage: Stage, artifact: Artifact, scores: ScoresArtifact | None) -> None:
+    """Final figures to the tracker and to the run's record."""
+    entry = StageRecord(
+        name=stage.name,
+        state=stage.state,
+        seconds=time.monotonic() - stage._started,
+        fingerprint=artifact.fingerprint,
+        metrics={**artifact.metrics, **({} if scores is None else scores.metrics)},
+        scores=None if scores is None else scores.fingerprint,
+    )
+    if stage._progress is not None:
+        stage._progress.finish(artifact, entry)
+    settings = {stage.name: stage.config, "seed": stage.run.seed, "priors": stage.run.priors}
+    record_stage(stage.run.store, stage.run.run_id, entry, settings)
+    stage.run.announce(entry, artifact)

@@ -15,7 +15,7 @@ from cells import MOMENTS, SIGNALS, Cell
 from kill_matrix import Forks, main
 
 from schemas.runs import STAGES
-from stages.runtime.key import PROJECT
+from stages.runtime.files import PROJECT
 
 LIMIT_S = 600.0
 NO_WAY_ON = 999

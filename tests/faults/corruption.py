@@ -11,7 +11,7 @@ from random import Random
 
 from schemas.runs import STAGES, RunRecord
 from stages.runtime.command import ARTIFACTS
-from stages.runtime.key import PROJECT
+from stages.runtime.files import PROJECT
 from stages.runtime.store import DamagedArtifactError, LocalStore
 
 FLIPS = 1000
@@ -72,7 +72,7 @@ import sys
 from pathlib import Path
 from flows.runs.create import stale_stages
 from schemas.runs import STAGES
-from stages.runtime.key import PROJECT
+from stages.runtime.files import PROJECT
 from stages.runtime.records import read_record
 store, run, edited = Path(sys.argv[1]), sys.argv[2], PROJECT / sys.argv[3]
 print(" ".join(stale_stages(read_record(store, run), store, STAGES)))

@@ -31,9 +31,10 @@ from schemas.artifacts import NerfArtifact, SdfArtifact
 from schemas.config.run import Config, PriorsConfig
 from schemas.runs import RunRecord
 from stages.runtime.command import ARTIFACTS
+from stages.runtime.context import RunContext
 from stages.runtime.errors import StageError
 from stages.runtime.records import read_record, write_record
-from stages.runtime.stage import RunContext, Stage, open_stage
+from stages.runtime.stage import Stage, open_stage
 from stages.runtime.store import MANIFEST, LocalStore
 
 OPERATIONS = ("open", "write", "fsync", "rename")

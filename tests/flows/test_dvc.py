@@ -16,7 +16,7 @@ from schemas.config.presets import ConfigError
 from schemas.runs import PARENTS, STAGES
 from schemas.trainings import PriorsTraining
 from stages.runtime.command import context_of, run_one
-from stages.runtime.key import PROJECT
+from stages.runtime.files import PROJECT
 from stages.runtime.records import record_path
 from stages.training.session import TrainingPlace
 

@@ -18,7 +18,8 @@ from schemas.config.stages import DmtetConfig
 from stages import dmtet
 from stages.guidance.reference_view import ReferenceView
 from stages.guidance.studio_light import NO_LIGHT, PaintedLight, studio_factor
-from stages.runtime.stage import RunContext, Stage
+from stages.runtime.context import RunContext
+from stages.runtime.stage import Stage
 
 YELLOW = torch.tensor([0.8, 0.7, 0.1])
 CONFIG = DmtetConfig(tet_resolution=16, grid=GridConfig(n_levels=4, log2_table_size=11), color_fit_steps=400)

@@ -22,8 +22,9 @@ from schemas.config.stages import ExportConfig
 from stages.export import WEB_TRIANGLES, MadeAsset, _as_parents, make_asset, packed_glb, read_asset, triangle_budget
 from stages.guidance.priors import licences_in_card, prior_licences
 from stages.results.files import Mesh, color_of_field, mesh_from_parts
+from stages.runtime.context import RunContext
 from stages.runtime.errors import StageError
-from stages.runtime.stage import RunContext, Stage
+from stages.runtime.stage import Stage
 
 SIZES = GridSizes(n_levels=4, n_features=2, base_resolution=4, growth=1.5, table_size=2048, half_size=SCENE_HALF_SIZE)
 SMALL = ExportConfig(triangle_budget=600, texture_size=256)

@@ -20,8 +20,8 @@ from schemas.config.run import LocalSource, PriorsConfig
 from schemas.config.run import PriorSource as PriorSetting
 from stages.guidance.reference_view import ReferenceView
 from stages.results.scores import clip_scorer, lpips_distance, real_figures
+from stages.runtime.context import RunContext
 from stages.runtime.errors import StageError
-from stages.runtime.stage import RunContext
 
 CPU = torch.device("cpu")
 JUDGE = Path(__file__).parents[3] / "priors" / "home" / "judge"

@@ -17,7 +17,7 @@ from dreampolish.training.folders import write_prior
 from schemas.config.run import PriorsConfig
 from schemas.config.run import PriorSource as PriorSetting
 from stages.guidance.priors import prior_digests
-from stages.runtime.stage import RunContext
+from stages.runtime.context import RunContext
 
 COMMIT = "0123456789" * 4
 

@@ -40,7 +40,7 @@ from flows.service.processes import (
 )
 from schemas.config.presets import ConfigError, load_config
 from stages.runtime.errors import StageError
-from stages.runtime.key import PROJECT
+from stages.runtime.files import PROJECT
 
 SLEEP = ["-c", "import time; time.sleep(60)"]
 

@@ -19,8 +19,9 @@ from schemas.artifacts import NerfArtifact
 from schemas.config.run import Config
 from schemas.config.stages import ReferenceConfig
 from stages.runtime.command import main
+from stages.runtime.context import RunContext
 from stages.runtime.signals import StoppedError, interrupted_by_sigterm, stop_on_signals
-from stages.runtime.stage import RunContext, Stage, open_stage
+from stages.runtime.stage import Stage, open_stage
 
 PROJECT = Path(__file__).parents[3]
 

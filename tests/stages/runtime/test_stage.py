@@ -17,8 +17,9 @@ from safetensors.torch import load_file, save_file
 from dreampolish.optim.fit import DivergedError, FitInterruptedError, Term, fit
 from schemas.artifacts import NerfArtifact, SdfArtifact
 from schemas.config.run import Config
+from stages.runtime.context import RunContext
 from stages.runtime.errors import StageError
-from stages.runtime.stage import RunContext, Stage, open_stage
+from stages.runtime.stage import Stage, open_stage
 
 
 @pytest.fixture(autouse=True)

@@ -14,9 +14,10 @@ import stages.runtime.progress
 from dreampolish.metrics.pictures import psnr, ssim
 from schemas.artifacts import NerfArtifact
 from schemas.config.stages import NerfConfig
-from stages.guidance.observer import Shown, StageWatch, reference_figures
+from stages.results.observer import Shown, StageWatch, reference_figures
+from stages.runtime.context import RunContext
 from stages.runtime.progress import StageProgress
-from stages.runtime.stage import RunContext, Stage, open_stage
+from stages.runtime.stage import Stage, open_stage
 from stages.runtime.tracking import Journal, Place
 
 

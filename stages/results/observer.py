@@ -20,7 +20,7 @@ Draw = Callable[[], Mapping[str, Float[Tensor, "h w 3"]]]
 """Pictures in [0, 1] by name; `view` is the render from the reference camera, by a path that draws no random number."""
 
 
-class Shown:
+class Preview:
     """The pictures that a stage shows: those its step rendered anyway, so that showing them costs next to nothing.
 
     They are of before the step's update, and of a volume with the step's jitter; what is published is measured anew.
@@ -55,7 +55,7 @@ class Figures(dict[str, float]):
         self.update(state)
 
 
-class StageWatch:
+class StageObserver:
     """An observer of `optimize.fit` for one stage.
 
     shown: holds the pictures that the tracker shows, every `preview_interval` steps or more often, with PSNR and SSIM of `view`
@@ -68,7 +68,7 @@ class StageWatch:
         stage: Stage,
         steps: int,
         preview_interval: int,
-        shown: Shown,
+        shown: Preview,
         switch: Callable[[int, Mapping[str, float]], str | None] | None,
         reference: Float[Tensor, "1 h w 3"],
     ) -> None:
@@ -83,7 +83,7 @@ class StageWatch:
         if step % LOG_INTERVAL == 0 or step == self._steps:
             self._stage.log(step, {**values, **self.extra})
         self._stage.progress(step, self._steps)
-        if self._stage.told and (step % self._interval == 0 or step == self._steps):
+        if self._stage.logs_steps and (step % self._interval == 0 or step == self._steps):
             self._show(step)
         return None if self._switch is None else self._switch(step, values)
 

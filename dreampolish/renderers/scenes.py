@@ -1,0 +1,79 @@
+"""A field together with its occupancy grid, and how both are rendered."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dreampolish.fields.density import DensityField
+from dreampolish.fields.sdf import SdfField
+from dreampolish.renderers.neus import NeusRender, render_sdf, update_surface_occupancy
+from dreampolish.renderers.samples import OccupancyGrid
+from dreampolish.renderers.volume import VolumeRender, render_density
+from dreampolish.scene.cameras import SCENE_HALF_SIZE, Cameras
+
+EARLY_STEPS = 32
+"""Steps in which every cell of a density's occupancy grid is looked at."""
+LATER_SHARE = 0.1
+"""Share of the empty cells that later updates look at. [choice]"""
+EMPTY_CELL_OPACITY = 0.01
+"""A step through an empty cell stops less than this share of the light. (source: instant-ngp's 0.01, arXiv:2201.05989)"""
+DECAY = 0.9
+"""Of a cell's remembered density between two updates. (source: instant-ngp uses 0.95)"""
+
+
+def step_size_for(samples_per_ray: int) -> float:
+    """Length of an even step along the scene box's diagonal, world units."""
+    return 2 * SCENE_HALF_SIZE * 3**0.5 / samples_per_ray
+
+
+@dataclass
+class DensityScene:
+    """A density field, pictures on white. step_size: of a ray's even steps, world units. generator: for jitter and occupancy."""
+
+    field: DensityField
+    occupancy: OccupancyGrid
+    step_size: float
+    generator: torch.Generator
+
+    def update_occupancy(self, step: int) -> None:
+        """Follow the field: every cell at first, later the occupied ones and some others."""
+        fraction = 1.0 if step < EARLY_STEPS else LATER_SHARE
+        threshold = EMPTY_CELL_OPACITY / self.step_size
+        self.occupancy.update(self.field.density, threshold, DECAY, fraction, self.generator)
+
+    def render(self, cameras: Cameras, *, with_normals: bool, stratified: bool) -> VolumeRender:
+        """Pictures on white; stratified: with jitter along the rays."""
+        white = torch.ones(3, device=self.generator.device)
+        generator = self.generator if stratified else None
+        return render_density(self.field, self.occupancy, cameras, self.step_size, 1e-2, white, with_normals, generator)
+
+    def picture(self, cameras: Cameras) -> Tensor:
+        """Colours alone, the same every time."""
+        return self.render(cameras, with_normals=False, stratified=False).rgb
+
+
+@dataclass(frozen=True)
+class SdfScene:
+    """A signed distance field, pictures on white. shell_parts: into how many parts a step near the surface is split."""
+
+    field: SdfField
+    occupancy: OccupancyGrid
+    step_size: float
+    shell_parts: int
+    generator: torch.Generator
+
+    def update_occupancy(self) -> None:
+        """Follow the surface."""
+        margin = max(3.0 / float(self.field.inverse_std), self.step_size)
+        update_surface_occupancy(self.occupancy, self.field, margin, self.generator)
+
+    def render(self, cameras: Cameras, *, stratified: bool) -> NeusRender:
+        """Pictures on white, at NeuS's exact opacity: its cosine annealing helps a sphere find a shape, ours begins with one."""
+        white = torch.ones(3, device=self.generator.device)
+        generator = self.generator if stratified else None
+        return render_sdf(self.field, self.occupancy, cameras, self.step_size, self.shell_parts, 1e-3, 1.0, white, generator)
+
+    def picture(self, cameras: Cameras) -> Tensor:
+        """Colours alone, the same every time."""
+        return self.render(cameras, stratified=False).picture.rgb
