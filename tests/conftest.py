@@ -1,5 +1,6 @@
 """What the tests share: one thread, no network, one Prefect server a session, and seven tiny stand-in stages for tests of the plumbing."""
 
+import hashlib
 import os
 import shutil
 import tempfile
@@ -21,7 +22,9 @@ import pytest
 import torch
 from hypothesis import settings
 from PIL import Image
+from pydantic import BaseModel
 
+from flows.runs.chain import CHAIN
 from schemas.artifacts import (
     Artifact,
     AssetArtifact,
@@ -29,14 +32,16 @@ from schemas.artifacts import (
     NerfArtifact,
     PolishedMeshArtifact,
     ReferenceArtifact,
+    ScoresArtifact,
     SdfArtifact,
     StageName,
     TexturedMeshArtifact,
+    artifact_class_of,
 )
 from schemas.config.run import Config, PriorsConfig
-from stages.runtime.command import ARTIFACTS, StageFunction
+from stages.runtime.code import Code
 from stages.runtime.context import RunContext
-from stages.runtime.stage import Stage, open_stage
+from stages.runtime.stage import Stage
 
 torch.set_num_threads(1)
 
@@ -96,14 +101,40 @@ def calls() -> list[str]:
     return []
 
 
+StandIn = Callable[..., Artifact]
+"""A stage's function: called with the stage and its arguments by name."""
+
+
 @pytest.fixture
-def stand_ins(calls: list[str], monkeypatch: pytest.MonkeyPatch) -> Mapping[StageName, StageFunction]:
-    """Stages that write a few bytes through the real context. Flows look stages up here while the fixture is in use."""
-    table: dict[StageName, StageFunction] = {name: _stand_in(name, calls) for name in ARTIFACTS}
-    monkeypatch.setattr("flows.chain.stage_function", table.__getitem__)
-    monkeypatch.setattr("flows.runs.chain.stage_function", table.__getitem__)
-    monkeypatch.setattr("stages.runtime.stage.code_digest", lambda module, root: module)
+def stand_ins(calls: list[str], monkeypatch: pytest.MonkeyPatch) -> dict[StageName, StandIn]:
+    """Functions that write a few bytes in place of every stage's own, by name; a test may replace them. Keys, tasks and store are real."""
+    table: dict[StageName, StandIn] = {name: _stand_in(name, calls) for name in CHAIN}
+    for name, task in CHAIN.items():
+        monkeypatch.setattr(task, "_checked", _called_from(table, name))
+        if task._scorer is not None:
+            monkeypatch.setattr(task, "_scorer", StandInScorer())
+    monkeypatch.setattr("stages.runtime.stage.function_code", lambda function, name: fixed_code(name))
     return table
+
+
+def fixed_code(name: str) -> Code:
+    """A digest that no source changes."""
+    return Code(name, frozenset(), frozenset())
+
+
+def _called_from(table: Mapping[StageName, StandIn], name: StageName) -> StandIn:
+    return lambda stage, **given: table[name](stage, **given)
+
+
+class StandInScorer:
+    """Eight plain pictures and a figure."""
+
+    def key(self, run: RunContext, artifact: Artifact, reference: Artifact, settings: BaseModel) -> str:
+        return hashlib.sha256(f"{artifact.fingerprint} {run.priors.clip}".encode()).hexdigest()
+
+    def compute(self, stage: Stage, artifact: Artifact, reference: Artifact, settings: BaseModel) -> ScoresArtifact:
+        views = [_png(stage.path(f"view-{index}.png"), 30 * index) for index in range(8)]
+        return stage.publish(ScoresArtifact, metrics={"psnr": 20.0}, previews=views)
 
 
 @pytest.fixture
@@ -112,41 +143,26 @@ def config() -> Config:
     return Config()
 
 
-def _stand_in(name: StageName, calls: list[str]) -> StageFunction:
-    """A stage that reads its parents as the real one does, and returns the real artifact class."""
+def _stand_in(name: StageName, calls: list[str]) -> StandIn:
+    """A function that returns the real artifact class."""
 
-    def compute(run: RunContext, config: object, parents: list[Artifact], inputs: dict[str, object]) -> Artifact:
-        with open_stage(name, run, config, parents=parents, inputs=inputs) as stage:  # type: ignore[arg-type]
-            if (done := stage.cached(ARTIFACTS[name])) is not None:
-                return done
-            calls.append(name)
-            stage.log(1, {"psnr": 20.0})
-            stage.progress(1, 1)
-            return stage.publish(ARTIFACTS[name], metrics={"psnr": 20.0}, **_fields(stage, ARTIFACTS[name], inputs))
+    def compute(stage: Stage, **given: object) -> Artifact:
+        calls.append(name)
+        stage.log(1, {"psnr": 20.0})
+        stage.progress(1, 1)
+        artifact_class = artifact_class_of(name)
+        return stage.publish(artifact_class, metrics={}, **_fields(stage, artifact_class, given))
 
-    def first(prompt: str, image: Path | None, config: object, run: RunContext) -> Artifact:
-        return compute(run, config, [], {"prompt": prompt, "image": None if image is None else image.name})
-
-    by_parents: dict[str, Callable[..., Artifact]] = {
-        "reference": first,
-        "nerf": lambda reference, config, run: compute(run, config, [reference], {}),
-        "neus": lambda reference, nerf, config, run: compute(run, config, [reference, nerf], {}),
-        "dmtet": lambda reference, neus, config, run: compute(run, config, [reference, neus], {}),
-        "polish": lambda reference, dmtet, config, run: compute(run, config, [reference, dmtet], {}),
-        "texture": lambda reference, polish, config, run: compute(run, config, [reference, polish], {}),
-        "export": lambda reference, texture, config, run: compute(run, config, [reference, texture], {}),
-    }
-    return by_parents[name]
+    return compute
 
 
 def _fields(stage: Stage, artifact_class: type[Artifact], inputs: dict[str, object]) -> dict[str, object]:
     """Small valid contents for each artifact class."""
-    previews = [_png(stage.path(f"view-{index}.png"), 30 * index) for index in range(8)]
     payload = stage.path("payload.bin")
     payload.write_bytes(torch.randint(0, 256, (64,), generator=stage.generator, dtype=torch.uint8).numpy().tobytes())
     mesh = {"mesh": payload, "color_field": payload, "color_config": {}, "n_vertices": 4, "n_faces": 4}
     field = {"field": payload, "field_config": {}, "steps": 1, "switch_reason": "step cap 1"}
-    picture = previews[0]
+    picture = _png(stage.path("picture.png"), 30)
     by_class: dict[type[Artifact], dict[str, object]] = {
         ReferenceArtifact: {
             "image": picture,
@@ -172,7 +188,7 @@ def _fields(stage: Stage, artifact_class: type[Artifact], inputs: dict[str, obje
             "glb_bytes": 64,
         },
     }
-    return {**by_class[artifact_class], "previews": previews}
+    return by_class[artifact_class]
 
 
 def _png(path: Path, level: int) -> Path:

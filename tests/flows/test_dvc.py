@@ -10,12 +10,14 @@ from typer.testing import CliRunner
 
 from flows.cli.commands import app
 from flows.dvc import RUN, read_settings, run_dvc_stage, train_part
+from flows.runs.chain import CHAIN
 from flows.runs.create import new_run
 from flows.train_priors import NEEDS, ORDER, TRAININGS
 from schemas.config.presets import ConfigError
-from schemas.runs import PARENTS, STAGES
+from schemas.runs import STAGES
 from schemas.trainings import PriorsTraining
-from stages.runtime.command import context_of, run_one
+from stages.runtime.command import run_one
+from stages.runtime.context import context_of
 from stages.runtime.files import PROJECT
 from stages.runtime.records import record_path
 from stages.training.session import TrainingPlace
@@ -26,8 +28,8 @@ def test_both_graphs_are_the_same() -> None:
     assert list(stages) == list(STAGES)
     for name, stage in stages.items():
         parents = [Path(dependency).stem for dependency in stage["deps"] if dependency.startswith("outputs/dvc/")]
-        assert tuple(parents) == PARENTS[name]
-        assert stage["cmd"] == f"python -m flows.dvc {name}"
+        assert tuple(parents) == CHAIN[name].parent_names()
+        assert stage["cmd"] == f"python -m flows.dvc stage {name}"
         assert [next(iter(output)) for output in stage["outs"]] == [f"outputs/dvc/{name}.json"]
 
 
@@ -42,7 +44,7 @@ def test_the_priors_graph_is_the_registry() -> None:
         parents = [Path(each).name for each in stage["deps"] if each.startswith(f"{home}/")]
         assert tuple(parents) == NEEDS[part]
         assert {"data/renders", "configs/data/split.json"} <= set(stage["deps"])
-        assert stage["cmd"] == f"python -m flows.dvc {part}"
+        assert stage["cmd"] == f"python -m flows.dvc prior {part}"
         assert [next(iter(output)) for output in stage["outs"]] == [f"{home}/{part}"]
     judged = [Path(each).name for each in stages["evaluation"]["deps"] if each.startswith(f"{home}/")]
     assert judged == list(ORDER)
@@ -94,7 +96,7 @@ def test_deployments_name_flows_that_exist() -> None:
 def test_dvc_and_a_run_meet_in_the_store(store: Path, stand_ins: dict, calls: list[str]) -> None:
     Path("params.yaml").write_text("prompt: a red armchair\npreset: smoke\noverrides: []\n")
     record = new_run(store, "a red armchair", "smoke", [], None)
-    by_run = run_one("reference", stand_ins["reference"], record.run, [], None, False)
+    by_run = run_one(CHAIN["reference"], record.run, [], tracking_uri=None, show_progress=False)
     by_dvc = json.loads(run_dvc_stage("reference", Path("params.yaml")).read_text())
     assert calls == ["reference"]
     assert by_dvc["fingerprint"] == by_run.fingerprint
@@ -143,7 +145,7 @@ def test_one_stage_four_ways_gives_one_result(tmp_path: Path, empty_tracker: Pat
         shutil.copyfile(empty_tracker, store / "mlflow.db")
         monkeypatch.setenv("DREAMPOLISH_STORE", str(store))
         record = new_run(store, prompt, "smoke", overrides, None)
-        arguments = (prompt, None, record.config.reference, context_of(record, store, None, False))
+        arguments = (prompt, None, record.config.reference, context_of(record, store, None, show_progress=False))
         if way == "call":
             make_reference.fn(*arguments)
         elif way == "task":

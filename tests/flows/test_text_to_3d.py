@@ -74,11 +74,28 @@ def test_task_states_are_named(store: Path) -> None:
     assert names[7:14] == ["Computed"] * 7
 
 
+def test_the_flows_task_runs_are_the_stages_own_tasks_with_their_parents(store: Path) -> None:
+    from prefect import get_client
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
+
+    from flows.runs.chain import CHAIN
+
+    text_to_3d(prompt="a blue lamp", preset="smoke")
+    with get_client(sync_client=True) as client:
+        flow_run = client.read_flow_runs(flow_run_filter=FlowRunFilter(name=FlowRunFilterName(any_=["a blue lamp"])))[0]
+        runs = [run for run in client.read_task_runs(limit=200) if run.flow_run_id == flow_run.id]
+    by_id = {run.id: run for run in runs}
+    assert {run.name: run.task_key for run in runs} == {name: task.task.task_key for name, task in CHAIN.items()}
+    for run in runs:
+        seen = {by_id[each.id].name for inputs in run.task_inputs.values() for each in inputs}
+        assert seen == set(CHAIN[run.name].parent_names())
+
+
 def test_a_run_continues_after_a_failing_stage(store: Path, calls: list[str], stand_ins: dict) -> None:
     record = new_run(store, "a table", "smoke", [], None)
     whole = stand_ins["texture"]
 
-    def broken(reference: object, polish: object, config: object, run: object) -> None:
+    def broken(stage: object, **given: object) -> None:
         raise RuntimeError("out of luck")
 
     stand_ins["texture"] = broken

@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,45 +10,52 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import flows.chain
 from dreampolish.optim.fit import FitInterruptedError
-from flows.chain import compute, stages_of
 from flows.cli.command import finish
+from flows.runs.chain import CHAIN
 from flows.runs.create import derived_run, new_run, stale_stages
 from flows.runs.inputs import checked_prompt
+from flows.text_to_3d import text_to_3d
 from flows.texture import GEOMETRY_STAGES
-from schemas.artifacts import StageName
+from schemas.artifacts import Artifact, StageName
 from schemas.config.presets import ConfigError
 from schemas.runs import STAGES, RunRecord
-from stages.runtime.command import StageFunction, call_stage, run_one
+from stages.runtime.code import Code
+from stages.runtime.command import AnyStage, run_one
 from stages.runtime.records import read_record, write_record
 
 pytestmark = pytest.mark.usefixtures("priors_folder")
-Table = Mapping[StageName, StageFunction]
+Table = dict[StageName, Callable[..., Artifact]]
 
 
 @pytest.fixture(autouse=True)
 def plain(stand_ins: Table, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stages as plain functions; the tracker is away."""
-
-    def as_task(name: StageName, record: RunRecord, run: Any, artifacts: Any) -> Any:
-        return call_stage(name, stand_ins[name], record, run, artifacts)
-
-    monkeypatch.setattr("flows.chain.as_task", as_task)
+    """Stages without Prefect; the tracker is away."""
+    for task in CHAIN.values():
+        monkeypatch.setattr(task, "task", without_prefect(task))
     monkeypatch.setattr("stages.runtime.tracking.Journal._failure", lambda self, place, wait_s: OSError("away"))
 
 
+def without_prefect(task: AnyStage) -> Any:
+    """What a stage's task gives, outside of any flow."""
+    return lambda call, return_state, **parents: task._as_task(call, **parents)
+
+
+def compute(store: Path, run: str) -> RunRecord:
+    text_to_3d.fn(prompt="-", run=run)
+    return read_record(store, run)
+
+
 def whole(store: Path) -> RunRecord:
-    return compute(new_run(store, "a chair", "smoke", [], None), store, STAGES, False)
+    return compute(store, new_run(store, "a chair", "smoke", [], None).run)
 
 
 def resumed(store: Path, run: str) -> RunRecord:
-    record = read_record(store, run)
-    return compute(record, store, stages_of(record), False)
+    return compute(store, run)
 
 
 def alone(store: Path, table: Table, name: StageName, run: str, overrides: Sequence[str]) -> None:
-    run_one(name, table[name], run, overrides, None, False)
+    run_one(CHAIN[name], run, overrides, tracking_uri=None, show_progress=False)
 
 
 def test_a_stage_computed_alone_makes_what_stands_on_the_older_one_stale(store: Path, stand_ins: Table) -> None:
@@ -61,16 +68,20 @@ def test_a_stage_computed_alone_makes_what_stands_on_the_older_one_stale(store: 
     assert stale == list(GEOMETRY_STAGES)
 
 
+def changed_code(function: object, name: str) -> Code:
+    return Code(name + ("!" if name == "dmtet" else ""), frozenset(), frozenset())
+
+
 def test_changed_code_and_priors_are_stale_too(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     record = whole(store)
-    monkeypatch.setattr("stages.runtime.stage.code_digest", lambda module, root: module + ("!" if "dmtet" in module else ""))
+    monkeypatch.setattr("stages.runtime.stage.function_code", changed_code)
     assert stale_stages(record, store, GEOMETRY_STAGES) == ["dmtet", "polish"]
 
 
 def test_a_stage_that_fails_leaves_the_runs_settings_alone(store: Path, stand_ins: dict) -> None:
     record = whole(store)
 
-    def broken(reference: object, nerf: object, config: object, run: object) -> None:
+    def broken(stage: object, **given: object) -> Any:
         raise RuntimeError("out of luck")
 
     stand_ins["neus"] = broken
@@ -146,9 +157,9 @@ def test_an_interrupted_texture_run_is_resumed_as_it_was_begun(store: Path, stan
     def stopped(**_: object) -> None:
         raise FitInterruptedError(2)
 
-    stand_ins["texture"] = lambda reference, polish, config, run: stopped()
+    stand_ins["texture"] = lambda stage, **given: stopped()
     with pytest.raises(FitInterruptedError):
-        compute(derived, store, stages_of(derived), False)
+        compute(store, derived.run)
     stand_ins["texture"] = texture
     calls.clear()
     done = resumed(store, derived.run)
@@ -172,15 +183,15 @@ def test_a_stop_names_the_run_that_was_stopped(
     record = new_run(store, "a chair", "smoke", [], None)
     nerf = stand_ins["nerf"]
 
-    def signalled(reference: Any, config: Any, run: Any) -> Any:
+    def signalled(stage: Any, **given: Any) -> Any:
         new_run(store, "another chair", "smoke", [], None)
-        artifact = nerf(reference=reference, config=config, run=run)
+        artifact = nerf(stage, **given)
         os.kill(os.getpid(), signal.SIGTERM)
         return artifact
 
     stand_ins["nerf"] = signalled
     with pytest.raises(SystemExit) as ended:
-        finish(lambda store: {"output": compute(record, store, STAGES, False).output}, False)
+        finish(lambda store: {"output": compute(store, record.run).output}, False)
     assert ended.value.code == 130
     assert capsys.readouterr().err == f"stopped before the neus stage; go on with: dreampolish resume {record.run}\n"
     assert calls == ["reference", "nerf"]

@@ -14,7 +14,7 @@ import stages.runtime.progress
 from dreampolish.metrics.pictures import psnr, ssim
 from schemas.artifacts import NerfArtifact
 from schemas.config.stages import NerfConfig
-from stages.results.observer import Shown, StageWatch, reference_figures
+from stages.results.observer import Preview, StageObserver, reference_figures
 from stages.runtime.context import RunContext
 from stages.runtime.progress import StageProgress
 from stages.runtime.stage import Stage, open_stage
@@ -53,9 +53,9 @@ def test_the_reference_views_figures_are_a_curve_with_a_best(
     def preview() -> Mapping[str, Tensor]:
         return {"view": (reference + shift["now"] * noise)[0], "normals": reference[0]}
 
-    with open_stage("nerf", run_context, NerfConfig(), []) as stage:
+    with open_stage("nerf", run_context, NerfConfig(), [], "0" * 64) as stage:
         before = stage.generator.get_state()
-        watch = StageWatch(stage, 40, interval, Shown(preview), None, reference)
+        watch = StageObserver(stage, 40, interval, Preview(preview), None, reference)
         for step in range(1, 41):
             shift["now"] = abs(step - 30) + 1.0
             assert watch.on_step(step, {"reference_rgb": 1.0 / step}) is None
@@ -81,7 +81,7 @@ def test_a_step_that_rendered_the_view_is_shown_without_drawing_it_again() -> No
         drawn.append(1)
         return {"view": torch.zeros(4, 4, 3)}
 
-    shown = Shown(draw)
+    shown = Preview(draw)
     assert float(shown.pictures()["view"].max()) == 0 and len(drawn) == 1
     rendered = torch.full((1, 4, 4, 3), 0.5, requires_grad=True)
     shown.keep(view=rendered, normals=rendered * 2)
@@ -98,7 +98,7 @@ def test_equal_pictures_have_no_psnr() -> None:
 
 def test_the_best_of_a_resumed_stage_counts_what_came_before(run_context: RunContext, store: Path) -> None:
     place = ("nerf", "nerf-0123", store, run_context.run_id, None, False)
-    with open_stage("nerf", run_context, NerfConfig(), []) as stage:
+    with open_stage("nerf", run_context, NerfConfig(), [], "0" * 64) as stage:
         _publish(stage)
         assert stage.published is not None
         first = StageProgress(*place)

@@ -1,4 +1,4 @@
-"""Equal computations have equal fingerprints in every process and checkout; changed settings, parents, weights or code do not."""
+"""Equal computations have equal keys in every process and checkout; what a stage reads changes its key, and nothing else does."""
 
 import os
 import subprocess
@@ -7,119 +7,259 @@ from pathlib import Path
 
 import pytest
 
+from flows.runs.chain import CHAIN
+from schemas.artifacts import FileRef, NerfArtifact
 from schemas.config.run import Config
-from schemas.runs import STAGES
-from stages.runtime.key import PROJECT, code_digest, fingerprint, imported_modules
+from stages.runtime import key as keys
+from stages.runtime.code import Code, code_of, code_of_module
+from stages.runtime.context import RunContext
+from stages.runtime.files import PROJECT
+from stages.runtime.key import read_fields, stage_key
 
 FILES = {
     "dreampolish/__init__.py": "",
-    "dreampolish/field.py": "from dreampolish import grid\nimport torch\n",
-    "dreampolish/grid.py": "SIZE = 3\n",
-    "dreampolish/gltf.py": "VERSION = 2\n",
+    "dreampolish/field.py": (
+        '"""A field."""\nimport torch\nfrom dreampolish.grid import SIZE as SIDE, Base, cells\n\n'
+        'class Field(Base):\n    """Doc."""\n    width: int = 3\n\n    def forward(self, points: "torch.Tensor"):\n'
+        '        """Doc."""\n        return torch.relu(points) * SIDE + cells(points)\n\ndef unused():\n    return 1\n'
+    ),
+    "dreampolish/grid.py": "SIZE = 3\nOTHER = 4\n\nclass Base:\n    scale = 2\n\ndef cells(points, count=7):\n    return count\n",
+    "dreampolish/lookup.py": "TABLE = {}\nTABLE['a'] = 1\n",
     "stages/__init__.py": "",
-    "stages/nerf.py": "import dreampolish.field\n\nif __name__ == '__main__':\n    import stages.export\n",
-    "stages/neus.py": "def late():\n    from .nerf import anything\n",
-    "stages/export.py": "from dreampolish.gltf import VERSION\n",
-    "stages/runtime/store.py": "from stages import determinism\nPLUMBING = 1\n",
-    "stages/runtime/context.py": "SEED = 1\n",
-    "stages/dmtet.py": "from stages.runtime.store import PLUMBING\n",
+    "stages/runtime/__init__.py": "",
+    "stages/runtime/stage.py": "def stage(name):\n    return lambda function: function\n",
+    "stages/nerf.py": (
+        "from dreampolish.field import Field\nfrom stages.runtime.stage import stage\n\nSTEPS = 5\n\n"
+        "@stage('nerf')\ndef fit_nerf(reference, config):\n    return helper(Field(), STEPS)\n\n"
+        "def helper(field, steps):\n    import nerfacc\n    return nerfacc.render(field, steps)\n\n"
+        "if __name__ == '__main__':\n    from stages.export import export\n"
+    ),
+    "stages/export.py": "from dreampolish import lookup\n\ndef export():\n    return lookup.TABLE\n",
 }
 
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
+    root = tmp_path / "here"
     for name, source in FILES.items():
-        path = tmp_path / name
-        path.parent.mkdir(exist_ok=True)
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(source)
-    return tmp_path
+    return root
 
 
-def base(**changes: object) -> str:
-    arguments: dict = {
-        "stage": "nerf",
-        "config": Config().nerf,
-        "parents": {"reference": "a"},
-        "priors": ["p", "q"],
-        "inputs": {"seed": 0},
-        "code": "c",
-    }
-    return fingerprint(**{**arguments, **changes})
+def digest(root: Path, module: str = "stages.nerf", function: str = "fit_nerf") -> str:
+    # Answers are remembered by checkout: a fresh process sees the files as they are now.
+    code_module = sys.modules["stages.runtime.code"]
+    code_module._code_of.cache_clear()  # type: ignore[attr-defined]
+    return code_of(module, function, root).digest
 
 
-def test_every_ingredient_counts() -> None:
-    changed = [
-        base(stage="neus"),
-        base(config=Config().nerf.model_copy(update={"steps": 5})),
-        base(parents={"reference": "b"}),
-        base(parents={"nerf": "a"}),
-        base(priors=["p"]),
-        base(inputs={"seed": 1}),
-        base(code="d"),
-    ]
-    assert len({base(), *changed}) == len(changed) + 1
-    assert base(priors=["q", "p"]) == base()
+def edit(root: Path, name: str, old: str, new: str) -> None:
+    source = (root / name).read_text()
+    assert old in source
+    (root / name).write_text(source.replace(old, new))
 
 
-def test_imports_are_followed_but_not_the_main_guard_nor_plumbing(checkout: Path) -> None:
-    assert imported_modules("stages.nerf", checkout) == {
-        "stages", "stages.nerf", "dreampolish", "dreampolish.field", "dreampolish.grid",
-    }  # fmt: skip
-    assert "stages.nerf" in imported_modules("stages.neus", checkout)
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("dreampolish/field.py", '"""Doc."""', '"""Another doc."""'),
+        ("dreampolish/field.py", '"""A field."""', '"""A field.\n\nTold at length."""'),
+        ("dreampolish/field.py", "width: int = 3", "width: float = 3  # narrow"),
+        ("dreampolish/field.py", 'points: "torch.Tensor"', "points"),
+        ("dreampolish/field.py", "return 1\n", "return 2\n"),
+        ("dreampolish/field.py", "def unused", "def metric(a):\n    return a\n\ndef unused"),
+        ("dreampolish/grid.py", "OTHER = 4", "OTHER = 5"),
+        ("stages/runtime/stage.py", "lambda function: function", "lambda function: print(function)"),
+        ("stages/nerf.py", "@stage('nerf')", "@stage('nerf', 1)"),
+        ("stages/nerf.py", "from stages.export import export", "import stages.export"),
+        ("dreampolish/lookup.py", "= 1", "= 2"),
+    ],
+)
+def test_what_a_stage_does_not_read_changes_no_key(checkout: Path, name: str, old: str, new: str) -> None:
+    before = digest(checkout)
+    edit(checkout, name, old, new)
+    assert digest(checkout) == before
 
 
-def test_an_edit_reaches_only_the_stages_behind_it(checkout: Path) -> None:
-    before = {name: code_digest(f"stages.{name}", checkout) for name in ("nerf", "export")}
-    (checkout / "dreampolish/gltf.py").write_text("VERSION = 3\n")
-    assert code_digest("stages.nerf", checkout) == before["nerf"]
-    assert code_digest("stages.export", checkout) != before["export"]
-    (checkout / "dreampolish/grid.py").write_text("SIZE = 4\n")
-    assert code_digest("stages.nerf", checkout) != before["nerf"]
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("dreampolish/grid.py", "SIZE = 3", "SIZE = 4"),
+        ("dreampolish/grid.py", "count=7", "count=8"),
+        ("dreampolish/grid.py", "scale = 2", "scale = 3"),
+        ("dreampolish/field.py", "Field(Base)", "Field"),
+        ("dreampolish/field.py", "width: int = 3", "width: int = 4"),
+        ("dreampolish/field.py", "torch.relu", "torch.sigmoid"),
+        ("dreampolish/field.py", "import torch\n", "import numpy as torch\n"),
+        ("stages/nerf.py", "STEPS = 5", "STEPS = 6"),
+        ("stages/nerf.py", "nerfacc.render(field, steps)", "nerfacc.render(steps, field)"),
+    ],
+)
+def test_what_a_stage_reads_changes_its_key(checkout: Path, name: str, old: str, new: str) -> None:
+    before = digest(checkout)
+    edit(checkout, name, old, new)
+    assert digest(checkout) != before
 
 
-def test_plumbing_is_looked_through(checkout: Path) -> None:
-    """What plumbing imports and is none itself, such as the seeds, counts for every stage."""
-    assert imported_modules("stages.dmtet", checkout) == {"stages", "stages.dmtet", "stages.runtime.context"}
-    before = code_digest("stages.dmtet", checkout)
-    (checkout / "stages/runtime/store.py").write_text("from stages import determinism\nPLUMBING = 2\n")
-    assert code_digest("stages.dmtet", checkout) == before
-    (checkout / "stages/runtime/context.py").write_text("SEED = 2\n")
-    assert code_digest("stages.dmtet", checkout) != before
+def test_a_moved_definition_keeps_the_key(checkout: Path) -> None:
+    before = digest(checkout)
+    edit(checkout, "dreampolish/grid.py", "def cells(points, count=7):\n    return count\n", "")
+    (checkout / "dreampolish/cells.py").write_text("def cells(points, count=7):\n    return count\n")
+    edit(checkout, "dreampolish/field.py", "Base, cells", "Base\nfrom dreampolish.cells import cells")
+    assert digest(checkout) == before
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_the_seeds_of_every_real_stage_count(stage: str) -> None:
-    assert "stages.runtime.context" in imported_modules(f"stages.{stage}", PROJECT)
+def test_what_a_module_does_when_imported_counts_for_who_uses_it(checkout: Path) -> None:
+    before = digest(checkout, "stages.export", "export")
+    edit(checkout, "dreampolish/lookup.py", "= 1", "= 2")
+    assert digest(checkout, "stages.export", "export") != before
 
 
-def test_a_moved_checkout_has_the_same_digest(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    moved = tmp_path_factory.mktemp("elsewhere") / "project"
-    before = code_digest("stages.nerf", checkout)
+def test_libraries_and_names_are_those_that_the_code_reaches(checkout: Path) -> None:
+    found = code_of("stages.nerf", "fit_nerf", checkout)
+    assert found.libraries == {"torch", "nerfacc"}
+    assert found.names >= {"stages.nerf.fit_nerf", "stages.nerf.helper", "dreampolish.field.Field", "dreampolish.grid.Base"}
+    assert not any(name.startswith(("stages.runtime", "stages.export")) or "unused" in name for name in found.names)
+
+
+def test_a_moved_checkout_has_the_same_digests(checkout: Path, tmp_path: Path) -> None:
+    before = digest(checkout)
+    moved = tmp_path / "elsewhere"
     checkout.rename(moved)
-    assert code_digest("stages.nerf", moved) == before
+    assert digest(moved) == before
 
 
-def test_a_missing_module_is_named(checkout: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"stages\.absent"):
-        code_digest("stages.absent", checkout)
+def test_absent_code_is_refused(checkout: Path) -> None:
+    with pytest.raises(KeyError, match=r"stages\.absent"):
+        code_of("stages.absent", "f", checkout)
+    with pytest.raises(KeyError):
+        code_of("stages.nerf", "absent", checkout)
+    assert code_of_module("stages.export", checkout).digest != code_of_module("stages.nerf", checkout).digest
 
 
 def test_equal_over_processes_and_hash_seeds() -> None:
     script = (
-        "from schemas.config.run import Config; from stages.runtime.key import *;"
-        "print(fingerprint('nerf', Config().nerf, {'b': '1', 'a': '2'}, ['q', 'p'], {'z': 1, 'y': None}, "
-        "code_digest('stages.runtime.context', PROJECT)))"
+        "from stages.runtime.code import code_of; from stages.runtime.files import PROJECT;"
+        "print(code_of('stages.polish', 'polish_mesh', PROJECT).digest)"
     )
-    answers = {
-        subprocess.run(
-            [sys.executable, "-c", script],
-            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(PROJECT)},
-            cwd=PROJECT,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        for seed in ("1", "2")
-    }
-    assert len(answers) == 1
-    assert len(answers.pop().strip()) == 64
+    found = set()
+    for seed in ("0", "1"):
+        environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(PROJECT)}
+        ended = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+        found.add(ended.stdout)
+    assert len(found) == 1
+
+
+OPENERS = {"text": "open_text_prior", "view": "open_view_prior", "normals": "open_normal_prior", "judge": "alignment"}
+
+
+@pytest.mark.parametrize("name", list(CHAIN))
+def test_a_stage_declares_the_priors_that_it_opens(name: str) -> None:
+    stage = CHAIN[name]  # type: ignore[index]
+    reached = code_of(f"stages.{name}", stage.__name__, PROJECT).names
+    opened = {prior for prior, opener in OPENERS.items() if f"stages.guidance.priors.{opener}" in reached}
+    assert set(stage.priors) == opened
+
+
+def test_real_stages_reach_no_runtime_no_results_and_their_libraries() -> None:
+    reached = {name: code_of(f"stages.{name}", stage.__name__, PROJECT) for name, stage in CHAIN.items()}
+    assert not any(each.startswith(("stages.runtime.", "stages.results.")) for code in reached.values() for each in code.names)
+    assert "dreampolish.distillation.weights.dsd_weights" in reached["texture"].names
+    assert "nerfacc" in reached["nerf"].libraries and "nerfacc" not in reached["export"].libraries
+    assert {"xatlas", "fast_simplification"} <= reached["export"].libraries
+    assert all("torch" in code.libraries for code in reached.values())
+
+
+def test_attributes_looked_up_at_run_time_are_few_and_known() -> None:
+    """`getattr` with a computed name hides what it reaches from the key."""
+    found = []
+    for folder in ("dreampolish", "stages"):
+        for path in sorted((PROJECT / folder).rglob("*.py")):
+            if path.is_relative_to(PROJECT / "stages" / "runtime") or path.is_relative_to(PROJECT / "stages" / "results"):
+                continue
+            if path.is_relative_to(PROJECT / "dreampolish" / "training") or path.is_relative_to(PROJECT / "stages" / "training"):
+                continue
+            found += [str(path.relative_to(PROJECT))] * path.read_text().count("getattr(")
+    assert sorted(found) == KNOWN_GETATTR
+
+
+# Fields of weights, settings and trimesh's objects by name; the autoencoder's optional U-Net.
+KNOWN_GETATTR = [
+    "dreampolish/assets/glb.py",
+    "dreampolish/assets/glb.py",
+    "dreampolish/assets/validate.py",
+    "dreampolish/distillation/weights.py",
+    "dreampolish/distillation/weights.py",
+    "dreampolish/distillation/weights.py",
+    "dreampolish/priors/latents.py",
+    "stages/guidance/priors.py",
+]
+
+
+def code(**changes: object) -> Code:
+    return Code(**{"digest": "c", "names": frozenset(), "libraries": frozenset({"torch"}), **changes})  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def base(run_context: RunContext, monkeypatch: pytest.MonkeyPatch):  # noqa: ANN201
+    monkeypatch.setattr(keys, "source_digest", lambda run, setting: f"digest of {setting.source}")
+
+    def key(run: RunContext = run_context, **changes: object) -> str:
+        arguments: dict = {
+            "name": "nerf",
+            "settings": Config().nerf,
+            "inputs": {"prompt": "a chair"},
+            "reads": {"reference": {"image": "a"}},
+            "priors": ("text", "view"),
+            "code": code(),
+        }
+        return stage_key(run=run, **{**arguments, **changes})
+
+    return key
+
+
+def test_every_ingredient_counts(base, run_context: RunContext, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ANN001
+    other_text = run_context.priors.model_copy(update={"text": run_context.priors.text.model_copy(update={"source": "x"})})
+    found = [
+        base(),
+        base(name="neus"),
+        base(settings=Config().nerf.model_copy(update={"steps": 5})),
+        base(inputs={"prompt": "a couch"}),
+        base(reads={"reference": {"image": "b"}}),
+        base(reads={"nerf": {"image": "a"}}),
+        base(priors=("text",)),
+        base(run_context.model_copy(update={"seed": 1})),
+        base(run_context.model_copy(update={"priors": other_text})),
+        base(code=code(digest="d")),
+    ]
+    monkeypatch.setattr(keys, "_version", lambda name: "another")
+    found.append(base())
+    assert len(set(found)) == len(found)
+
+
+def test_what_a_stage_does_not_open_or_use_does_not_count(base, run_context: RunContext, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ANN001
+    clip = run_context.priors.model_copy(update={"clip": run_context.priors.text})
+    normals = run_context.priors.model_copy(update={"normals": run_context.priors.text})
+    closer = Config().nerf.model_copy(update={"preview": Config().export.preview})
+    assert base() == base(run_context.model_copy(update={"priors": clip}))
+    assert base() == base(run_context.model_copy(update={"priors": normals}))
+    assert base() == base(run_context.model_copy(update={"run_id": "another0", "threads": 2, "log_steps": False}))
+    assert base() == base(settings=closer)
+    before = base()
+    monkeypatch.setattr(keys, "_version", lambda name: "another" if name == "xatlas" else keys.version(name))
+    assert base() == before
+
+
+def test_parents_count_by_the_content_that_is_read() -> None:
+    reference = FileRef(path="field.safetensors", sha256="a" * 64, bytes=3)
+    one = NerfArtifact(
+        fingerprint="1" * 64, parents={"reference": "2" * 64}, metrics={"psnr": 1.0}, seconds=1, peak_memory=1,
+        field=reference, field_config={"width": 3}, occupancy=reference, steps=5, switch_reason="cap",
+    )  # fmt: skip
+    other = one.model_copy(update={"fingerprint": "3" * 64, "parents": {}, "seconds": 9.0, "steps": 7})
+    names = ("field", "field_config")
+    assert read_fields(one, names) == read_fields(other, names) == {"field": "a" * 64, "field_config": {"width": 3}}
+    changed = one.model_copy(update={"field": reference.model_copy(update={"sha256": "b" * 64})})
+    assert read_fields(changed, names) != read_fields(one, names)

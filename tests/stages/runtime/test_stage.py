@@ -19,13 +19,9 @@ from schemas.artifacts import NerfArtifact, SdfArtifact
 from schemas.config.run import Config
 from stages.runtime.context import RunContext
 from stages.runtime.errors import StageError
-from stages.runtime.stage import Stage, open_stage
+from stages.runtime.stage import Stage, _record, open_stage
 
-
-@pytest.fixture(autouse=True)
-def fixed_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sources of the real stages do not count here."""
-    monkeypatch.setattr("stages.runtime.stage.code_digest", lambda module, root: module)
+KEY = "0" * 64
 
 
 class Watch:
@@ -47,8 +43,9 @@ class Watch:
 
 def nerf(run: RunContext, stop_after: int | None = None) -> NerfArtifact:
     """A tiny real computation: noisy descent of one linear layer."""
-    with open_stage("nerf", run, Config().nerf, parents=[]) as stage:
+    with open_stage("nerf", run, Config().nerf, [], KEY) as stage:
         if (done := stage.cached(NerfArtifact)) is not None:
+            _finish(stage, done)
             return done
         layer = torch.nn.Linear(3, 1)
 
@@ -61,13 +58,20 @@ def nerf(run: RunContext, stop_after: int | None = None) -> NerfArtifact:
         fit(losses, optimizer, lambda step: 1.0, 9, stage.generator, {"layer": layer}, stage.checkpoints, watch)
         save_file(layer.state_dict(), stage.path("field.safetensors"))
         field = stage.path("field.safetensors")
-        return stage.publish(
+        done = stage.publish(
             NerfArtifact, metrics={"psnr": 1.0}, field=field, field_config={}, occupancy=field, steps=9, switch_reason="cap"
         )
+        _finish(stage, done)
+        return done
+
+
+def _finish(stage: Stage, artifact: NerfArtifact) -> None:
+    stage.checkpoints.clear()
+    _record(stage, artifact, None)
 
 
 def neus(run: RunContext, parent: NerfArtifact) -> dict[str, torch.Tensor]:
-    with open_stage("neus", run, Config().neus, parents=[parent]) as stage:
+    with open_stage("neus", run, Config().neus, [parent], "1" * 64) as stage:
         state = load_file(stage.locate(parent, parent.field))
         field = stage.path("sdf.safetensors")
         save_file(state, field)
@@ -86,7 +90,8 @@ def test_the_second_call_is_a_hit_and_every_computation_is_the_same(run_context:
     again = nerf(other_store(run_context, tmp_path))
     assert again.fingerprint == first.fingerprint
     assert again.field.sha256 == first.field.sha256
-    assert nerf(run_context.model_copy(update={"seed": 1})).field.sha256 != first.field.sha256
+    seeded = other_store(run_context, tmp_path / "seeded").model_copy(update={"seed": 1})
+    assert nerf(seeded).field.sha256 != first.field.sha256
 
 
 def test_an_interrupted_stage_resumes_to_the_same_bits(run_context: RunContext, tmp_path: Path) -> None:
@@ -152,7 +157,7 @@ def test_bad_ends_publish_nothing(run_context: RunContext) -> None:
     config = Config().nerf
 
     def attempt(metrics: dict[str, float], write: bool) -> None:
-        with open_stage("nerf", run_context, config, parents=[]) as stage:
+        with open_stage("nerf", run_context, config, [], KEY) as stage:
             field = stage.path("field.bin")
             if write:
                 field.write_bytes(b"x")
@@ -164,16 +169,16 @@ def test_bad_ends_publish_nothing(run_context: RunContext) -> None:
         attempt({"psnr": float("nan")}, True)
     with pytest.raises(StageError, match=r"did not write field\.bin"):
         attempt({"psnr": 1.0}, False)
-    with pytest.raises(StageError, match="ended without a result"), open_stage("nerf", run_context, config, parents=[]):
+    with pytest.raises(StageError, match="ended without a result"), open_stage("nerf", run_context, config, [], KEY):
         pass
     with (
         pytest.raises(StageError, match="loss 'x' became nan at step 3"),
-        open_stage("nerf", run_context, config, parents=[]),
+        open_stage("nerf", run_context, config, [], KEY),
     ):
         raise DivergedError("loss 'x' became nan at step 3")
     with (
         pytest.raises(StageError, match="No space left on device, .* free"),
-        open_stage("nerf", run_context, config, parents=[]) as stage,
+        open_stage("nerf", run_context, config, [], KEY) as stage,
     ):
         raise OSError(28, "No space left on device", str(stage.path("field.bin")))
     assert not (run_context.store / "nerf").exists()
@@ -231,7 +236,7 @@ def test_a_resumed_stage_tells_what_all_of_it_took(run_context: RunContext) -> N
 
 def test_a_figure_that_is_not_finite_ends_no_stage_by_itself(run_context: RunContext) -> None:
     def diverge() -> None:
-        with open_stage("nerf", run_context, Config().nerf, parents=[]) as stage:
+        with open_stage("nerf", run_context, Config().nerf, [], KEY) as stage:
             stage.log(3, {"lora_loss": float("nan"), "psnr": 1.0})
             raise DivergedError("loss 'x' became nan at step 4")
 
@@ -276,7 +281,7 @@ def test_a_result_whose_journal_is_gone_leads_nowhere(run_context: RunContext) -
 
 
 def test_pictures_are_kept_beside_the_journal(run_context: RunContext) -> None:
-    with pytest.raises(StageError), open_stage("nerf", run_context, Config().nerf, parents=[]) as stage:
+    with pytest.raises(StageError), open_stage("nerf", run_context, Config().nerf, [], KEY) as stage:
         stage.image("view", 3, np.full((4, 4, 3), 0.5, np.float32))
     assert len(list((run_context.store / "journals").rglob("*nerf~view-000003.png"))) == 1
 
