@@ -1,7 +1,7 @@
 """Studies: sums done by hand, plans refused in one line, pages made of numbers, and the flow over stand-in stages."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,12 +32,11 @@ from flows.ablation.statistics import (
     write_result,
 )
 from flows.cli.commands import app
-from schemas.artifacts import StageName
 from schemas.config.presets import ConfigError, merged
 from schemas.config.run import Config
-from stages.nerf import Scene
+from stages.nerf import _empty_scene
 from stages.results.surfaces import View, opened_from_textured
-from stages.runtime.command import StageFunction
+from stages.runtime.code import Code
 from stages.runtime.errors import StageError
 from stages.runtime.tracking import EXPERIMENT
 
@@ -172,7 +171,7 @@ def test_pictures_tell_saturation_grain_and_drift() -> None:
 
 def test_a_nerf_of_no_steps_is_a_solid_ball() -> None:
     config = merged(Config(), {"nerf": {"steps": 0, "occupancy_resolution": 24}}, []).nerf
-    scene = Scene(config, torch.Generator().manual_seed(0))
+    scene = _empty_scene(config, torch.Generator().manual_seed(0))
     scene.update_occupancy(0)
     with torch.no_grad():
         inside, outside = scene.field.density(torch.zeros(1, 3)), scene.field.density(torch.full((1, 3), 0.6))
@@ -194,7 +193,7 @@ def test_differences_name_whole_settings() -> None:
 def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights and code are not hashed: the one is slow, the other may change while somebody edits it."""
     monkeypatch.setattr(ablation_plan, "prior_digests", lambda run, *names: list(names))
-    monkeypatch.setattr(ablation_plan, "code_digest", lambda module, root: module)
+    monkeypatch.setattr(ablation_plan, "code_of_module", lambda module, root: Code(module, frozenset(), frozenset()))
 
 
 def study_file(folder: Path, **changes: object) -> Path:
@@ -275,7 +274,7 @@ def test_a_bad_study_is_one_line_and_exit_code_2(store: Path, tmp_path: Path, ch
 
 
 @pytest.fixture
-def small_balls(stand_ins: Mapping[StageName, StageFunction], monkeypatch: pytest.MonkeyPatch) -> None:
+def small_balls(stand_ins: dict, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stand-in artifacts hold no shape: every one opens as the same ball."""
     sphere = trimesh.creation.icosphere(subdivisions=2, radius=0.5)
     vertices, faces = torch.tensor(sphere.vertices).float(), torch.tensor(sphere.faces)
@@ -285,11 +284,11 @@ def small_balls(stand_ins: Mapping[StageName, StageFunction], monkeypatch: pytes
     monkeypatch.setattr("flows.ablation.figures.SIZE", 24)
 
 
-def failing_for(objective: str, plain: StageFunction) -> Callable[..., object]:
-    def texture(reference: object, polish: object, config: object, run: object) -> object:
-        if config.objective == objective:
+def failing_for(objective: str, plain: Callable[..., object]) -> Callable[..., object]:
+    def texture(stage: object, **given: object) -> object:
+        if given["config"].objective == objective:
             raise StageError(f"{objective} went wrong", 3, "look")
-        return plain(reference=reference, polish=polish, config=config, run=run)
+        return plain(stage, **given)
 
     return texture
 
@@ -298,7 +297,7 @@ def failing_for(objective: str, plain: StageFunction) -> Callable[..., object]:
 @pytest.mark.xdist_group("prefect")
 @pytest.mark.usefixtures("prefect_server", "no_weights", "small_balls")
 def test_a_study_shares_geometry_isolates_failures_and_goes_on(
-    store: Path, tracker: str, tmp_path: Path, calls: list[str], stand_ins: dict[StageName, StageFunction]
+    store: Path, tracker: str, tmp_path: Path, calls: list[str], stand_ins: dict
 ) -> None:
     path, whole = study_file(tmp_path), stand_ins["texture"]
     stand_ins["texture"] = failing_for("csd", whole)

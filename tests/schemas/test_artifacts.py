@@ -41,7 +41,7 @@ def test_artifacts_survive_json_and_are_frozen() -> None:
         {"extra": 1},
         {"stage": "neus"},
         {"fingerprint": "xyz"},
-        {"schema_version": 2},
+        {"schema_version": 1},
         {"seconds": -1},
     ],
 )

@@ -8,12 +8,14 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flows.runs.chain import CHAIN
 from flows.runs.create import CONFIGS
 from schemas.config.presets import ConfigError, load_config, merged, names
 from schemas.config.run import Config, PriorsConfig
 from schemas.runs import STAGES
 from schemas.schedule import Ramp, constant
-from stages.runtime.key import PROJECT, imported_modules
+from stages.runtime.code import code_of, code_of_module
+from stages.runtime.files import PROJECT
 
 
 @pytest.mark.parametrize("preset", ["home", "smoke", "sd"])
@@ -113,22 +115,22 @@ def test_a_ramp_stays_between_its_ends(start: float, end: float, begin: float, u
         assert min(start, end) - 1e-9 <= ramp.at(step, steps) <= max(start, end) + 1e-9
 
 
+WATCHING = {"stages.results.observer", "stages.results.scores"}
+"""Modules outside a key that read how a result is looked at."""
+
+
 def test_every_setting_of_a_stage_is_read_by_it() -> None:
     for stage in STAGES:
-        read = _attributes(imported_modules(f"stages.{stage}", PROJECT))
+        reached = code_of(f"stages.{stage}", CHAIN[stage].__name__, PROJECT).names
+        read = _attributes({name.rpartition(".")[0] for name in reached} | WATCHING)
         section = type(getattr(Config(), stage))
         unread = [name for name in names(section) if name.rpartition(".")[2] not in read | {"start", "end", "begin", "until"}]
         assert unread == [], f"nothing in the {stage} stage reads {unread}"
 
 
 def test_every_setting_of_the_run_is_read() -> None:
-    modules = imported_modules("flows.cli.commands", PROJECT) | {
-        "stages.runtime.stage",
-        "stages.runtime.command",
-        "stages.runtime.progress",
-        "stages.runtime.key",
-    }
-    read = _attributes(modules)
+    reached = code_of_module("flows.text_to_3d", PROJECT).names
+    read = _attributes({name.rpartition(".")[0] for name in reached} | WATCHING)
     assert [name for name in names(PriorsConfig) if name.rpartition(".")[2] not in read | {"text", "view", "normals"}] == []
     assert {"seed", "device", "threads", "checkpoint_interval"} <= read
 

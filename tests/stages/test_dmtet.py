@@ -1,7 +1,5 @@
 """stages/dmtet.py: where the light of drawn references goes."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -78,22 +76,16 @@ class Asked(Exception):
 def test_only_drawn_references_stand_in_the_studio(
     drawn_light: str, is_user_image: bool, in_studio: bool, run_context: RunContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    view = yellow_picture()
-
-    @contextmanager
-    def opened(*arguments: Any, **named: Any) -> Iterator[Any]:
-        yield SimpleNamespace(cached=lambda kind: None, device=torch.device("cpu"))
+    view, stage = yellow_picture(), SimpleNamespace(device=torch.device("cpu"), run=run_context)
 
     def ask(config: Any, source: Any, surface: Any, stage: Any, given: ReferenceView | None) -> None:
         raise Asked(given is view)
 
-    monkeypatch.setattr(dmtet, "open_stage", opened)
-    monkeypatch.setattr(dmtet, "prior_digests", lambda *names: [])
     monkeypatch.setattr(dmtet, "load_reference", lambda *arguments: view)
     monkeypatch.setattr(dmtet, "load_sdf", lambda *arguments: LitBall())
     monkeypatch.setattr(dmtet, "_colors_from_sdf", ask)
     reference = ReferenceArtifact.model_construct(is_user_image=is_user_image)
     config = CONFIG.model_copy(update={"drawn_light": drawn_light})
     with pytest.raises(Asked) as asked:
-        dmtet.extract_mesh.fn(reference, SdfArtifact.model_construct(), config, run_context)
+        dmtet.extract_mesh._function(stage, reference, SdfArtifact.model_construct(), config)  # type: ignore[arg-type]
     assert asked.value.args == (in_studio,)

@@ -1,7 +1,6 @@
 """From the texture stage's mesh and colours to an asset: size, budget, maps, notes, what the file says of itself."""
 
 from pathlib import Path
-from typing import cast
 
 import pytest
 import torch
@@ -14,17 +13,13 @@ from dreampolish.fields.color import ColorField
 from dreampolish.fields.hash_grid import GridSizes
 from dreampolish.metrics.pictures import psnr
 from dreampolish.scene.cameras import SCENE_HALF_SIZE, turntable_cameras
-from dreampolish.scene.pictures import write_picture
-from schemas.artifacts import Artifact, FileRef, TexturedMeshArtifact
 from schemas.config.run import PriorsConfig, PriorSource
-from schemas.config.shared import PreviewConfig
 from schemas.config.stages import ExportConfig
-from stages.export import WEB_TRIANGLES, MadeAsset, _as_parents, make_asset, packed_glb, read_asset, triangle_budget
+from stages.export import WEB_TRIANGLES, MadeAsset, make_asset, packed_glb, read_asset, triangle_budget
 from stages.guidance.priors import licences_in_card, prior_licences
 from stages.results.files import Mesh, color_of_field, mesh_from_parts
 from stages.runtime.context import RunContext
 from stages.runtime.errors import StageError
-from stages.runtime.stage import Stage
 
 SIZES = GridSizes(n_levels=4, n_features=2, base_resolution=4, growth=1.5, table_size=2048, half_size=SCENE_HALF_SIZE)
 SMALL = ExportConfig(triangle_budget=600, texture_size=256)
@@ -118,32 +113,6 @@ def test_a_glb_fits_by_quality_then_by_smaller_maps_or_is_refused(made: MadeAsse
     assert told == {"same size", "maps of 128 pixels, not 256"}
     with pytest.raises(StageError, match=r"the limit is 0\.005 MB"):
         packed_glb(made, SMALL.model_copy(update={"size_limit_mb": 0.005}))
-
-
-def test_the_judge_sees_an_asset_as_it_saw_its_parent(tmp_path: Path) -> None:
-    write_picture(tmp_path / "preview-0.png", torch.ones(48, 48, 3))
-    file = FileRef(path="preview-0.png", sha256="0" * 64, bytes=1)
-    texture = TexturedMeshArtifact(
-        fingerprint="0" * 64,
-        parents={},
-        metrics={},
-        previews=(file,) * 5,
-        seconds=1.0,
-        peak_memory=1,
-        mesh=file,
-        color_field=file,
-        color_config={},
-        n_vertices=3,
-        n_faces=1,
-    )
-
-    class Files:
-        def locate(self, parent: Artifact, reference: FileRef) -> Path:
-            assert parent is texture
-            return tmp_path / reference.path
-
-    seen = _as_parents(cast(Stage, Files()), texture, PreviewConfig(n_views=8, size=256, elevation_deg=30.0))
-    assert seen == PreviewConfig(n_views=5, size=48, elevation_deg=30.0)
 
 
 def test_licences_come_from_the_priors_cards(run_context: RunContext, tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ from dreampolish.training.diffusion import build_schedule
 from dreampolish.training.folders import write_prior
 from schemas.config.run import PriorsConfig
 from schemas.config.run import PriorSource as PriorSetting
-from stages.guidance.priors import prior_digests
 from stages.runtime.context import RunContext
+from stages.runtime.key import prior_digests
 
 COMMIT = "0123456789" * 4
 
@@ -160,4 +160,4 @@ def test_a_folder_counts_by_its_content_even_beside_a_revision(home: Path, tmp_p
     config.write_text(config.read_text() + "\n")
     assert prior_digests(run, "text") != before
     gone = run.model_copy(update={"priors": PriorsConfig(text=PriorSetting(source="owner/name", revision=COMMIT))})
-    assert prior_digests(gone, "text") == [COMMIT]
+    assert prior_digests(gone, "text") == [f"text {COMMIT}"]

@@ -17,6 +17,7 @@ from schemas.artifacts import AssetArtifact
 from schemas.config.run import Config
 from schemas.runs import RunRecord, StageRecord
 from stages.results.files import StoredFiles
+from stages.runtime.code import Code
 from stages.runtime.records import write_record
 from stages.runtime.store import LocalStore
 
@@ -27,7 +28,8 @@ COST = {"seconds": 12.0}
 def record_of(fingerprint: str) -> RunRecord:
     """A whole run whose stages have one fingerprint."""
     stages = {
-        name: StageRecord(name=name, state="computed", seconds=1.0, fingerprint=fingerprint, metrics={}) for name in MEASURED
+        name: StageRecord(name=name, state="computed", seconds=1.0, fingerprint=fingerprint, metrics={"alignment": 0.5})
+        for name in MEASURED
     }
     return RunRecord(run="0123abcd", prompt="a ball", config=Config(), created="now", stages=stages)
 
@@ -41,8 +43,8 @@ def measurements(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         made.append(record.stages["nerf"].fingerprint)
         return {row: {"psnr": 20.125} for row in ROWS}, SHEET
 
-    def artifact(name: str, record: RunRecord, store: Path) -> AssetArtifact:
-        told = {"fingerprint": "f" * 64, "metrics": {"alignment": 0.5}, "peak_memory": 2**30, **COST}
+    def artifact(artifact_class: type, record: RunRecord, store: Path) -> AssetArtifact:
+        told = {"fingerprint": "f" * 64, "metrics": {}, "peak_memory": 2**30, **COST}
         return AssetArtifact.model_construct(**told)
 
     monkeypatch.setattr("flows.benchmark.stages._measured", measured)
@@ -80,7 +82,9 @@ def test_whatever_the_figures_depend_on_has_them_measured_anew(
     take(fingerprint="b" * 64)
     take(shape=b"a cube")
     take(elevation_deg=20.0)
-    monkeypatch.setattr("flows.benchmark.stages.code_digest", lambda module, root: f"other code of {module}")
+    monkeypatch.setattr(
+        "flows.benchmark.stages.code_of_module", lambda module, root: Code(f"other {module}", frozenset(), frozenset())
+    )
     take()
     monkeypatch.setattr("flows.benchmark.stages.version", lambda name: f"another {name}")
     take()

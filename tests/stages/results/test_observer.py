@@ -35,7 +35,6 @@ def _publish(stage: Stage) -> None:
         field=payload,
         field_config={},
         occupancy=payload,
-        previews=[],
         steps=40,
         switch_reason="step cap 40",
     )

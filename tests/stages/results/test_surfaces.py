@@ -20,8 +20,9 @@ from schemas.artifacts import AssetArtifact, FileRef, MeshArtifact, NerfArtifact
 from schemas.config.run import Config
 from schemas.config.shared import OpeningGridConfig
 from schemas.config.stages import NerfConfig, NeusConfig
-from stages.results.files import StoredFiles, grid_sizes, save_state
-from stages.results.surfaces import Opened, open_artifact, surface_of_lattice
+from stages.guidance.grids import grid_sizes
+from stages.results.files import StoredFiles, save_state
+from stages.results.surfaces import ViewableResult, open_artifact, surface_of_lattice
 from stages.runtime.store import LocalStore
 
 SIZES = grid_sizes(OpeningGridConfig(n_levels=2, log2_table_size=8, hidden_size=8))
@@ -53,7 +54,7 @@ def views() -> Cameras:
     return turntable_cameras(2, 20.0, 20.0, 32)
 
 
-def assert_is_ball(opened: Opened, radius: float) -> None:
+def assert_is_ball(opened: ViewableResult, radius: float) -> None:
     """Volume, place and outward faces of the mesh; silhouette and normals of the pictures."""
     vertices, faces = opened.mesh()
     torch.testing.assert_close(vertices.norm(dim=-1), torch.full((len(vertices),), radius), atol=2e-3, rtol=0)
@@ -82,7 +83,7 @@ def test_a_mesh_artifact_is_its_mesh(files: StoredFiles) -> None:
         n_vertices=len(vertices),
         n_faces=len(faces),
     )
-    assert_is_ball(open_artifact(artifact, Config(), files), 0.4)
+    assert_is_ball(open_artifact(artifact, Config().dmtet, files), 0.4)
 
 
 def test_an_asset_is_its_file(files: StoredFiles) -> None:
@@ -95,7 +96,7 @@ def test_an_asset_is_its_file(files: StoredFiles) -> None:
     artifact = AssetArtifact(
         **COMMON, glb=named("asset.glb"), textures={}, turntable=named("none.webp"), n_vertices=1, n_faces=1, glb_bytes=1
     )
-    opened = open_artifact(artifact, Config(), files)
+    opened = open_artifact(artifact, Config().export, files)
     assert_is_ball(opened, 0.5)
     torch.testing.assert_close(opened.render(views()).rgb[0, 16, 16], red[0, 0])
 
@@ -107,7 +108,7 @@ def test_a_fresh_sdf_field_is_its_sphere(files: StoredFiles) -> None:
     artifact = SdfArtifact(
         **COMMON, field=named("field.safetensors"), field_config=field.field_config, steps=1, switch_reason="step cap 1"
     )
-    config = Config(neus=NeusConfig(occupancy_resolution=24, samples_per_ray=96))
+    config = NeusConfig(occupancy_resolution=24, samples_per_ray=96)
     assert_is_ball(open_artifact(artifact, config, files), 0.45)
 
 
@@ -139,7 +140,7 @@ def test_a_reference_picture_has_no_shape(files: StoredFiles) -> None:
         is_user_image=True,
     )
     with pytest.raises(TypeError, match="reference"):
-        open_artifact(artifact, Config(), files)
+        open_artifact(artifact, Config().reference, files)
 
 
 def test_a_fresh_density_field_is_its_blob(files: StoredFiles) -> None:
@@ -157,7 +158,7 @@ def test_a_fresh_density_field_is_its_blob(files: StoredFiles) -> None:
         steps=1,
         switch_reason="step cap 1",
     )
-    opened = open_artifact(artifact, Config(nerf=nerf), files)
+    opened = open_artifact(artifact, nerf, files)
     vertices, faces = opened.mesh()
     radii = vertices.norm(dim=-1)
     # The density depends on the radius alone, the network's small start aside; its level set is a sphere inside the blob.

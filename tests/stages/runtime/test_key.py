@@ -179,7 +179,9 @@ def test_attributes_looked_up_at_run_time_are_few_and_known() -> None:
         for path in sorted((PROJECT / folder).rglob("*.py")):
             if path.is_relative_to(PROJECT / "stages" / "runtime") or path.is_relative_to(PROJECT / "stages" / "results"):
                 continue
-            if path.is_relative_to(PROJECT / "dreampolish" / "training") or path.is_relative_to(PROJECT / "stages" / "training"):
+            if path.is_relative_to(PROJECT / "dreampolish" / "training") or path.is_relative_to(
+                PROJECT / "stages" / "training"
+            ):
                 continue
             found += [str(path.relative_to(PROJECT))] * path.read_text().count("getattr(")
     assert sorted(found) == KNOWN_GETATTR
@@ -203,7 +205,7 @@ def code(**changes: object) -> Code:
 
 
 @pytest.fixture
-def base(run_context: RunContext, monkeypatch: pytest.MonkeyPatch):  # noqa: ANN201
+def base(run_context: RunContext, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(keys, "source_digest", lambda run, setting: f"digest of {setting.source}")
 
     def key(run: RunContext = run_context, **changes: object) -> str:
@@ -220,7 +222,7 @@ def base(run_context: RunContext, monkeypatch: pytest.MonkeyPatch):  # noqa: ANN
     return key
 
 
-def test_every_ingredient_counts(base, run_context: RunContext, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ANN001
+def test_every_ingredient_counts(base, run_context: RunContext, monkeypatch: pytest.MonkeyPatch) -> None:
     other_text = run_context.priors.model_copy(update={"text": run_context.priors.text.model_copy(update={"source": "x"})})
     found = [
         base(),
@@ -239,7 +241,9 @@ def test_every_ingredient_counts(base, run_context: RunContext, monkeypatch: pyt
     assert len(set(found)) == len(found)
 
 
-def test_what_a_stage_does_not_open_or_use_does_not_count(base, run_context: RunContext, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ANN001
+def test_what_a_stage_does_not_open_or_use_does_not_count(
+    base, run_context: RunContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
     clip = run_context.priors.model_copy(update={"clip": run_context.priors.text})
     normals = run_context.priors.model_copy(update={"normals": run_context.priors.text})
     closer = Config().nerf.model_copy(update={"preview": Config().export.preview})

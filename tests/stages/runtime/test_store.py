@@ -35,7 +35,6 @@ def prepared(local: LocalStore) -> tuple[Path, NerfArtifact]:
         occupancy=reference,
         steps=1,
         switch_reason="cap",
-        previews=(reference,),
     )
     return work, artifact
 
