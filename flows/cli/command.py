@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from flows.service.environment import quiet_environment
+from flows.service.secret import is_refusal
 from schemas.config.presets import ConfigError
 from stages.runtime.errors import StageError
 from stages.runtime.files import is_disk_error, store_folder
@@ -53,6 +54,8 @@ def finish(work: Callable[[Path], dict[str, Any]], as_json: bool, again: str | N
 
 def _told(error: Exception, store: Path) -> tuple[str, int]:
     """One line and an exit code for an error that is not a user's mistake."""
+    if is_refusal(error):
+        return "the Prefect server does not take the secret that this command knows; dreampolish doctor says why", 2
     if is_disk_error(error):
         return f"{error}; make room or point DREAMPOLISH_STORE elsewhere", 2
     try:

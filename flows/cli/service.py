@@ -26,6 +26,7 @@ def up(
 
     def work(store: Path) -> dict[str, Any]:
         from flows.runs.console import answer, say
+        from flows.service.secret import USER, export_line, secret_path
         from flows.service.up import up as start_services
 
         say("starting Prefect, MLflow and a worker; the first time takes a minute")
@@ -39,7 +40,9 @@ def up(
                 if pages["settings"]
                 else "this folder has a prefect.toml of its own; for `prefect deployment run` type:"
             )
-            answer(f"  export PREFECT_API_URL={pages['prefect']}/api")
+            answer(f"  {export_line(store, pages['prefect'] + '/api')}")
+            answer(f"both pages ask for the secret in {secret_path(store)}: Prefect for its whole line,")
+            answer(f"MLflow for the user {USER} and, as password, what stands behind the colon")
         return {**pages, "api": f"{pages['prefect']}/api"}
 
     finish(work, as_json)

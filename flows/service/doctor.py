@@ -75,18 +75,20 @@ def _service_findings(store: Path) -> list[Finding]:
         killed_flow_findings,
         open_journal_findings,
         process_findings,
+        secret_findings,
         server_findings,
+        server_trouble,
         stuck_flow_findings,
     )
 
-    found = [*process_findings(store), *killed_flow_findings(store)]
+    closed = secret_findings(store)
+    found = [*process_findings(store), *closed, *killed_flow_findings(store)]
     url = prefect_url()
     if url is not None:
         try:
             found += [*server_findings(store), *stuck_flow_findings(store)]
         except Exception as error:
-            # Every kind of trouble with a server means the same to the user.
-            found.append(Finding(f"the Prefect server at {url} gives no answer ({type(error).__name__}); dreampolish up"))
+            found += server_trouble(url, error, told=bool(closed))
     return [*found, *open_journal_findings(store, os.environ.get("MLFLOW_TRACKING_URI"))]
 
 

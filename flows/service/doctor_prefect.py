@@ -1,11 +1,14 @@
 """Runs that Prefect or MLflow show as running although their process is gone, and how both are told."""
 
 import fcntl
+import os
 import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, TaskRunFilter, TaskRunFilterState
@@ -16,7 +19,19 @@ from prefect.states import Crashed
 from flows.service.deployments import DEPLOYMENTS, GPU_SLOT, LEASE_S, POOL
 from flows.service.findings import Finding
 from flows.service.marks import FlowMark, all_marks, forget_mark
-from flows.service.processes import SERVICES, WORDS, Service, ServiceName, forget_service, listens, mark_of, read_service
+from flows.service.processes import (
+    SERVICES,
+    WORDS,
+    Service,
+    ServiceName,
+    forget_service,
+    lets_in,
+    listens,
+    mark_of,
+    read_service,
+)
+from flows.service.secret import is_refusal, read_secret, secret_path
+from flows.service.temporary_server import temporary_server
 from stages.runtime.records import record_path
 from stages.runtime.tracking import PARENT_JOURNAL, Journal, place_from_store
 
@@ -64,7 +79,9 @@ def process_is_gone(run: FlowRun) -> bool:
 
 def crash_marked(store: Path, mark: FlowMark) -> None:
     """Set a killed flow run and its tasks to Crashed and forget its mark."""
-    _crash_by_name(mark.flow_run)
+    # Without a server of `up`: one that asks for a secret, which Prefect's own for the moment does not.
+    with temporary_server(lambda: None):
+        _crash_by_name(mark.flow_run)
     forget_mark(store, mark)
 
 
@@ -154,6 +171,45 @@ def _gone(store: Path, name: ServiceName, service: Service) -> Finding:
     line = f"the {WORDS[name]} is gone (process {service.process.pid} ended); {UP}"
     # Without a server commands work on its files; a worker's absence is worth telling until there is one again.
     return Finding(line, None if name == "worker" else partial(forget_service, store, name))
+
+
+def secret_findings(store: Path) -> list[Finding]:
+    """Whether the servers that run for a store take its secret, and nobody without it. Nothing when none answers."""
+    found = []
+    path, secret = secret_path(store), read_secret(store)
+    if secret is not None and path.stat().st_mode & 0o077:
+        found.append(Finding(f"others can read the secret in {path}; chmod 600 {path}", partial(path.chmod, 0o600)))
+    services = [read_service(store, name) for name in ("server", "mlflow")]
+    for service in services:
+        if service is not None and service.alive and listens(service.url):
+            with suppress(httpx.HTTPError):
+                found += _closed_wrongly(service, path, secret)
+    return found
+
+
+def _closed_wrongly(service: Service, path: Path, secret: str | None) -> list[Finding]:
+    about = f"the {WORDS[service.name]} at {service.url}"
+    if lets_in(service, None):
+        return [Finding(f"{about} answers without a secret, so any web page can use it; dreampolish down, then {UP}")]
+    if secret is None:
+        return [Finding(f"{about} runs, but its secret is missing ({path}); {UP} makes a new one and starts it again")]
+    if not lets_in(service, secret):
+        return [Finding(f"{about} runs, but does not take the secret in {path}; dreampolish down, then {UP}")]
+    return []
+
+
+def server_trouble(url: str, error: Exception, told: bool) -> list[Finding]:
+    """Why a server that was to be asked could not be. told: something of its secret is known already."""
+    if not is_refusal(error):
+        # Every other kind of trouble with a server means the same to the user.
+        return [Finding(f"the Prefect server at {url} gives no answer ({type(error).__name__}); {UP}")]
+    if told:
+        return []
+    known = (
+        "PREFECT_API_AUTH_STRING is wrong" if os.environ.get("PREFECT_API_AUTH_STRING") else "no PREFECT_API_AUTH_STRING is set"
+    )
+    remedy = "type the export line that dreampolish up printed, or unset PREFECT_API_URL to use this store's server"
+    return [Finding(f"the Prefect server at {url} runs, but asks for a secret and {known}; {remedy}")]
 
 
 def server_findings(store: Path) -> list[Finding]:

@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 
 from flows.service.processes import api_url, live_url, remove_settings_file
+from flows.service.secret import prefect_environment, read_secret, tracker_environment
 
 QUIET = {
     "DO_NOT_TRACK": "1",
@@ -42,10 +43,11 @@ def quiet_environment(store: Path) -> None:
 
 def _use_services(store: Path) -> None:
     """Point Prefect and MLflow to the servers that run for this store; without them both work on files in the store."""
-    server, tracker = live_url(store, "server"), live_url(store, "mlflow")
-    if server is not None:
-        os.environ.setdefault("PREFECT_API_URL", api_url(server))
-    else:
+    server, tracker, secret = live_url(store, "server"), live_url(store, "mlflow"), read_secret(store)
+    if server is None:
         remove_settings_file(Path.cwd(), None)
-    if tracker is not None:
-        os.environ.setdefault("MLFLOW_TRACKING_URI", tracker)
+    elif os.environ.setdefault("PREFECT_API_URL", api_url(server)) == api_url(server) and secret is not None:
+        # The secret goes to our own servers only, and never to one that a user names.
+        os.environ.update(prefect_environment(secret))
+    if tracker is not None and os.environ.setdefault("MLFLOW_TRACKING_URI", tracker) == tracker and secret is not None:
+        os.environ.update(tracker_environment(secret))

@@ -82,6 +82,17 @@ def services_folder(store: Path) -> Path:
     return store / "services"
 
 
+def private_folder(folder: Path) -> None:
+    """Make a folder that only its owner can enter, or make it one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)
+
+
+def open_private(path: str | Path, flags: int) -> int:
+    """For `open(..., opener=open_private)`: a new file is its owner's alone."""
+    return os.open(path, flags, 0o600)
+
+
 def read_service(store: Path, name: ServiceName) -> Service | None:
     """What is noted of a service, alive or not; None when nothing readable is."""
     try:
@@ -95,7 +106,7 @@ def read_service(store: Path, name: ServiceName) -> Service | None:
 def write_service(store: Path, service: Service) -> None:
     """Note a service that was started."""
     folder = services_folder(store)
-    folder.mkdir(parents=True, exist_ok=True)
+    private_folder(folder)
     partial = folder / f".{service.name}.{os.getpid()}.partial"
     partial.write_text(json.dumps(asdict(service)))
     partial.replace(folder / f"{service.name}.json")
@@ -122,13 +133,40 @@ def listens(url: str) -> bool:
         return False
 
 
-def write_settings_file(folder: Path, server: Service) -> bool:
-    """Let `prefect` typed in a folder find the server; False when the folder has a settings file of the user's own."""
+def write_settings_file(folder: Path, server: Service, secret: str) -> bool:
+    """Let `prefect` typed in a folder find the server and be let in; False when the folder has a settings file of the user's own.
+
+    The file is its owner's alone, and git does not see it.
+    """
     path = folder / SETTINGS_FILE
     if path.exists() and not path.read_text(errors="replace").startswith(MARK):
         return False
-    path.write_text(f'{MARK} {server.process.pid} {server.process.started}\n[api]\nurl = "{api_url(server.url)}"\n')
+    _keep_from_git(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial.unlink(missing_ok=True)
+    with open(partial, "x", opener=open_private) as file:
+        file.write(f"{MARK} {server.process.pid} {server.process.started}\n[api]\n")
+        file.write(f'url = "{api_url(server.url)}"\nauth_string = "{secret}"\n')
+    partial.replace(path)
     return True
+
+
+def _keep_from_git(path: Path) -> None:
+    """Where git would offer a file to be committed, add it to the list of what this checkout alone leaves out."""
+    try:
+        if _git(path.parent, "check-ignore", "--quiet", path.name).returncode != 1:
+            return  # left out already, or no checkout
+        inside = _git(path.parent, "rev-parse", "--show-prefix").stdout.removesuffix("\n")
+        listed = path.parent / _git(path.parent, "rev-parse", "--git-path", "info/exclude").stdout.removesuffix("\n")
+        listed.parent.mkdir(exist_ok=True)
+        before = listed.read_text() if listed.exists() else ""
+        listed.write_text(f"{before}{'' if before.endswith(chr(10)) or not before else chr(10)}/{inside}{path.name}\n")
+    except (OSError, subprocess.TimeoutExpired):
+        return  # no git, or a checkout that cannot be written
+
+
+def _git(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10, check=False)
 
 
 def remove_settings_file(folder: Path, server: ProcessMark | None) -> None:
@@ -162,8 +200,8 @@ CHECKPOINT_LIMIT_S = 45.0
 def start(store: Path, name: ServiceName, command: Sequence[str], environment: Mapping[str, str], url: str) -> Service:
     """Start a service in a session of its own and note it. command: arguments after the Python interpreter."""
     folder = services_folder(store)
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / f"{name}.log").open("ab") as log:
+    private_folder(folder)
+    with open(folder / f"{name}.log", "ab", opener=open_private) as log:
         process = subprocess.Popen(
             [sys.executable, *command],
             env={**os.environ, **environment},
@@ -171,6 +209,8 @@ def start(store: Path, name: ServiceName, command: Sequence[str], environment: M
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            # The servers' databases and logs are their owner's; a worker's runs make files as commands do.
+            umask=-1 if name == "worker" else 0o077,
         )
     service = Service(name, mark_of(process.pid) or ProcessMark(process.pid, ""), url)
     write_service(store, service)
@@ -197,7 +237,10 @@ def option(name: ServiceName) -> str:
 
 
 def wait_until_ready(store: Path, service: Service, path: str) -> None:
-    """Wait for a server to answer 200 at a path. Raises StageError when its process ends or takes too long."""
+    """Wait for a server to answer at a path, 200 or 401: it is not asked with the secret before it is known to be ours.
+
+    Raises StageError when its process ends or takes too long.
+    """
     import httpx
 
     give_up = time.monotonic() + START_LIMIT_S
@@ -206,7 +249,7 @@ def wait_until_ready(store: Path, service: Service, path: str) -> None:
             raise StageError(f"the {WORDS[service.name]} ended at once: {last_line(store, service.name)}", None, "see its log")
         if listens(service.url):
             try:
-                if httpx.get(f"{service.url}{path}", timeout=5).status_code == 200:
+                if httpx.get(f"{service.url}{path}", timeout=5, trust_env=False).status_code in (200, 401):
                     return
             except httpx.HTTPError:
                 pass
@@ -214,6 +257,16 @@ def wait_until_ready(store: Path, service: Service, path: str) -> None:
     raise StageError(
         f"the {WORDS[service.name]} did not answer within {START_LIMIT_S:.0f} s", None, f"see {log_path(store, service.name)}"
     )
+
+
+def lets_in(service: Service, secret: str | None) -> bool:
+    """Whether a server answers who knows this secret, or none. Raises httpx.HTTPError when it does not answer at all."""
+    import httpx
+
+    user, _, password = (secret or "").partition(":")
+    auth = None if secret is None else httpx.BasicAuth(user, password)
+    page = f"{service.url}{'/version' if service.name == 'mlflow' else '/api/version'}"
+    return httpx.get(page, auth=auth, timeout=30, trust_env=False).status_code != 401
 
 
 def stop(store: Path, service: Service) -> None:

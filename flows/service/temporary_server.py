@@ -2,7 +2,7 @@
 
 Prefect starts one by itself where no API is configured, but only when a flow begins, and the command then waits for it; it also imports
 all of the server into the command's own process. Here it boots in its own process while the stages are imported. Flows that are called
-as functions, without this, get Prefect's own.
+as functions, without this, get Prefect's own. It asks for a secret that lives as long as the command and is written nowhere.
 
 `python -m flows.service.temporary_server FD` is the server, on the listening socket of that number.
 """
@@ -15,10 +15,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from importlib import import_module
 from pathlib import Path
+
+from flows.service.apps import prefect_app
+from flows.service.secret import new_secret, server_environment
 
 LOOK_INTERVAL_S = 0.05
 STOPPING_S = 5.0
@@ -37,21 +41,27 @@ def temporary_server(meanwhile: Callable[[], None]) -> Iterator[None]:
 
     meanwhile: what to do while it boots. Raises ServerError when it does not answer within Prefect's own patience.
     """
-    from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS, temporary_settings
+    from prefect.settings import (
+        PREFECT_API_AUTH_STRING,
+        PREFECT_API_URL,
+        PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
+        temporary_settings,
+    )
 
     if PREFECT_API_URL.value():
         meanwhile()
         yield
         return
-    server = None
+    server, secret = None, new_secret()
     try:
         # The socket is the server's before anybody else can take its port; who connects too early waits in its queue.
         with closing(socket.create_server(("127.0.0.1", 0), backlog=128)) as listening:
-            url = f"http://127.0.0.1:{listening.getsockname()[1]}/api"
-            server = _started(listening.fileno())
+            port = int(listening.getsockname()[1])
+            url = f"http://127.0.0.1:{port}/api"
+            server = _started(listening.fileno(), server_environment(secret, port))
         meanwhile()
         _wait(server, f"{url}/health", float(PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value()))
-        with temporary_settings({PREFECT_API_URL: url}):
+        with temporary_settings({PREFECT_API_URL: url, PREFECT_API_AUTH_STRING: secret}):
             yield
     finally:
         if server is not None:
@@ -63,12 +73,12 @@ def load_stages() -> None:
     import_module("flows.runs.chain")
 
 
-def _started(listening: int) -> "subprocess.Popen[bytes]":
+def _started(listening: int, closed: Mapping[str, str]) -> "subprocess.Popen[bytes]":
     # The marks by which Prefect's server knows that it is a temporary one: fewer services, no pages.
     marks = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
     return subprocess.Popen(
         [sys.executable, "-m", "flows.service.temporary_server", str(listening)],
-        env={**os.environ, **marks},
+        env={**os.environ, **marks, **closed},
         stdin=subprocess.DEVNULL,
         pass_fds=(listening,),
     )
@@ -93,8 +103,9 @@ def _serve(listening: int) -> None:
             with _alone_in(Path(PREFECT_HOME.value())):
                 await super().startup(sockets)
 
-    config = uvicorn.Config("prefect.server.api.server:create_app", factory=True, log_level="error", lifespan="on")
-    Server(config).run(sockets=[socket.socket(fileno=listening)])
+    with_socket = socket.socket(fileno=listening)
+    app = partial(prefect_app, int(with_socket.getsockname()[1]))
+    Server(uvicorn.Config(app, factory=True, log_level="error", lifespan="on")).run(sockets=[with_socket])
 
 
 @contextmanager

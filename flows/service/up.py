@@ -6,16 +6,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from flows.service.apps import TRACKER_SECRET
 from flows.service.deployments import POOL, pause_pool, set_up
 from flows.service.environment import QUIET
 from flows.service.processes import (
     HOST,
     SERVICES,
+    WORDS,
     Service,
     ServiceName,
     api_url,
+    lets_in,
     listens,
     live_url,
+    private_folder,
     read_service,
     refuse_taken_port,
     remove_settings_file,
@@ -25,6 +29,16 @@ from flows.service.processes import (
     stop_runs,
     wait_until_ready,
     write_settings_file,
+)
+from flows.service.secret import (
+    make_secret,
+    own_hosts,
+    own_origins,
+    prefect_environment,
+    read_secret,
+    secret_path,
+    server_environment,
+    tracker_environment,
 )
 from stages.runtime.errors import StageError
 from stages.runtime.files import disk_errors_in_one_line
@@ -42,20 +56,47 @@ def up(store: Path, folder: Path, server_port: int, mlflow_port: int, runs_at_on
     with disk_errors_in_one_line(store), _one_at_a_time(store):
         started: list[Service] = []
         try:
-            server = _running(store, "server") or _start_server(store, server_port, started)
-            tracker = _running(store, "mlflow") or _start_mlflow(store, mlflow_port, started)
+            secret, fresh = make_secret(store)
+            if fresh:
+                _stop_unlocked(store)
+            server = _running(store, "server") or _start_server(store, server_port, secret, started)
+            tracker = _running(store, "mlflow") or _start_mlflow(store, mlflow_port, secret, started)
             for service in started:
                 wait_until_ready(store, service, READY[service.name])
             environment = run_environment(store, tracker.url)
+            _check_secret(store, server, tracker, secret)
+            os.environ.update({**prefect_environment(secret), **tracker_environment(secret)})
             set_up(server.url, environment, folder, runs_at_once)
             if _running(store, "worker") is None:
-                started.append(_start_worker(store, server.url, environment))
+                started.append(_start_worker(store, server.url, environment, secret))
         except BaseException:
             for service in reversed(started):
                 stop(store, service)
             raise
-        ours = write_settings_file(folder, server)
+        ours = write_settings_file(folder, server, secret)
         return {"prefect": server.url, "mlflow": tracker.url, "settings": "prefect.toml" if ours else ""}
+
+
+def _stop_unlocked(store: Path) -> None:
+    """Stop what runs although there was no secret: it takes everybody, or knows a secret that is lost."""
+    worker = read_service(store, "worker")
+    if worker is not None:
+        stop_runs(worker)
+    for name in SERVICES[::-1]:
+        service = read_service(store, name)
+        if service is not None:
+            stop(store, service)
+
+
+def _check_secret(store: Path, server: Service, tracker: Service, secret: str) -> None:
+    """Raise StageError when a server takes who has no secret, or does not take the store's."""
+    for service in (server, tracker):
+        about = f"the {WORDS[service.name]} at {service.url}"
+        if lets_in(service, None):
+            raise StageError(f"{about} answers without the secret", None, "dreampolish down, then dreampolish up")
+        if not lets_in(service, secret):
+            what = f"{about} does not take the secret in {secret_path(store)}"
+            raise StageError(what, None, "dreampolish down, then dreampolish up")
 
 
 def down(store: Path) -> list[ServiceName]:
@@ -80,7 +121,7 @@ def _let_runs_end(store: Path, worker: Service) -> None:
     """Let no run begin, and those that go on write their checkpoints."""
     page = live_url(store, "server")
     if page is not None:
-        os.environ["PREFECT_API_URL"] = api_url(page)
+        os.environ.update({"PREFECT_API_URL": api_url(page), **prefect_environment(read_secret(store) or "")})
         with suppress(Exception):
             # A server that is in trouble must not keep the worker from being stopped.
             pause_pool(True)
@@ -88,7 +129,10 @@ def _let_runs_end(store: Path, worker: Service) -> None:
 
 
 def run_environment(store: Path, tracker_url: str) -> dict[str, str]:
-    """What every run of the pool finds in its environment: the store, the tracker, and the tools kept quiet and offline."""
+    """What every run of the pool finds in its environment: the store, the tracker, and the tools kept quiet and offline.
+
+    Prefect's database keeps it, so the secret is not in it: runs inherit that from their worker.
+    """
     told = {name: value for name, value in QUIET.items() if "LOGGING" not in name and "EPHEMERAL" not in name}
     return {**told, "DREAMPOLISH_STORE": str(store), "MLFLOW_TRACKING_URI": tracker_url, "PREFECT_HOME": str(store / "prefect")}
 
@@ -104,7 +148,7 @@ def _running(store: Path, name: ServiceName) -> Service | None:
     return None
 
 
-def _start_server(store: Path, port: int, started: list[Service]) -> Service:
+def _start_server(store: Path, port: int, secret: str, started: list[Service]) -> Service:
     url = f"http://{HOST}:{port}"
     refuse_taken_port("server", url, port)
     environment = {
@@ -114,38 +158,41 @@ def _start_server(store: Path, port: int, started: list[Service]) -> Service:
         "PREFECT_API_URL": api_url(url),
         "PREFECT_LOGGING_LEVEL": "WARNING",
         "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
+        **server_environment(secret, port),
     }
-    command = ["-m", "prefect", "server", "start", "--host", HOST, "--port", str(port)]
-    started.append(start(store, "server", command, environment, url))
+    started.append(start(store, "server", ["-m", "flows.service.apps", "server", str(port)], environment, url))
     return started[-1]
 
 
-def _start_mlflow(store: Path, port: int, started: list[Service]) -> Service:
+def _start_mlflow(store: Path, port: int, secret: str, started: list[Service]) -> Service:
     url = f"http://{HOST}:{port}"
     refuse_taken_port("mlflow", url, port)
-    # The same database and folder as without a server, so that figures are the same by both ways.
-    places = [
-        "--backend-store-uri",
-        f"sqlite:///{store}/mlflow.db",
-        "--default-artifact-root",
-        (store / "mlartifacts").as_uri(),
+    options = [
+        # The same database and folder as without a server, so that figures are the same by both ways.
+        *("--backend-store-uri", f"sqlite:///{store}/mlflow.db"),
+        *("--default-artifact-root", (store / "mlartifacts").as_uri()),
+        "--no-serve-artifacts",
+        # MLflow's own checks stay on behind ours.
+        *("--allowed-hosts", ",".join(own_hosts(port))),
+        *("--cors-allowed-origins", ",".join(own_origins(port))),
     ]
-    command = ["-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1", "--no-serve-artifacts", *places]
-    started.append(start(store, "mlflow", command, {}, url))
+    command = ["-m", "flows.service.apps", "mlflow", str(port), *options]
+    started.append(start(store, "mlflow", command, {TRACKER_SECRET: secret}, url))
     return started[-1]
 
 
-def _start_worker(store: Path, server_url: str, environment: dict[str, str]) -> Service:
+def _start_worker(store: Path, server_url: str, environment: dict[str, str], secret: str) -> Service:
     told = {"PREFECT_API_URL": api_url(server_url), "PREFECT_LOGGING_LEVEL": "INFO", "PREFECT_LOGGING_TO_API_ENABLED": "true"}
     command = ["-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process", "--name", f"{POOL}-{os.getpid()}"]
-    return start(store, "worker", command, {**environment, **told}, "")
+    inherited = {**prefect_environment(secret), **tracker_environment(secret)}
+    return start(store, "worker", command, {**environment, **told, **inherited}, "")
 
 
 @contextmanager
 def _one_at_a_time(store: Path) -> Iterator[None]:
     """Two `up` or `down` of one store do not mix; a dead holder's lock is free at once."""
     folder = services_folder(store)
-    folder.mkdir(parents=True, exist_ok=True)
+    private_folder(folder)
     with (folder / "lock").open("ab") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -38,6 +38,7 @@ from flows.service.processes import (
     write_service,
     write_settings_file,
 )
+from flows.service.secret import make_secret
 from schemas.config.presets import ConfigError, load_config
 from stages.runtime.errors import StageError
 from stages.runtime.files import PROJECT
@@ -133,7 +134,10 @@ def test_stale_records_are_no_servers(store: Path) -> None:
 
 
 def test_commands_use_the_servers_of_their_store(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI"):
+    for name in (
+        *("PREFECT_API_URL", "PREFECT_API_AUTH_STRING"),
+        *("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"),
+    ):
         monkeypatch.setenv(name, "unset")
         monkeypatch.delenv(name)
     import os
@@ -142,7 +146,14 @@ def test_commands_use_the_servers_of_their_store(store: Path, monkeypatch: pytes
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
         write_service(store, Service("server", own_mark(), url))
         write_service(store, Service("mlflow", own_mark(), url))
+        secret, _ = make_secret(store)
+        monkeypatch.setenv("PREFECT_API_URL", "http://elsewhere.example/api")
         quiet_environment(store)
+        assert "PREFECT_API_AUTH_STRING" not in os.environ, "another server is not told our secret"
+        monkeypatch.delenv("PREFECT_API_URL")
+        quiet_environment(store)
+        assert os.environ["PREFECT_API_AUTH_STRING"] == secret
+        assert f"{os.environ['MLFLOW_TRACKING_USERNAME']}:{os.environ['MLFLOW_TRACKING_PASSWORD']}" == secret
         assert os.environ["PREFECT_API_URL"] == f"{url}/api"
         assert os.environ["MLFLOW_TRACKING_URI"] == url
         monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:1/api")
@@ -154,19 +165,20 @@ def test_the_settings_file_is_read_by_prefect_and_leaves_a_users_own_alone(tmp_p
     import tomllib
 
     server = Service("server", own_mark(), "http://127.0.0.1:4321")
-    assert write_settings_file(tmp_path, server)
+    assert write_settings_file(tmp_path, server, "dreampolish:s3cret")
     path = tmp_path / "prefect.toml"
+    assert path.stat().st_mode & 0o777 == 0o600
     assert path.read_text().startswith(MARK)
-    assert tomllib.loads(path.read_text()) == {"api": {"url": "http://127.0.0.1:4321/api"}}
+    assert tomllib.loads(path.read_text()) == {"api": {"url": "http://127.0.0.1:4321/api", "auth_string": "dreampolish:s3cret"}}
     remove_settings_file(tmp_path, None)
     assert path.exists(), "its server runs"
     remove_settings_file(tmp_path, server.process)
     assert not path.exists()
-    write_settings_file(tmp_path, Service("server", dead_mark(), server.url))
+    write_settings_file(tmp_path, Service("server", dead_mark(), server.url), "dreampolish:s3cret")
     remove_settings_file(tmp_path, None)
     assert not path.exists(), "its server is gone"
     path.write_text("[api]\n")
-    assert not write_settings_file(tmp_path, server)
+    assert not write_settings_file(tmp_path, server, "dreampolish:s3cret")
     remove_settings_file(tmp_path, server.process)
     assert path.read_text() == "[api]\n"
 

@@ -172,7 +172,7 @@ from prefect.settings import PREFECT_API_URL
 
 started = temporary._started
 children = []
-temporary._started = lambda fd: children.append(started(fd)) or children[-1]
+temporary._started = lambda *told: children.append(started(*told)) or children[-1]
 
 def meanwhile():
     assert children and children[0].poll() is None, "it was not started before"
@@ -198,8 +198,8 @@ import flows.service.temporary_server as temporary
 
 started = temporary._started
 
-def told(fd):
-    child = started(fd)
+def told(*arguments):
+    child = started(*arguments)
     print(child.pid, flush=True)
     return child
 
@@ -274,7 +274,7 @@ def test_a_configured_prefect_api_needs_no_temporary_server(monkeypatch: pytest.
 
     import flows.service.temporary_server as temporary
 
-    monkeypatch.setattr(temporary, "_started", lambda listening: pytest.fail("a server was started"))
+    monkeypatch.setattr(temporary, "_started", lambda *_told: pytest.fail("a server was started"))
     loaded: list[int] = []
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:1/api"}), temporary.temporary_server(lambda: loaded.append(1)):
         assert loaded == [1] and PREFECT_API_URL.value() == "http://127.0.0.1:1/api"
@@ -285,9 +285,7 @@ def test_a_temporary_server_that_ends_at_once_is_told(monkeypatch: pytest.Monkey
 
     import flows.service.temporary_server as temporary
 
-    monkeypatch.setattr(
-        temporary, "_started", lambda listening: subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"])
-    )
+    monkeypatch.setattr(temporary, "_started", lambda *_told: subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"]))
     with (
         temporary_settings(restore_defaults={PREFECT_API_URL}),
         pytest.raises(temporary.ServerError, match="ended with 3"),
