@@ -24,7 +24,7 @@ from dreampolish.optim.floored_adam import FlooredAdam
 from dreampolish.renderers.mesh import MeshRender
 from dreampolish.scene.cameras import SCENE_HALF_SIZE, Cameras
 from schemas.artifacts import MeshArtifact, ReferenceArtifact, SdfArtifact
-from schemas.config.stages import DmtetConfig
+from schemas.config.dmtet import DmtetConfig
 from stages.guidance.geometry import GeometryGuide
 from stages.guidance.observer import Shown, StageWatch
 from stages.guidance.priors import open_text_prior, open_view_prior, prior_digests

@@ -26,8 +26,8 @@ from dreampolish.metrics.pictures import psnr
 from dreampolish.scene.cameras import Cameras, turntable_cameras
 from dreampolish.scene.pictures import read_picture, write_picture, write_turntable
 from schemas.artifacts import AssetArtifact, ReferenceArtifact, TexturedMeshArtifact
+from schemas.config.export import ExportConfig
 from schemas.config.shared import PreviewConfig
-from schemas.config.stages import ExportConfig
 from stages.guidance.observer import as_bytes, strip
 from stages.guidance.priors import prior_digests, prior_licences
 from stages.guidance.reference_view import REFERENCE_FOV_DEG, load_reference

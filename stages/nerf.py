@@ -19,7 +19,7 @@ from dreampolish.renderers.samples import OccupancyGrid
 from dreampolish.renderers.volume import VolumeRender, render_density
 from dreampolish.scene.cameras import SCENE_HALF_SIZE, Cameras
 from schemas.artifacts import NerfArtifact, ReferenceArtifact
-from schemas.config.stages import NerfConfig
+from schemas.config.nerf import NerfConfig
 from stages.guidance.geometry import GeometryGuide
 from stages.guidance.handover import Switch
 from stages.guidance.observer import Shown, StageWatch

@@ -23,7 +23,7 @@ from dreampolish.renderers.neus import NeusRender, render_sdf, update_surface_oc
 from dreampolish.renderers.samples import OccupancyGrid
 from dreampolish.scene.cameras import SCENE_HALF_SIZE, Cameras, orbit_cameras
 from schemas.artifacts import NerfArtifact, ReferenceArtifact, SdfArtifact
-from schemas.config.stages import NeusConfig
+from schemas.config.neus import NeusConfig
 from stages.guidance.geometry import GeometryGuide
 from stages.guidance.handover import Switch
 from stages.guidance.observer import Shown, StageWatch

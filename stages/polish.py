@@ -26,7 +26,7 @@ from dreampolish.priors.protocols import NormalPrior
 from dreampolish.scene.cameras import Cameras, turntable_cameras
 from dreampolish.scene.pictures import resize
 from schemas.artifacts import MeshArtifact, PolishedMeshArtifact, ReferenceArtifact
-from schemas.config.stages import PolishConfig
+from schemas.config.polish import PolishConfig
 from stages.guidance.geometry import guidance_cameras
 from stages.guidance.observer import Shown, StageWatch
 from stages.guidance.priors import open_normal_prior, prior_digests, seeded_noise

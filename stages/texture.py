@@ -23,7 +23,7 @@ from dreampolish.optim.fit import Stateful, Term, fit
 from dreampolish.priors.protocols import TextPrior, VariationalDomain
 from dreampolish.scene.cameras import Cameras
 from schemas.artifacts import PolishedMeshArtifact, ReferenceArtifact, TexturedMeshArtifact
-from schemas.config.stages import TextureConfig
+from schemas.config.texture import TextureConfig
 from stages.guidance.geometry import guidance_cameras
 from stages.guidance.objectives import needs_variational, weights_at
 from stages.guidance.observer import Figures, Shown, StageWatch

@@ -1,4 +1,4 @@
-"""Every setting of a run. This file and the two it draws on are the only home of defaults; presets hold differences."""
+"""Every setting of a run. This folder is the only home of defaults; presets hold differences."""
 
 import re
 from typing import Annotated, Literal
@@ -6,15 +6,13 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from schemas.base import Frozen
-from schemas.config.stages import (
-    DmtetConfig,
-    ExportConfig,
-    NerfConfig,
-    NeusConfig,
-    PolishConfig,
-    ReferenceConfig,
-    TextureConfig,
-)
+from schemas.config.dmtet import DmtetConfig
+from schemas.config.export import ExportConfig
+from schemas.config.nerf import NerfConfig
+from schemas.config.neus import NeusConfig
+from schemas.config.polish import PolishConfig
+from schemas.config.reference import ReferenceConfig
+from schemas.config.texture import TextureConfig
 
 PROMPT_LIMIT = 300
 """Longest prompt, characters: MiniLM and CLIP read far less, so more is a mistake."""

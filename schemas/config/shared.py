@@ -1,11 +1,12 @@
-"""Settings that several stages share: cameras, grids, anchors on the reference view, when to stop, previews."""
+"""Settings that several stages share: cameras, grids, anchors on the reference view, when to stop, previews, geometry."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from schemas.base import Frozen
-from schemas.schedule import Weight, constant
+from schemas.config.guidance import GeometryTextConfig, ViewGuidanceConfig, ViewTargetsConfig
+from schemas.schedule import Ramp, Weight, constant
 
 Range = tuple[float, float]
 ImageSize = Annotated[int, Field(ge=16, le=4096)]
@@ -14,6 +15,8 @@ Views = Annotated[int, Field(ge=1, le=64)]
 """Pictures rendered in one step."""
 Betas = tuple[Annotated[float, Field(ge=0.0, lt=1.0)], Annotated[float, Field(ge=0.0, lt=1.0)]]
 """Adam's decay rates."""
+Floor = Annotated[float, Field(ge=0.0, le=1.0)]
+"""Adam's epsilon for the shape, as a share of the largest root mean square gradient (dreampolish/optim/floored_adam.py); 0: plain Adam."""
 
 
 def _ordered(values: Range) -> Range:
@@ -105,3 +108,46 @@ class PreviewConfig(Frozen):
     elevation_deg: float = Field(default=15.0, gt=-90.0, lt=90.0)
     interval: int = Field(default=50, ge=1)
     """Steps between two pictures of the reference view, with their PSNR and SSIM, in the tracker; every 5 % of a stage at least."""
+
+
+def refuse_all_zero(stage: str, weights: dict[str, Ramp]) -> None:
+    """A stage must have something that tells it where to go; regularisers alone lead anywhere."""
+    if all(weight.largest == 0 for weight in weights.values()):
+        raise ValueError(f"{', '.join(weights)} are all 0: nothing would guide {stage}; give one of them a weight")
+
+
+class GeometryConfig(Frozen):
+    """What nerf, neus and dmtet have in common."""
+
+    steps: int = Field(default=400, ge=0)
+    """0: the stage only converts what it was given; the first one then gives its initial ball."""
+    reference_size: ImageSize = 128
+    guidance_size: ImageSize = 64
+    guidance_views: Views = 2
+    guidance_interval: int = Field(default=1, ge=1)
+    """Guidance is computed every so many steps."""
+    cameras: CameraConfig = CameraConfig()
+    text: GeometryTextConfig = GeometryTextConfig()
+    view: ViewGuidanceConfig = ViewGuidanceConfig()
+    targets: ViewTargetsConfig = ViewTargetsConfig()
+    anchors: AnchorConfig = AnchorConfig()
+    preview: PreviewConfig = PreviewConfig()
+    betas: Betas = (0.9, 0.99)
+
+    @model_validator(mode="after")
+    def _guided(self) -> Self:
+        anchors = {f"anchors.{name}": getattr(self.anchors, name) for name in type(self.anchors).model_fields}
+        if self.steps > 0:
+            targets = {f"targets.{name}": getattr(self.targets, name) for name in ("rgb_weight", "mask_weight")}
+            guides = {"text.weight": self.text.weight, "view.weight": self.view.weight} | targets
+            refuse_all_zero("the stage", guides | anchors)
+        return self
+
+
+class VolumeConfig(GeometryConfig):
+    """What nerf and neus have in common: they hand over on a plateau, and may render the reference view more seldom."""
+
+    reference_size: ImageSize = 64
+    anchor_interval: int = Field(default=1, ge=1)
+    """The reference view is rendered every so many steps."""
+    switch: SwitchConfig = SwitchConfig()

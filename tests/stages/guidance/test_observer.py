@@ -13,7 +13,7 @@ from torch import Tensor
 import stages.runtime.progress
 from dreampolish.metrics.pictures import psnr, ssim
 from schemas.artifacts import NerfArtifact
-from schemas.config.stages import NerfConfig
+from schemas.config.nerf import NerfConfig
 from stages.guidance.observer import Shown, StageWatch, reference_figures
 from stages.runtime.progress import StageProgress
 from stages.runtime.stage import RunContext, Stage, open_stage
