@@ -21,28 +21,32 @@ class PaintAnchorConfig(ColorAnchorConfig):
     """What the texture stage holds on to besides the reference view."""
 
     drift: Weight = constant(60.0)
-    """Weight of the difference of novel views, blurred, from the mesh's colours at the start: the distillation may add detail, but
-    unseen sides keep the colour that the geometry stages gave them. [choice]"""
+    """Weight of the blurred difference of novel views from the colours at the start."""
     drift_window: int = Field(default=16, ge=1, le=512)
-    """Pixels of a side of the squares over which that difference is averaged first."""
+    """Side of the squares over which that difference is averaged first, pixels."""
 
 
 class TextureConfig(DistillationConfig):
-    """Stage 5: Domain Score Distillation on the frozen mesh. The distillation's own settings are inherited, so that
-    `--set texture.lambda_stable=0.5` is all it takes."""
+    """Stage 5: Domain Score Distillation on the frozen mesh; the distillation's own settings are inherited."""
 
     steps: int = Field(default=160, ge=0)
+    """Steps of the stage; 0: the colours stay as they are."""
     size: ImageSize = 128
+    """Side of the renders, pixels."""
     views: Views = 4
+    """Novel views in one step."""
     cameras: CameraConfig = CameraConfig(fov_deg=(20.0, 40.0), widen_until=0.0)
+    """Where the novel views are taken from."""
     grid: LevelsConfig = LevelsConfig()
-    """The grid itself is dmtet's; here its levels close and open again."""
+    """How the levels of dmtet's colour grid close and open again."""
     grid_lr: float = Field(default=0.002, gt=0.0)
-    """Low: Adam does not see how small a lone distillation term is, and a young prior's drift on the unseen sides follows the rate."""
+    """Adam's learning rate of the hash grid's table."""
     network_lr: float = Field(default=0.0003, gt=0.0)
+    """Adam's learning rate of the network behind the grid."""
     lr_factor: Fraction = Ramp(start=1.0, end=0.1)
-    """Of both rates. Falling: each step draws other views and other noise, and what the last of them left would stay as grain. [choice]"""
+    """Factor on both rates over the stage."""
     anchors: PaintAnchorConfig = PaintAnchorConfig()
+    """Weights of the losses that hold the colours."""
     mask_erosion: int = Field(default=3, ge=0, le=256)
     """Pixels by which the reference's mask shrinks before its colours count."""
     guidance_scale: Weight = constant(7.5)
@@ -50,6 +54,7 @@ class TextureConfig(DistillationConfig):
     t_max: Fraction = Ramp(start=0.5, end=0.2)
     front_deg: float = Field(default=30.0, gt=0.0, lt=180.0)
     preview: PreviewConfig = PreviewConfig()
+    """The turntable that the stage leaves, and its pictures on the way."""
 
     @model_validator(mode="after")
     def _guided(self) -> Self:
