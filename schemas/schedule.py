@@ -15,9 +15,13 @@ class Ramp(Frozen):
     """
 
     start: float
+    """Value up to `begin`."""
     end: float
+    """Value from `until` on."""
     begin: float = Field(default=0.0, ge=0.0, le=1.0)
+    """Progress (0..1) at which the value begins to change."""
     until: float = Field(default=1.0, ge=0.0, le=1.0)
+    """Progress (0..1) at which the value has reached its end."""
 
     @model_validator(mode="after")
     def _begins_first(self) -> Self:

@@ -21,7 +21,7 @@ from dreampolish.optim.floored_adam import FlooredAdam
 from dreampolish.renderers.mesh import Mesh, MeshRender, color_of_field, fixed_color_of_field, mesh_from_parts
 from dreampolish.scene.cameras import SCENE_HALF_SIZE
 from schemas.artifacts import MeshArtifact, ReferenceArtifact, SdfArtifact
-from schemas.config.stages import DmtetConfig
+from schemas.config.dmtet import DmtetConfig
 from stages.guidance.geometry import GeometryGuide
 from stages.guidance.grids import grid_sizes
 from stages.guidance.priors import open_text_prior, open_view_prior

@@ -23,7 +23,7 @@ from dreampolish.renderers.mesh import Mesh, color_of_field, mesh_from_parts
 from dreampolish.scene.cameras import turntable_cameras
 from dreampolish.scene.pictures import write_picture, write_turntable
 from schemas.artifacts import AssetArtifact, ReferenceArtifact, TexturedMeshArtifact
-from schemas.config.stages import ExportConfig
+from schemas.config.export import ExportConfig
 from stages.guidance.priors import prior_licences
 from stages.guidance.reference_view import REFERENCE_FOV_DEG
 from stages.results.files import load_colors, load_mesh, mesh_figures, read_asset

@@ -16,7 +16,7 @@ from dreampolish.renderers.scenes import DensityScene, step_size_for
 from dreampolish.renderers.volume import VolumeRender
 from dreampolish.scene.cameras import SCENE_HALF_SIZE
 from schemas.artifacts import NerfArtifact, ReferenceArtifact
-from schemas.config.stages import NerfConfig
+from schemas.config.nerf import NerfConfig
 from stages.guidance.geometry import GeometryGuide
 from stages.guidance.grids import active_levels, grid_sizes, open_all_levels
 from stages.guidance.handover import Handover

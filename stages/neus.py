@@ -21,7 +21,7 @@ from dreampolish.renderers.samples import OccupancyGrid
 from dreampolish.renderers.scenes import SdfScene, step_size_for
 from dreampolish.scene.cameras import SCENE_HALF_SIZE, Cameras, orbit_cameras
 from schemas.artifacts import NerfArtifact, ReferenceArtifact, SdfArtifact
-from schemas.config.stages import NeusConfig
+from schemas.config.neus import NeusConfig
 from stages.guidance.geometry import GeometryGuide
 from stages.guidance.grids import grid_sizes
 from stages.guidance.handover import Handover

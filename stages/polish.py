@@ -24,7 +24,7 @@ from dreampolish.renderers.mesh import Mesh, color_of_field
 from dreampolish.scene.cameras import Cameras, turntable_cameras
 from dreampolish.scene.pictures import resize
 from schemas.artifacts import MeshArtifact, PolishedMeshArtifact, ReferenceArtifact
-from schemas.config.stages import PolishConfig
+from schemas.config.polish import PolishConfig
 from stages.guidance.geometry import guidance_cameras
 from stages.guidance.priors import open_normal_prior, seeded_noise
 from stages.guidance.reference_view import REFERENCE_VIEW, ReferenceView, anchor_terms, load_reference

@@ -16,7 +16,7 @@ from torch import Tensor
 from dreampolish.scene.cutout import as_framed, check_foreground, cut_from_plain_background, on_white, recentre
 from dreampolish.scene.pictures import PictureError, read_picture, sheet, write_picture
 from schemas.artifacts import ReferenceArtifact
-from schemas.config.stages import ReferenceConfig
+from schemas.config.reference import ReferenceConfig
 from stages.guidance.known_words import check_words
 from stages.guidance.priors import alignment, open_normal_prior, open_text_prior
 from stages.results.observer import as_bytes, strip

@@ -21,7 +21,7 @@ from dreampolish.priors.protocols import TextPrior, VariationalDomain
 from dreampolish.renderers.mesh import Mesh, color_of_field
 from dreampolish.scene.cameras import Cameras
 from schemas.artifacts import PolishedMeshArtifact, ReferenceArtifact, TexturedMeshArtifact
-from schemas.config.stages import TextureConfig
+from schemas.config.texture import TextureConfig
 from stages.guidance.geometry import guidance_cameras
 from stages.guidance.grids import active_levels, open_all_levels
 from stages.guidance.objectives import needs_variational, weights_at

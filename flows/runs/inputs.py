@@ -6,8 +6,8 @@ import unicodedata
 from pathlib import Path
 
 from schemas.config.presets import ConfigError
+from schemas.config.reference import ReferenceConfig
 from schemas.config.run import PROMPT_LIMIT
-from schemas.config.stages import ReferenceConfig
 from stages.guidance.known_words import FUNCTION_WORDS, VOCABULARY, check_words
 from stages.runtime.command import input_path
 from stages.runtime.context import RunContext

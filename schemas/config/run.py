@@ -1,4 +1,4 @@
-"""Every setting of a run. This file and the two it draws on are the only home of defaults; presets hold differences."""
+"""Every setting of a run. This folder is the only home of defaults; presets hold differences."""
 
 import re
 from typing import Annotated, Literal
@@ -6,15 +6,13 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from schemas.base import Frozen
-from schemas.config.stages import (
-    DmtetConfig,
-    ExportConfig,
-    NerfConfig,
-    NeusConfig,
-    PolishConfig,
-    ReferenceConfig,
-    TextureConfig,
-)
+from schemas.config.dmtet import DmtetConfig
+from schemas.config.export import ExportConfig
+from schemas.config.nerf import NerfConfig
+from schemas.config.neus import NeusConfig
+from schemas.config.polish import PolishConfig
+from schemas.config.reference import ReferenceConfig
+from schemas.config.texture import TextureConfig
 
 PROMPT_LIMIT = 300
 """Longest prompt, characters: MiniLM and CLIP read far less, so more is a mistake."""
@@ -30,46 +28,63 @@ class PriorSource(Frozen):
     """Where one prior lies: a folder in diffusers layout (relative ones start at the project) or a hub id with a revision."""
 
     source: str = Field(min_length=1, max_length=4096)
+    """Folder or hub id."""
     revision: str | None = Field(default=None, pattern=r"^[0-9a-f]{40}$")
+    """Revision of a hub id, 40 hexadecimal digits."""
 
 
 class LocalSource(Frozen):
     """A folder of weights that no hub holds in this form; relative ones start at the project."""
 
     source: str = Field(min_length=1, max_length=4096)
+    """Folder of the weights."""
 
 
 class PriorsConfig(Frozen):
     """The priors a run uses, and the networks it is measured with."""
 
     text: PriorSource = PriorSource(source="priors/home/text")
+    """Text prior: from a prompt to pictures."""
     view: PriorSource = PriorSource(source="priors/home/view")
+    """View prior: from the reference to other views."""
     normals: PriorSource = PriorSource(source="priors/home/normals")
+    """Normal prior: from a picture to its normals."""
     judge: PriorSource = PriorSource(source="priors/home/judge")
+    """Image-text judge, which chooses the reference and measures `alignment`."""
     clip: PriorSource | None = None
     """A real CLIP (transformers' CLIPModel) for `clip_text` and `clip_image`; off unless named."""
     lpips: LocalSource | None = None
     """A folder made by dreampolish/training/converters.py for `lpips`; off unless named."""
     precision: Literal["float32", "float16", "bfloat16"] = "float32"
-    """What the priors' networks compute in; pictures, latents, predictions and the LoRA stay float32."""
+    """Precision in which the priors' networks compute; pictures, latents, predictions and the LoRA stay float32."""
 
 
 class Config(Frozen):
     """A whole run's settings."""
 
     preset: str = "home"
+    """Name of the preset that the settings started from."""
     seed: int = Field(default=0, ge=0, lt=2**31)
+    """Seed of every random draw."""
     device: Annotated[str, AfterValidator(_known_device)] = "auto"
+    """Where torch computes: auto, cpu, cuda or cuda:N."""
     threads: int = Field(default=1, ge=1, le=256)
-    """Of torch. At `home`'s sizes a second one did not pay (277 s with one, 286 s with two, one plain run each on two cores at rest, not
-    side by side), and one leaves the other core to a second run."""
+    """Threads of torch on the CPU."""
     checkpoint_interval: int = Field(default=50, ge=1)
     """Steps between checkpoints inside a stage."""
     priors: PriorsConfig = PriorsConfig()
+    """The priors and the networks that measure."""
     reference: ReferenceConfig = ReferenceConfig()
+    """Stage 0: the reference picture."""
     nerf: NerfConfig = NerfConfig()
+    """Stage 1: the density field."""
     neus: NeusConfig = NeusConfig()
+    """Stage 2: the signed distance field."""
     dmtet: DmtetConfig = DmtetConfig()
+    """Stage 3: the mesh."""
     polish: PolishConfig = PolishConfig()
+    """Stage 4: the mesh under the normal prior."""
     texture: TextureConfig = TextureConfig()
+    """Stage 5: the colours."""
     export: ExportConfig = ExportConfig()
+    """Stage 6: the asset."""

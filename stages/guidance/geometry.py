@@ -9,8 +9,7 @@ from dreampolish.distillation.weights import sds_weights
 from dreampolish.optim.fit import Stateful, Term
 from dreampolish.priors.protocols import TextPrior, ViewPrior
 from dreampolish.scene.cameras import Cameras, random_cameras
-from schemas.config.shared import CameraConfig
-from schemas.config.stages import GeometryConfig
+from schemas.config.shared import CameraConfig, GeometryConfig
 from stages.guidance.objectives import weights_at
 from stages.guidance.reference_view import ReferenceView
 from stages.guidance.view_targets import Picture, ViewTargets

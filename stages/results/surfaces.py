@@ -27,7 +27,8 @@ from schemas.artifacts import (
     SdfArtifact,
     TexturedMeshArtifact,
 )
-from schemas.config.stages import NerfConfig, NeusConfig
+from schemas.config.nerf import NerfConfig
+from schemas.config.neus import NeusConfig
 from stages.guidance.reference_view import REFERENCE_FOV_DEG
 from stages.results.files import ArtifactFiles, load_colors, load_density, load_mesh, load_occupancy, load_sdf, read_asset
 

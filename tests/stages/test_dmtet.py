@@ -11,8 +11,8 @@ from dreampolish.fields.sdf import SdfField
 from dreampolish.mesh.tet_grid import tet_grid
 from dreampolish.scene.cameras import orbit_cameras
 from schemas.artifacts import ReferenceArtifact, SdfArtifact
+from schemas.config.dmtet import DmtetConfig
 from schemas.config.shared import GridConfig
-from schemas.config.stages import DmtetConfig
 from stages import dmtet
 from stages.guidance.reference_view import ReferenceView
 from stages.guidance.studio_light import NO_LIGHT, PaintedLight, studio_factor

@@ -4,8 +4,8 @@ import torch
 
 from dreampolish.optim.fit import Term
 from dreampolish.scene.cameras import turntable_cameras
+from schemas.config.nerf import NerfConfig
 from schemas.config.shared import OpeningGridConfig
-from schemas.config.stages import NerfConfig
 from stages.nerf import Scene, _regularizers
 
 CONFIG = NerfConfig(

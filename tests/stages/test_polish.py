@@ -8,7 +8,7 @@ from torch import Tensor
 from dreampolish.fields.color import ColorField
 from dreampolish.fields.hash_grid import GridSizes
 from dreampolish.scene.cameras import orbit_cameras, turntable_cameras
-from schemas.config.stages import PolishConfig
+from schemas.config.polish import PolishConfig
 from stages.guidance.reference_view import ReferenceView
 from stages.polish import Polishing, carry_colors, displacement_loss, prior_agreement, silhouette_change
 from stages.results.files import Mesh, mesh_from_parts

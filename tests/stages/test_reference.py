@@ -10,7 +10,7 @@ from torch import Tensor
 from dreampolish.scene.cameras import FRAMING_HALF_HEIGHT
 from dreampolish.scene.cutout import OBJECT_RADIUS, on_white
 from dreampolish.scene.pictures import write_picture
-from schemas.config.stages import ReferenceConfig
+from schemas.config.reference import ReferenceConfig
 from stages.reference import _cut, _users_picture, mirror_symmetry
 from stages.runtime.errors import StageError
 

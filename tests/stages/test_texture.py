@@ -6,7 +6,7 @@ import trimesh
 
 from dreampolish.fields.color import ColorField
 from dreampolish.scene.cameras import orbit_cameras
-from schemas.config.stages import DmtetConfig
+from schemas.config.dmtet import DmtetConfig
 from stages.guidance.reference_view import ReferenceView, reference_color_loss
 from stages.results.files import color_of_field, fixed_color_of_field, grid_sizes, mesh_from_parts
 from stages.texture import drift_loss

@@ -13,7 +13,7 @@ from torch import Tensor
 import stages.runtime.progress
 from dreampolish.metrics.pictures import psnr, ssim
 from schemas.artifacts import NerfArtifact
-from schemas.config.stages import NerfConfig
+from schemas.config.nerf import NerfConfig
 from stages.results.observer import Preview, StageObserver, reference_figures
 from stages.runtime.context import RunContext
 from stages.runtime.progress import StageProgress

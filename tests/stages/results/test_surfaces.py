@@ -17,9 +17,10 @@ from dreampolish.fields.sdf import SdfField
 from dreampolish.renderers.samples import OccupancyGrid
 from dreampolish.scene.cameras import SCENE_HALF_SIZE, Cameras, turntable_cameras
 from schemas.artifacts import AssetArtifact, FileRef, MeshArtifact, NerfArtifact, ReferenceArtifact, SdfArtifact
+from schemas.config.nerf import NerfConfig
+from schemas.config.neus import NeusConfig
 from schemas.config.run import Config
 from schemas.config.shared import OpeningGridConfig
-from schemas.config.stages import NerfConfig, NeusConfig
 from stages.guidance.grids import grid_sizes
 from stages.results.files import StoredFiles, save_state
 from stages.results.surfaces import ViewableResult, open_artifact, surface_of_lattice

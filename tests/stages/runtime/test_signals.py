@@ -16,8 +16,8 @@ from dreampolish.optim.checkpoints import Checkpoints
 from dreampolish.optim.fit import FitInterruptedError, Term, fit
 from flows.runs.create import new_run
 from schemas.artifacts import NerfArtifact
+from schemas.config.reference import ReferenceConfig
 from schemas.config.run import Config
-from schemas.config.stages import ReferenceConfig
 from stages.runtime.command import main
 from stages.runtime.context import RunContext
 from stages.runtime.signals import StoppedError, interrupted_by_sigterm, stop_on_signals

@@ -1,0 +1,62 @@
+"""Settings of the NeuS stage: the density becomes a signed distance field and is sharpened."""
+
+from pydantic import Field
+
+from schemas.config.guidance import GeometryTextConfig, ViewGuidanceConfig, ViewTargetsConfig
+from schemas.config.shared import GridConfig, SwitchConfig, VolumeConfig
+from schemas.schedule import Weight, constant
+
+
+class NeusConfig(VolumeConfig):
+    """Stage 2: the density becomes a signed distance field and is sharpened."""
+
+    steps: int = Field(default=100, ge=0)
+    """Steps at most after the conversion; 0: the stage only converts."""
+    switch: SwitchConfig = SwitchConfig(window=20)
+    conversion_resolution: int = Field(default=128, ge=16, le=512)
+    """Lattice points of a side on which the density is converted."""
+    conversion_steps: int = Field(default=400, ge=1)
+    """Steps that fit the SDF's network to the converted distances."""
+    grid: GridConfig = GridConfig()
+    """Hash grid of the signed distance field."""
+    grid_lr: float = Field(default=0.01, gt=0.0)
+    """Adam's learning rate of the conversion's fit; of the grid's table later, times `refine_lr_factor`."""
+    network_lr: float = Field(default=0.001, gt=0.0)
+    """Adam's learning rate of the network after the conversion."""
+    sharpness_lr: float = Field(default=0.0001, gt=0.0)
+    """Adam's learning rate of the surface's sharpness."""
+    refine_lr_factor: float = Field(default=0.3, gt=0.0, le=1.0)
+    """Factor on `grid_lr` after the conversion."""
+    conversion_smoothing: float = Field(default=0.3, ge=0.0)
+    """Standard deviation of the Gaussian blur of densities and of distances, lattice steps."""
+    conversion_closing: float = Field(default=0.0, ge=0.0, le=0.3)
+    """Pits that a ball of this radius (world units) cannot enter are filled where no outline shows it; 0: none."""
+    conversion_blur: float = Field(default=0.015, ge=0.0, le=0.3)
+    """Standard deviation of the surface's blur where no outline shows it, world units; 0: none."""
+    conversion_component_share: float = Field(default=0.02, ge=0.0, lt=1.0)
+    """Solid parts below this share of the largest one's volume are dropped."""
+    conversion_agreement: float = Field(default=0.85, ge=0.0, le=1.0)
+    """Share of all views that must show a place below the density level for it to become solid; 0: none does."""
+    shell_parts: int = Field(default=3, ge=0)
+    """Finer samples per even step of the shell that light reaches; 0: the even steps themselves."""
+    initial_inverse_std: float = Field(default=500.0, gt=1.0)
+    """Sharpness of the surface at the start, per world unit."""
+    occupancy_resolution: int = Field(default=64, ge=8, le=512)
+    """Cells of a side of the occupancy grid."""
+    samples_per_ray: int = Field(default=112, ge=4, le=4096)
+    """Even steps along the scene box's diagonal; sets the step's length."""
+    hold_weight: Weight = constant(20.0)
+    """Weight of the surface's mean distance from the points where the conversion found it, world units."""
+    eikonal_weight: Weight = constant(10.0)
+    """Weight of the mean of (|gradient| - 1)^2."""
+    orientation_weight: Weight = constant(0.0)
+    """Weight of visible normals that face away (Ref-NeRF, Eq. 11)."""
+    sparsity_weight: Weight = constant(0.0)
+    """Weight of the mean opacity: less matter."""
+    opacity_entropy_weight: Weight = constant(0.1)
+    """Weight of the opacities' mean binary entropy: pixels become empty or solid."""
+    text: GeometryTextConfig = GeometryTextConfig(weight=constant(0.02), t_min=constant(0.2), t_max=constant(0.5))
+    view: ViewGuidanceConfig = ViewGuidanceConfig(weight=constant(0.0), t_min=constant(0.4), t_max=constant(0.7))
+    targets: ViewTargetsConfig = ViewTargetsConfig(
+        rgb_weight=constant(500.0), mask_weight=constant(50.0), paint_at=(0.0,), strength=constant(0.85)
+    )

@@ -1,0 +1,38 @@
+"""Settings of the reference stage: a picture drawn from the prompt, or a user's own."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from schemas.base import Frozen
+
+
+class ReferenceConfig(Frozen):
+    """Stage 0: candidates from the text prior, or a user's picture."""
+
+    size: int = Field(default=128, ge=16, le=1024)
+    """Side of the reference picture, pixels."""
+    n_candidates: int = Field(default=20, ge=1, le=256)
+    """Pictures that the text prior draws; the best one becomes the reference."""
+    sampling_steps: int = Field(default=40, ge=1, le=1000)
+    """DDIM steps of each candidate."""
+    renewed: float = Field(default=1.0, ge=0.0, le=1.0)
+    """DDIM's eta: share of the noise drawn anew at each sampling step; 0: deterministic."""
+    guidance_scale: float = Field(default=2.5, ge=0.0)
+    """Classifier-free guidance scale of the candidates."""
+    symmetry_weight: float = Field(default=1.0, ge=0.0, le=100.0)
+    """Weight of a candidate's mirror symmetry (0..1) beside its alignment with the prompt, when the best one is chosen."""
+    negative_prompt: str = Field(default="", max_length=300)
+    """What the candidates should not show."""
+    view_words: str = Field(default="straight front view", max_length=100)
+    """Words added to the prompt for the view of the reference, as the text prior knows them."""
+    elevation_deg: float = Field(default=10.0, gt=-90.0, lt=90.0)
+    """Elevation that the reference is taken to be seen from, degrees."""
+    normal_steps: int = Field(default=1, ge=1, le=1000)
+    """Sampling steps of the normal prior on the reference."""
+    background_tolerance: float = Field(default=0.1, ge=0.0, le=1.0)
+    """Largest distance per channel from the border's colour that still counts as background, 0..1."""
+    framing: Literal["fit", "as_is"] = "fit"
+    """A user's picture: "fit" moves and scales the object to the canonical frame; "as_is" only resizes a square picture."""
+    unknown_words: Literal["refuse", "allow"] = "refuse"
+    """What to do with a prompt of which the text prior knows no word; single unknown words only give a note."""

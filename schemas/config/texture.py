@@ -1,0 +1,67 @@
+"""Settings of the texture stage: Domain Score Distillation of the colours."""
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from schemas.config.guidance import DistillationConfig
+from schemas.config.shared import (
+    CameraConfig,
+    ColorAnchorConfig,
+    ImageSize,
+    LevelsConfig,
+    PreviewConfig,
+    Views,
+    refuse_all_zero,
+)
+from schemas.schedule import Fraction, Ramp, Weight, constant
+
+
+class PaintAnchorConfig(ColorAnchorConfig):
+    """What the texture stage holds on to besides the reference view."""
+
+    drift: Weight = constant(60.0)
+    """Weight of the blurred difference of novel views from the colours at the start."""
+    drift_window: int = Field(default=16, ge=1, le=512)
+    """Side of the squares over which that difference is averaged first, pixels."""
+
+
+class TextureConfig(DistillationConfig):
+    """Stage 5: Domain Score Distillation on the frozen mesh; the distillation's own settings are inherited."""
+
+    steps: int = Field(default=160, ge=0)
+    """Steps of the stage; 0: the colours stay as they are."""
+    size: ImageSize = 128
+    """Side of the renders, pixels."""
+    views: Views = 4
+    """Novel views in one step."""
+    cameras: CameraConfig = CameraConfig(fov_deg=(20.0, 40.0), widen_until=0.0)
+    """Where the novel views are taken from."""
+    grid: LevelsConfig = LevelsConfig()
+    """How the levels of dmtet's colour grid close and open again."""
+    grid_lr: float = Field(default=0.002, gt=0.0)
+    """Adam's learning rate of the hash grid's table."""
+    network_lr: float = Field(default=0.0003, gt=0.0)
+    """Adam's learning rate of the network behind the grid."""
+    lr_factor: Fraction = Ramp(start=1.0, end=0.1)
+    """Factor on both rates over the stage."""
+    anchors: PaintAnchorConfig = PaintAnchorConfig()
+    """Weights of the losses that hold the colours."""
+    mask_erosion: int = Field(default=3, ge=0, le=256)
+    """Pixels by which the reference's mask shrinks before its colours count."""
+    guidance_scale: Weight = constant(7.5)
+    t_min: Fraction = constant(0.2)
+    t_max: Fraction = Ramp(start=0.5, end=0.2)
+    front_deg: float = Field(default=30.0, gt=0.0, lt=180.0)
+    preview: PreviewConfig = PreviewConfig()
+    """The turntable that the stage leaves, and its pictures on the way."""
+
+    @model_validator(mode="after")
+    def _guided(self) -> Self:
+        if self.steps == 0:
+            return self
+        refuse_all_zero("the texture", {"weight": self.weight, "anchors.rgb": self.anchors.rgb})
+        if self.objective == "dsd" and self.weight.largest > 0:
+            lambdas = {"lambda_realistic": self.lambda_realistic, "lambda_stable": self.lambda_stable}
+            refuse_all_zero("the dsd objective", lambdas)
+        return self
