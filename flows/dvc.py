@@ -70,7 +70,7 @@ def run_dvc_stage(name: StageName, params_path: Path) -> Path:
 
 
 PARTS = ("autoencoder", "text", "view", "normals", "judge")
-PARAMS = Path("models/params.yaml")
+PARAMS = Path("priors/params.yaml")
 FIGURES = Path("outputs/dvc/priors")
 TRUNK = Path("judge/trunk.safetensors")
 

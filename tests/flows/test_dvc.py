@@ -27,22 +27,22 @@ def test_both_graphs_are_the_same() -> None:
     for name, stage in stages.items():
         parents = [Path(dependency).stem for dependency in stage["deps"] if dependency.startswith("outputs/dvc/")]
         assert tuple(parents) == PARENTS[name]
-        assert stage["cmd"] == f"python -m flows.dvc {name}"
+        assert stage["cmd"] == f"python -m flows.dvc stage {name}"
         assert [next(iter(output)) for output in stage["outs"]] == [f"outputs/dvc/{name}.json"]
 
 
 def test_the_priors_graph_is_the_registry() -> None:
     assert set(ORDER) == set(NEEDS) == set(TRAININGS)
     assert all(ORDER.index(parent) < ORDER.index(part) for part in ORDER for parent in NEEDS[part])
-    stages = yaml.safe_load((PROJECT / "models" / "dvc.yaml").read_text())["stages"]
+    stages = yaml.safe_load((PROJECT / "priors" / "dvc.yaml").read_text())["stages"]
     assert list(stages) == ["data", *ORDER, "evaluation"]
-    home = read_settings(PROJECT / "models" / "params.yaml").home
+    home = read_settings(PROJECT / "priors" / "params.yaml").home
     for part in ORDER:
         stage = stages[part]
         parents = [Path(each).name for each in stage["deps"] if each.startswith(f"{home}/")]
         assert tuple(parents) == NEEDS[part]
         assert {"data/renders", "configs/data/split.json"} <= set(stage["deps"])
-        assert stage["cmd"] == f"python -m flows.dvc {part}"
+        assert stage["cmd"] == f"python -m flows.dvc prior {part}"
         assert [next(iter(output)) for output in stage["outs"]] == [f"{home}/{part}"]
     judged = [Path(each).name for each in stages["evaluation"]["deps"] if each.startswith(f"{home}/")]
     assert judged == list(ORDER)
@@ -51,8 +51,8 @@ def test_the_priors_graph_is_the_registry() -> None:
 def test_dvc_reads_both_graphs_and_they_do_not_touch() -> None:
     graph = pytest.importorskip("dvc.repo").Repo(str(PROJECT)).index.graph
     found = {(Path(stage.path).parent.name, stage.name) for stage in graph}
-    assert {name for folder, name in found if folder == "models"} == {"data", *ORDER, "evaluation"}
-    assert {name for folder, name in found if folder != "models"} == set(STAGES)
+    assert {name for folder, name in found if folder == "priors"} == {"data", *ORDER, "evaluation"}
+    assert {name for folder, name in found if folder != "priors"} == set(STAGES)
     assert all(later.path == earlier.path for later, earlier in graph.edges)
 
 
