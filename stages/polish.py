@@ -2,7 +2,7 @@
 
 Source: DreamPolish's description (arXiv:2411.01602): a frozen normal-estimation diffusion model predicts the normals of rendered novel
 views with varying field of view; loss (1 - cos) on the best agreeing pixels, anchored at the reference view. [choice] Vertices move through
-a smoothing reparametrisation (mesh/diffusion.py) and carry their colours with them, for a colour field knows nothing off its surface.
+a smoothing reparametrisation (mesh/smooth_vertices.py) and carry their colours with them, for a colour field knows nothing off its surface.
 """
 
 from collections.abc import Callable, Mapping

@@ -1,7 +1,7 @@
 """When a stage hands over to the next representation.
 
-DreamPolish names no criterion; ours [choice]: a plateau of reference-view PSNR and of opacity entropy over a window, with a
-step cap. `early` ends at the first step allowed, `late` always at the cap.
+DreamPolish names no criterion. Ours [choice] is a plateau of the reference view's PSNR and of opacity entropy over a window, with a step
+cap. `early` ends at the first step allowed, `late` at the cap.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from stages.guidance.reference_view import ReferenceView
 
 
 class Switch:
-    """Watches the reference view; call it as an observer's switch."""
+    """The criterion, fed with renders of the reference view; called after every step."""
 
     def __init__(self, config: SwitchConfig, steps: int) -> None:
         self._config, self._first = config, max(1, int(config.min_fraction * steps))
