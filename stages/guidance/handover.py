@@ -17,7 +17,7 @@ from stages.guidance.reference_view import ReferenceView
 
 
 class Switch:
-    """The criterion, fed with renders of the reference view; called after every step."""
+    """Watches the reference view; call it as an observer's switch."""
 
     def __init__(self, config: SwitchConfig, steps: int) -> None:
         self._config, self._first = config, max(1, int(config.min_fraction * steps))

@@ -1,4 +1,4 @@
-"""Opening a run's priors on the run's device; their digests, which enter keys; their licences."""
+"""Opening a run's priors: each on the run's device, with the digest that enters fingerprints."""
 
 import re
 from collections.abc import Callable
@@ -68,7 +68,7 @@ def open_normal_prior(run: RunContext) -> DiffusionNormalPrior:
 
 
 def _opened(load: Callable[[PriorSource], P], run: RunContext, setting: PriorSetting) -> P:
-    """A prior on the run's device. Raises StageError where it is missing, damaged or of another shape than its config."""
+    """A prior on the run's device; one that is missing, damaged or of another shape than its config says is told in one line."""
     try:
         prior = load(_source(run, setting))
     except (PriorError, OSError, RuntimeError) as error:
