@@ -70,7 +70,7 @@ def run_dvc_stage(name: StageName, params_path: Path) -> Path:
 
 
 PARTS = ("autoencoder", "text", "view", "normals", "judge")
-PARAMS = Path("models/params.yaml")
+PARAMS = Path("priors/params.yaml")
 FIGURES = Path("outputs/dvc/priors")
 TRUNK = Path("judge/trunk.safetensors")
 
@@ -115,7 +115,7 @@ def read_settings(path: Path) -> PriorsTraining:
 
 
 def _place_trunk(home: Path) -> None:
-    """The judge's frozen trunk is not trained (metrics/alignment_trunk.py makes it); the shipped one serves every training."""
+    """The judge's frozen trunk is not trained (dreampolish/training/converters.py makes it); the shipped one serves every training."""
     if not (home / TRUNK).is_file():
         (home / TRUNK).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(PROJECT / "priors" / "home" / TRUNK, home / TRUNK)

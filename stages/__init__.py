@@ -1,1 +1,1 @@
-"""Tasks: one file a stage, plus the store they meet in. Stages never import each other."""
+"""Tasks: one file a stage, in the order reference, nerf, neus, dmtet, polish, texture, export. Stages do not import each other."""

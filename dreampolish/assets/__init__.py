@@ -1,1 +1,1 @@
-"""Textured meshes and their files."""
+"""Textured meshes: unwrapping, baking, and files in GLB, OBJ, PLY, STL and USDZ."""

@@ -1,1 +1,1 @@
-"""Training data: 3D models read from a furniture package, their captions, the split, renders and relit batches."""
+"""Training data: 3D models of a furniture package, their captions, the split, renders and relit batches."""

@@ -3,7 +3,7 @@
 The folder that every function takes is made by `apt-get download sweethome3d-furniture` and
 `dpkg -x sweethome3d-furniture_1.8-1_all.deb FOLDER`; it is FOLDER/usr/share/sweethome3d/furniture. The .deb's sha256 is
 3ccb90c63f9525e887a767b9cd5c8b6933b8b6b2973a615a5359ee68a2118668. The libraries are zip archives of a property list and
-OBJ models (y up, front on +z), which leave this module in our world frame (z up, front on +x; ARCHITECTURE.md).
+OBJ models (y up, front on +z), which leave this module in our world frame (z up, front on +x; docs/conventions.md).
 """
 
 import io
@@ -166,7 +166,7 @@ def _model_rotation(entry: CatalogEntry) -> np.ndarray:
 
 
 WORLD_FROM_MODEL = np.array([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
-"""world (x, y, z) = model (z, x, y): the inverse of ARCHITECTURE.md's glTF axes, which the libraries share."""
+"""world (x, y, z) = model (z, x, y): the inverse of the glTF axes of docs/conventions.md, which the libraries share."""
 
 
 def _world_from_file(mesh: WavefrontMesh, entry: CatalogEntry) -> tuple[np.ndarray, np.ndarray]:

@@ -1,6 +1,6 @@
 """Geometry buffers of a painted mesh by embree: what a camera sees, without light.
 
-Only data preparation uses this module; nothing here is differentiable. Frames and axes are those of ARCHITECTURE.md.
+Only data preparation uses this module; nothing here is differentiable. Frames and axes are those of docs/conventions.md.
 """
 
 from dataclasses import dataclass

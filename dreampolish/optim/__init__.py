@@ -1,1 +1,1 @@
-"""The one training loop and what it minimises."""
+"""The training loop, its checkpoints, its optimiser and the regularisers."""

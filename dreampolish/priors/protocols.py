@@ -1,7 +1,7 @@
 """What the pipeline asks of a prior, whatever its size.
 
 Notation for every method: pictures x (B, 3, H, W) in [0, 1] on a white background, latents z (B, C, h, w), integer timesteps
-t (B,), noise eps; z_t = alpha_t z + sigma_t eps with alpha_t^2 = abar_t (ARCHITECTURE.md). Networks that predict v are converted:
+t (B,), noise eps; z_t = alpha_t z + sigma_t eps with alpha_t^2 = abar_t (docs/conventions.md). Networks that predict v are converted:
 eps = sigma_t z_t + alpha_t v. `predict_*` run without building a graph through the network (score distillation uses no U-Net Jacobian);
 `encode` is differentiable.
 """

@@ -1,1 +1,1 @@
-"""What everything looks at: cameras, pictures, light."""
+"""Cameras, pictures, light and shading."""

@@ -1,7 +1,7 @@
 """Cameras around the scene: poses, rays, projections and the words a prompt uses for a view.
 
 Notation for every function here: B cameras, square pictures of `size` pixels; the frames and axes are those of
-ARCHITECTURE.md (world z up, +x the front; camera x right, y up, looking along -z).
+docs/conventions.md (world z up, +x the front; camera x right, y up, looking along -z).
 """
 
 import math

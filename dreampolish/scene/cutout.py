@@ -10,7 +10,7 @@ from dreampolish.scene.cameras import FRAMING_HALF_HEIGHT
 from dreampolish.scene.pictures import PictureError
 
 OBJECT_RADIUS = 0.6
-"""Radius of the sphere, in world units, that an object fills (ARCHITECTURE.md)."""
+"""Radius of the sphere, in world units, that an object fills (docs/conventions.md)."""
 
 LARGEST_SHARE = 0.8
 """Longest side of the object over the picture's side: leaves the 10 % border on each side."""

@@ -1,1 +1,1 @@
-"""Flow `ablation`: studies."""
+"""Flow `ablation`: studies, that is, the same subjects and seeds under several settings."""

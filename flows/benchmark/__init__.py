@@ -1,1 +1,1 @@
-"""Flow `benchmark`: true objects."""
+"""Flow `benchmark`: every stage compared with true objects."""

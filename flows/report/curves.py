@@ -1,4 +1,4 @@
-"""A stage's curves, read back from the journals that its computing run left in the store."""
+"""A stage's curves, read from the journals in the store of the run that computed it."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a page tells of a run, gathered from its record, its artifacts and its journals."""
+"""The facts of a run that its page shows, from its record, its artifacts and its journals."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -125,7 +125,7 @@ def _stage(record: RunRecord, name: StageName, artifact: Artifact, store: LocalS
 
 
 def _notes(artifact: Artifact) -> tuple[str, ...]:
-    """The reason for handing over, then the artifact's own notes, without saying the same twice."""
+    """The reason for handing over, then the artifact's own notes, without repetition."""
     reasons = (artifact.switch_reason,) if isinstance(artifact, NerfArtifact | SdfArtifact) else ()
     return tuple(dict.fromkeys([*reasons, *artifact.notes]))
 
@@ -141,7 +141,7 @@ COMPARED_SIDE = 224
 
 
 def open_facts(record: RunRecord, store: Path, max_side: int) -> RunFacts:
-    """What a page tells of a run, every file verified. Raises StageError for a run without results or with damaged ones."""
+    """The facts of a run, every file verified. Raises StageError for a run without results or with damaged ones."""
     if not record.stages:
         raise StageError(f"run {record.run} has no results yet", None, f"dreampolish resume {record.run}")
     return facts_of_run(record, artifacts_of(record, store), LocalStore(store), max_side)

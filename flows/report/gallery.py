@@ -1,4 +1,4 @@
-"""The gallery: a strip of four views of each run's asset, and an index that says which are the worst."""
+"""The gallery: a strip of four views of each run's asset, and an index, the worst in a section of their own."""
 
 import math
 from collections.abc import Iterator, Sequence

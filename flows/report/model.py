@@ -1,4 +1,4 @@
-"""A GLB inside a page: as it is where it fits, else a lighter copy with smaller pictures."""
+"""A GLB inside a page: unchanged where it fits, else a copy with smaller maps."""
 
 import io
 import json

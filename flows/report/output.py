@@ -1,4 +1,4 @@
-"""The folder a user gets: outputs/<slug>-<id>/ with asset.glb, contact_sheet.png, the turntable, report.html, run.json and, of a prompt's
+"""The output folder, outputs/<slug>-<id>/, with asset.glb, contact_sheet.png, the turntable, report.html, run.json and, of a prompt's
 reference, candidates.png."""
 
 import shutil

@@ -97,7 +97,7 @@ def _brief(seconds: float) -> str:
 
 
 def _headline(facts: RunFacts) -> list[tuple[str, str]]:
-    """The figures that stand above all others, those the run has of them."""
+    """The headline figures that the run has."""
     told = [
         ("Alignment", _of_metric(facts, "alignment", "")),
         ("Reference PSNR", _of_metric(facts, "psnr", " dB")),

@@ -1,4 +1,4 @@
-"""Which settings of a run differ from the defaults, and the commands that make or vary it."""
+"""The settings of a run that differ from the defaults, and the commands that repeat or vary it."""
 
 import json
 import shlex

@@ -1,1 +1,1 @@
-"""A run: made, checked, written out."""
+"""Making a run, checking its input, exporting its asset."""

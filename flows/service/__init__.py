@@ -1,1 +1,1 @@
-"""Servers and worker of this machine."""
+"""Prefect, MLflow and the worker of this machine: start, stop, diagnose."""

@@ -1,4 +1,4 @@
-"""The view prior and the text prior together over a batch of renders: what nerf, neus and dmtet have in common."""
+"""Guidance of nerf, neus and dmtet: the view prior and the text prior on a batch of renders."""
 
 import torch
 from jaxtyping import Float

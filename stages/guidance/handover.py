@@ -1,7 +1,7 @@
 """When a stage hands over to the next representation.
 
-DreamPolish names no criterion; ours [choice]: a plateau of reference-view PSNR and of opacity entropy over a window, with a
-step cap. `early` ends at the first step allowed, `late` always at the cap.
+DreamPolish names no criterion. Ours [choice] is a plateau of the reference view's PSNR and of opacity entropy over a window, with a step
+cap. `early` ends at the first step allowed, `late` at the cap.
 """
 
 from collections.abc import Mapping

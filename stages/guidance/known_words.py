@@ -1,4 +1,4 @@
-"""Which words of a prompt the text prior was trained on, said plainly."""
+"""Which words of a prompt the text prior was trained on."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""The reference picture as every later stage sees it: tensors at a stage's size, the camera it was taken from, and the losses on it."""
+"""The reference picture as tensors at a stage's size, its camera, and the losses on it."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path

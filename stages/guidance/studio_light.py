@@ -1,8 +1,8 @@
-"""The light that a drawn reference stands in, told apart from a surface's own colours.
+"""Separating the light of a drawn reference from a surface's own colours.
 
-The embedded text prior was taught in one light, the studio's (dreampolish/scene/lighting.py), in which a back is 0.6 times as bright as a
-front, and the view prior paints the other views of its references in the same. Some objects it paints flatter than others: how much of
-the light there is in a surface's colours is measured. The light of a user's picture is not known, and nothing is taken out. [choice]
+The embedded text prior was trained in one light, the studio's (dreampolish/scene/lighting.py), in which a back is 0.6 times as bright as
+a front. The view prior paints the other views in the same light, but some objects flatter than others. So the share of that light in a
+surface's colours is measured. The light of a user's picture is unknown, and nothing is removed. [choice]
 """
 
 from dataclasses import dataclass
@@ -33,9 +33,9 @@ DARKEST = 0.02
 
 @dataclass(frozen=True)
 class PaintedLight:
-    """How painted views show a surface: its colour times `factor` of its normal.
+    """The light in painted views: a surface shows its colour times `factor` of its normal.
 
-    shares: of the studio's contrast in red, green and blue, 0 none, 1 all; they differ where shade is painted less saturated.
+    shares: of the studio's contrast in red, green and blue, 0 to 1; they differ where shade is painted less saturated.
     """
 
     shares: tuple[float, float, float]
@@ -66,7 +66,7 @@ NO_LIGHT = PaintedLight((0.0, 0.0, 0.0))
 def studio_factor(normals_world: Float[Tensor, "n 3"]) -> Float[Tensor, "n 1"]:
     """The studio's Lambertian light on unit normals, over that on a surface that faces along +x, to the front; at most 1.
 
-    What faces up, or up and forward, is 1.1 to 1.3 times as bright and counts as 1: the reference shows it and anchors it as it is.
+    What faces up, or up and forward, is 1.1 to 1.3 times as bright and counts as 1: the reference's anchor keeps it as drawn.
     """
     light = mean_studio_lighting(1).to(normals_world.device)
     front = torch.tensor([[1.0, 0.0, 0.0]], device=normals_world.device)

@@ -1,4 +1,4 @@
-"""Novel views painted whole by the view prior, which a geometry stage holds its renders to (ViewTargetsConfig)."""
+"""Targets: complete novel views, painted by the view prior, that a geometry stage compares its renders with (ViewTargetsConfig)."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -30,7 +30,7 @@ def inside(opacity: Float[Tensor, "n h w"]) -> Float[Tensor, "n h w"]:
 
 
 def coverage_of(pictures: Float[Tensor, "n h w 3"]) -> Float[Tensor, "n h w"]:
-    """Which share of each pixel the object covers, read off a picture on white.
+    """The share of each pixel that the object covers, estimated from a picture on white.
 
     A pixel whose neighbours all have ink is covered. At an outline the share is its ink over the most that a neighbour has, for
     there the ink is the object's, thinned by the background; a bound alone would let outlines swell by a pixel. [choice: on

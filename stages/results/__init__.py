@@ -1,1 +1,1 @@
-"""Results read, looked at and judged; never part of a key."""
+"""Reading, rendering and scoring of results; not part of a stage's key."""

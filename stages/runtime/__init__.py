@@ -1,1 +1,1 @@
-"""How a stage runs: look up, lock, compute, publish."""
+"""How a stage runs: key, look-up, lock, seed, signals, publishing, tracking."""

@@ -1,1 +1,1 @@
-"""The priors' trainings as tasks."""
+"""The trainings of the embedded priors and of the judge as tasks."""

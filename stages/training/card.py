@@ -1,4 +1,4 @@
-"""The model card of `home`, from the catalogue, the split and the figures of every part that has been judged."""
+"""The model card of `home`, from the catalogue, the split and the figures of every evaluated part."""
 
 import json
 from collections.abc import Mapping

@@ -1,6 +1,6 @@
 """Held-out pairs for the view prior's figures: every object's most frontal view as reference, other views as targets.
 
-The light is the studio's (lighting.py): that of the references which the text prior draws for the pipeline.
+The light is the studio's (dreampolish/scene/lighting.py), as in the references that the text prior draws for the pipeline.
 """
 
 import numpy as np

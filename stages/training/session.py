@@ -1,4 +1,4 @@
-"""What the trainings of the embedded priors share: where things lie and who watches them."""
+"""What the trainings of the embedded priors share: their folders, their observer, their end."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -63,7 +63,7 @@ def open_space(place: TrainingPlace, config: PriorsTraining, device: torch.devic
 
 
 class TrainingWatch:
-    """An observer of `optimize.fit`: mean losses to the journal, the prior written now and then, new renders taken in."""
+    """An observer of `fit`: writes mean losses to the journal, saves the prior at intervals, reads new renders."""
 
     def __init__(self, place: TrainingPlace, journal: Journal, export: Callable[[], None], views: RenderedViews) -> None:
         self._place, self._journal, self._export, self._views = place, journal, export, views

@@ -36,9 +36,9 @@ def test_both_graphs_are_the_same() -> None:
 def test_the_priors_graph_is_the_registry() -> None:
     assert set(ORDER) == set(NEEDS) == set(TRAININGS)
     assert all(ORDER.index(parent) < ORDER.index(part) for part in ORDER for parent in NEEDS[part])
-    stages = yaml.safe_load((PROJECT / "models" / "dvc.yaml").read_text())["stages"]
+    stages = yaml.safe_load((PROJECT / "priors" / "dvc.yaml").read_text())["stages"]
     assert list(stages) == ["data", *ORDER, "evaluation"]
-    home = read_settings(PROJECT / "models" / "params.yaml").home
+    home = read_settings(PROJECT / "priors" / "params.yaml").home
     for part in ORDER:
         stage = stages[part]
         parents = [Path(each).name for each in stage["deps"] if each.startswith(f"{home}/")]
@@ -53,8 +53,8 @@ def test_the_priors_graph_is_the_registry() -> None:
 def test_dvc_reads_both_graphs_and_they_do_not_touch() -> None:
     graph = pytest.importorskip("dvc.repo").Repo(str(PROJECT)).index.graph
     found = {(Path(stage.path).parent.name, stage.name) for stage in graph}
-    assert {name for folder, name in found if folder == "models"} == {"data", *ORDER, "evaluation"}
-    assert {name for folder, name in found if folder != "models"} == set(STAGES)
+    assert {name for folder, name in found if folder == "priors"} == {"data", *ORDER, "evaluation"}
+    assert {name for folder, name in found if folder != "priors"} == set(STAGES)
     assert all(later.path == earlier.path for later, earlier in graph.edges)
 
 

@@ -1,7 +1,7 @@
 """Import an asset into Blender as a user would, and take a picture of it with its textures and normal map under light.
 
     apt-get install --no-install-recommends blender python3-numpy
-    blender --background --factory-startup --python docs/blender_import.py -- asset.glb picture.png
+    blender --background --factory-startup --python docs/pictures/blender_import.py -- asset.glb picture.png
 
 Reads GLB, OBJ, PLY and STL. Ends with 1 if the importer fails or says a warning, or if nothing was imported.
 """

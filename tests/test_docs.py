@@ -1,0 +1,66 @@
+"""The pages' links, anchors and file names lead somewhere, and README stays one page."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parents[1]
+
+ABSENT = (
+    "docs/choices.md",
+    "docs/history.md",
+    "docs/security.md",
+    "docs/benchmarks/",
+    "docs/studies/",
+    "stages/runtime/code.py",
+)
+"""What other branches bring; to be emptied when they are merged."""
+
+PAGES = [
+    *(PROJECT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *sorted((PROJECT / "docs").glob("*.md")),
+]
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+NAMED_PATH = re.compile(r"`((?:stages|dreampolish|flows|schemas|tests|configs|priors|benchmark|docs)/[\w./-]*)`")
+
+
+def is_known(path: Path) -> bool:
+    """Whether a file or folder is there, or is to come."""
+    inside = path.resolve().relative_to(PROJECT).as_posix()
+    return path.exists() or any(f"{inside}/".startswith(f"{absent.rstrip('/')}/") for absent in ABSENT)
+
+
+def anchors_of(page: Path) -> set[str]:
+    """The anchors that GitHub gives a page's headings."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(PROJECT).as_posix())
+def test_links_lead_somewhere(page: Path) -> None:
+    dead = []
+    for link in LINK.findall(page.read_text()):
+        if re.match(r"[a-z]+:", link):
+            continue
+        name, _, anchor = link.partition("#")
+        target = page.parent / name if name else page
+        if not is_known(target) or (anchor and target.exists() and anchor not in anchors_of(target)):
+            dead.append(link)
+    assert dead == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(PROJECT).as_posix())
+def test_named_files_exist(page: Path) -> None:
+    named = NAMED_PATH.findall(page.read_text())
+    assert [name for name in named if not is_known(PROJECT / name)] == []
+
+
+def test_pictures_have_a_text_in_their_place() -> None:
+    pictures = [(page.name, each) for page in PAGES for each in re.findall(r"!\[([^\]]*)\]\(", page.read_text())]
+    assert [page for page, text in pictures if not text.strip()] == []
+    assert len(pictures) >= 3
+
+
+def test_readme_is_one_page() -> None:
+    assert len((PROJECT / "README.md").read_text().splitlines()) <= 120
