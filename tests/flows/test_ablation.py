@@ -13,11 +13,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from dreampolish.assets.textured_mesh import TexturedMesh
+from flows.ablation import plan as ablation_plan
 from flows.ablation.cell import best_figures, differences
 from flows.ablation.document import study_text, verdicts, write_page
 from flows.ablation.figures import picture_figures
 from flows.ablation.flow import ablation, stretch_factor
-from flows.ablation.flow import plan as ablation_plan
 from flows.ablation.plan import STUDIES, nested, planned
 from flows.ablation.statistics import (
     BY_KEY,

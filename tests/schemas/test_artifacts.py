@@ -5,8 +5,9 @@ import math
 import pytest
 from pydantic import ValidationError
 
+from flows.runs.chain import CHAIN
 from schemas.artifacts import FileRef, NerfArtifact
-from schemas.runs import PARENTS, STAGES
+from schemas.runs import STAGES
 
 REF = FileRef(path="field.safetensors", sha256="0" * 64, bytes=1)
 
@@ -58,5 +59,5 @@ def test_file_references_stay_inside_their_folder(path: str) -> None:
 
 def test_the_chain_is_in_order() -> None:
     for index, name in enumerate(STAGES):
-        assert all(parent in STAGES[:index] for parent in PARENTS[name])
-    assert set(PARENTS) == set(STAGES)
+        assert all(parent in STAGES[:index] for parent in CHAIN[name].parent_names())
+    assert tuple(CHAIN) == STAGES

@@ -3,10 +3,11 @@
 import torch
 
 from dreampolish.optim.fit import Term
+from dreampolish.renderers.scenes import DensityScene
 from dreampolish.scene.cameras import turntable_cameras
 from schemas.config.nerf import NerfConfig
 from schemas.config.shared import OpeningGridConfig
-from stages.nerf import Scene, _regularizers
+from stages.nerf import _empty_scene, _regularizers
 
 CONFIG = NerfConfig(
     grid=OpeningGridConfig(n_levels=4, log2_table_size=11, start_level=4, hidden_size=16),
@@ -15,10 +16,10 @@ CONFIG = NerfConfig(
 )
 
 
-def _terms(scene: Scene, step: int) -> dict[str, Term]:
+def _terms(scene: DensityScene, step: int) -> dict[str, Term]:
     cameras = turntable_cameras(2, 15.0, 20.0, 12)
     scene.update_occupancy(0)
-    return _regularizers(CONFIG, (step, CONFIG.steps), scene.render(cameras, False, False))
+    return _regularizers(CONFIG, (step, CONFIG.steps), scene.render(cameras, with_normals=False, stratified=False))
 
 
 def test_regularisers_have_grown_when_the_switch_may_first_hand_over() -> None:
@@ -28,7 +29,7 @@ def test_regularisers_have_grown_when_the_switch_may_first_hand_over() -> None:
 
 
 def test_the_distortion_term_joins_late_and_gathers_the_density() -> None:
-    scene = Scene(CONFIG, torch.Generator().manual_seed(0))
+    scene = _empty_scene(CONFIG, torch.Generator().manual_seed(0))
     assert "distortion" not in _terms(scene, 0)
     first = _terms(scene, CONFIG.steps - 1)
     assert first["distortion"].weight == CONFIG.distortion_weight.end > 0

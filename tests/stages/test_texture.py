@@ -5,10 +5,11 @@ import torch
 import trimesh
 
 from dreampolish.fields.color import ColorField
+from dreampolish.renderers.mesh import color_of_field, fixed_color_of_field, mesh_from_parts
 from dreampolish.scene.cameras import orbit_cameras
 from schemas.config.dmtet import DmtetConfig
+from stages.guidance.grids import grid_sizes
 from stages.guidance.reference_view import ReferenceView, reference_color_loss
-from stages.results.files import color_of_field, fixed_color_of_field, grid_sizes, mesh_from_parts
 from stages.texture import drift_loss
 
 

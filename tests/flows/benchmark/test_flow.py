@@ -17,9 +17,9 @@ from dreampolish.assets.glb import write_glb
 from dreampolish.assets.textured_mesh import TexturedMesh
 from dreampolish.metrics.retrieval import candidate_texts, right_texts
 from dreampolish.scene.pictures import read_picture
+from flows.benchmark import truth as benchmark_measures
 from flows.benchmark.assets import Agreement, AssetResult
 from flows.benchmark.flow import benchmark, mean_figures, write_report
-from flows.benchmark.flow import truth as benchmark_measures
 from flows.benchmark.page import BRINGS, Setting, report_text
 from flows.benchmark.rasterizers import measure_rasterizers, read_rasterizers, write_rasterizers
 from flows.benchmark.stages import ROWS

@@ -18,7 +18,7 @@ import pytest
 from flows.service.apps import Guard
 from flows.service.processes import Service, own_mark, write_settings_file
 from flows.service.secret import export_line, make_secret, new_secret, read_secret, secret_path
-from stages.runtime.key import PROJECT
+from stages.runtime.files import PROJECT
 
 SECRET = "dreampolish:s3cret"
 HOST = {"host": "127.0.0.1:4200"}
