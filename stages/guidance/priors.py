@@ -20,6 +20,8 @@ from stages.runtime.stage import RunContext
 P = TypeVar("P", bound=LatentSpace)
 
 PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+_SEED_FACTOR = 7919
+"""A prime that keeps the seeds of other draws apart from neighbouring runs' seeds."""
 REMEDY = "see the README's section on priors, and `dreampolish doctor`"
 
 
@@ -81,7 +83,7 @@ def _opened(load: Callable[[PriorSource], P], run: RunContext, setting: PriorSet
 
 def seeded_noise(run: RunContext, name: str) -> torch.Generator:
     """A generator apart from a stage's own, for previews and samples that must not shift the optimisation's draws."""
-    return torch.Generator(device=run.torch_device).manual_seed(run.seed * 7919 + sum(name.encode()))
+    return torch.Generator(device=run.torch_device).manual_seed(run.seed * _SEED_FACTOR + sum(name.encode()))
 
 
 _FRONT_MATTER = re.compile(r"\A---\n(.*?)\n---", re.DOTALL)
