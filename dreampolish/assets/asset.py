@@ -67,6 +67,12 @@ def checked(mesh: TexturedMesh) -> None:
         raise ValueError("a 3D file needs at least one face and finite coordinates")
 
 
+PLAIN_ROUGHNESS, PLAIN_METALLIC = 0.9, 0.0
+"""Material of a mesh that comes with colours alone, as ExportConfig's defaults. [choice]"""
+
+
 def plain_asset(mesh: TexturedMesh, name: str, extras: dict[str, Any]) -> Asset:
     """A mesh with its base colours alone, rough and not metallic, as it is."""
-    return Asset(mesh, torch.arange(len(mesh.vertices), device=mesh.vertices.device), None, 0.9, 0.0, name, extras)
+    return Asset(
+        mesh, torch.arange(len(mesh.vertices), device=mesh.vertices.device), None, PLAIN_ROUGHNESS, PLAIN_METALLIC, name, extras
+    )

@@ -18,6 +18,7 @@ from dreampolish.renderers.rasterizer import Fragments, rasterize
 from dreampolish.scene.cameras import Cameras
 
 TEXELS_PER_CALL = 1 << 16
+"""Texels evaluated at once, for the memory's sake; results do not depend on it."""
 
 
 @dataclass(frozen=True)

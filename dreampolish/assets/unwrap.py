@@ -13,6 +13,7 @@ from torch import Tensor
 from dreampolish.mesh.topology import component_of_face, vertex_normals
 
 _ATTEMPTS = 3
+"""Packings at most until the gutters are as wide as asked for. [choice]"""
 
 
 @dataclass(frozen=True)

@@ -26,42 +26,64 @@ from dreampolish.scene.shading import on_white, recolor, shade, wood_grain
 
 PLAIN_COLORS = tuple(word for word in TARGET_COLORS if word != "wooden")
 COLORS_AND_WOOD = (*PLAIN_COLORS, "wooden", "wooden")
+"""Colours of objects that may be wooden: wood twice, so that it is drawn twice as often. [choice]"""
+
+REPAINTED_SHARE = 2 / 3
+"""Share of pictures of recolourable objects that get a new colour. [choice]"""
+
+TARGET_JITTER = (0.16, 0.04)
+"""Widths of the jitter of a new colour's brightness and of each channel. [choice]"""
+
+KEPT_CONTRAST = (0.4, 0.6)
+"""Share of its own contrast that a recoloured paint keeps: least and range. [choice]"""
+
+PLAIN_SPREAD, GRAINED_SPREAD = 0.12, 0.02
+"""Largest spread of a paint with one colour, and least spread of one with a grain. [choice]"""
+
+WARM_RANGE = (0.06, 0.62)
+"""Bounds of red less blue between which a paint may be wood. [choice]"""
+
+LEVEL_ELEVATIONS_DEG, FRONTAL_AZIMUTH_DEG = (-5, 25), 30
+"""Elevations of references, and the azimuth up to which they are frontal, degrees. [choice]"""
+
+WIDEST_TEXT_FOV_DEG = 45
+"""Widest field of view of the text prior's pictures, degrees. [choice]"""
 
 CORE_EMPHASIS = (3, 8)
-"""Bounds of how many times as often as others the core domain's objects are drawn for training (vocabulary.CORE_WORDS)."""
+"""Bounds of how many times as often as others the core domain's objects are drawn for training (vocabulary.CORE_WORDS). [choice]"""
 
 CORE_DRAWS = 100
-"""Draws that the objects of one core class aim at together, in units of one other object: rare classes are drawn more often."""
+"""Draws that a core class's objects get together, in units of one other object: rare classes are drawn more often. [choice]"""
 
 STUDIO_SHARE = 0.7
-"""Share of the view prior's pairs in the studio's light, which is the light of the pipeline's own references."""
+"""Share of the view prior's pairs in the studio's light, which is the light of the pipeline's own references. [choice]"""
 
 LIT_SHARE = 0.9
-"""Share of lit pictures among its other pairs; the rest is nearly flat."""
+"""Share of lit pictures among its other pairs; the rest is nearly flat. [choice]"""
 
 VARIED_LIT_SHARE = 0.5
-"""The same for the normal prior, which must read shapes from pictures of both kinds, and for measurements."""
+"""The same for the normal prior, which must read shapes from pictures of both kinds, and for measurements. [choice]"""
 
 ZOOM = (0.92, 1.05)
-"""Bounds of the zoom that both pictures of a pair share."""
+"""Bounds of the zoom that both pictures of a pair share. [choice]"""
 
 STRAIGHT_TEXT_SHARE = 0.3
-"""Share of the text prior's pictures from straight in front: the pipeline's reference is drawn there."""
+"""Share of the text prior's pictures from straight in front: the pipeline's reference is drawn there. [choice]"""
 
 STRAIGHT_SHARE, FRONTAL_SHARE = 0.65, 0.85
-"""Shares of view pairs whose reference is from straight in front, and from there or within 30 degrees of it."""
+"""Shares of view pairs whose reference is from straight in front, and from there or within 30 degrees of it. [choice]"""
 
 MILD_STRETCH = 0.3
-"""Largest ratio, as a logarithm, between two axes' stretches at which a stretched object is still drawn for captions."""
+"""Logarithm of the largest ratio of two axes' stretches at which a stretched object is drawn for captions. [choice]"""
 
 SEEN_PAINT = 0.3
-"""Share of a picture's covered pixels that must show the main paint for a caption to name its colour."""
+"""Share of a picture's covered pixels that must show the main paint for a caption to name its colour. [choice]"""
 
 BRIGHTEST = 0.94
-"""Bound of the albedo, so that white things stay visible on white."""
+"""Bound of the albedo, so that white things stay visible on white. [choice]"""
 
 CLEAR_PAINT = 0.5
-"""Share of the covered pixels that the main paint must have for its colour to be the object's colour."""
+"""Share of the covered pixels that the main paint must have for its colour to be the object's colour. [choice]"""
 
 
 @dataclass(frozen=True)
@@ -112,8 +134,9 @@ class RenderedViews(StoredViews):
         """Lists of views by object and shape, for the choices of the batches."""
         folded = (self.azimuth_deg + 180) % 360 - 180
         narrow = np.isclose(self.fov_deg, 20, atol=0.01)
-        level = narrow & (self.elevation_deg > -5) & (self.elevation_deg < 25)
-        frontal = level & (np.abs(folded) <= 30)
+        lowest, highest = LEVEL_ELEVATIONS_DEG
+        level = narrow & (self.elevation_deg > lowest) & (self.elevation_deg < highest)
+        frontal = level & (np.abs(folded) <= FRONTAL_AZIMUTH_DEG)
         everything = np.arange(len(self.view_objects))
         repeats = np.array(self._emphasis)[self.view_objects]
         angles = zip(folded.tolist(), self.elevation_deg.tolist(), strict=True)
@@ -121,7 +144,7 @@ class RenderedViews(StoredViews):
         # Captions name usual things: of the stretched shapes only the mild ones, and a view of the object itself counts three times.
         usual = np.where(self.stretch == 0, 3, (self.stretch < MILD_STRETCH).astype(np.int64))
         emphasised = np.repeat(everything, repeats * usual)
-        self._text_views = emphasised[self.fov_deg[emphasised] <= 45]
+        self._text_views = emphasised[self.fov_deg[emphasised] <= WIDEST_TEXT_FOV_DEG]
         self._straight_views = emphasised[straight[emphasised]]
         self._places = np.repeat(np.arange(len(self.entries)), self._emphasis)
         self._narrow_of: list[np.ndarray] = []
@@ -153,7 +176,7 @@ class RenderedViews(StoredViews):
         targets: list[tuple[float, float, float]] = []
         for place, chance in zip(objects, torch.rand(len(objects), 3, generator=generator).tolist(), strict=True):
             looks = self._looks[place]
-            if looks.share >= CLEAR_PAINT and not self._natural[place] and chance[0] < 2 / 3:
+            if looks.share >= CLEAR_PAINT and not self._natural[place] and chance[0] < REPAINTED_SHARE:
                 names = COLORS_AND_WOOD if self._may_be_wooden[place] else PLAIN_COLORS
                 word = names[int(chance[1] * len(names))]
                 shades = TARGET_COLORS[word]
@@ -165,19 +188,19 @@ class RenderedViews(StoredViews):
         target = torch.tensor(targets)
         active = target[:, 0] >= 0
         draw = torch.rand(len(objects), 4, generator=generator) - 0.5
-        jitter = 1 + 0.16 * draw[:, :1] + 0.04 * draw[:, 1:]
+        jitter = 1 + TARGET_JITTER[0] * draw[:, :1] + TARGET_JITTER[1] * draw[:, 1:]
         luminance = torch.tensor([_luminance(self._looks[place].paint_rgb) for place in objects])
-        contrast = 0.4 + 0.6 * torch.rand(len(objects), generator=generator)
+        contrast = KEPT_CONTRAST[0] + KEPT_CONTRAST[1] * torch.rand(len(objects), generator=generator)
         shade = (target * jitter).clamp(0, 1)
         return Repaint(words, active, shade.to(self.device), luminance.to(self.device), contrast.to(self.device))
 
     def own_color(self, place: int) -> str | None:
         """The word for an object's own colour where one paint dominates and is nearly plain."""
         looks = self._looks[place]
-        if looks.share < CLEAR_PAINT or looks.spread > 0.12 or self._natural[place]:
+        if looks.share < CLEAR_PAINT or looks.spread > PLAIN_SPREAD or self._natural[place]:
             return None
         word = color_word(looks.paint_rgb)
-        grained = looks.spread > 0.02 and self._may_be_wooden[place]
+        grained = looks.spread > GRAINED_SPREAD and self._may_be_wooden[place]
         return (
             "wooden"
             if word in ("brown", "beige", None) and (grained or self._named_wooden[place]) and _is_warm(looks)
@@ -321,7 +344,7 @@ def _is_natural(entry: CatalogEntry, nouns: list[str]) -> bool:
 def _is_warm(looks: ObjectLooks) -> bool:
     """Whether a paint's mean colour could be wood: red over green over blue, not vivid."""
     red, green, blue = looks.paint_rgb
-    return red > green > blue and 0.06 < red - blue < 0.62
+    return red > green > blue and WARM_RANGE[0] < red - blue < WARM_RANGE[1]
 
 
 def _luminance(rgb: tuple[float, float, float]) -> float:

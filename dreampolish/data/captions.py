@@ -25,6 +25,11 @@ from dreampolish.scene.cameras import view_words
 STRAIGHT_FRONT = "straight front view"
 """What captions call a view from straight in front: the pipeline takes its reference to stand there."""
 STRAIGHT_AZIMUTH_DEG, STRAIGHT_ELEVATIONS_DEG = 10.0, (0.0, 20.0)
+"""Largest azimuth, and elevations, of a view from straight in front, degrees. [choice]"""
+FRONT_DEG = 45.0
+"""Half the width of the sectors that captions call front and back, degrees (source: DreamFusion)."""
+NOUN_SHARE, COLOR_SHARE, SYNONYM_SHARE, VIEW_SHARE = 0.6, 0.9, 0.35, 0.8
+"""Shares of captions with the plain noun, the colour, another word for the colour, the view. [choice]"""
 
 
 def is_straight_front(azimuth_deg: float, elevation_deg: float) -> bool:
@@ -120,17 +125,17 @@ def random_caption(
 ) -> str:
     """A caption of one picture: mostly the plain noun, else a synonym; the colour nearly always when given; the view mostly."""
     chance = torch.rand(4, generator=generator).tolist()
-    noun = nouns[0] if chance[0] < 0.6 or len(nouns) == 1 else _pick(nouns[1:], generator)
-    word = color if chance[1] < 0.9 else None
-    if word in COLOR_SYNONYMS and chance[2] < 0.35:
+    noun = nouns[0] if chance[0] < NOUN_SHARE or len(nouns) == 1 else _pick(nouns[1:], generator)
+    word = color if chance[1] < COLOR_SHARE else None
+    if word in COLOR_SYNONYMS and chance[2] < SYNONYM_SHARE:
         word = _pick(COLOR_SYNONYMS[word], generator)
-    view = _view_of(azimuth_deg, elevation_deg) if chance[3] < 0.8 else None
+    view = _view_of(azimuth_deg, elevation_deg) if chance[3] < VIEW_SHARE else None
     return compose_caption(noun, word, view)
 
 
 def _view_of(azimuth_deg: float, elevation_deg: float) -> str:
     straight = is_straight_front(azimuth_deg, elevation_deg)
-    return STRAIGHT_FRONT if straight else view_words(azimuth_deg, elevation_deg, front_deg=45.0)
+    return STRAIGHT_FRONT if straight else view_words(azimuth_deg, elevation_deg, front_deg=FRONT_DEG)
 
 
 def training_words(nouns: Iterable[Sequence[str]]) -> list[str]:

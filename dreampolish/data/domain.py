@@ -9,6 +9,7 @@ import re
 from dreampolish.data.library import CatalogEntry
 
 DROPPED_CATEGORIES = frozenset({"Doors and windows", "Staircases"})
+"""Categories of which no object is used. [choice]"""
 
 _DROPPED_WORDS_TEXT = """
 air antenna arrow barnum basin bathmat bill blind board boiler building calendar carpet ceiling chimney column
@@ -22,12 +23,13 @@ DROPPED_WORDS = frozenset(_DROPPED_WORDS_TEXT.split())
 """A name with one of these words is dropped, unless KEPT_NAMES holds it."""
 
 KEPT_NAMES = frozenset({"air mattress", "pool table", "pool lounge", "ceiling fan", "ceiling lamp", "concrete bench"})
+"""Names that are kept in spite of a dropped word. [choice]"""
 
 MIN_THICKNESS = 0.02
-"""Smallest over largest extent of the box."""
+"""Least ratio of the smallest to the largest extent of an object's box. [choice]"""
 
 MIN_WIDTH = 0.12
-"""Middle over largest extent of the box."""
+"""Least ratio of the middle to the largest extent of an object's box. [choice]"""
 
 
 def in_domain(entry: CatalogEntry) -> bool:

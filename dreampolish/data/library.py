@@ -25,7 +25,16 @@ BOUNDING_RADIUS = 0.6
 """Radius, world units, of the sphere that holds every normalised object."""
 
 GLASS_GREY = 0.82
-"""The grey that shows through transparent materials."""
+"""The grey that shows through transparent materials. [choice]"""
+
+LEAST_OPACITY = 0.03
+"""Faces of a material less opaque than this are left out. [choice]"""
+
+CREASE_DEG = 40.0
+"""Angle between faces up to which their normals are smoothed, degrees. [choice]"""
+
+STATED_NORMAL_DEG = 30
+"""Largest angle between a file's normal and the face's own at which it counts, degrees. [choice]"""
 
 _LICENCES = {"BlendSwap-CC-0": "CC0-1.0", "KatorLegaz": "CC-BY-3.0-US", "Reallusion": "CC-BY-3.0-US"}
 
@@ -208,7 +217,7 @@ def _painted(
     doubled = np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0])
     area = np.linalg.norm(doubled, axis=1) / 2
     opacities = np.array([m.opacity for m in first])
-    kept = (area > 1e-12) & (opacities[face_paints] > 0.03)
+    kept = (area > 1e-12) & (opacities[face_paints] > LEAST_OPACITY)
     if not kept.any():
         raise ValueError("no visible face")
     corners, faces, face_paints = mesh.corners[kept], faces[kept], face_paints[kept]
@@ -219,12 +228,12 @@ def _painted(
         _prefiltered(pictures.get(m.texture or ""), uvs[face_paints == i], area[kept][face_paints == i], sample_size)
         for i, m in enumerate(first)
     )
-    normals = _corner_normals(positions, faces, doubled[kept], crease_deg=40.0)
+    normals = _corner_normals(positions, faces, doubled[kept], crease_deg=CREASE_DEG)
     if len(file_normals):
         # Files smooth hard edges as well; a stated normal counts only near the face's own, on either side of it.
         stated = file_normals[corners[:, :, 2]]
         face_normals = doubled[kept] / np.linalg.norm(doubled[kept], axis=1, keepdims=True)
-        near = np.abs((stated * face_normals[:, None]).sum(axis=-1)) > np.cos(np.radians(30))
+        near = np.abs((stated * face_normals[:, None]).sum(axis=-1)) > np.cos(np.radians(STATED_NORMAL_DEG))
         normals = np.where(((corners[:, :, 2] >= 0) & near)[..., None], stated, normals)
     return PaintedMesh(
         positions.astype(np.float32),

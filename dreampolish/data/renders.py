@@ -31,8 +31,11 @@ from dreampolish.scene.cameras import Cameras, orbit_cameras
 CHANNELS = ("red", "green", "blue", "normal_x", "normal_y", "normal_z", "coverage", "paint")
 EVALUATION, FRONT, STRETCHED = "evaluation", "round_front", "round_stretched_"
 FRONT_VIEWS, STRETCHED_VIEWS = 4, 14
+"""Views of an object in a round of front views, and in a round of stretched shapes. [choice]"""
+HIGH_SHARE, NARROW_SHARE = 0.1, 0.6
+"""Shares of training views from above 45 degrees, and of those at a field of view of 20 degrees. [choice]"""
 LARGEST_STRETCH = 0.3
-"""Bound of the logarithm of the factor along each axis: some five hundred objects are few shapes to learn from."""
+"""Bound of the logarithm of the factor along each axis: some five hundred objects are few shapes. [choice]"""
 log = logging.getLogger(__name__)
 
 
@@ -57,9 +60,9 @@ def training_cameras(n_views: int, with_front: bool, size: int, generator: torch
     with_front: the first view is the front at azimuth 0, elevation 0..20, FOV 20.
     """
     azimuth = (torch.arange(n_views) + torch.rand(n_views, generator=generator)) * (360 / n_views)
-    high = torch.rand(n_views, generator=generator) < 0.1
+    high = torch.rand(n_views, generator=generator) < HIGH_SHARE
     elevation = torch.where(high, _uniform(45.0, 70.0, n_views, generator), _uniform(-10.0, 45.0, n_views, generator))
-    narrow = torch.rand(n_views, generator=generator) < 0.6
+    narrow = torch.rand(n_views, generator=generator) < NARROW_SHARE
     fov = torch.where(narrow, torch.tensor(20.0), _uniform(20.0, 60.0, n_views, generator))
     if with_front:
         azimuth[0], fov[0] = 0.0, 20.0
@@ -76,7 +79,7 @@ def front_cameras(size: int, generator: torch.Generator) -> Cameras:
 def stretched_cameras(size: int, generator: torch.Generator) -> Cameras:
     """STRETCHED_VIEWS views: two from straight in front, two at azimuth -30..30 degrees, seven around at FOV 20, three at FOV 20..60."""
     around = (torch.arange(7) + torch.rand(7, generator=generator)) * (360 / 7)
-    high = torch.rand(7, generator=generator) < 0.1
+    high = torch.rand(7, generator=generator) < HIGH_SHARE
     azimuth = [
         _uniform(-8.0, 8.0, 2, generator),
         _uniform(-30.0, 30.0, 2, generator),

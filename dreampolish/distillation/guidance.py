@@ -14,6 +14,7 @@ from dreampolish.scene.cameras import Cameras, pose_condition, view_words
 from dreampolish.scene.pictures import resize
 
 VIEWS = ("front view", "side view", "back view", "overhead view")
+"""Words that a prompt gets for a view (source: DreamFusion)."""
 
 
 class PromptEmbeddings:

@@ -52,11 +52,15 @@ def vsd_weights(guidance_scale: float) -> ScoreWeights:
     return ScoreWeights(guidance_scale, 1 - guidance_scale, 0.0, -1.0, 0.0)
 
 
+NFSD_SPLIT = 200
+"""Timestep, of 1000, below which NFSD takes e_0 for the domain correction (source: NFSD, Eq. 7)."""
+
+
 def nfsd_weights(guidance_scale: float) -> SplitWeights:
-    """d + s (e_y - e_0) with d = e_0 for t < 200, else e_0 - e_n (source: NFSD, arXiv:2310.17590, Eq. 7)."""
+    """d + s (e_y - e_0) with d = e_0 for t < NFSD_SPLIT, else e_0 - e_n (source: NFSD, arXiv:2310.17590, Eq. 7)."""
     low = ScoreWeights(guidance_scale, 1 - guidance_scale, 0.0, 0.0, 0.0)
     high = ScoreWeights(guidance_scale, 1 - guidance_scale, -1.0, 0.0, 0.0)
-    return SplitWeights(low, high, 200)
+    return SplitWeights(low, high, NFSD_SPLIT)
 
 
 def dsd_weights(lambda_realistic: float, lambda_stable: float) -> ScoreWeights:

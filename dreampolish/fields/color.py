@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dreampolish.fields.grid_network import GridNetwork
-from dreampolish.fields.hash_grid import GridSizes
+from dreampolish.fields.hash_grid import ADAM_BETAS, ADAM_EPSILON, GridSizes
 
 
 class ColorField(nn.Module):
@@ -46,7 +46,7 @@ def fit_colors(
     generator: torch.Generator,
 ) -> Float[Tensor, ""]:
     """Fit a colour field to samples by mean squared error with Adam; returns the last batch's error (0 without steps)."""
-    optimizer = torch.optim.Adam(field.parameters(), lr=learning_rate, betas=(0.9, 0.99), eps=1e-15)
+    optimizer = torch.optim.Adam(field.parameters(), lr=learning_rate, betas=ADAM_BETAS, eps=ADAM_EPSILON)
     error = points.new_zeros(())
     for _ in range(steps):
         chosen = torch.randint(len(points), (batch,), generator=generator, device=points.device)

@@ -11,6 +11,7 @@ from skimage.measure import marching_cubes
 from torch import Tensor
 
 from dreampolish.fields.density import DensityField
+from dreampolish.fields.hash_grid import ADAM_BETAS, ADAM_EPSILON
 from dreampolish.fields.lattice import lattice_along_rays, lattice_points, sample_lattice, signed_distances
 from dreampolish.fields.sdf import SdfField
 from dreampolish.fields.smoothing import Smoothing, smoothed_within_outlines
@@ -19,7 +20,25 @@ from dreampolish.renderers.samples import OccupancyGrid
 from dreampolish.scene.cameras import Cameras
 
 _COLOR_EMPHASIS = 5.0
-"""Weight of colours in the fit beside relative distances (measured: at 1 colours blur, at 20 the surface suffers)."""
+"""Weight of colours beside relative distances in the fit of the SDF. [choice]"""
+
+_LEVEL_SHARES = (0.02, 0.98)
+"""Lowest and highest candidate level, shares of the largest density that a ray meets. [choice]"""
+
+_LARGEST_GAP = 0.1
+"""World units at which a level's error of distance is cut; such an error counts as much as no overlap of masks. [choice]"""
+
+_NEAR_STEPS = 1.5
+"""Standard deviation of the fit's points around the surface, lattice steps. [choice]"""
+
+_DISTANCE_SOFTNESS = 0.02
+"""World units added to the true distance before the fit's errors are taken relative to it. [choice]"""
+
+_LAST_RATE = 0.1
+"""Share of the learning rate that is left at the end of the fit. [choice]"""
+
+_POINTS_AT_ONCE = 2**18
+"""Points evaluated at once, for the memory's sake; results do not depend on it."""
 
 
 class EmptyFieldError(ValueError):
@@ -57,7 +76,7 @@ class FitReport:
 def density_lattice(field: DensityField, occupancy: OccupancyGrid, resolution: int) -> Float[Tensor, "r r r"]:
     """Densities on a lattice, 0 in empty cells, as the renderer sees them."""
     values = []
-    for part in lattice_points(resolution, occupancy.half_size, occupancy.values.device).split(2**18):
+    for part in lattice_points(resolution, occupancy.half_size, occupancy.values.device).split(_POINTS_AT_ONCE):
         occupied = occupancy.at_steps(part, torch.zeros_like(part), part.new_zeros(len(part), 1))[:, 0]
         values.append(part.new_zeros(len(part)).masked_scatter(occupied, field.density(part[occupied])))
     return torch.cat(values).view((resolution,) * 3)
@@ -91,9 +110,7 @@ def automatic_level(
     The field's own surface is where a ray has lost half of its light; its mask is where a ray does so at all. Every candidate
     level (log-spaced from 2 % to 98 % of the largest density that a ray meets) gives a silhouette and a first crossing along
     each ray. The best has the highest mask IoU minus mean |difference of distance| where both hit, in units of 0.1 world units,
-    cut at 1. [choice; on a chair fitted from 24 pictures it found the level of least distance to the true surface, while
-    expected depth in place of the median was one third too high, because light that goes deep pulls the mean inwards.] Raises
-    EmptyFieldError if no ray loses half of its light.
+    cut at 1 (docs/choices.md). Raises EmptyFieldError if no ray loses half of its light.
     """
     t, (seen, along) = lattice_along_rays([densities, blurred], half_size, cameras, step_size)
     optical_depth = seen.cumsum(dim=1) * step_size
@@ -105,7 +122,7 @@ def automatic_level(
         )
     median = _first_crossing(optical_depth, t, math.log(2), step_size)
     top = float(along.max())
-    levels = np.geomspace(0.02 * top, 0.98 * top, n_levels).tolist()
+    levels = np.geomspace(_LEVEL_SHARES[0] * top, _LEVEL_SHARES[1] * top, n_levels).tolist()
     return max(levels, key=lambda level: _likeness(along, t, level, step_size, solid, median))
 
 
@@ -115,7 +132,7 @@ def _likeness(along: Tensor, t: Tensor, level: float, step_size: float, solid: T
     both = hit & solid
     if not bool(both.any()):
         return -math.inf
-    error = (_first_crossing(along, t, level, step_size) - median)[both].abs().clamp(max=0.1).mean() / 0.1
+    error = (_first_crossing(along, t, level, step_size) - median)[both].abs().clamp(max=_LARGEST_GAP).mean() / _LARGEST_GAP
     return float(both.sum() / (hit | solid).sum() - error)
 
 
@@ -206,24 +223,24 @@ def fit_sdf(
     surface and learned on both of its sides. Adam, with the learning rate falling to a tenth.
     """
     device, spacing = target.surface.device, 2 * target.half_size / (len(target.values) - 1)
-    optimizer = torch.optim.Adam(field.network.parameters(), lr=learning_rate, betas=(0.9, 0.99), eps=1e-15)
+    optimizer = torch.optim.Adam(field.network.parameters(), lr=learning_rate, betas=ADAM_BETAS, eps=ADAM_EPSILON)
     color_error = torch.zeros((), device=device)
     for step in range(steps):
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate * 0.1 ** (step / steps)
+            group["lr"] = learning_rate * _LAST_RATE ** (step / steps)
         anchors = target.surface[torch.randint(len(target.surface), (batch // 2,), generator=generator, device=device)]
-        near = anchors + torch.randn(anchors.shape, generator=generator, device=device) * spacing * 1.5
+        near = anchors + torch.randn(anchors.shape, generator=generator, device=device) * spacing * _NEAR_STEPS
         anywhere = (torch.rand(anchors.shape, generator=generator, device=device) * 2 - 1) * target.half_size
         points = torch.cat([near, anywhere])
         wanted = target.at(points)
         with torch.no_grad():
             wanted_colors = source(anchors)[1]
         sdf, colors = field(points)
-        sdf_loss = ((sdf - wanted).abs() / (0.02 + wanted.abs())).mean()
+        sdf_loss = ((sdf - wanted).abs() / (_DISTANCE_SOFTNESS + wanted.abs())).mean()
         color_error = (colors[: len(near)] - wanted_colors).abs().mean()
         optimizer.zero_grad()
         (sdf_loss + _COLOR_EMPHASIS * color_error).backward()
         optimizer.step()
     with torch.no_grad():
-        deviation = torch.cat([field.sdf(part).abs() for part in target.surface.split(2**18)])
+        deviation = torch.cat([field.sdf(part).abs() for part in target.surface.split(_POINTS_AT_ONCE)])
     return FitReport(float(deviation.mean()), float(deviation.max()), float(color_error.detach()))

@@ -16,6 +16,15 @@ from torch.autograd.function import FunctionCtx
 _PRIMES = (1, 2654435761, 805459861)
 """Instant-NGP's hash multipliers, one per axis."""
 
+_INITIAL_BOUND = 1e-4
+"""Tables start uniform within plus and minus this (source: Instant-NGP)."""
+
+ADAM_BETAS = (0.9, 0.99)
+"""Adam's decay rates for hash grids (source: Instant-NGP)."""
+
+ADAM_EPSILON = 1e-15
+"""Adam's epsilon for hash grids, whose gradients are small (source: Instant-NGP)."""
+
 _CPU_CHUNK = 16384
 """Points handled at once on a CPU: the corner arrays of more no longer fit the cache (measured: 1.5 times slower at 50,000)."""
 
@@ -178,7 +187,7 @@ class HashGrid(nn.Module):
         self.active_levels = sizes.n_levels
         shape = (sizes.n_features, sum(sizes.entries()))
         noise = torch.rand(shape, generator=generator, device=generator.device)
-        self.table = nn.Parameter((noise * 2 - 1) * 1e-4)
+        self.table = nn.Parameter((noise * 2 - 1) * _INITIAL_BOUND)
 
     @property
     def n_outputs(self) -> int:

@@ -14,6 +14,12 @@ from torch import Tensor, nn
 from dreampolish.renderers.samples import t_range_from_box
 from dreampolish.scene.cameras import Cameras, rays_from_cameras
 
+_LEAST_SHARE = 1e-3
+"""Interpolated crossings keep this share of a lattice step from lattice points, so that no distance is 0."""
+
+_NEAR_STEPS = 2
+"""Lattice steps within which an interpolated distance to the level set is used as it is."""
+
 
 def lattice_points(resolution: int, half_size: float, device: torch.device | str) -> Float[Tensor, "n 3"]:
     """The points of a lattice whose outermost points lie on the box's sides, x slowest."""
@@ -55,7 +61,7 @@ def _crossing_distances(densities: np.ndarray, solid: np.ndarray, level: float) 
     for axis in range(3):
         here, there = np.moveaxis(densities, axis, 0)[:-1], np.moveaxis(densities, axis, 0)[1:]
         crossed = np.diff(np.moveaxis(solid, axis, 0), axis=0)
-        share = np.clip(np.abs(here - level) / np.maximum(np.abs(here - there), 1e-9), 1e-3, 1 - 1e-3)
+        share = np.clip(np.abs(here - level) / np.maximum(np.abs(here - there), 1e-9), _LEAST_SHARE, 1 - _LEAST_SHARE)
         closest = np.zeros_like(np.moveaxis(densities, axis, 0))
         closest[:-1] = crossed / share**2
         closest[1:] = np.maximum(closest[1:], crossed / (1 - share) ** 2)
@@ -76,6 +82,6 @@ def signed_distances(
 
     def distance(from_where: np.ndarray) -> np.ndarray:
         steps, nearest = ndimage.distance_transform_edt(from_where, return_indices=True)
-        return np.where(near < 2, near, steps - near[tuple(nearest)]) * from_where
+        return np.where(near < _NEAR_STEPS, near, steps - near[tuple(nearest)]) * from_where
 
     return distance(~solid) - distance(solid)

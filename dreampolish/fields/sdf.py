@@ -12,7 +12,13 @@ from dreampolish.fields.grid_network import GridNetwork
 from dreampolish.fields.hash_grid import GridSizes
 
 _SDF_SCALE = 0.1
-"""World units a unit of the network's output is worth. Without it one Adam step moved the whole surface by a lattice step."""
+"""World units per unit of the network's output. [choice]"""
+
+_SHARPNESS_SCALE = 10
+"""The sharpness is learned as its logarithm over this, so that a rate of 0.001 moves it by 1 % a step (source: NeuS)."""
+
+_LARGEST_INVERSE_STD = 5000.0
+"""Largest sharpness, per world unit: floats cannot resolve a sharper surface."""
 
 
 class SdfField(nn.Module):
@@ -34,8 +40,8 @@ class SdfField(nn.Module):
         super().__init__()
         self.sphere_radius, self.initial_inverse_std, self.hidden_width = sphere_radius, initial_inverse_std, hidden_width
         self.network = GridNetwork(grid_sizes, hidden_width, 4, "softplus", generator)
-        # A tenth of the logarithm, so that a learning rate of 0.001 moves the sharpness by 1 % a step (source: NeuS).
-        self.sharpness = nn.Parameter(torch.tensor(math.log(initial_inverse_std) / 10, device=generator.device))
+        start = math.log(initial_inverse_std) / _SHARPNESS_SCALE
+        self.sharpness = nn.Parameter(torch.tensor(start, device=generator.device))
 
     @property
     def field_config(self) -> dict[str, Any]:
@@ -49,9 +55,8 @@ class SdfField(nn.Module):
 
     @property
     def inverse_std(self) -> Float[Tensor, ""]:
-        """Sharpness of the logistic density around the surface, per world unit; capped at 5000, where floats end to resolve
-        it."""
-        return torch.exp(10 * self.sharpness).clamp(max=5000.0)
+        """Sharpness of the logistic density around the surface, per world unit, at most 5000."""
+        return torch.exp(_SHARPNESS_SCALE * self.sharpness).clamp(max=_LARGEST_INVERSE_STD)
 
     def _distance(self, raw: Tensor, points: Tensor) -> Tensor:
         return points.norm(dim=-1) - self.sphere_radius + _SDF_SCALE * raw

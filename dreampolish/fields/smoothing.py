@@ -17,13 +17,16 @@ from dreampolish.fields.lattice import lattice_points, signed_distances
 from dreampolish.scene.cameras import Cameras, pixels_of_points
 
 _BAND = 3.0
-"""Lattice steps from a surface within which points are looked at; what lies deeper or farther cannot change sides unseen."""
+"""Lattice steps from a surface within which points are examined; others cannot change sides unseen."""
 
 LEAST_PART = 0.035
-"""Side in world units of the cube that a part must be as large as to be taken for one: smaller ones are frays, not legs. [choice]"""
+"""Side of the cube whose volume a part must have to count as one, world units: smaller ones are frays, not legs. [choice]"""
 
 _CLIP = 3.0
-"""Standard deviations at which distances are cut before a blur, so that far parts do not pull at the surface."""
+"""Standard deviations at which distances are cut before a blur, so that far parts do not pull at the surface. [choice]"""
+
+_KEPT_MARGIN = 2
+"""Lattice steps around a lost part that are kept with it. [choice]"""
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ def blurred_within_outlines(
     filled = np.where(covered(near, signed, half_size, cameras), blurred, np.maximum(signed, blurred))
     shown = near & ~covered(near, filled, half_size, cameras)
     lost = large_parts(shown & (signed < 0) & (filled >= 0), step)
-    kept = shown & ndimage.binary_dilation(lost, iterations=2)
+    kept = shown & ndimage.binary_dilation(lost, iterations=_KEPT_MARGIN)
     return _redistanced(np.where(kept, np.minimum(signed, filled), filled), step)
 
 

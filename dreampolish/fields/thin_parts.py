@@ -16,30 +16,31 @@ from dreampolish.fields.smoothing import large_parts
 from dreampolish.scene.cameras import Cameras, pixels_of_points
 
 _PICTURE_SHARE = 0.75
-"""Pixels a side of the views, for each lattice point of a side: about a lattice step each."""
+"""Pixels of a side of the views, per lattice point of a side: about a lattice step each. [choice]"""
 
 _HOLE = 3
-"""Pixels across, up to which holes in a view's opacity are closed: a sponge is full of them."""
+"""Holes in a view's opacity up to this width are closed, pixels: a sponge is full of them. [choice]"""
 
 _LEAST_OPACITY = 0.25
-"""Of a view, where it shows something."""
+"""Opacity from which a view shows something, 0..1. [choice]"""
 
 _HALO = 2.0
-"""Pixels around the level set's outline that are its own soft edge, at least. It is wider where a field is softer: a pixel beyond the
-distance within which the nearest quarter of the border of what a view shows lies."""
+"""Least width of the soft edge around the level set's outline, pixels. [choice]"""
+
+_BORDER_QUANTILE = 0.25
+"""The soft edge reaches a pixel beyond this quantile of the border's distances: it is wider where a field is softer. [choice]"""
 
 _MISSED_SHARE = 0.25
-"""Of the views, in which a faint part is seen beside the level set. In others a thicker part lies before or behind it."""
+"""Least share of the views that show a faint part beside the level set; in others a thicker part lies in line. [choice]"""
 
 _DENSITY_BLUR = 1.5
-"""Standard deviation in lattice steps by which densities are blurred to bridge a sponge."""
+"""Standard deviation of the blur of densities that bridges a sponge, lattice steps. [choice]"""
 
 _LEAST_DENSITY = 0.05
-"""Share of the level, after that blur, below which there is nothing to raise."""
+"""Share of the level, after that blur, below which nothing is raised. [choice]"""
 
 _REACH = 6.0
-"""Lattice steps, about twice the halo: gaps that a ball of this radius cannot enter, between a faint part and what it hangs on, close
-where something is shown."""
+"""Radius of the ball whose inaccessible gaps between a faint part and the body close where something is shown, lattice steps. [choice]"""
 
 _CUBE = np.ones((3, 3, 3), dtype=bool)
 
@@ -89,7 +90,7 @@ def _with_halo(outline: Bool[np.ndarray, "h w"], something: Bool[np.ndarray, "h 
     """An outline with the soft edge that belongs to it."""
     distance = ndimage.distance_transform_edt(~outline)
     border = distance[something & ~ndimage.binary_erosion(something)]
-    return distance <= max(_HALO, float(np.quantile(border, 0.25)) + 1 if len(border) else 0.0)
+    return distance <= max(_HALO, float(np.quantile(border, _BORDER_QUANTILE)) + 1 if len(border) else 0.0)
 
 
 def _shares(

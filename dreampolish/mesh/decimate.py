@@ -16,6 +16,7 @@ from torch import Tensor
 from dreampolish.mesh.topology import compacted
 
 _ROUNDS = 8
+"""Rounds of mending at most: each cuts every face at one crowded edge, and few faces have more. [choice]"""
 
 
 def decimated(

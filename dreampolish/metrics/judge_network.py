@@ -17,11 +17,16 @@ STAGES = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80)
 """Per stage: repeats, kernel, stride of its first block, expansion, channels. Lite0's last stage and head are left out."""
 
 STEM_CHANNELS = 32
+"""Channels of the first convolution (source: EfficientNet-Lite0)."""
+
 TRUNK_SIZE = 128
 """Pixels of a side that pictures are brought to."""
 
 FEATURES = 2 * 192 + 112 + 40 + 12
 """Length of a trunk feature: mean and maximum of the last stage, means of two earlier ones, twelve colour statistics."""
+
+FULL_INK = 0.06
+"""Distance from white from which a pixel counts fully in the colour statistics, 0..1. [choice]"""
 
 
 class SameConv(nn.Module):
@@ -89,7 +94,7 @@ class LiteTrunk(nn.Module):
 def color_statistics(images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 12"]:
     """What is not white: mean colour, its spread, the mean colours of the darker and the lighter half; 3 numbers each."""
     ink = (1 - images).amax(dim=1, keepdim=True)
-    weight = (ink / 0.06).clamp(0, 1)
+    weight = (ink / FULL_INK).clamp(0, 1)
     luminance = images.mean(dim=1, keepdim=True)
 
     def mean(of: Tensor, by: Tensor) -> Tensor:

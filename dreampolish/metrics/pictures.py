@@ -6,7 +6,11 @@ from torch import Tensor
 from torch.nn.functional import conv2d
 
 SSIM_SIGMA = 1.5
+"""Standard deviation of SSIM's window, pixels (source: Wang et al. 2004)."""
 SSIM_RADIUS = 5
+"""Pixels from the middle to the border of SSIM's window (source: Wang et al. 2004)."""
+SSIM_K1, SSIM_K2 = 0.01, 0.03
+"""SSIM's stabilisers, shares of the range (source: Wang et al. 2004)."""
 
 
 def psnr(first: Float[Tensor, "b h w c"], second: Float[Tensor, "b h w c"]) -> Float[Tensor, " b"]:
@@ -40,7 +44,7 @@ def ssim_map(first: Float[Tensor, "b h w c"], second: Float[Tensor, "b h w c"]) 
     variance_x = _windowed(x * x) - mean_x.square()
     variance_y = _windowed(y * y) - mean_y.square()
     covariance = _windowed(x * y) - mean_x * mean_y
-    c1, c2 = 0.01**2, 0.03**2
+    c1, c2 = SSIM_K1**2, SSIM_K2**2
     likeness = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
     return likeness / ((mean_x.square() + mean_y.square() + c1) * (variance_x + variance_y + c2))
 

@@ -5,6 +5,9 @@ from typing import Any
 
 import torch
 
+_LEAST_EPSILON = 1e-15
+"""Epsilon of a group without gradients (source: Instant-NGP's Adam)."""
+
 
 class FlooredAdam(torch.optim.Adam):
     """Adam whose epsilon is, in parameter groups with a `floor` above 0, that share of the group's largest root mean square gradient.
@@ -21,7 +24,7 @@ class FlooredAdam(torch.optim.Adam):
         for group in self.param_groups:
             if group.get("floor", 0.0) > 0:
                 largest = max(self._largest(parameter, group["betas"][1]) for parameter in group["params"])
-                group["eps"] = max(group["floor"] * largest, 1e-15)
+                group["eps"] = max(group["floor"] * largest, _LEAST_EPSILON)
         return super().step(closure)
 
     def _largest(self, parameter: torch.Tensor, decay: float) -> float:

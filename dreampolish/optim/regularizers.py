@@ -9,6 +9,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 _SAFE = 1e-5
+"""Opacities and divisors stay this far from 0, opacities also from 1, so that gradients stay finite."""
+
+_SPARSITY_SOFTNESS = 0.01
+"""Added to the squared opacity under sparsity's root (source: DreamFusion)."""
 
 
 def _mean(values: Tensor, mask: Tensor) -> Tensor:
@@ -24,7 +28,7 @@ def opacity_entropy_loss(opacity: Float[Tensor, "b h w"]) -> Float[Tensor, ""]:
 
 def sparsity_loss(opacity: Float[Tensor, "b h w"]) -> Float[Tensor, ""]:
     """Mean of sqrt(opacity^2 + 0.01): less matter, with a gradient that fades where there is none (source: DreamFusion)."""
-    return (opacity.square() + 0.01).sqrt().mean()
+    return (opacity.square() + _SPARSITY_SOFTNESS).sqrt().mean()
 
 
 def orientation_loss(

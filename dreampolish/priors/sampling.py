@@ -15,6 +15,9 @@ from torch import Tensor
 Predictor = Callable[[Tensor, Tensor], Tensor]
 """(noisy (B, C, h, w), timesteps (B,)) -> v prediction (B, C, h, w)."""
 
+_LEAST_ALPHA = 1e-4
+"""Least alpha_t that an epsilon is divided by: below it an epsilon network says nothing of z."""
+
 
 @dataclass(frozen=True)
 class Renewal:
@@ -71,9 +74,9 @@ def v_from_epsilon(
     alphas_cumprod: Float[Tensor, " t"],
     timesteps: Int[Tensor, " b"],
 ) -> Float[Tensor, "b c m n"]:
-    """v = (eps - sigma_t z_t) / alpha_t; alpha_t is kept above 1e-4, where an epsilon network says nothing of z."""
+    """v = (eps - sigma_t z_t) / alpha_t; alpha_t is kept above _LEAST_ALPHA, below which an epsilon network says nothing of z."""
     alpha, sigma = alpha_sigma(alphas_cumprod, timesteps)
-    return (epsilon - sigma * noisy) / alpha.clamp_min(1e-4)
+    return (epsilon - sigma * noisy) / alpha.clamp_min(_LEAST_ALPHA)
 
 
 def bounded_snr_weight(alphas_cumprod: Float[Tensor, " t"], timesteps: Int[Tensor, " b"], gamma: float) -> Float[Tensor, " b"]:

@@ -15,6 +15,9 @@ from dreampolish.renderers.samples import OccupancyGrid, RaySamples, sample_rays
 from dreampolish.renderers.volume import SampleRecord, VolumeRender, composite
 from dreampolish.scene.cameras import Cameras, rays_from_cameras
 
+_LEAST_ALPHA = 0.002
+"""Opacity above which an interval counts. [choice]"""
+
 
 @dataclass(frozen=True)
 class NeusRender:
@@ -73,7 +76,7 @@ def _slopes_between(samples: RaySamples, sdf: Tensor) -> Tensor:
 
 
 def visible_shell(samples: RaySamples, field: SdfField, min_transmittance: float, cosine_anneal: float) -> RaySamples:
-    """The samples that light reaches and whose opacity counts (more than 0.002) or whose interval a surface may cross, judged without
+    """The samples that light reaches and whose opacity counts or whose interval a surface may cross, judged without
     a graph and no sharper than the steps can tell. A part thinner than a step shows in no slope between samples, only in the distance.
     """
     with torch.no_grad():
@@ -83,7 +86,7 @@ def visible_shell(samples: RaySamples, field: SdfField, min_transmittance: float
         alphas = alphas_from_sdf(sdf, _slopes_between(samples, sdf), lengths, sharpness, cosine_anneal)
         _, transmittance = render_weight_from_alpha(samples.dense(alphas))
         return samples.keep(
-            (samples.packed(transmittance) > min_transmittance) & ((alphas > 0.002) | (sdf.abs() < lengths / 2))
+            (samples.packed(transmittance) > min_transmittance) & ((alphas > _LEAST_ALPHA) | (sdf.abs() < lengths / 2))
         )
 
 

@@ -22,6 +22,7 @@ NEAREST_DEPTH = 1e-3
 """Faces with a vertex nearer to the camera's plane than this, in world units, are not drawn (there is no clipping)."""
 
 CANDIDATES_PER_CHUNK = 1 << 21
+"""Pairs of face and pixel tested at once, for the memory's sake; results do not depend on it."""
 _NOTHING = torch.iinfo(torch.int64).max
 
 

@@ -17,6 +17,9 @@ SCENE_HALF_SIZE = 0.65
 FRAMING_HALF_HEIGHT = 0.670
 """Half the height, in world units, of the picture's plane through the origin (source: Zero123's FOV 20 at distance 3.8)."""
 
+OVERHEAD_DEG = 60
+"""Elevation above which a prompt calls a view overhead, degrees (source: DreamFusion)."""
+
 
 @dataclass(frozen=True)
 class Cameras:
@@ -156,7 +159,7 @@ def view_words(azimuth_deg: float, elevation_deg: float, front_deg: float) -> st
     front_deg: half the width of the sectors called front and back, degrees.
     """
     folded = (azimuth_deg + 180) % 360 - 180
-    if elevation_deg > 60:
+    if elevation_deg > OVERHEAD_DEG:
         return "overhead view"
     if abs(folded) < front_deg:
         return "front view"

@@ -15,6 +15,18 @@ OBJECT_RADIUS = 0.6
 LARGEST_SHARE = 0.8
 """Longest side of the object over the picture's side: leaves the 10 % border on each side."""
 
+LARGEST_STRAY_BORDER = 0.2
+"""Share of the border's pixels that may differ from its colour, or the background is not plain. [choice]"""
+
+LEAST_SPECK = 0.02
+"""Foreground components below this share of the largest one's area are dropped. [choice]"""
+
+LEAST_FOREGROUND, LARGEST_FOREGROUND = 0.01, 0.98
+"""Shares of the picture that an object must cover at least and at most. [choice]"""
+
+LEAST_ALPHA = 1e-3
+"""Coverage below which a resampled pixel has no colour of its own and becomes white."""
+
 RIM_DEPTH = 3
 """Pixels from the outside that may be mixed with the background: drawn outlines are softer than one pixel. [choice]"""
 
@@ -22,10 +34,13 @@ RIM_REACH = 2
 """Pixels around a rim's pixel in which the object's own colour is looked for. [choice]"""
 
 RIM_OPAQUE = 0.85
-"""Coverage from which a rim's pixel is left as it is: texture varies by as much. [choice]"""
+"""Coverage from which a rim's pixel stays as it is: texture varies by as much. [choice]"""
+
+RIM_CONTRAST = 2
+"""Tolerances by which a rim's own colour must differ from the background's. [choice]"""
 
 RIM_RISE = 0.1
-"""By how much coverage must rise towards the inside, or a pale stripe along an outline would be taken for a mixture. [choice]"""
+"""Least rise of coverage towards the inside: a pale stripe along an outline is no mixture. [choice]"""
 
 
 def cut_from_plain_background(rgb: Float[Tensor, "h w 3"], tolerance: float) -> Float[Tensor, "h w 4"]:
@@ -39,9 +54,9 @@ def cut_from_plain_background(rgb: Float[Tensor, "h w 3"], tolerance: float) -> 
     border = np.concatenate([array[0], array[-1], array[:, 0], array[:, -1]])
     colour = np.median(border, axis=0)
     off = np.abs(border - colour).max(axis=1) > tolerance
-    if off.mean() > 0.2:
+    if off.mean() > LARGEST_STRAY_BORDER:
         raise PictureError(
-            f"the background is not plain: {off.mean():.0%} of the border differs from its main colour (limit 20%); "
+            f"the background is not plain: {off.mean():.0%} of the border differs from its main colour (limit {LARGEST_STRAY_BORDER:.0%}); "
             "give a picture with a transparent (RGBA) or one-coloured background"
         )
     near = np.abs(array - colour).max(axis=2) <= tolerance
@@ -100,7 +115,7 @@ def _shares(
         place = (here * way).sum(axis=1) / np.maximum((way**2).sum(axis=1), 1e-12)
         on_the_way = np.abs(here - place[:, None] * way).max(axis=1) <= tolerance
         better = (
-            (distance > np.maximum(farthest, 2 * tolerance))
+            (distance > np.maximum(farthest, RIM_CONTRAST * tolerance))
             & (depth[rows + row, columns + column] > 0)
             & stands_out & on_the_way & (place > 0) & (place < 1)
         )  # fmt: skip
@@ -127,17 +142,20 @@ def _without_specks(mask: np.ndarray) -> np.ndarray:
     if count == 0:
         return mask
     areas = np.bincount(labels.ravel())[1:]
-    return np.isin(labels, np.flatnonzero(areas >= 0.02 * areas.max()) + 1)
+    return np.isin(labels, np.flatnonzero(areas >= LEAST_SPECK * areas.max()) + 1)
 
 
 def check_foreground(alpha: Float[Tensor, "h w"]) -> None:
     """Raise PictureError where the foreground is missing, tiny or fills the whole picture."""
     share = float((alpha > 0.5).float().mean())
-    if share < 0.01:
-        raise PictureError(f"the object covers {share:.1%} of the picture (at least 1%); crop the picture closer to the object")
-    if share > 0.98:
+    if share < LEAST_FOREGROUND:
         raise PictureError(
-            f"the object covers {share:.0%} of the picture (at most 98%); give a picture with a transparent or plain background"
+            f"the object covers {share:.1%} of the picture (at least {LEAST_FOREGROUND:.0%}); crop the picture closer to the object"
+        )
+    if share > LARGEST_FOREGROUND:
+        raise PictureError(
+            f"the object covers {share:.0%} of the picture (at most {LARGEST_FOREGROUND:.0%}); "
+            "give a picture with a transparent or plain background"
         )
 
 
@@ -189,7 +207,7 @@ def _resample(
     window = torch.nn.functional.grid_sample(premultiplied, grid, padding_mode="zeros", align_corners=False)
     window = torch.nn.functional.avg_pool2d(window, oversampling)[0].permute(1, 2, 0)
     alpha = window[..., 3:].clamp(0, 1)
-    colour = torch.where(alpha > 1e-3, window[..., :3] / alpha.clamp_min(1e-3), torch.ones(()))
+    colour = torch.where(alpha > LEAST_ALPHA, window[..., :3] / alpha.clamp_min(LEAST_ALPHA), torch.ones(()))
     return torch.cat([colour.clamp(0, 1), alpha], dim=-1)
 
 

@@ -12,12 +12,27 @@ from torch import Tensor
 from dreampolish.scene.cameras import Cameras
 
 FLAT = 0.25
-"""How much of a lit picture's contrast a nearly flat one keeps."""
+"""Share of a lit picture's contrast that a nearly flat one keeps. [choice]"""
+
+RANDOM_ELEVATION_DEG = (15, 60)
+"""Lowest elevation of random lamps and the width of its range, degrees. [choice]"""
+FIRST_LAMP, SECOND_LAMP, SKY = (0.15, 0.30), 0.15, (0.08, 0.14)
+"""Strengths of random lamps and sky: least and range (second lamp: range from 0). [choice]"""
+SECOND_LAMP_SHARE = 0.5
+"""Share of random lights with a second lamp. [choice]"""
+AMBIENT = (1.04, 0.75, 0.6, 0.6)
+"""Ambient light: the first number less these shares of lamps and sky, so that a lit front is at about 1. [choice]"""
+HEADLIGHT = (0.15, 0.4)
+"""Strength of a headlight: least and range. [choice]"""
+WORLD_SHARE, PAIR_WORLD_SHARE = 0.8, 0.7
+"""Shares of random lights that are fixed in the world, of single pictures and of pairs; the others are headlights. [choice]"""
 
 STUDIO_AZIMUTH_DEG, STUDIO_ELEVATION_DEG = 35.0, 45.0
-"""Where the studio's two lamps stand, left and right of the front, so that a mirrored picture is lit alike."""
+"""Where the studio's two lamps stand, left and right of the front, so that a mirrored picture is lit alike. [choice]"""
 STUDIO_STRENGTHS = (0.5, 0.1, 0.3, 0.3)
-"""Ambient, sky and lamps: a front is at 0.9, a top at 1.02, a side at 0.67, a back at 0.55."""
+"""Ambient, sky and lamps: a front is at 0.9, a top at 1.02, a side at 0.67, a back at 0.55. [choice]"""
+STUDIO_LAMPS = (0.9, 0.2)
+"""Factor on the studio's lamps: least and range. [choice]"""
 
 
 @dataclass(frozen=True)
@@ -46,13 +61,14 @@ def random_world_lighting(n: int, lit: Tensor, generator: torch.Generator) -> Li
     lit: (n,) bool; False gives nearly flat light. The shade of a surface that faces the light is about 1.
     """
     azimuth = torch.rand(n, 2, generator=generator) * 360
-    elevation = 15 + 60 * torch.rand(n, 2, generator=generator)
+    elevation = RANDOM_ELEVATION_DEG[0] + RANDOM_ELEVATION_DEG[1] * torch.rand(n, 2, generator=generator)
     draw = torch.rand(n, 3, generator=generator)
-    first, second = 0.15 + 0.30 * draw[:, 0], 0.15 * draw[:, 1] * (draw[:, 2] < 0.5)
-    sky = 0.08 + 0.14 * draw[:, 2]
+    first = FIRST_LAMP[0] + FIRST_LAMP[1] * draw[:, 0]
+    second = SECOND_LAMP * draw[:, 1] * (draw[:, 2] < SECOND_LAMP_SHARE)
+    sky = SKY[0] + SKY[1] * draw[:, 2]
     depth = torch.where(lit, 1.0, FLAT)
     first, second, sky = first * depth, second * depth, sky * depth
-    ambient = 1.04 - 0.75 * first - 0.6 * second - 0.6 * sky
+    ambient = AMBIENT[0] - AMBIENT[1] * first - AMBIENT[2] * second - AMBIENT[3] * sky
     up = torch.tensor([0.0, 0.0, 1.0]).expand(n, 3)
     return Lighting(up, _directions(azimuth, elevation), torch.stack([ambient, sky, first, second], dim=1))
 
@@ -63,7 +79,7 @@ def studio_lighting(n: int, generator: torch.Generator) -> Lighting:
     One light leaves less to guess than any light: what a small prior draws inside an outline is then the shape's own shading.
     """
     light = mean_studio_lighting(n)
-    light.strengths[:, 2:] *= 0.9 + 0.2 * torch.rand(n, 1, generator=generator)
+    light.strengths[:, 2:] *= STUDIO_LAMPS[0] + STUDIO_LAMPS[1] * torch.rand(n, 1, generator=generator)
     return light
 
 
@@ -104,8 +120,8 @@ def random_camera_lighting(cameras: Cameras, lit_share: float, generator: torch.
     n = len(cameras)
     lit = torch.rand(n, generator=generator) < lit_share
     world = lighting_in_camera(random_world_lighting(n, lit, generator), cameras.world_from_camera)
-    strength = (0.15 + 0.4 * torch.rand(n, generator=generator)) * torch.where(lit, 1.0, FLAT)
-    return blend_lighting(world, headlight(n, strength), torch.rand(n, generator=generator) < 0.8)
+    strength = (HEADLIGHT[0] + HEADLIGHT[1] * torch.rand(n, generator=generator)) * torch.where(lit, 1.0, FLAT)
+    return blend_lighting(world, headlight(n, strength), torch.rand(n, generator=generator) < WORLD_SHARE)
 
 
 def studio_camera_lighting(cameras: Cameras, generator: torch.Generator) -> Lighting:
@@ -123,8 +139,8 @@ def pair_lighting(cameras: Cameras, studio_share: float, lit_share: float, gener
     studio = torch.rand(n, generator=generator) < studio_share
     scene = blend_lighting(studio_lighting(n, generator), random_world_lighting(n, lit, generator), studio)
     both = Lighting(scene.up.repeat(2, 1), scene.toward.repeat(2, 1, 1), scene.strengths.repeat(2, 1))
-    strength = (0.15 + 0.4 * torch.rand(n, generator=generator)) * torch.where(lit, 1.0, FLAT)
-    use_world = studio | (torch.rand(n, generator=generator) < 0.7)
+    strength = (HEADLIGHT[0] + HEADLIGHT[1] * torch.rand(n, generator=generator)) * torch.where(lit, 1.0, FLAT)
+    use_world = studio | (torch.rand(n, generator=generator) < PAIR_WORLD_SHARE)
     return blend_lighting(
         lighting_in_camera(both, cameras.world_from_camera), headlight(2 * n, strength.repeat(2)), use_world.repeat(2)
     )

@@ -11,9 +11,31 @@ from torch import Tensor
 from dreampolish.scene.lighting import Lighting
 
 MIN_SHADE, MAX_SHADE = 0.45, 1.15
-"""Bounds of the factor that light puts on a colour."""
+"""Bounds of the factor that light puts on a colour. [choice]"""
 
 LUMA = (0.299, 0.587, 0.114)
+"""Weights of red, green and blue in luminance (source: ITU-R BT.601)."""
+
+LEAST_LUMINANCE = 0.02
+"""Mean luminance of a paint below which it counts as flat. [choice]"""
+
+MIN_CONTRAST, MAX_CONTRAST = 0.4, 1.6
+"""Bounds of the factor that recoloured paint keeps of its own luminance. [choice]"""
+
+GRAIN_AXIS = (1.0, 1.0, 0.3)
+"""Standard deviations of the direction across wood's stripes: mostly level. [choice]"""
+
+GRAIN_PERIOD = (0.07, 0.08)
+"""Period of wood's stripes: least and range, world units. [choice]"""
+
+GRAIN_BEND, GRAIN_BEND_RATE = 0.03, 9
+"""How far stripes bend, world units, and radians per world unit along which they do. [choice]"""
+
+GRAIN_FINE_RATE = 2.7
+"""Rate of the fine stripes, in that of the coarse ones. [choice]"""
+
+GRAIN_FACTORS = (0.98, 0.07, 0.04)
+"""Mean factor of the grain, and heights of coarse and fine stripes. [choice]"""
 
 
 def shade(normals_camera: Float[Tensor, "b 3 h w"], lighting_camera: Lighting) -> Float[Tensor, "b 1 h w"]:
@@ -62,9 +84,9 @@ def recolor(
     """
     weights = albedo.new_tensor(LUMA).view(1, 3, 1, 1)
     luminance = (albedo * weights).sum(dim=1, keepdim=True)
-    ratio = luminance / mean_luminance.clamp(min=0.02).view(-1, 1, 1, 1)
-    strength = torch.where(mean_luminance < 0.02, 0.0, contrast).view(-1, 1, 1, 1)
-    factor = (1 + strength * (ratio - 1)).clamp(0.4, 1.6)
+    ratio = luminance / mean_luminance.clamp(min=LEAST_LUMINANCE).view(-1, 1, 1, 1)
+    strength = torch.where(mean_luminance < LEAST_LUMINANCE, 0.0, contrast).view(-1, 1, 1, 1)
+    factor = (1 + strength * (ratio - 1)).clamp(MIN_CONTRAST, MAX_CONTRAST)
     return albedo + paint * ((target_rgb[:, :, None, None] * factor).clamp(0, 1) - albedo)
 
 
@@ -81,12 +103,10 @@ def wood_grain(positions_world: Float[Tensor, "b 3 h w"], generator: torch.Gener
     positions_world: the surface points; one random orientation and period per picture.
     """
     n, device = len(positions_world), positions_world.device
-    axis = torch.nn.functional.normalize(torch.randn(n, 3, generator=generator) * torch.tensor([1.0, 1.0, 0.3]), dim=1).to(
-        device
-    )
-    period = (0.07 + 0.08 * torch.rand(n, 1, 1, generator=generator)).to(device)
+    axis = torch.nn.functional.normalize(torch.randn(n, 3, generator=generator) * torch.tensor(GRAIN_AXIS), dim=1).to(device)
+    period = (GRAIN_PERIOD[0] + GRAIN_PERIOD[1] * torch.rand(n, 1, 1, generator=generator)).to(device)
     along = torch.einsum("bc,bchw->bhw", axis, positions_world)
-    bend = 0.03 * torch.sin(9 * positions_world.sum(dim=1))
+    bend = GRAIN_BEND * torch.sin(GRAIN_BEND_RATE * positions_world.sum(dim=1))
     stripes = torch.sin(2 * torch.pi * (along + bend) / period)
-    fine = torch.sin(2 * torch.pi * (along * 2.7 + bend) / period)
-    return (0.98 + 0.07 * stripes + 0.04 * fine)[:, None]
+    fine = torch.sin(2 * torch.pi * (along * GRAIN_FINE_RATE + bend) / period)
+    return (GRAIN_FACTORS[0] + GRAIN_FACTORS[1] * stripes + GRAIN_FACTORS[2] * fine)[:, None]

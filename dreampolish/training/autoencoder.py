@@ -17,15 +17,20 @@ from dreampolish.priors.autoencoder import (
 PictureSource = Callable[[int, torch.Generator], Float[Tensor, "n 3 h w"]]
 """(how many, generator) -> pictures in [0, 1]; renders and normal pictures mixed."""
 
+FOREGROUND_THRESHOLD = 0.04
+"""Distance from white from which a patch counts for the basis. [choice]"""
+BASIS_BATCH = 32
+"""Pictures drawn at once for the basis."""
+
 
 def fit_basis(
     autoencoder: PatchAutoencoder, draw: PictureSource, pictures: int, whitening: float, generator: torch.Generator
 ) -> None:
     """Install the patch basis of `pictures` drawn pictures; patches that are all but white do not count."""
     batches = []
-    for _ in range(0, pictures, 32):
-        patches = patches_from_pictures(draw(32, generator) * 2 - 1, autoencoder.config.patch_size)
-        batches.append(foreground_patches(patches, threshold=0.04))
+    for _ in range(0, pictures, BASIS_BATCH):
+        patches = patches_from_pictures(draw(BASIS_BATCH, generator) * 2 - 1, autoencoder.config.patch_size)
+        batches.append(foreground_patches(patches, threshold=FOREGROUND_THRESHOLD))
     basis, scales = patch_basis(torch.cat(batches), autoencoder.config.latent_channels, whitening)
     autoencoder.set_basis(basis, scales)
 

@@ -187,12 +187,16 @@ def prepare_for_training(unet: UNet2DConditionModel, device: torch.device) -> No
         unet.compile()
 
 
+LAST_RATE = 0.05
+"""Share of the learning rate that is left at the end. [choice]"""
+
+
 def learning_rate_factor(step: int, warmup: int, decay_from: int, steps: int) -> float:
     """Linear rise over `warmup` steps, then 1, then a linear fall from `decay_from` to a twentieth at `steps`."""
     rise = min(1.0, (step + 1) / max(warmup, 1))
     if step <= decay_from:
         return rise
-    return rise * max(0.05, 1 - 0.95 * (step - decay_from) / max(steps - decay_from, 1))
+    return rise * max(LAST_RATE, 1 - 0.95 * (step - decay_from) / max(steps - decay_from, 1))
 
 
 @torch.no_grad()

@@ -123,14 +123,18 @@ def contrastive_loss(
     return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
 
 
+DEGRADED_SHARE, LARGEST_NOISE = 1 / 3, 0.06
+"""Share of pictures that lose resolution, the same that gain noise, and its largest standard deviation. [choice]"""
+
+
 def degraded(images: Float[Tensor, "b 3 h w"], generator: torch.Generator) -> Float[Tensor, "b 3 h w"]:
     """Pictures of which a third lose resolution and a third gain noise (standard deviation up to 0.06)."""
     n, size = len(images), images.shape[-1]
     small = F.interpolate(images, (size // 2, size // 2), mode="area")
     blurred = F.interpolate(small, (size, size), mode="bilinear", align_corners=False)
     draw = torch.rand(n, 3, generator=generator)
-    mixed = torch.where((draw[:, 0] < 1 / 3).view(n, 1, 1, 1), blurred, images)
-    strength = (0.06 * draw[:, 2] * (draw[:, 1] < 1 / 3)).view(n, 1, 1, 1)
+    mixed = torch.where((draw[:, 0] < DEGRADED_SHARE).view(n, 1, 1, 1), blurred, images)
+    strength = (LARGEST_NOISE * draw[:, 2] * (draw[:, 1] < DEGRADED_SHARE)).view(n, 1, 1, 1)
     return (mixed + strength * torch.randn(images.shape, generator=generator)).clamp(0, 1)
 
 

@@ -26,6 +26,7 @@ from dreampolish.training.text import RememberingTower, TextBatches, text_denois
 from dreampolish.training.view import ViewBatches, view_denoiser
 
 REMEMBERED_PROMPTS = 12000
+"""Prompts whose token states the text training keeps in memory."""
 CONTEXT_PATCH = 4
 """Side, in latent places, of the reference's patches that become the view prior's context tokens."""
 

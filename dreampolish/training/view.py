@@ -16,8 +16,7 @@ PairSource = Callable[[int, torch.Generator], tuple[Float[Tensor, "n 3 h w"], Fl
 """(how many, generator) -> references and targets in [0, 1], poses."""
 
 REFERENCE_NOISE = 0.25
-"""Largest standard deviation of the noise on a reference's latent, uniform from 0: references that the text prior drew are never as
-clean as renders are."""
+"""Largest standard deviation of the noise on a reference's latent, uniform from 0: drawn references are less clean. [choice]"""
 
 
 class ViewBatches:

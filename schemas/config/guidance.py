@@ -137,6 +137,10 @@ class ViewTargetsConfig(Frozen):
     """DDIM steps of each painting."""
     renewed: float = Field(default=1.0, ge=0.0, le=1.0)
     """DDIM's eta: share of the noise drawn anew at each sampling step; 0: deterministic."""
+    paper_tolerance: float = Field(default=0.03, ge=0.0, le=1.0)
+    """Distance from white (largest over the channels) that a painted background may have, 0..1."""
+    full_ink: float = Field(default=0.06, gt=0.0, le=1.0)
+    """Distance from white beyond `paper_tolerance` from which a pixel belongs fully to the object, 0..1."""
 
     @property
     def wanted(self) -> bool:

@@ -23,6 +23,8 @@ from stages.runtime.key import REMEDY
 P = TypeVar("P", bound=LatentSpace)
 
 PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+_SEED_FACTOR = 7919
+"""A prime that keeps the seeds of other draws apart from neighbouring runs' seeds."""
 
 
 def _source(run: RunContext, setting: PriorSetting) -> PriorSource:
@@ -70,7 +72,7 @@ def alignment(run: RunContext, prompt: str, views: Float[Tensor, "n h w 3"]) -> 
 
 def seeded_noise(run: RunContext, name: str) -> torch.Generator:
     """A generator apart from a stage's own, for previews and samples that must not shift the optimisation's draws."""
-    return torch.Generator(device=run.torch_device).manual_seed(run.seed * 7919 + sum(name.encode()))
+    return torch.Generator(device=run.torch_device).manual_seed(run.seed * _SEED_FACTOR + sum(name.encode()))
 
 
 _FRONT_MATTER = re.compile(r"\A---\n(.*?)\n---", re.DOTALL)

@@ -20,15 +20,25 @@ from dreampolish.scene.shading import shade
 from stages.guidance.reference_view import ReferenceView
 
 NEAR = 0.1
-"""Distance of chromaticities (colour / sum of its channels) up to which a place counts as painted in the reference's main colour."""
+"""Distance of chromaticities (colour / sum of channels) up to which a place has the reference's main colour. [choice]"""
 LEAST_SHARE = 0.1
-"""Share of the places that must be in the main colour for the light to be measured."""
+"""Share of the places that must have the main colour for the light to be measured. [choice]"""
 LEAST_NORMAL_UP = -0.5
-"""Places that face further down are not asked: painted views hardly show them."""
+"""Places whose normal points further down do not count: painted views hardly show them. [choice]"""
 SMOOTHING_ROUNDS = 8
-"""Of the normals that light falls on: some three edges of the mesh wide, for bumps that no picture shows would be learned as grain."""
+"""Rounds in which the normals that light falls on are smoothed, some three edges wide. [choice]"""
 DARKEST = 0.02
-"""Values below count as this much, for logarithms."""
+"""Colours below this count as this much, for logarithms. [choice]"""
+LEAST_SUM = 0.05
+"""Sum of a colour's channels below which its chromaticity shrinks towards 0. [choice]"""
+BEST_COVERED = 0.95
+"""Share of the best coverage from which the reference's pixels tell its main colour. [choice]"""
+SLOPE_ROUNDS = 10
+"""Rounds of reweighted least squares. [choice]"""
+SLOPE_SOFTNESS = 0.05
+"""Added to the residuals (natural logarithms) before they become weights. [choice]"""
+LEAST_SPREAD = 1e-6
+"""Mean square spread of the light's logarithm below which it has no slope."""
 
 
 @dataclass(frozen=True)
@@ -111,23 +121,23 @@ def measured_light(colors: Float[Tensor, "n 3"], normals_world: Float[Tensor, "n
 
 
 def _chromaticity(colors: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
-    return colors / colors.sum(-1, keepdim=True).clamp_min(0.05)
+    return colors / colors.sum(-1, keepdim=True).clamp_min(LEAST_SUM)
 
 
 def _main_chromaticity(view: ReferenceView) -> Float[Tensor, " 3"]:
     """Per channel, the median over the pixels that the reference's object covers best."""
-    return _chromaticity(view.rgb[view.mask >= 0.95 * view.mask.max()]).median(dim=0).values
+    return _chromaticity(view.rgb[view.mask >= BEST_COVERED * view.mask.max()]).median(dim=0).values
 
 
 def _robust_slope(x: Float[Tensor, " n"], y: Float[Tensor, " n"]) -> float:
     """Of the line of least absolute deviations, by reweighted least squares; 0 where x does not vary."""
     weights, slope = torch.ones_like(x), 0.0
-    for _ in range(10):
+    for _ in range(SLOPE_ROUNDS):
         from_x, from_y = x - (weights * x).sum() / weights.sum(), y - (weights * y).sum() / weights.sum()
         spread = float((weights * from_x.square()).sum())
-        if spread < 1e-6 * len(x):
+        if spread < LEAST_SPREAD * len(x):
             return 0.0
         slope = float((weights * from_x * from_y).sum()) / spread
         residuals = from_y - slope * from_x
-        weights = 1 / ((residuals - residuals.median()).abs() + 0.05)
+        weights = 1 / ((residuals - residuals.median()).abs() + SLOPE_SOFTNESS)
     return slope

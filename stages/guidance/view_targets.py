@@ -15,10 +15,8 @@ from dreampolish.scene.pictures import resize
 from schemas.config.guidance import ViewTargetsConfig
 from stages.guidance.reference_view import REFERENCE_FOV_DEG
 
-PAPER = 0.03
-"""Distance from white, largest over the channels, that a painted background may have: the autoencoder leaves as much there."""
-INKED = 0.06
-"""Distance from white beyond PAPER from which on a pixel inside an outline fully belongs to the object."""
+TRANSPARENT = 0.1
+"""Transparency below which a pixel counts as inside, 0..1. [choice]"""
 
 Picture = Callable[[Cameras], Float[Tensor, "b h w 3"]]
 
@@ -26,20 +24,19 @@ Picture = Callable[[Cameras], Float[Tensor, "b h w 3"]]
 def inside(opacity: Float[Tensor, "n h w"]) -> Float[Tensor, "n h w"]:
     """1 where a pixel and its eight neighbours are all but opaque, else 0."""
     pooled = torch.nn.functional.max_pool2d(1 - opacity[:, None], 3, stride=1, padding=1)[:, 0]
-    return (pooled < 0.1).float()
+    return (pooled < TRANSPARENT).float()
 
 
-def coverage_of(pictures: Float[Tensor, "n h w 3"]) -> Float[Tensor, "n h w"]:
-    """The share of each pixel that the object covers, estimated from a picture on white.
+def coverage_of(pictures: Float[Tensor, "n h w 3"], paper_tolerance: float, full_ink: float) -> Float[Tensor, "n h w"]:
+    """The share of each pixel that the object covers, estimated from a picture on white (docs/choices.md).
 
-    A pixel whose neighbours all have ink is covered. At an outline the share is its ink over the most that a neighbour has, for
-    there the ink is the object's, thinned by the background; a bound alone would let outlines swell by a pixel. [choice: on
-    held-out renders that went through the autoencoder, the area so found is 1.00 of the true one, with a bound of 0.1 it was 1.17]
+    A pixel whose neighbours all have full ink is covered. At an outline the share is its ink over the most that a neighbour has, for
+    there the ink is the object's, thinned by the background. paper_tolerance, full_ink: see ViewTargetsConfig.
     """
-    ink = ((1 - pictures).amax(dim=-1) - PAPER).clamp_min(0)[:, None]
+    ink = ((1 - pictures).amax(dim=-1) - paper_tolerance).clamp_min(0)[:, None]
     most = torch.nn.functional.max_pool2d(ink, 3, stride=1, padding=1)
     least = -torch.nn.functional.max_pool2d(-ink, 3, stride=1, padding=1)
-    return torch.where(least > INKED, torch.ones_like(ink), ink / most.clamp_min(INKED))[:, 0]
+    return torch.where(least > full_ink, torch.ones_like(ink), ink / most.clamp_min(full_ink))[:, 0]
 
 
 class ViewTargets:
@@ -88,7 +85,7 @@ class ViewTargets:
         self._keep(painted.permute(0, 2, 3, 1).contiguous())
 
     def _keep(self, pictures: Float[Tensor, "n h w 3"]) -> None:
-        self._coverage = coverage_of(pictures)
+        self._coverage = coverage_of(pictures, self._config.paper_tolerance, self._config.full_ink)
         # The prior's faint ground would be learnt as fog.
         self._pictures = torch.where(self._coverage[..., None] > 0, pictures, torch.ones_like(pictures))
 

@@ -42,7 +42,7 @@ def test_nothing_is_asked_before_the_first_painting_and_nothing_is_lost_at_the_t
     assert targets.terms(0, chosen, _grey(cameras), torch.ones(4, 8, 8)) == {}
     targets.paint_if_due(0, _grey)
     wanted = targets.pictures()[chosen]
-    covered = coverage_of(targets.pictures())[chosen]
+    covered = coverage_of(targets.pictures(), CONFIG.paper_tolerance, CONFIG.full_ink)[chosen]
     terms = targets.terms(0, chosen, wanted, covered)
     assert {name: (float(term.loss), term.weight) for name, term in terms.items()} == {
         "target_rgb": (0.0, 10.0),
@@ -112,7 +112,7 @@ def test_coverage_is_one_inside_a_pale_or_dark_disc_its_share_at_the_outline_and
     share = inside_disc.view(64, 4, 64, 4).mean(dim=(1, 3))
     for shade in (0.0, 0.5, 0.85):
         picture = (1 - share * (1 - shade))[None, ..., None].expand(-1, -1, -1, 3)
-        found = coverage_of(picture - 0.02)
+        found = coverage_of(picture - 0.02, CONFIG.paper_tolerance, CONFIG.full_ink)
         assert abs(float(found.sum() / share.sum()) - 1) < 0.02
         assert (found - share).abs().max() < 0.5
         assert found[0, 0].max() == 0
@@ -126,7 +126,8 @@ def test_faint_ground_becomes_white_and_keeps_its_coverage() -> None:
     targets.load_state_dict({"pictures": faint})
     assert torch.equal(targets.pictures()[:, 0], torch.ones(6, 8, 3))
     assert torch.equal(targets.pictures()[:, 2:6, 2:6], faint[:, 2:6, 2:6])
-    assert torch.equal(coverage_of(targets.pictures()), coverage_of(faint))
+    tolerances = CONFIG.paper_tolerance, CONFIG.full_ink
+    assert torch.equal(coverage_of(targets.pictures(), *tolerances), coverage_of(faint, *tolerances))
 
 
 def test_the_view_prior_is_judged_as_it_is_used() -> None:
