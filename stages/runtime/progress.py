@@ -11,7 +11,7 @@ from uuid import UUID
 import numpy as np
 
 from schemas.artifacts import Artifact, NerfArtifact, SdfArtifact
-from schemas.runs import StageRecord
+from schemas.runs import StageRecord, StageState
 from stages.runtime.journal_files import folders_with_tag
 from stages.runtime.tracking import Journal, Place, place_from_store, run_page
 
@@ -59,7 +59,7 @@ class StageProgress:
         self._silent = False
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"telling-{name}")
         self._errand: Future[None] | None = None
-        self._ended = False
+        self._ended = self._told_result = False
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Metrics of a step, less those that are not finite: what they come from ends the stage with its own words."""
@@ -101,18 +101,23 @@ class StageProgress:
         """Whether the thread is free, after a short wait for it."""
         return self._errand is None or bool(wait([self._errand], timeout=ERRAND_S).done)
 
+    def result(self, artifact: Artifact, state: StageState) -> None:
+        """How the result came about, once: told before it is published, so that no published result lacks it."""
+        # A resumed run finds its own finished stages cached; they keep the state they got when they were computed.
+        if self._told_result or (state == "cached" and not self._journal.is_new):
+            return
+        reason = {"switch_reason": artifact.switch_reason} if isinstance(artifact, NerfArtifact | SdfArtifact) else {}
+        found = self._origin() if state == "cached" else {}
+        self._journal.set_tags({"state": state, "fingerprint": artifact.fingerprint, **reason, **found})
+        self._told_result = True
+
     def finish(self, artifact: Artifact, record: StageRecord) -> None:
         """Final and best figures; closes the stage's run at the tracker."""
-        state = record.state
         final = {f"final/{key}": value for key, value in record.metrics.items()}
         best = {f"best/{key}": value for key, value in self._best().items()}
         seconds = {"final/seconds": artifact.seconds, "final/peak_memory_mib": artifact.peak_memory / 2**20}
         self._journal.metrics(0, {**final, **best, **seconds})
-        if self._journal.is_new or state != "cached":
-            # A resumed run finds its own finished stages cached; they keep the state they got when they were computed.
-            reason = {"switch_reason": artifact.switch_reason} if isinstance(artifact, NerfArtifact | SdfArtifact) else {}
-            found = self._origin() if state == "cached" else {}
-            self._journal.set_tags({"state": state, "fingerprint": artifact.fingerprint, **reason, **found})
+        self.result(artifact, record.state)
         self._journal.end("FINISHED")
         self._ended = True
         if self._errand_is_back() and self._prefect_artifact is not None:

@@ -171,6 +171,8 @@ class Stage:
             remedy = "try another seed or lower learning rates" if first["type"] == "finite_number" else "report it"
             raise StageError(f"{self.name}: {where}{value}: {first['msg']}", None, remedy) from error
         assert self._work is not None
+        if self._progress is not None:
+            self._progress.result(artifact, self.state)
         self.published = self.store.publish(self._work, artifact)
         return artifact
 

@@ -10,23 +10,31 @@ from typing import Any
 import dreampolish.optim.checkpoints
 import stages.runtime.stage
 import stages.runtime.store
-from schemas.artifacts import StageName
+from schemas.artifacts import Artifact, StageName
 from schemas.runs import STAGES
 from stages.runtime.stage import Stage
-from stages.runtime.store import MANIFEST
+from stages.runtime.store import MANIFEST, LocalStore
 
-MOMENTS = ("early", "write", "rename", "manifest", "published")
+MOMENTS = ("early", "write", "rename", "manifest", "judging", "scores_rename", "scores_manifest", "published")
+SCORES = "scores"
+OF_SCORES = ("judging", "scores_rename", "scores_manifest")
+"""Moments after the stage's own result is published, while its scores are computed and published."""
 SIGNALS = ("SIGKILL", "SIGTERM", "SIGINT")
 FIRED = "fired"
 """File in the folder of a cut-off run: it got to the moment."""
 WITHOUT_FIT: tuple[StageName, ...] = ("reference", "export")
 """Stages without checkpoints: `early` is before their first file, `write` half-way through one."""
+WITHOUT_SCORES: tuple[StageName, ...] = ("reference",)
+"""Stages that nothing judges."""
 WORDS = {
     "early": "before the first checkpoint",
     "write": "inside a checkpoint's write",
     "rename": "before the rename",
     "manifest": "before the manifest",
-    "published": "after publishing",
+    "judging": "inside a file of the scores",
+    "scores_rename": "before the scores' rename",
+    "scores_manifest": "before the scores' manifest",
+    "published": "before the record",
 }
 
 
@@ -45,8 +53,13 @@ class Cell:
 
 
 def all_cells() -> list[Cell]:
-    """Every signal, moment and stage."""
-    return [Cell(stage, moment, number) for number in SIGNALS for moment in MOMENTS for stage in STAGES]
+    """Every signal, moment and stage that has it."""
+    return [Cell(stage, moment, number) for number in SIGNALS for moment in MOMENTS for stage in STAGES if has(stage, moment)]
+
+
+def has(stage: StageName, moment: str) -> bool:
+    """Whether a stage gets to a moment."""
+    return stage not in WITHOUT_SCORES or moment not in OF_SCORES
 
 
 def lay_hook(cell: Cell) -> None:
@@ -60,8 +73,17 @@ def lay_hook(cell: Cell) -> None:
             Path(FIRED).touch()
             os.kill(os.getpid(), getattr(signal, cell.signal))
 
-    lay = {"early": _early, "write": _write, "rename": _rename, "manifest": _manifest, "published": _published}
-    lay[cell.moment](cell.stage, fire)
+    lay = {
+        "early": _early,
+        "write": _write,
+        "rename": _rename,
+        "manifest": _manifest,
+        "judging": _judging,
+        "scores_rename": _rename,
+        "scores_manifest": _manifest,
+        "published": _published,
+    }
+    lay[cell.moment](Place(cell.stage, cell.moment in OF_SCORES), fire)
 
 
 def _before(owner: Any, name: str, meets: Callable[..., bool], fire: Callable[[], None]) -> None:
@@ -76,21 +98,37 @@ def _before(owner: Any, name: str, meets: Callable[..., bool], fire: Callable[[]
     setattr(owner, name, hooked)
 
 
-def _early(stage: StageName, fire: Callable[[], None]) -> None:
-    name = "path" if stage in WITHOUT_FIT else "progress"
-    _before(Stage, name, lambda self, *_: self.name == stage, fire)
+@dataclass(frozen=True)
+class Place:
+    """Whose files are meant: a stage's own, or those of its scores."""
+
+    stage: StageName
+    scores: bool
+
+    def is_of(self, working: Stage) -> bool:
+        """Whether a stage at work writes these files."""
+        return working.name == self.stage and working._place == (SCORES if self.scores else self.stage)
+
+    def is_for(self, artifact: Artifact) -> bool:
+        """Whether an artifact lies there."""
+        return artifact.stage == (SCORES if self.scores else self.stage) and (not self.scores or self.stage in artifact.parents)
 
 
-def _write(stage: StageName, fire: Callable[[], None]) -> None:
+def _early(place: Place, fire: Callable[[], None]) -> None:
+    name = "path" if place.stage in WITHOUT_FIT else "progress"
+    _before(Stage, name, lambda self, *_: place.is_of(self), fire)
+
+
+def _write(place: Place, fire: Callable[[], None]) -> None:
     """Half a file is on the disk: of a fit's second checkpoint, or of a stage's second file."""
-    if stage in WITHOUT_FIT:
-        _half_a_file(stage, fire)
+    if place.stage in WITHOUT_FIT:
+        _half_a_file(place, fire)
         return
     original, seen = dreampolish.optim.checkpoints._write_atomically, 0
 
     def hooked(path: Path, payload: bytes) -> None:
         nonlocal seen
-        if path.suffix == ".safetensors" and path.parent.name.startswith(f"{stage}-"):
+        if path.suffix == ".safetensors" and path.parent.name.startswith(f"{place.stage}-"):
             seen += 1
             if seen == 2:
                 path.with_name(path.name + ".partial").write_bytes(payload[: len(payload) // 2])
@@ -100,13 +138,13 @@ def _write(stage: StageName, fire: Callable[[], None]) -> None:
     dreampolish.optim.checkpoints._write_atomically = hooked
 
 
-def _half_a_file(stage: StageName, fire: Callable[[], None]) -> None:
+def _half_a_file(place: Place, fire: Callable[[], None]) -> None:
     original, seen = Stage.path, 0
 
     def hooked(self: Stage, filename: str) -> Path:
         nonlocal seen
         path = original(self, filename)
-        if self.name == stage:
+        if place.is_of(self):
             seen += 1
             if seen == 2:
                 path.write_bytes(b"half of what belongs her")
@@ -116,14 +154,29 @@ def _half_a_file(stage: StageName, fire: Callable[[], None]) -> None:
     Stage.path = hooked  # type: ignore[method-assign]
 
 
-def _rename(stage: StageName, fire: Callable[[], None]) -> None:
-    _before(Path, "rename", lambda path, *_: path.parent.name == "work" and path.name.startswith(f"{stage}-"), fire)
+_judging = _half_a_file
 
 
-def _manifest(stage: StageName, fire: Callable[[], None]) -> None:
-    meets = lambda path, *_: path.name == MANIFEST and path.parent.parent.name == stage  # noqa: E731
-    _before(stages.runtime.store, "write_atomically", meets, fire)
+def _rename(place: Place, fire: Callable[[], None]) -> None:
+    _publishing(place, lambda work: _before(Path, "rename", lambda path, *_: path == work, fire))
 
 
-def _published(stage: StageName, fire: Callable[[], None]) -> None:
-    _before(stages.runtime.stage, "record_stage", lambda store, run_id, artifact, *_: artifact.stage == stage, fire)
+def _manifest(place: Place, fire: Callable[[], None]) -> None:
+    meets = lambda path, *_: path.name == MANIFEST  # noqa: E731
+    _publishing(place, lambda work: _before(stages.runtime.store, "write_atomically", meets, fire))
+
+
+def _publishing(place: Place, lay: Callable[[Path], None]) -> None:
+    """Lay a hook, given the work folder, once the artifact that lies at a place is being published."""
+    original = LocalStore.publish
+
+    def hooked(self: LocalStore, work: Path, artifact: Any) -> Any:
+        if place.is_for(artifact):
+            lay(work)
+        return original(self, work, artifact)
+
+    LocalStore.publish = hooked  # type: ignore[method-assign]
+
+
+def _published(place: Place, fire: Callable[[], None]) -> None:
+    _before(stages.runtime.stage, "record_stage", lambda store, run_id, entry, *_: entry.name == place.stage, fire)

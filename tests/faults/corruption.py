@@ -9,8 +9,8 @@ from itertools import combinations
 from pathlib import Path
 from random import Random
 
+from schemas.artifacts import artifact_class_of
 from schemas.runs import STAGES, RunRecord
-from stages.runtime.command import ARTIFACTS
 from stages.runtime.files import PROJECT
 from stages.runtime.store import DamagedArtifactError, LocalStore
 
@@ -24,18 +24,27 @@ def damage_everything(store: Path, record: RunRecord) -> tuple[dict[str, int], l
     """
     done = {"truncations": 0, "flipped bits": 0, "swaps": 0}
     missed: list[str] = []
-    for number, name in enumerate(STAGES):
-        folder = store / name / record.stages[name].fingerprint
-        files = sorted(path for path in folder.rglob("*") if path.is_file())
-        for kind, what in _damages(files, FLIPS // len(STAGES) + (number < FLIPS % len(STAGES))):
+    artifacts = held_by(record)
+    for number, (name, key) in enumerate(artifacts):
+        files = sorted(path for path in (store / name / key).rglob("*") if path.is_file())
+        for kind, what in _damages(files, FLIPS // len(artifacts) + (number < FLIPS % len(artifacts))):
             done[kind] += 1
             try:
-                LocalStore(store).open(name, folder.name, ARTIFACTS[name])
-                missed.append(f"{name}: {what}")
+                LocalStore(store).open(name, key, artifact_class_of(name))
+                missed.append(f"{name}/{key[:12]}: {what}")
             except DamagedArtifactError:
                 pass
-        LocalStore(store).open(name, folder.name, ARTIFACTS[name])
+        LocalStore(store).open(name, key, artifact_class_of(name))
     return done, missed
+
+
+def held_by(record: RunRecord) -> list[tuple[str, str]]:
+    """Folder and key of every artifact of a run: its stages' results, in order, then their scores."""
+    stages = [record.stages[name] for name in STAGES if name in record.stages]
+    return [
+        *((entry.name, entry.fingerprint) for entry in stages),
+        *(("scores", entry.scores) for entry in stages if entry.scores is not None),
+    ]
 
 
 def _damages(files: list[Path], flips: int) -> Iterator[tuple[str, str]]:

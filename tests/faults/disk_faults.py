@@ -2,8 +2,9 @@
 
     python tests/faults/disk_faults.py [--every K]
 
-Two stages run through the real context: a fit with checkpoints, figures and a picture, then a stage that reads its result. After each
-failure the store must be readable, the message must name path and free space in one line, and a second attempt must end in the same bytes.
+Two stages run as in a run without Prefect: a plain one, then a fit with checkpoints, figures, a picture and scores that reads its
+result. After each failure the store must be readable, the message must name path and free space in one line, and a second attempt must
+end in the same bytes.
 """
 
 import argparse
@@ -14,7 +15,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,18 +25,21 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import torch
+from corruption import held_by
+from pydantic import BaseModel
 
 import stages.runtime.stage
 from dreampolish.optim.fit import Term, fit
-from schemas.artifacts import NerfArtifact, SdfArtifact
+from schemas.artifacts import Artifact, NerfArtifact, ReferenceArtifact, ScoresArtifact, artifact_class_of
 from schemas.config.run import Config, PriorsConfig
+from schemas.config.stages import NerfConfig, ReferenceConfig
 from schemas.runs import RunRecord
-from stages.runtime.command import ARTIFACTS
+from stages.runtime.code import Code
 from stages.runtime.context import RunContext
 from stages.runtime.errors import StageError
 from stages.runtime.records import read_record, write_record
-from stages.runtime.stage import Stage, open_stage
-from stages.runtime.store import MANIFEST, LocalStore
+from stages.runtime.stage import Stage, stage
+from stages.runtime.store import MANIFEST, LocalStore, file_refs
 
 OPERATIONS = ("open", "write", "fsync", "rename")
 CODES = (errno.ENOSPC, errno.EIO)
@@ -124,70 +128,108 @@ class Watch:
         return False
 
 
-def two_stages(store: Path) -> tuple[str, str]:
-    """Compute or find both results; the hashes of their files."""
+@stage("reference", reads={})
+def plain(stage: Stage, config: ReferenceConfig) -> ReferenceArtifact:
+    """A file in a folder of its own."""
+    path = stage.path("parts/picture.bin")
+    path.write_bytes(torch.rand(64, generator=stage.generator).numpy().tobytes())
+    files = dict.fromkeys(("image", "image_rgba", "mask", "normals"), path)
+    said = {"prompt": "a chair", "elevation_deg": 0.0, "is_user_image": True}
+    return stage.publish(ReferenceArtifact, metrics={}, candidates=None, **files, **said)
+
+
+class Scorer:
+    """A figure and two files."""
+
+    def key(self, run: RunContext, artifact: Artifact, reference: Artifact, settings: BaseModel) -> str:
+        """Of the result."""
+        return artifact.fingerprint[::-1]
+
+    def compute(self, stage: Stage, artifact: Artifact, reference: Artifact, settings: BaseModel) -> ScoresArtifact:
+        """What the result's file holds."""
+        assert isinstance(artifact, NerfArtifact)
+        previews = [stage.path(f"preview-{index}.bin") for index in range(2)]
+        for path in previews:
+            path.write_bytes(stage.locate(artifact, artifact.field).read_bytes()[::-1])
+        return stage.publish(ScoresArtifact, metrics={"psnr": 20.0}, previews=previews)
+
+
+@stage("nerf", reads={"reference": ("image",)}, scorer=Scorer())
+def fitted(stage: Stage, reference: ReferenceArtifact, config: NerfConfig) -> NerfArtifact:
+    """A fit that starts from the other stage's file."""
+    seen = np.frombuffer(stage.locate(reference, reference.image).read_bytes()[:12], np.float32)
+    weight = torch.nn.Parameter(torch.from_numpy(seen.copy()))
+
+    def losses(step: int) -> dict[str, Term]:
+        return {"square": Term((weight - torch.randn(3, generator=stage.generator)).square().sum(), 1.0)}
+
+    module = torch.nn.ParameterDict({"weight": weight})
+    optimizer = torch.optim.Adam([weight], lr=0.1)
+    fit(losses, optimizer, lambda step: 1.0, 4, stage.generator, {"weight": module}, stage.checkpoints, Watch(stage))
+    path = stage.path("field.bin")
+    path.write_bytes(weight.detach().numpy().tobytes())
+    return stage.publish(NerfArtifact, metrics={}, field=path, field_config={}, occupancy=path, steps=4, switch_reason="cap")
+
+
+def two_stages(store: Path) -> None:
+    """Compute or find both results and the scores."""
     run = RunContext(run_id=RUN, store=store, seed=0, device="cpu", threads=1, checkpoint_interval=2, priors=PriorsConfig())
-    first = _first(run)
-    with open_stage("neus", run, Config().neus, parents=[first]) as stage:
-        if (done := stage.cached(SdfArtifact)) is None:
-            path = stage.path("parts/field.bin")
-            path.write_bytes(stage.locate(first, first.field).read_bytes()[::-1])
-            done = stage.publish(SdfArtifact, metrics={}, field=path, field_config={}, steps=1, switch_reason="cap")
-    return first.field.sha256, done.field.sha256
+    fitted.compute(run, plain.compute(run, Config().reference), Config().nerf)
 
 
-def _first(run: RunContext) -> NerfArtifact:
-    with open_stage("nerf", run, Config().nerf, parents=[]) as stage:
-        if (done := stage.cached(NerfArtifact)) is not None:
-            return done
-        weight = torch.nn.Parameter(torch.zeros(3))
-
-        def losses(step: int) -> dict[str, Term]:
-            return {"square": Term((weight - torch.randn(3, generator=stage.generator)).square().sum(), 1.0)}
-
-        module = torch.nn.ParameterDict({"weight": weight})
-        optimizer = torch.optim.Adam([weight], lr=0.1)
-        fit(losses, optimizer, lambda step: 1.0, 4, stage.generator, {"weight": module}, stage.checkpoints, Watch(stage))
-        path = stage.path("field.bin")
-        path.write_bytes(weight.detach().numpy().tobytes())
-        return stage.publish(
-            NerfArtifact, metrics={}, field=path, field_config={}, occupancy=path, steps=4, switch_reason="cap"
-        )
-
-
-def attempt(root: Path, operation: str, code: int, nth: int, expected: tuple[str, str]) -> tuple[bool, list[str]]:
-    """One failure; whether there were that many operations at all, and what went wrong besides it."""
-    store, wrong = root / "store", list[str]()
+def new_store(store: Path) -> None:
+    """An empty one with the run's record."""
     shutil.rmtree(store, ignore_errors=True)
     write_record(store, RunRecord(run=RUN, prompt="a chair", config=Config(), created="now"))
+
+
+def hashes(store: Path) -> list[tuple[str, str]]:
+    """All files that the run has led to, verified, with their hashes."""
+    record = read_record(store, RUN)
+    found = []
+    for folder, key in held_by(record):
+        artifact = LocalStore(store).open(folder, key, artifact_class_of(folder))
+        found += [(f"{folder}/{key}/{each.path}", each.sha256) for each in file_refs(artifact)]
+    return found
+
+
+def attempt(root: Path, operation: str, code: int, nth: int, expected: Sequence[tuple[str, str]]) -> tuple[bool, list[str]]:
+    """One failure; whether there were that many operations at all, and what went wrong besides it."""
+    store, wrong = root / "store", list[str]()
+    new_store(store)
     plan = Plan(root, operation, code, nth)
     where = f"{operation} {nth}, {errno.errorcode[code]}"
+    ended = False
     with failing(plan):
         try:
-            found = two_stages(store)
+            two_stages(store)
+            ended = True
         except StageError as error:
             told = str(error)
             if str(root) not in told or os.strerror(code) not in told or "free" not in told or "\n" in told:
                 wrong.append(f"{where}: told as {told!r}")
         except BaseException as error:
             wrong.append(f"{where}: {type(error).__name__}: {error}")
-        else:
-            # Where only tidying up failed.
-            if found != expected:
-                wrong.append(f"{where}: other bytes were published")
+    # Where only tidying up failed.
+    if ended and hashes(store) != expected:
+        wrong.append(f"{where}: other bytes were published")
     for manifest in store.glob(f"*/*/{MANIFEST}"):
-        LocalStore(store).open(manifest.parent.parent.name, manifest.parent.name, ARTIFACTS[manifest.parent.parent.name])  # type: ignore[index]
+        folder, key = manifest.parent.parent.name, manifest.parent.name
+        LocalStore(store).open(folder, key, artifact_class_of(folder))
     read_record(store, RUN)
-    if two_stages(store) != expected:
+    two_stages(store)
+    if hashes(store) != expected:
         wrong.append(f"{where}: the second attempt gave other bytes")
     return plan.count >= nth, wrong
 
 
 def disk_faults(root: Path, every: int) -> tuple[dict[str, int], list[str]]:
     """How many operations of each kind failed in turn, by `operation code`, and everything that went wrong."""
-    stages.runtime.stage.code_digest = lambda module, folder: module  # type: ignore[assignment]
+    stages.runtime.stage.function_code = lambda function, name: Code(name, frozenset(), frozenset())
     root.mkdir(parents=True, exist_ok=True)
-    expected = two_stages(root / "whole")
+    new_store(root / "whole")
+    two_stages(root / "whole")
+    expected = hashes(root / "whole")
     tried: dict[str, int] = {}
     wrong: list[str] = []
     for operation in OPERATIONS:

@@ -2,8 +2,8 @@
 
     python tests/faults/kill_matrix.py [--only reference-early-SIGKILL ...] [--jobs N] [--json FILE]
 
-One process imports everything once; each run happens in a fork of it. Runs go through `flows.chain.compute`, as `dreampolish resume`
-does, with Prefect's task around each stage taken off and the tracker away (its journals then hold everything that was told).
+One process imports everything once; each run happens in a fork of it. Runs go through the flow's own function, as `dreampolish resume`
+does, with Prefect's flow and the task around each stage taken off and the tracker away (its journals then hold everything that was told).
 """
 
 import argparse
@@ -23,25 +23,31 @@ from typing import Any
 # Before torch and transformers are imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TQDM_DISABLE", "1")
-# Nobody is called there: without one, flows.chain would import Prefect's server.
+# Nobody is called there: without one, Prefect would start a server.
 os.environ.setdefault("PREFECT_API_URL", "http://127.0.0.1:9/api")
 
-from cells import FIRED, Cell, all_cells, lay_hook
+from cells import FIRED, OF_SCORES, Cell, all_cells, lay_hook
+from corruption import held_by
 from tiny import tiny_run, write_picture, write_priors
 
-import flows.chain
+import stages.results.scores
 import stages.runtime.stage
 from dreampolish.metrics.judge import load_alignment
 from dreampolish.optim.fit import FitInterruptedError
-from flows.runs.chain import stage_function
+from flows.runs.chain import CHAIN
 from flows.service.environment import quiet_environment
+from flows.text_to_3d import text_to_3d
+from schemas.artifacts import artifact_class_of
 from schemas.config.run import PriorsConfig
 from schemas.runs import STAGES, RunRecord
-from stages.guidance.priors import prior_digests
-from stages.runtime.command import ARTIFACTS, call_stage, context_of
-from stages.runtime.key import PROJECT, code_digest
+from stages.runtime.code import code_of
+from stages.runtime.command import AnyStage
+from stages.runtime.context import context_of
+from stages.runtime.files import PROJECT
+from stages.runtime.key import prior_digests
 from stages.runtime.records import read_record, write_record
-from stages.runtime.store import MANIFEST, LocalStore, file_refs
+from stages.runtime.stage import function_code
+from stages.runtime.store import MANIFEST, DamagedArtifactError, LocalStore, file_refs
 from stages.runtime.tracking import Journal
 
 LIMIT_S = 30.0
@@ -61,9 +67,17 @@ class Outcome:
     states: dict[str, str]
 
 
-def plain_task(name: Any, record: RunRecord, run: Any, artifacts: Any) -> Any:
-    """A stage called as a plain function."""
-    return call_stage(name, stage_function(name), record, run, artifacts)
+def plain_task(task: AnyStage) -> Any:
+    """What a stage's task gives, without Prefect."""
+    return lambda call, return_state, **parents: task._as_task(call, **parents)
+
+
+def frozen_code() -> None:
+    """Take the code as it was imported, whatever is edited meanwhile."""
+    code = {name: function_code(task._function, name) for name, task in CHAIN.items()}
+    stages.runtime.stage.function_code = lambda function, name: code[name]
+    scores = code_of("stages.results.scores", "compute_scores", PROJECT, ends=("stages.runtime",))
+    stages.results.scores.code_of = lambda *_, **__: scores  # type: ignore[assignment]
 
 
 def in_fork(work: Callable[[], object], log: Path) -> tuple[int, float]:
@@ -87,28 +101,45 @@ def in_fork(work: Callable[[], object], log: Path) -> tuple[int, float]:
 def resume(root: Path, run: str, cell: Cell | None) -> None:
     """What `dreampolish resume RUN` computes, in this process."""
     os.chdir(root)
-    flows.chain.as_task = plain_task
+    os.environ["DREAMPOLISH_STORE"] = str(root / "store")
+    for task in CHAIN.values():
+        task.task = plain_task(task)
     Journal._failure = lambda self, place, wait_s: OSError("away")  # type: ignore[method-assign]
     if cell is not None:
         lay_hook(cell)
-    store = root / "store"
-    record = read_record(store, run)
-    flows.chain.compute(record, store, flows.chain.stages_of(record), False)
+    text_to_3d.fn(prompt="-", run=run)
 
 
 def hashes(store: Path, record: RunRecord) -> dict[str, Any]:
-    """Everything a finished run amounts to: fingerprints, file hashes and figures of its artifacts, all verified."""
-    found: dict[str, Any] = {}
-    for name, entry in record.stages.items():
-        artifact = LocalStore(store).open(name, entry.fingerprint, ARTIFACTS[name])
-        found[name] = [entry.fingerprint, sorted((each.path, each.sha256) for each in file_refs(artifact)), artifact.metrics]
+    """Everything a finished run amounts to: keys, file hashes and figures of its artifacts and their scores, all verified."""
+    found: dict[str, Any] = {name: [entry.metrics] for name, entry in record.stages.items()}
+    owners = {key: name for name, entry in record.stages.items() for key in (entry.fingerprint, entry.scores)}
+    for folder, key in held_by(record):
+        artifact = LocalStore(store).open(folder, key, artifact_class_of(folder))
+        files = sorted((each.path, each.sha256) for each in file_refs(artifact))
+        found[owners[key]].append([folder, key, files, artifact.metrics])
     return found
 
 
-def published(store: Path) -> dict[str, tuple[int, int]]:
-    """Inode and time of every manifest: a stage that is computed twice has another."""
-    found = {path.parent.parent.name: path.stat() for path in store.glob(f"*/*/{MANIFEST}")}
-    return {name: (status.st_ino, status.st_mtime_ns) for name, status in found.items()}
+Key = tuple[str, str]
+"""Folder and name of an artifact in the store."""
+
+
+def published(store: Path) -> dict[Key, tuple[int, int]]:
+    """Inode and time of every manifest: what is computed twice has another."""
+    found = {(path.parent.parent.name, path.parent.name): path.stat() for path in store.glob(f"*/*/{MANIFEST}")}
+    return {key: (status.st_ino, status.st_mtime_ns) for key, status in found.items()}
+
+
+def damaged(store: Path) -> list[str]:
+    """What is published and not whole."""
+    found = []
+    for folder, key in published(store):
+        try:
+            LocalStore(store).open(folder, key, artifact_class_of(folder))
+        except DamagedArtifactError as error:
+            found.append(f"cut off, it left damage: {error}")
+    return found
 
 
 def told(store: Path, run: str, stages: Sequence[str]) -> tuple[set[tuple[str, int]], list[str]]:
@@ -159,12 +190,9 @@ class Matrix:
         self.whole.mkdir()
         record = tiny_run(self.whole / "store", self.priors, self.picture)
         self.run = record.run
-        prior_digests(context_of(record, self.whole / "store", None, False), "text", "view", "normals", "judge")
-        for name in STAGES:
-            stage_function(name)
-        # The code as it was imported, whatever is edited meanwhile.
-        digests = {f"stages.{name}": code_digest(f"stages.{name}", PROJECT) for name in STAGES}
-        stages.runtime.stage.code_digest = lambda module, root: digests[module]  # type: ignore[assignment]
+        context = context_of(record, self.whole / "store", None, show_progress=False)
+        prior_digests(context, "text", "view", "normals", "judge")
+        frozen_code()
         computing = self._must(self.whole)
         before = published(self.whole / "store")
         seconds = self._must(self.whole)
@@ -183,11 +211,12 @@ class Matrix:
         """A store in which the run has got just before the cell's stage."""
         folder = self.root / f"cells-{self.way.name}" / cell.name
         store, done = folder / "store", STAGES[: STAGES.index(cell.stage)]
-        for name in ("inputs", *done):
-            shutil.copytree(self.whole / "store" / name, store / name)
         record = read_record(self.whole / "store", self.run)
         kept = {name: entry for name, entry in record.stages.items() if name in done}
-        write_record(store, record.model_copy(update={"stages": kept, "output": None}))
+        before = record.model_copy(update={"stages": kept, "output": None})
+        for name in ("inputs", *(f"{place}/{key}" for place, key in held_by(before))):
+            shutil.copytree(self.whole / "store" / name, store / name)
+        write_record(store, before)
         return folder
 
     def outcome(self, cell: Cell) -> Outcome:
@@ -205,6 +234,7 @@ class Matrix:
         if code != (-9 if hard else 130) and not finished:
             wrong.append(f"cut off, it ended with {code}{_tail(folder / 'first.log')}")
         stood = published(store)
+        wrong += [*damaged(store), *self._of_scores(cell, stood)]
         code = self.way.resumed(self.root, folder, self.run, None, folder / "second.log")
         resumed = time.time()
         if code != 0:
@@ -218,16 +248,25 @@ class Matrix:
             shutil.rmtree(folder)
         return Outcome(cell.stage, cell.moment, cell.signal, wrong, stopped_s, resumed - ended, states)
 
-    def _differences(self, folder: Path, record: RunRecord, stood: dict[str, tuple[int, int]]) -> list[str]:
+    def _of_scores(self, cell: Cell, stood: dict[Key, tuple[int, int]]) -> list[str]:
+        """What is wrong after a cut while scores were made: the stage's result must stand, and after a kill they must not."""
+        entry = read_record(self.whole / "store", self.run).stages[cell.stage]
+        if cell.moment not in OF_SCORES:
+            return []
+        wrong = [] if (cell.stage, entry.fingerprint) in stood else ["its result was not published before its scores were made"]
+        there = cell.signal == "SIGKILL" and ("scores", entry.scores) in stood
+        return [*wrong, "its scores stand, though they were cut off"] if there else wrong
+
+    def _differences(self, folder: Path, record: RunRecord, stood: dict[Key, tuple[int, int]]) -> list[str]:
         store, undisturbed = folder / "store", read_record(self.whole / "store", self.run)
         mine, theirs = hashes(store, record), hashes(self.whole / "store", undisturbed)
         wrong = [f"{name} differs from the undisturbed run's" for name in STAGES if mine.get(name) != theirs[name]]
         now = published(store)
-        wrong += [f"{name} was published and computed again" for name, status in stood.items() if now.get(name) != status]
+        wrong += [f"{key[0]} was published and computed again" for key, status in stood.items() if now.get(key) != status]
         wrong += [
-            f"{name} was published and is {record.stages[name].state}"
-            for name in stood
-            if record.stages[name].state != "cached"
+            f"{name} was published and is {entry.state}"
+            for name, entry in record.stages.items()
+            if (name, entry.fingerprint) in stood and entry.state != "cached"
         ]
         leavings = [path for path in store.rglob("*") if "partial" in path.name or path.parent.name in ("work", "checkpoints")]
         wrong += [f"{path.relative_to(store)} is left" for path in leavings]
