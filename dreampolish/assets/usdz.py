@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dreampolish.assets.asset import GLTF_FROM_WORLD, Asset, checked, pixels_of
 from dreampolish.assets.validate_glb import Told
+from dreampolish.optim.atomic_files import write_atomically
 
 _ROOT = "/Asset"
 _NORMAL_SCALE, _NORMAL_BIAS = Gf.Vec4f(2, 2, 2, 1), Gf.Vec4f(-1, -1, -1, 0)
@@ -28,15 +29,11 @@ def write_usdz(path: Path, asset: Asset) -> list[Path]:
     if len(asset.mesh.textures) != 1:
         raise ValueError(f"USDZ is written for one texture, the mesh has {len(asset.mesh.textures)}")
     with tempfile.TemporaryDirectory() as folder:
-        layer = Path(folder) / "asset.usdc"
+        layer, package = Path(folder) / "asset.usdc", Path(folder) / "asset.usdz"
         _write_stage(layer, asset)
-        partial = path.with_name(f".{path.name}.partial.usdz")
-        try:
-            if not UsdUtils.CreateNewUsdzPackage(Sdf.AssetPath(str(layer)), str(partial)):
-                raise ValueError(f"usd-core could not pack {path.name}")
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        if not UsdUtils.CreateNewUsdzPackage(Sdf.AssetPath(str(layer)), str(package)):
+            raise ValueError(f"usd-core could not pack {path.name}")
+        write_atomically(path, package.read_bytes())
     return [path]
 
 

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from dreampolish.optim.atomic_files import write_atomically
 from dreampolish.scene.pictures import sheet
 from flows.benchmark.truth import SHOWN, Truth, in_one_color, mean_color, measured, true_mesh, truth_of
 from schemas.artifacts import Artifact, StageName
@@ -20,7 +21,6 @@ from stages.results.files import StoredFiles
 from stages.results.scores import alignment, render_previews
 from stages.results.surfaces import Opened, open_artifact
 from stages.runtime.command import context_of, open_recorded
-from stages.runtime.files import write_atomically
 from stages.runtime.key import PROJECT, code_digest
 
 MEASURED: tuple[StageName, ...] = ("nerf", "neus", "dmtet", "polish", "texture", "export")

@@ -5,13 +5,14 @@ import re
 import unicodedata
 from pathlib import Path
 
+from dreampolish.optim.atomic_files import write_atomically
 from schemas.config.presets import ConfigError
 from schemas.config.run import PROMPT_LIMIT
 from schemas.config.stages import ReferenceConfig
 from stages.guidance.known_words import FUNCTION_WORDS, VOCABULARY, check_words
 from stages.runtime.command import input_path
 from stages.runtime.errors import StageError
-from stages.runtime.files import disk_errors_in_one_line, write_atomically
+from stages.runtime.files import disk_errors_in_one_line
 from stages.runtime.stage import RunContext
 
 MAX_IMAGE_BYTES = 50 * 2**20

@@ -1,7 +1,6 @@
-"""Durable writes, hashes, and a full or failing disk told in one line."""
+"""The store's place, and a full or failing disk told in one line."""
 
 import errno
-import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -16,42 +15,6 @@ _DISK_ERRORS = {errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS, errno.EFBIG}
 def store_folder() -> Path:
     """The store of this process: DREAMPOLISH_STORE, else ./store."""
     return Path(os.environ.get("DREAMPOLISH_STORE") or "store").resolve()
-
-
-def sha256_of(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_atomically(path: Path, payload: bytes) -> None:
-    """Replace a file by its new content or leave it as it was; durable on return."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(payload)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
-
-
-def sync_file(path: Path) -> None:
-    """Force a written file to the disk."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-
-
-def sync_folder(path: Path) -> None:
-    """Force a folder's entries to the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def is_disk_error(error: BaseException) -> bool:

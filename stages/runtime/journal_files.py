@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from dreampolish.optim.atomic_files import write_atomically
+
 
 def whole_lines(content: bytes) -> bytes:
     """A journal without the torn line that a kill may have left at its end."""
@@ -25,9 +27,7 @@ def read_cursor(folder: Path, name: str) -> dict[str, Any]:
 
 def write_cursor(folder: Path, name: str, cursor: Mapping[str, Any]) -> None:
     """Replace what `read_cursor` gives."""
-    partial = folder / f"{name}.sent.partial"
-    partial.write_text(json.dumps(cursor))
-    partial.replace(folder / f"{name}.sent.json")
+    write_atomically(folder / f"{name}.sent.json", json.dumps(cursor).encode())
 
 
 @contextmanager

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from dreampolish.optim.atomic_files import sha256_of
 from dreampolish.optim.fit import DivergedError
 from schemas.artifacts import Artifact, FileRef, StageName
 from schemas.config.run import PriorsConfig
@@ -29,7 +30,7 @@ from schemas.runs import StageState
 from stages.runtime.context import device_from_name, reset_peak_memory, seeded_generator, stage_seed
 from stages.runtime.costed_checkpoints import CostedCheckpoints
 from stages.runtime.errors import StageError
-from stages.runtime.files import disk_errors_in_one_line, sha256_of
+from stages.runtime.files import disk_errors_in_one_line
 from stages.runtime.key import PROJECT, code_digest, fingerprint
 from stages.runtime.probing import answer_probe
 from stages.runtime.progress import StageProgress

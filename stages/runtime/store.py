@@ -16,8 +16,9 @@ from typing import Protocol, TypeVar
 
 from pydantic import ValidationError
 
+from dreampolish.optim.atomic_files import sha256_of, sync_file, sync_folder, write_atomically
 from schemas.artifacts import Artifact, FileRef
-from stages.runtime.files import disk_errors_in_one_line, sha256_of, sync_file, sync_folder, write_atomically
+from stages.runtime.files import disk_errors_in_one_line
 from stages.runtime.signals import StoppedError
 
 A = TypeVar("A", bound=Artifact)

@@ -9,9 +9,9 @@ from random import Random
 
 import pytest
 
+from dreampolish.optim.atomic_files import sha256_of
 from schemas.artifacts import FileRef, NerfArtifact
 from stages.runtime.errors import StageError
-from stages.runtime.files import sha256_of, write_atomically
 from stages.runtime.signals import StoppedError
 from stages.runtime.store import MANIFEST, MANIFEST_HASH, DamagedArtifactError, LocalStore, file_refs
 
@@ -208,17 +208,3 @@ def test_waiting_can_be_given_up(local: LocalStore) -> None:
         local.lock("nerf", KEY, lambda: True),
     ):
         pass
-
-
-def test_an_atomic_write_leaves_the_old_content_on_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "record.json"
-    write_atomically(path, b"old")
-
-    def full(handle: int) -> None:
-        raise OSError(errno.ENOSPC, "full")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="full"):
-        write_atomically(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
