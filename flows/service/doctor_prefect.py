@@ -1,6 +1,5 @@
 """Runs that Prefect or MLflow show as running although their process is gone, and how both are told."""
 
-import fcntl
 import socket
 from collections.abc import Sequence
 from functools import partial
@@ -17,6 +16,7 @@ from flows.service.deployments import DEPLOYMENTS, GPU_SLOT, LEASE_S, POOL
 from flows.service.findings import Finding
 from flows.service.marks import FlowMark, all_marks, forget_mark
 from flows.service.processes import SERVICES, WORDS, Service, ServiceName, forget_service, listens, mark_of, read_service
+from stages.runtime.files import is_locked
 from stages.runtime.records import record_path
 from stages.runtime.tracking import PARENT_JOURNAL, Journal, place_from_store
 
@@ -123,16 +123,7 @@ def _alive(store: Path, journal: Path, marks: Sequence[FlowMark]) -> bool:
     if any(mark.run == run or (mark.run == "" and not record_path(store, run).exists()) for mark in marks):
         return True
     locks = f"run-{run}" if journal.stem == PARENT_JOURNAL else f"{journal.stem}*"
-    return any(_held(path) for path in (store / "locks").glob(locks))
-
-
-def _held(lock: Path) -> bool:
-    with lock.open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
+    return any(is_locked(path) for path in (store / "locks").glob(locks))
 
 
 UP = "dreampolish up"

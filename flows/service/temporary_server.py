@@ -8,7 +8,6 @@ as functions, without this, get Prefect's own.
 """
 
 import ctypes
-import fcntl
 import os
 import signal
 import socket
@@ -16,8 +15,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from pathlib import Path
+
+from stages.runtime.files import take_lock
 
 LOOK_INTERVAL_S = 0.05
 STOPPING_S = 5.0
@@ -91,13 +92,10 @@ def _serve(listening: int) -> None:
     Server(config).run(sockets=[socket.socket(fileno=listening)])
 
 
-@contextmanager
-def _alone_in(home: Path) -> Iterator[None]:
+def _alone_in(home: Path) -> AbstractContextManager[object]:
     """One process at a time; a dead holder's lock is free at once."""
     home.mkdir(parents=True, exist_ok=True)
-    with (home / "starting.lock").open("ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    return take_lock(home / "starting.lock")
 
 
 def _wait(server: "subprocess.Popen[bytes]", page: str, patience_s: float) -> None:

@@ -1,9 +1,7 @@
 """`dreampolish up` and `down`: Prefect server, MLflow server and one worker for a store, on loopback only."""
 
-import fcntl
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 from flows.service.deployments import POOL, pause_pool, set_up
@@ -27,7 +25,7 @@ from flows.service.processes import (
     write_settings_file,
 )
 from stages.runtime.errors import StageError
-from stages.runtime.files import disk_errors_in_one_line
+from stages.runtime.files import disk_errors_in_one_line, take_lock
 
 SERVER_PORT = 4200
 MLFLOW_PORT = 5000
@@ -141,14 +139,11 @@ def _start_worker(store: Path, server_url: str, environment: dict[str, str]) -> 
     return start(store, "worker", command, {**environment, **told}, "")
 
 
-@contextmanager
-def _one_at_a_time(store: Path) -> Iterator[None]:
+def _one_at_a_time(store: Path) -> AbstractContextManager[object]:
     """Two `up` or `down` of one store do not mix; a dead holder's lock is free at once."""
     folder = services_folder(store)
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StageError("another dreampolish up or down is at work on this store", None, "wait for it") from None
-        yield
+    try:
+        return take_lock(folder / "lock", wait_s=0)
+    except BlockingIOError:
+        raise StageError("another dreampolish up or down is at work on this store", None, "wait for it") from None

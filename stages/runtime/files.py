@@ -1,11 +1,14 @@
-"""The store's place, and a full or failing disk told in one line."""
+"""Locks that die with their process, the store's place, and a full or failing disk told in one line."""
 
 import errno
+import math
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from stages.runtime.errors import StageError
 
@@ -15,6 +18,29 @@ _DISK_ERRORS = {errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS, errno.EFBIG}
 def store_folder() -> Path:
     """The store of this process: DREAMPOLISH_STORE, else ./store."""
     return Path(os.environ.get("DREAMPOLISH_STORE") or "store").resolve()
+
+
+def take_lock(
+    path: Path, *, wait_s: float = math.inf, give_up: Callable[[], bool] | None = None
+) -> AbstractContextManager[object]:
+    """Take a lock file's lock; the block given with the result holds it. A dead holder's is free at once, the file stays.
+
+    wait_s: how long to wait for another holder. give_up: asked ten times a second; True ends the wait. Both end in BlockingIOError.
+    """
+    try:
+        # Without a fallback: another kind of lock would outlive its process.
+        return FileLock(path, fallback_to_soft=False).acquire(timeout=wait_s, poll_interval=0.1, cancel_check=give_up)
+    except Timeout as error:
+        raise BlockingIOError(errno.EAGAIN, "held by another process", str(path)) from error
+
+
+def is_locked(path: Path) -> bool:
+    """Whether somebody holds a lock file's lock now."""
+    try:
+        with take_lock(path, wait_s=0):
+            return False
+    except BlockingIOError:
+        return True
 
 
 def is_disk_error(error: BaseException) -> bool:
