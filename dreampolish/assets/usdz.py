@@ -13,7 +13,7 @@ from pxr import Gf, Sdf, Tf, Usd, UsdGeom, UsdShade, UsdUtils, UsdValidation, Vt
 from torch import Tensor
 
 from dreampolish.assets.asset import GLTF_FROM_WORLD, Asset, checked, pixels_of
-from dreampolish.assets.validate_glb import Told
+from dreampolish.assets.findings import FileFindings
 from dreampolish.optim.atomic_files import write_atomically
 
 _ROOT = "/Asset"
@@ -111,36 +111,34 @@ def _texture(
     return shader
 
 
+CHECKER = "usd-core"
 ALIGNMENT = 64
 _LOCAL_HEADER = 30
 
 
-def usdz_findings(path: Path) -> Told:
+def usdz_findings(path: Path) -> FileFindings:
     """Errors, warnings and figures. A stage that usd-core cannot open is an error; so are compressed or unaligned files."""
     errors = _layout_errors(path)
     if errors:
-        return tuple(errors), (), {}
+        return FileFindings(CHECKER, tuple(errors))
     try:
         stage = Usd.Stage.Open(str(path))
     except Tf.ErrorException as error:
-        return (f"usd-core cannot open it: {str(error).strip().splitlines()[-1]}",), (), {}
+        return FileFindings(CHECKER, (f"usd-core cannot open it: {str(error).strip().splitlines()[-1]}",))
     meshes = [UsdGeom.Mesh(prim) for prim in stage.Traverse() if prim.IsA(UsdGeom.Mesh)]
     if not meshes:
-        return ("holds no mesh",), (), {}
+        return FileFindings(CHECKER, ("holds no mesh",))
     warnings = [] if stage.GetDefaultPrim() else ["names no default prim"]
-    told = UsdValidation.ValidationContext(UsdValidation.ValidationRegistry().GetOrLoadAllValidators()).Validate(stage)
-    for entry in told:
+    found = UsdValidation.ValidationContext(UsdValidation.ValidationRegistry().GetOrLoadAllValidators()).Validate(stage)
+    for entry in found:
         text = f"{entry.GetName()}: {entry.GetMessage()}"
         (errors if entry.GetType() == UsdValidation.ValidationErrorType.Error else warnings).append(text)
     for mesh in meshes:
         complaint = _mesh_error(mesh)
         errors += [complaint] if complaint else []
     triangles = sum(sum(count - 2 for count in mesh.GetFaceVertexCountsAttr().Get() or ()) for mesh in meshes)
-    return (
-        tuple(errors),
-        tuple(warnings),
-        {"triangles": float(triangles), "metres_per_unit": UsdGeom.GetStageMetersPerUnit(stage)},
-    )
+    figures = {"triangles": float(triangles), "metres_per_unit": UsdGeom.GetStageMetersPerUnit(stage)}
+    return FileFindings(CHECKER, tuple(errors), tuple(warnings), figures)
 
 
 def _mesh_error(mesh: UsdGeom.Mesh) -> str:
