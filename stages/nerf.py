@@ -13,9 +13,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from dreampolish.fields.density import DensityField
+from dreampolish.fields.occupancy import OccupancyGrid
 from dreampolish.optim.fit import Term, fit
 from dreampolish.optim.regularizers import distortion_loss, opacity_entropy_loss, orientation_loss, sparsity_loss
-from dreampolish.renderers.samples import OccupancyGrid
 from dreampolish.renderers.volume import VolumeRender, render_density
 from dreampolish.scene.cameras import SCENE_HALF_SIZE, Cameras
 from schemas.artifacts import NerfArtifact, ReferenceArtifact

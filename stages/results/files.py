@@ -13,11 +13,11 @@ from torch import Tensor
 from dreampolish.fields.color import ColorField, color_field_from_config
 from dreampolish.fields.density import DensityField, density_field_from_config
 from dreampolish.fields.hash_grid import GridSizes, HashGrid
+from dreampolish.fields.occupancy import OccupancyGrid
 from dreampolish.fields.sdf import SdfField, sdf_field_from_config
 from dreampolish.mesh.topology import face_adjacency, topology
 from dreampolish.renderers.mesh import MeshRender, coverage, render_mesh
 from dreampolish.renderers.rasterizer import rasterize
-from dreampolish.renderers.samples import OccupancyGrid
 from dreampolish.scene.cameras import SCENE_HALF_SIZE, Cameras
 from schemas.artifacts import (
     Artifact,

@@ -27,8 +27,9 @@ os.environ.setdefault("TQDM_DISABLE", "1")
 os.environ.setdefault("PREFECT_API_URL", "http://127.0.0.1:9/api")
 
 from cells import FIRED, Cell, all_cells, lay_hook
-from tiny import tiny_run, write_picture, write_priors
 
+# Run as a script, its folder is on the path, the project is not.
+sys.path.append(str(Path(__file__).parents[2]))
 import flows.chain
 import stages.runtime.stage
 from dreampolish.metrics.judge import load_alignment
@@ -43,6 +44,7 @@ from stages.runtime.key import PROJECT, code_digest
 from stages.runtime.records import read_record, write_record
 from stages.runtime.store import MANIFEST, LocalStore, file_refs
 from stages.runtime.tracking import Journal
+from tests.support.tiny_priors import tiny_run, write_picture, write_priors
 
 LIMIT_S = 30.0
 """From a first SIGINT or SIGTERM to the end of the process."""
