@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import save_file
 
 from dreampolish.fields.density import DensityField
+from dreampolish.fields.occupancy import OccupancyGrid
 from dreampolish.optim.fit import Term, fit
 from dreampolish.optim.regularizers import distortion_loss, opacity_entropy_loss, orientation_loss, sparsity_loss
-from dreampolish.renderers.samples import OccupancyGrid
 from dreampolish.renderers.scenes import DensityScene, step_size_for
 from dreampolish.renderers.volume import VolumeRender
 from dreampolish.scene.cameras import SCENE_HALF_SIZE

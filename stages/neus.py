@@ -12,12 +12,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from dreampolish.fields.density_to_sdf import EmptyFieldError, FitReport, fit_sdf, sdf_from_density
+from dreampolish.fields.occupancy import OccupancyGrid
 from dreampolish.fields.sdf import SdfField
 from dreampolish.fields.smoothing import Smoothing
 from dreampolish.optim.fit import Term, fit
 from dreampolish.optim.regularizers import eikonal_loss, opacity_entropy_loss, orientation_loss, sparsity_loss
 from dreampolish.renderers.neus import NeusRender
-from dreampolish.renderers.samples import OccupancyGrid
 from dreampolish.renderers.scenes import SdfScene, step_size_for
 from dreampolish.scene.cameras import SCENE_HALF_SIZE, Cameras, orbit_cameras
 from schemas.artifacts import NerfArtifact, ReferenceArtifact, SdfArtifact

@@ -7,10 +7,9 @@ import numpy as np
 import torch
 import xatlas
 from jaxtyping import Float, Int
-from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
-from dreampolish.mesh.topology import component_of_face, vertex_normals
+from dreampolish.mesh.topology import vertex_normals
 
 _ATTEMPTS = 3
 """Packings at most until the gutters are as wide as asked for. [choice]"""
@@ -69,20 +68,3 @@ def _packed(vertices: Tensor, faces: Tensor, texture_size: int, padding: int) ->
     pack_options.bilinear = True
     atlas.generate(chart_options, pack_options)
     return atlas
-
-
-def gutter(mesh: Unwrapped, covered_face: Int[Tensor, "h w"]) -> float:
-    """The least number of empty texels in a row between two charts of a texture; infinite for a single chart.
-
-    covered_face: the face under each texel's centre, -1 where none (`bake.faces_of_texels`). Measured to about one texel.
-    """
-    chart = component_of_face(mesh.faces)
-    label = torch.where(covered_face >= 0, chart[covered_face.clamp(min=0)], -1).cpu().numpy()
-    distance, nearest = distance_transform_edt(label < 0, return_indices=True)
-    owner = label[nearest[0], nearest[1]]
-    gaps = [np.inf]
-    for axis in (0, 1):
-        one, other = (np.take(owner, range(start, owner.shape[axis] - 1 + start), axis) for start in (0, 1))
-        near, far = (np.take(distance, range(start, owner.shape[axis] - 1 + start), axis) for start in (0, 1))
-        gaps.append((near + far - 1)[one != other].min(initial=np.inf))
-    return max(float(min(gaps)), 0.0)

@@ -13,7 +13,8 @@ from pxr import Gf, Sdf, Tf, Usd, UsdGeom, UsdShade, UsdUtils, UsdValidation, Vt
 from torch import Tensor
 
 from dreampolish.assets.asset import GLTF_FROM_WORLD, Asset, checked, pixels_of
-from dreampolish.assets.validate_glb import Told
+from dreampolish.assets.findings import FileFindings
+from dreampolish.optim.atomic_files import write_atomically
 
 _ROOT = "/Asset"
 _NORMAL_SCALE, _NORMAL_BIAS = Gf.Vec4f(2, 2, 2, 1), Gf.Vec4f(-1, -1, -1, 0)
@@ -28,15 +29,11 @@ def write_usdz(path: Path, asset: Asset) -> list[Path]:
     if len(asset.mesh.textures) != 1:
         raise ValueError(f"USDZ is written for one texture, the mesh has {len(asset.mesh.textures)}")
     with tempfile.TemporaryDirectory() as folder:
-        layer = Path(folder) / "asset.usdc"
+        layer, package = Path(folder) / "asset.usdc", Path(folder) / "asset.usdz"
         _write_stage(layer, asset)
-        partial = path.with_name(f".{path.name}.partial.usdz")
-        try:
-            if not UsdUtils.CreateNewUsdzPackage(Sdf.AssetPath(str(layer)), str(partial)):
-                raise ValueError(f"usd-core could not pack {path.name}")
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        if not UsdUtils.CreateNewUsdzPackage(Sdf.AssetPath(str(layer)), str(package)):
+            raise ValueError(f"usd-core could not pack {path.name}")
+        write_atomically(path, package.read_bytes())
     return [path]
 
 
@@ -114,36 +111,34 @@ def _texture(
     return shader
 
 
+CHECKER = "usd-core"
 ALIGNMENT = 64
 _LOCAL_HEADER = 30
 
 
-def usdz_findings(path: Path) -> Told:
+def usdz_findings(path: Path) -> FileFindings:
     """Errors, warnings and figures. A stage that usd-core cannot open is an error; so are compressed or unaligned files."""
     errors = _layout_errors(path)
     if errors:
-        return tuple(errors), (), {}
+        return FileFindings(CHECKER, tuple(errors))
     try:
         stage = Usd.Stage.Open(str(path))
     except Tf.ErrorException as error:
-        return (f"usd-core cannot open it: {str(error).strip().splitlines()[-1]}",), (), {}
+        return FileFindings(CHECKER, (f"usd-core cannot open it: {str(error).strip().splitlines()[-1]}",))
     meshes = [UsdGeom.Mesh(prim) for prim in stage.Traverse() if prim.IsA(UsdGeom.Mesh)]
     if not meshes:
-        return ("holds no mesh",), (), {}
+        return FileFindings(CHECKER, ("holds no mesh",))
     warnings = [] if stage.GetDefaultPrim() else ["names no default prim"]
-    told = UsdValidation.ValidationContext(UsdValidation.ValidationRegistry().GetOrLoadAllValidators()).Validate(stage)
-    for entry in told:
+    found = UsdValidation.ValidationContext(UsdValidation.ValidationRegistry().GetOrLoadAllValidators()).Validate(stage)
+    for entry in found:
         text = f"{entry.GetName()}: {entry.GetMessage()}"
         (errors if entry.GetType() == UsdValidation.ValidationErrorType.Error else warnings).append(text)
     for mesh in meshes:
         complaint = _mesh_error(mesh)
         errors += [complaint] if complaint else []
     triangles = sum(sum(count - 2 for count in mesh.GetFaceVertexCountsAttr().Get() or ()) for mesh in meshes)
-    return (
-        tuple(errors),
-        tuple(warnings),
-        {"triangles": float(triangles), "metres_per_unit": UsdGeom.GetStageMetersPerUnit(stage)},
-    )
+    figures = {"triangles": float(triangles), "metres_per_unit": UsdGeom.GetStageMetersPerUnit(stage)}
+    return FileFindings(CHECKER, tuple(errors), tuple(warnings), figures)
 
 
 def _mesh_error(mesh: UsdGeom.Mesh) -> str:

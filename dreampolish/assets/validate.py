@@ -1,71 +1,114 @@
-"""Whether a 3D file is what its format wants: GLB by the Khronos validator or our own checks, the others by reading them again."""
+"""Whether a 3D file is what its format wants: GLB by glTF's schema and by reading it, the others by reading them again."""
 
+import io
 import json
-import os
-import shutil
-import subprocess
-from collections.abc import Sequence
-from dataclasses import dataclass
+import struct
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import trimesh
+from jsonschema import ValidationError
+from trimesh.exchange import gltf
 
+from dreampolish.assets.findings import FileFindings
 from dreampolish.assets.usdz import usdz_findings
-from dreampolish.assets.validate_glb import Told, glb_findings
 
 FORMATS = ("glb", "obj", "ply", "stl", "usdz")
+_GLB_HEADER = 20
+"""Bytes before a GLB's JSON: magic, version, length; then the JSON's length and kind."""
+_MAPS = ("baseColorTexture", "metallicRoughnessTexture", "normalTexture", "occlusionTexture", "emissiveTexture")
 
 
-@dataclass(frozen=True)
-class Findings:
-    """What a check says of one file, one sentence each. checker: who looked. figures: what the file holds."""
-
-    checker: str
-    errors: tuple[str, ...]
-    warnings: tuple[str, ...]
-    figures: dict[str, float]
-
-
-def findings_of(path: Path, node_modules: Sequence[Path]) -> Findings:
+def findings_of(path: Path) -> FileFindings:
     """Check a file by the ending of its name.
 
-    node_modules: folders where npm's `gltf-validator` may lie; where it or node is not to be had, GLBs get our own structural checks.
     Raises ValueError for an ending that is not in FORMATS and OSError for a file that cannot be read.
     """
     kind = path.suffix.lower().lstrip(".")
     if kind not in FORMATS:
         raise ValueError(f"{path.name} ends in none of {', '.join('.' + entry for entry in FORMATS)}")
     content = path.read_bytes()
-    if kind == "usdz":
-        return Findings("usd-core", *usdz_findings(path))
-    if kind != "glb":
-        return _reread(path, kind, content)
-    told = khronos_findings(path, node_modules)
-    if told is not None:
-        return Findings("Khronos glTF validator", *told)
-    return Findings("structural checks", *glb_findings(content))
+    match kind:
+        case "usdz":
+            return usdz_findings(path)
+        case "glb":
+            return glb_findings(content)
+        case _:
+            return _reread(path, kind, content)
 
 
-def _reread(path: Path, kind: str, content: bytes) -> Findings:
+def glb_findings(content: bytes) -> FileFindings:
+    """Errors and triangles of a GLB's bytes: its JSON against glTF 2.0's schema, its data by reading them.
+
+    The least of several schema errors is told. Bounds, unit lengths and extensions are the Khronos validator's business.
+    """
+    checker = "trimesh's glTF schema"
+    try:
+        document = _document(content)
+        gltf.validate(document)
+        scene = trimesh.load_scene(io.BytesIO(content), file_type="glb", process=False)
+    except ValidationError as error:
+        return FileFindings(checker, (f"{error.message} ({error.json_path})",))
+    except Exception as error:
+        # A reader of damaged files raises anything at all.
+        return FileFindings(checker, (f"cannot be read: {type(error).__name__} {error}".strip(),))
+    placed = [scene.geometry[scene.graph[node][1]] for node in scene.graph.nodes_geometry]
+    parts = [part for part in placed if isinstance(part, trimesh.Trimesh)]
+    errors = [error for part in parts for error in _mesh_errors(part)] if parts else ["holds no triangles"]
+    errors += [f"{name} cannot be read" for name in sorted(_named_maps(document) - _read_maps(parts))]
+    return FileFindings(checker, tuple(errors), (), {"triangles": float(sum(len(part.faces) for part in parts))})
+
+
+def _document(content: bytes) -> dict[str, Any]:
+    """The JSON of a GLB (glTF 2.0, 4.4)."""
+    magic, version, length, size, kind = struct.unpack("<4sIII4s", content[:_GLB_HEADER].ljust(_GLB_HEADER, b"\0"))
+    if magic != b"glTF" or version != 2 or kind != b"JSON":
+        raise ValueError("not a GLB of version 2")
+    if length != len(content):
+        raise ValueError(f"the header says {length} bytes, the file has {len(content)}")
+    document = json.loads(content[_GLB_HEADER : _GLB_HEADER + size])
+    if document["asset"]["version"] != "2.0":
+        raise ValueError("asset.version is not 2.0")
+    return dict(document)
+
+
+def _named_maps(document: dict[str, Any]) -> set[str]:
+    """The kinds of map that materials name."""
+    materials = document.get("materials", [])
+    entries = [name for material in materials for name in (*material, *material.get("pbrMetallicRoughness", ()))]
+    return {name for name in entries if name in _MAPS}
+
+
+def _read_maps(parts: list[trimesh.Trimesh]) -> set[str]:
+    """The kinds of map that were read."""
+    materials = [getattr(part.visual, "material", None) for part in parts]
+    return {name for material in materials for name in _MAPS if getattr(material, name, None) is not None}
+
+
+def _reread(path: Path, kind: str, content: bytes) -> FileFindings:
     """What trimesh finds in a file, with the pictures and libraries it names."""
     errors = list(_truncated_stl(content)) if kind == "stl" else []
     try:
         mesh = trimesh.load_mesh(path, process=False)
     except Exception as error:
         # A reader of damaged files raises anything at all.
-        return Findings("trimesh", (f"cannot be read: {error or type(error).__name__}",), (), {})
-    faces = np.asarray(getattr(mesh, "faces", ()))
-    if len(faces) == 0:
-        return Findings("trimesh", (*errors, "holds no triangles"), (), {})
-    if not np.isfinite(mesh.vertices).all():
-        errors.append("a coordinate is not finite")
-    if faces.max() >= len(mesh.vertices) or faces.min() < 0:
-        errors.append("a face names a vertex that is not there")
+        return FileFindings("trimesh", (f"cannot be read: {error or type(error).__name__}",))
+    if not len(getattr(mesh, "faces", ())):
+        return FileFindings("trimesh", (*errors, "holds no triangles"))
+    errors += _mesh_errors(mesh)
     if kind == "obj":
         errors += [f"{missing} is named but not there" for missing in _missing_of_obj(path)]
     longest = float(np.ptp(mesh.vertices, axis=0).max()) if not errors else 0.0
-    return Findings("trimesh", tuple(errors), (), {"triangles": float(len(faces)), "longest_side": longest})
+    return FileFindings("trimesh", tuple(errors), (), {"triangles": float(len(mesh.faces)), "longest_side": longest})
+
+
+def _mesh_errors(mesh: trimesh.Trimesh) -> Iterator[str]:
+    if not np.isfinite(mesh.vertices).all():
+        yield "a coordinate is not finite"
+    if mesh.faces.max(initial=0) >= len(mesh.vertices) or mesh.faces.min(initial=0) < 0:
+        yield "a face names a vertex that is not there"
 
 
 def _truncated_stl(content: bytes) -> list[str]:
@@ -92,58 +135,3 @@ def _missing_of_obj(path: Path) -> list[str]:
 def _named(path: Path, keywords: tuple[str, ...]) -> list[Path]:
     lines = (line.split() for line in path.read_text(errors="replace").splitlines())
     return [path.parent / words[-1] for words in lines if len(words) > 1 and words[0] in keywords]
-
-
-SECONDS = 120
-_SCRIPT = """
-const validator = require('gltf-validator');
-const bytes = new Uint8Array(require('fs').readFileSync(process.argv[1]));
-validator.validateBytes(bytes, {maxIssues: 1000, writeTimestamp: false}).then(
-  report => process.stdout.write(JSON.stringify(report)),
-  error => { process.stderr.write(String(error)); process.exit(3); });
-"""
-
-
-def khronos_findings(path: Path, node_modules: Sequence[Path]) -> Told | None:
-    """Errors, warnings and figures of a GLB; None without node or the package `gltf-validator` in one of the folders.
-
-    `npm install gltf-validator` makes it available. Raises ValueError where the validator itself fails.
-    """
-    node = shutil.which("node")
-    folders = [folder for folder in node_modules if (folder / "gltf-validator").is_dir()]
-    if node is None or not folders:
-        return None
-    environment = {**os.environ, "NODE_PATH": os.pathsep.join(str(folder) for folder in folders)}
-    done = subprocess.run(
-        [node, "-e", _SCRIPT, str(path.resolve())],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        check=False,
-    )
-    if done.returncode == 3:
-        # What is not a GLB at all is refused by an exception, not by a report.
-        return (f"not a GLB: {done.stderr.strip()}",), (), {}
-    if done.returncode != 0:
-        raise ValueError(f"the glTF validator failed: {done.stderr.strip().splitlines()[-1:]}")
-    return _told(json.loads(done.stdout))
-
-
-def _told(report: dict) -> Told:
-    issues, found = report["issues"], report.get("info", {})
-
-    def of(severity: int) -> tuple[str, ...]:
-        return tuple(
-            f"{issue['code']}: {issue['message']} ({issue.get('pointer', '')})"
-            for issue in issues["messages"]
-            if issue["severity"] == severity
-        )
-
-    figures = {
-        "errors": float(issues["numErrors"]),
-        "warnings": float(issues["numWarnings"]),
-        "infos": float(issues["numInfos"]),
-        "triangles": float(found.get("totalTriangleCount", 0)),
-    }
-    return of(0), of(1), figures

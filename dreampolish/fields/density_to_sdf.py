@@ -13,10 +13,10 @@ from torch import Tensor
 from dreampolish.fields.density import DensityField
 from dreampolish.fields.hash_grid import ADAM_BETAS, ADAM_EPSILON
 from dreampolish.fields.lattice import lattice_along_rays, lattice_points, sample_lattice, signed_distances
+from dreampolish.fields.occupancy import OccupancyGrid
 from dreampolish.fields.sdf import SdfField
 from dreampolish.fields.smoothing import Smoothing, smoothed_within_outlines
 from dreampolish.fields.thin_parts import with_faint_parts
-from dreampolish.renderers.samples import OccupancyGrid
 from dreampolish.scene.cameras import Cameras
 
 _COLOR_EMPHASIS = 5.0

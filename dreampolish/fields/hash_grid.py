@@ -9,7 +9,7 @@ fits the table is indexed densely, a finer one is hashed.
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
@@ -216,8 +216,3 @@ class HashGrid(nn.Module):
             features = nn.functional.pad(features, (0, 0, 0, missing))
             jacobian = nn.functional.pad(jacobian, (0, 0, 0, missing))
         return features.t(), jacobian.transpose(1, 2)
-
-
-def level_indices(sizes: GridSizes, points: Float[Tensor, "n 3"]) -> Int[Tensor, "8 l n"]:
-    """Table entries that each point reads, corner by corner (x fastest) and level by level; for inspection and tests."""
-    return _corners_from_points(points, _levels_from_sizes(sizes, sizes.n_levels, points.device))[0]

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from scipy import ndimage
 from torch import Tensor, nn
 
-from dreampolish.renderers.samples import t_range_from_box
+from dreampolish.fields.occupancy import t_range_from_box
 from dreampolish.scene.cameras import Cameras, rays_from_cameras
 
 _LEAST_SHARE = 1e-3

@@ -18,14 +18,6 @@ def psnr(first: Float[Tensor, "b h w c"], second: Float[Tensor, "b h w c"]) -> F
     return -10 * torch.log10((first - second).square().mean((1, 2, 3)))
 
 
-def masked_psnr(
-    first: Float[Tensor, "b h w c"], second: Float[Tensor, "b h w c"], mask: Float[Tensor, "b h w"]
-) -> Float[Tensor, " b"]:
-    """As `psnr`, the squared errors weighted by `mask` (0..1); NaN where a mask is empty."""
-    error = ((first - second).square().mean(-1) * mask).sum((1, 2))
-    return -10 * torch.log10(error / mask.sum((1, 2)))
-
-
 def ssim(first: Float[Tensor, "b h w c"], second: Float[Tensor, "b h w c"]) -> Float[Tensor, " b"]:
     """Structural similarity, -1..1, 1 if equal; differentiable.
 

@@ -13,10 +13,9 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from dreampolish.data.captions import compose_caption, nouns_of_entry
+from dreampolish.data.captions import compose_caption, keys_of_captions, nouns_of_entry, parse_caption, positives
 from dreampolish.data.library import entry_from_fields
 from dreampolish.data.split import read_split
-from dreampolish.training.judge import keys_of_captions, parse_caption, positives
 
 
 def candidate_texts(prompts: Sequence[str], names: Sequence[str]) -> list[str]:

@@ -7,7 +7,6 @@ not see flipped bits). JSONs of before they named their own hash are taken witho
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +14,8 @@ from typing import Any
 
 from safetensors.torch import load, save
 from torch import Tensor
+
+from dreampolish.optim.atomic_files import write_atomically
 
 
 class Checkpoints:
@@ -40,8 +41,8 @@ class Checkpoints:
         payload = save(tensors)
         stem = self.folder / f"step-{step:08d}"
         manifest = {"step": step, "sha256": hashlib.sha256(payload).hexdigest(), "structure": structure}
-        _write_atomically(stem.with_suffix(".safetensors"), payload)
-        _write_atomically(stem.with_suffix(".json"), json.dumps({**manifest, "self": _self_hash(manifest)}).encode())
+        write_atomically(stem.with_suffix(".safetensors"), payload)
+        write_atomically(stem.with_suffix(".json"), json.dumps({**manifest, "self": _self_hash(manifest)}).encode())
         self._tidy()
 
     def latest(self) -> tuple[int, dict[str, Any]] | None:
@@ -72,6 +73,8 @@ class Checkpoints:
         for path in self.folder.glob("step-*"):
             if path.name.endswith(".partial") or path.stem not in kept:
                 path.unlink(missing_ok=True)
+        for path in self.folder.glob(".step-*.partial"):
+            path.unlink(missing_ok=True)
 
     def _manifests(self) -> list[Path]:
         return sorted(self.folder.glob("step-*.json"), reverse=True) if self.folder.exists() else []
@@ -114,17 +117,3 @@ def _unpack(packed: dict[str, Any], tensors: Mapping[str, Tensor]) -> Any:
     if "list" in packed:
         return [_unpack(item, tensors) for item in packed["list"]]
     return packed["value"]
-
-
-def _write_atomically(path: Path, payload: bytes) -> None:
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        file.write(payload)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -15,11 +15,6 @@ _SPARSITY_SOFTNESS = 0.01
 """Added to the squared opacity under sparsity's root (source: DreamFusion)."""
 
 
-def _mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean where the mask is true; 0 if nowhere. Never divides by zero, so that gradients stay finite."""
-    return (values * mask).sum() / mask.sum().clamp(min=1)
-
-
 def opacity_entropy_loss(opacity: Float[Tensor, "b h w"]) -> Float[Tensor, ""]:
     """Mean binary entropy of the opacities, nats, in [0, ln 2]: pixels shall be either empty or solid (source: DreamFusion)."""
     p = opacity.clamp(_SAFE, 1 - _SAFE)
@@ -65,52 +60,10 @@ def eikonal_loss(gradients: Float[Tensor, "n 3"]) -> Float[Tensor, ""]:
     return (torch.linalg.vector_norm(gradients, dim=-1) - 1).square().mean()
 
 
-def laplace_loss(sdf: Float[Tensor, " n"], shifted: Float[Tensor, "n 6"], step: float) -> Float[Tensor, ""]:
-    """Mean |Laplacian| of an SDF, which is twice the mean curvature on its surface (source: Neuralangelo's curvature term).
-
-    sdf: at points; shifted: at the points moved by +-step along x, y, z. Per world unit.
-    """
-    if not len(sdf):
-        return sdf.sum()
-    return ((shifted.sum(dim=-1) - 6 * sdf) / step**2).abs().mean()
-
-
-def field_smoothness_loss(
-    normals: Float[Tensor, "n 3"], moved_normals: Float[Tensor, "n 3"], weights: Float[Tensor, " n"]
-) -> Float[Tensor, ""]:
-    """Weighted mean distance of normals from those at slightly moved points (3D normal smoothness; source: DreamCraft3D).
-
-    Weights are held constant.
-    """
-    held = weights.detach()
-    return (held * (normals - moved_normals).abs().sum(dim=-1)).sum() / held.sum().clamp(min=_SAFE)
-
-
 def _screen_differences(normals: Tensor, mask: Tensor) -> tuple[list[Tensor], list[Tensor]]:
     """Differences between horizontal and vertical neighbours, and the masks where both pixels are on the object."""
     differences = [normals[:, :, 1:] - normals[:, :, :-1], normals[:, 1:] - normals[:, :-1]]
     return differences, [mask[:, :, 1:] & mask[:, :, :-1], mask[:, 1:] & mask[:, :-1]]
-
-
-def normal_smoothness_loss(normals: Float[Tensor, "b h w 3"], mask: Bool[Tensor, "b h w"]) -> Float[Tensor, ""]:
-    """Mean squared difference of neighbouring pixels' normals inside the mask (2D normal smoothness; source: DreamCraft3D)."""
-    differences, masks = _screen_differences(normals, mask)
-    horizontal, vertical = (_mean(d.square().sum(dim=-1), m) for d, m in zip(differences, masks, strict=True))
-    return horizontal + vertical
-
-
-def depth_correlation_loss(
-    depth: Float[Tensor, "b h w"], target: Float[Tensor, "b h w"], mask: Bool[Tensor, "b h w"]
-) -> Float[Tensor, ""]:
-    """1 - Pearson correlation on the mask, in [0, 2]: depth up to an unknown scale and shift (source: DreamCraft3D).
-
-    Fewer than two pixels, or a constant depth or target, give 1: no correlation.
-    """
-    a, b = depth[mask], target[mask]
-    if len(a) < 2:
-        return 1 + depth.sum() * 0
-    a, b = a - a.mean(), b - b.mean()
-    return 1 - (a * b).sum() / (a.square().sum() * b.square().sum()).clamp(min=1e-12).sqrt()
 
 
 def _robust_mean(errors: Tensor, keep_quantile: float) -> Tensor:

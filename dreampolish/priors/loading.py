@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer
 
+from dreampolish.optim.atomic_files import sha256_of
 from dreampolish.priors.autoencoder import PatchAutoencoder
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -194,5 +195,4 @@ def _file_digest(path: Path) -> bytes:
 
 @lru_cache(maxsize=256)
 def _digest_of(path: Path, size: int, modified_ns: int) -> bytes:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
+    return bytes.fromhex(sha256_of(path))

@@ -10,7 +10,7 @@ from torch import Tensor
 from dreampolish.fields.color import ColorField
 from dreampolish.mesh.topology import face_adjacency, face_normals, vertex_normals
 from dreampolish.renderers.antialias import antialias
-from dreampolish.renderers.rasterizer import Fragments, interpolate, interpolate_covered, rasterize
+from dreampolish.renderers.rasterizer import Fragments, interpolate_covered, rasterize
 from dreampolish.scene.cameras import Cameras, normals_camera_from_world
 
 ColorOf = Callable[[Float[Tensor, "n 3"], Float[Tensor, "n 3"]], Float[Tensor, "n 3"]]
@@ -115,13 +115,6 @@ def coverage(
     """Antialiased masks alone, 0..1, differentiable in the vertices."""
     mask = fragments.mask[..., None].to(vertices.dtype)
     return antialias(mask, fragments, vertices, faces, cameras, adjacency)[..., 0]
-
-
-def points_world_from_fragments(
-    fragments: Fragments, vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"]
-) -> Float[Tensor, "b h w 3"]:
-    """The surface points seen, world frame, 0 where nothing is."""
-    return interpolate(fragments, faces, vertices)
 
 
 def _face_normals_covered(fragments: Fragments, vertices: Tensor, faces: Tensor) -> Tensor:

@@ -10,8 +10,9 @@ from jaxtyping import Float
 from nerfacc import render_weight_from_alpha
 from torch import Tensor, nn
 
+from dreampolish.fields.occupancy import OccupancyGrid
 from dreampolish.fields.sdf import SdfField
-from dreampolish.renderers.samples import OccupancyGrid, RaySamples, sample_rays, split_samples
+from dreampolish.renderers.samples import RaySamples, sample_rays, split_samples
 from dreampolish.renderers.volume import SampleRecord, VolumeRender, composite
 from dreampolish.scene.cameras import Cameras, rays_from_cameras
 

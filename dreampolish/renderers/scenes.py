@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from dreampolish.fields.density import DensityField
+from dreampolish.fields.occupancy import OccupancyGrid
 from dreampolish.fields.sdf import SdfField
 from dreampolish.renderers.neus import NeusRender, render_sdf, update_surface_occupancy
-from dreampolish.renderers.samples import OccupancyGrid
 from dreampolish.renderers.volume import VolumeRender, render_density
 from dreampolish.scene.cameras import SCENE_HALF_SIZE, Cameras
 

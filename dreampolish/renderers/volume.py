@@ -9,7 +9,8 @@ from nerfacc import accumulate_along_rays, render_weight_from_density
 from torch import Tensor
 
 from dreampolish.fields.density import DensityField
-from dreampolish.renderers.samples import OccupancyGrid, RaySamples, sample_rays
+from dreampolish.fields.occupancy import OccupancyGrid
+from dreampolish.renderers.samples import RaySamples, sample_rays
 from dreampolish.scene.cameras import Cameras, normals_camera_from_world, rays_from_cameras
 
 _SLOTS_AT_ONCE = 5

@@ -4,7 +4,6 @@ Notation for every function here: B cameras, square pictures of `size` pixels; t
 docs/conventions.md (world z up, +x the front; camera x right, y up, looking along -z).
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -177,8 +176,3 @@ def pose_condition(
     # Zero123 measures polar angles from the top, hence the sign: a higher target has a smaller polar angle.
     polar_change = -torch.deg2rad(elevation_deg - reference_elevation_deg)
     return torch.stack([polar_change, azimuth.sin(), azimuth.cos(), torch.zeros_like(azimuth)], dim=-1)
-
-
-def field_of_view_from_distance(distance: float) -> float:
-    """The FOV in degrees whose framing distance this is; the inverse of `distance_from_fov`."""
-    return math.degrees(2 * math.atan(FRAMING_HALF_HEIGHT / distance))

@@ -55,16 +55,6 @@ def on_white(colors: Float[Tensor, "b 3 h w"], coverage: Float[Tensor, "b 1 h w"
     return colors.clamp(0, 1).sub_(1).mul_(coverage).add_(1)
 
 
-def relight(
-    albedo: Float[Tensor, "b 3 h w"],
-    normals_camera: Float[Tensor, "b 3 h w"],
-    coverage: Float[Tensor, "b 1 h w"],
-    lighting_camera: Lighting,
-) -> Float[Tensor, "b 3 h w"]:
-    """Pictures under the given light on white."""
-    return on_white(albedo * shade(normals_camera, lighting_camera), coverage)
-
-
 def unlit(albedo: Float[Tensor, "b 3 h w"], coverage: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 3 h w"]:
     """Pictures of the bare colours on white."""
     return on_white(albedo, coverage)
@@ -88,13 +78,6 @@ def recolor(
     strength = torch.where(mean_luminance < LEAST_LUMINANCE, 0.0, contrast).view(-1, 1, 1, 1)
     factor = (1 + strength * (ratio - 1)).clamp(MIN_CONTRAST, MAX_CONTRAST)
     return albedo + paint * ((target_rgb[:, :, None, None] * factor).clamp(0, 1) - albedo)
-
-
-def painted_luminance(albedo: Float[Tensor, "b 3 h w"], paint: Float[Tensor, "b 1 h w"]) -> Float[Tensor, " b"]:
-    """Mean luminance of the painted pixels; 0 where none is painted."""
-    weights = albedo.new_tensor(LUMA).view(1, 3, 1, 1)
-    luminance = (albedo * weights).sum(dim=1, keepdim=True)
-    return (luminance * paint).sum(dim=(1, 2, 3)) / paint.sum(dim=(1, 2, 3)).clamp(min=1e-6)
 
 
 def wood_grain(positions_world: Float[Tensor, "b 3 h w"], generator: torch.Generator) -> Float[Tensor, "b 1 h w"]:

@@ -1,7 +1,6 @@
 """Writing a prior as a folder in diffusers layout, file by file in one move each, so that readers never see half a file."""
 
 import json
-import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -53,7 +52,7 @@ def move_files(source: Path, target: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     for path in sorted(source.iterdir()):
         path.chmod(0o644)  # safetensors writes files that only their owner reads
-        os.replace(path, target / path.name)
+        path.replace(target / path.name)
 
 
 def tiled(pictures: Float[Tensor, "n 3 h w"], columns: int, gap: int) -> Float[Tensor, "3 a b"]:

@@ -20,8 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dreampolish.data.batches import RenderedViews
-from dreampolish.data.captions import compose_caption
-from dreampolish.data.vocabulary import COLOR_SYNONYMS, SYNONYMS, TARGET_COLORS
+from dreampolish.data.captions import CaptionKeys, compose_caption, keys_of_captions, parse_caption, positives
 from dreampolish.metrics.judge import AlignmentScorer, SentenceEncoder, judge_from_config, load_weights, retrieval_hits
 from dreampolish.metrics.judge_network import LiteTrunk
 from dreampolish.optim.checkpoints import Checkpoints
@@ -53,64 +52,7 @@ class Samples:
 
     features: Float[Tensor, "n f"]
     sentences: Float[Tensor, "n s"]
-    keys: "CaptionKeys"
-
-
-def parse_caption(caption: str) -> tuple[str, str]:
-    """(noun, colour word or "") of a caption; view words and article are left out."""
-    words = caption.split(",")[0].split()
-    words = words[1:] if words[0] in ("a", "an") else words
-    colors = {*TARGET_COLORS, *(each for synonyms in COLOR_SYNONYMS.values() for each in synonyms)}
-    for length in (2, 1):
-        color = " ".join(words[:length])
-        if color in colors and len(words) > length:
-            return " ".join(words[length:]), color
-    return " ".join(words), ""
-
-
-def _canonical_words() -> dict[str, str]:
-    """One word for each set of synonyms, nouns and colours."""
-    canon: dict[str, str] = {}
-    for word, synonyms in [*SYNONYMS.items(), *COLOR_SYNONYMS.items()]:
-        name = canon.get(word, word)
-        for each in (word, *synonyms):
-            canon.setdefault(each, name)
-    return canon
-
-
-@dataclass(frozen=True)
-class CaptionKeys:
-    """What decides which captions agree, as numbers (N,): the noun up to synonyms, its last word, the colour (-1 for none)."""
-
-    noun: Tensor
-    head: Tensor
-    color: Tensor
-
-    def __getitem__(self, rows: Tensor) -> "CaptionKeys":
-        """The keys of some rows."""
-        return CaptionKeys(self.noun[rows], self.head[rows], self.color[rows])
-
-
-def keys_of_captions(nouns: Sequence[str], colors: Sequence[str]) -> CaptionKeys:
-    """Keys of parsed captions; "" as a colour means none."""
-    canon = _canonical_words()
-
-    def numbered(words: Sequence[str]) -> Tensor:
-        named = [canon.get(word, word) for word in words]
-        table = {word: place for place, word in enumerate(dict.fromkeys(named))}
-        return torch.tensor([table[word] if word else -1 for word in named])
-
-    return CaptionKeys(numbered(nouns), numbered([noun.split()[-1] for noun in nouns]), numbered(colors))
-
-
-def positives(keys: CaptionKeys) -> Bool[Tensor, "n n"]:
-    """Which captions also fit which pictures: synonymous nouns or the same last word, and colours equal or not both given."""
-
-    def equal(values: Tensor) -> Tensor:
-        return values[:, None] == values[None, :]
-
-    plain = keys.color < 0
-    return (equal(keys.noun) | equal(keys.head)) & (equal(keys.color) | plain[:, None] | plain[None, :])
+    keys: CaptionKeys
 
 
 def contrastive_loss(

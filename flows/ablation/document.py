@@ -5,6 +5,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from dreampolish.optim.atomic_files import write_atomically
 from flows.ablation.statistics import (
     CellResult,
     Paired,
@@ -20,7 +21,7 @@ from flows.ablation.statistics import (
 from flows.benchmark.statistics import Figure
 from schemas.config.presets import ConfigError
 from schemas.studies import Variant
-from stages.runtime.files import disk_errors_in_one_line, write_atomically
+from stages.runtime.files import disk_errors_in_one_line
 
 EXPLAINED = {
     "psnr": "PSNR and SSIM over 16 views all around (128 pixels), mask IoU, normals on the common mask: against the true object",

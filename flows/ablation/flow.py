@@ -9,6 +9,7 @@ from typing import Any
 
 from prefect import flow
 
+from dreampolish.optim.atomic_files import write_atomically
 from dreampolish.optim.fit import FitInterruptedError
 from flows.ablation.cell import Shown, Workplace, described, run_cell
 from flows.ablation.document import cell_line, study_text
@@ -26,7 +27,7 @@ from schemas.config.run import Config
 from schemas.studies import FITTED
 from stages.runtime.context import device_from_name
 from stages.runtime.errors import StageError
-from stages.runtime.files import PROJECT, disk_errors_in_one_line, store_folder, write_atomically
+from stages.runtime.files import PROJECT, disk_errors_in_one_line, store_folder
 from stages.runtime.records import read_record, record_path
 from stages.runtime.signals import StopSignal, stop_on_signals
 from stages.runtime.tracking import PARENT_JOURNAL, Journal, place_from_store

@@ -206,7 +206,7 @@ def _subjects(study: Study, common: Config) -> list[StudySubject]:
 
 def _check_words(study: Study, subjects: Sequence[StudySubject], common: Config, store: Path) -> None:
     """That the prior knows a thing that every prompt names; and, in a study of unseen things, knows just those things that it should."""
-    from dreampolish.training.judge import parse_caption
+    from dreampolish.data.captions import parse_caption
 
     record = RunRecord(run="0" * 8, prompt="-", config=common, created="")
     run = context_of(record, store, None, show_progress=False)

@@ -12,10 +12,10 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 from scipy.stats import t as student
 
+from dreampolish.optim.atomic_files import write_atomically
 from flows.benchmark.statistics import FIGURES, Figure
 from schemas.config.presets import ConfigError
 from schemas.studies import Study
-from stages.runtime.files import write_atomically
 
 STUDY_FIGURES = (
     *(figure for figure in FIGURES if figure.key not in ("seconds", "peak_memory_gib")),

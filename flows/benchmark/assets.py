@@ -9,11 +9,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dreampolish.assets.validate import findings_of
 from dreampolish.metrics.pictures import psnr
 from dreampolish.scene.cameras import Cameras, turntable_cameras
 from flows.benchmark.browser import BrowserError, module_folders, render_in_browser, tool_versions
 from flows.benchmark.stages import memory_path, recalled, remember
+from flows.runs.validate import findings_of
 from schemas.artifacts import AssetArtifact, TexturedMeshArtifact
 from schemas.runs import RunRecord
 from stages.guidance.reference_view import REFERENCE_FOV_DEG

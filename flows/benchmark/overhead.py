@@ -16,9 +16,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from statistics import mean, stdev
 
+from dreampolish.optim.atomic_files import write_atomically
 from flows.runs.console import say
 from stages.runtime.errors import StageError
-from stages.runtime.files import store_folder, write_atomically
+from stages.runtime.files import store_folder
 
 LEAST_PAIRS = 3
 """Below it a standard error says little."""

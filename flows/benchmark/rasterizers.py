@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 from trimesh.creation import icosphere
 
+from dreampolish.optim.atomic_files import write_atomically
 from dreampolish.renderers.embree import embree_scene, rasterize_frozen
 from dreampolish.renderers.rasterizer import Fragments, rasterize
 from dreampolish.scene.cameras import Cameras, turntable_cameras
 from dreampolish.scene.cutout import OBJECT_RADIUS
 from flows.runs.console import say
 from stages.guidance.reference_view import REFERENCE_FOV_DEG
-from stages.runtime.files import disk_errors_in_one_line, write_atomically
+from stages.runtime.files import disk_errors_in_one_line
 
 SUBDIVISIONS = (4, 5, 6)
 """Of the balls: 5,120, 20,480 and 81,920 triangles."""

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from dreampolish.optim.atomic_files import write_atomically
 from dreampolish.scene.pictures import sheet
 from flows.benchmark.truth import SHOWN, Truth, in_one_color, mean_color, measured, true_mesh, truth_of
 from schemas.artifacts import Artifact, StageName, artifact_class_of
@@ -23,7 +24,7 @@ from stages.results.surfaces import ViewableResult, open_artifact
 from stages.runtime.code import code_of_module
 from stages.runtime.command import open_recorded
 from stages.runtime.context import context_of
-from stages.runtime.files import PROJECT, write_atomically
+from stages.runtime.files import PROJECT
 
 MEASURED: tuple[StageName, ...] = ("nerf", "neus", "dmtet", "polish", "texture", "export")
 """Stages whose results have a shape."""

@@ -139,13 +139,13 @@ def export(
 def validate(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="a .glb, .obj, .ply, .stl or .usdz")], as_json: Json = False
 ) -> None:
-    """Check a 3D file: GLB by the Khronos validator (npm install gltf-validator) or, without it, by structural checks."""
+    """Check a 3D file: GLB by the Khronos validator (npm install gltf-validator) or, without it, by trimesh's glTF schema."""
     errors: list[str] = []
 
     def work(store: Path) -> dict[str, Any]:
-        from dreampolish.assets.validate import findings_of
         from flows.benchmark.browser import module_folders
         from flows.runs.console import answer
+        from flows.runs.validate import findings_of
 
         try:
             found = findings_of(file, module_folders())

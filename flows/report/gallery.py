@@ -1,5 +1,6 @@
 """The gallery: a strip of four views of each run's asset, and an index, the worst in a section of their own."""
 
+import io
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from dreampolish.optim.atomic_files import write_atomically
 from dreampolish.scene.cameras import orbit_cameras
 from dreampolish.scene.pictures import pil_from_tensor
 from flows.report.chart import figure, size
@@ -18,7 +20,6 @@ from stages.guidance.reference_view import REFERENCE_FOV_DEG
 from stages.results.files import StoredFiles
 from stages.results.surfaces import open_artifact
 from stages.runtime.command import open_recorded
-from stages.runtime.files import write_atomically
 from stages.runtime.progress import duration
 from stages.runtime.store import LocalStore
 
@@ -114,9 +115,9 @@ def _write_strip(asset: AssetArtifact, record: RunRecord, files: StoredFiles, pa
     opened = open_artifact(asset, record.config.export, files)
     views = torch.cat([opened.render(cameras[[index]]).rgb for index in range(len(cameras))])
     strip = pil_from_tensor(torch.cat(list(views), dim=1))
-    partial = path.with_name(f".{path.name}.partial")
-    strip.save(partial, "JPEG", quality=JPEG_QUALITY)
-    partial.replace(path)
+    encoded = io.BytesIO()
+    strip.save(encoded, "JPEG", quality=JPEG_QUALITY)
+    write_atomically(path, encoded.getvalue())
 
 
 def _figures(record: RunRecord, asset: AssetArtifact, store: Path) -> str:

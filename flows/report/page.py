@@ -11,13 +11,13 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from dreampolish.optim.atomic_files import write_atomically
 from flows.report.chart import Chart, chart, figure, size
 from flows.report.facts import TITLES, RunFacts, StageFacts
 from flows.report.model import fitting_glb
 from flows.report.settings import changes, plain, text
 from schemas.artifacts import StageName
 from schemas.runs import STAGES
-from stages.runtime.files import write_atomically
 from stages.runtime.progress import duration
 
 MAX_BYTES = 12_000_000

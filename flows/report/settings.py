@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from dreampolish.optim.atomic_files import sha256_of
 from flows.report.curves import was_computed_by
 from flows.runs.create import CONFIGS
 from schemas.config.presets import ConfigError, load_config
@@ -17,7 +18,7 @@ from schemas.runs import RunRecord
 from schemas.schedule import Ramp, constant
 from stages.runtime.command import input_path
 from stages.runtime.errors import StageError
-from stages.runtime.files import PROJECT, sha256_of
+from stages.runtime.files import PROJECT
 from stages.runtime.records import read_record
 
 

@@ -5,6 +5,7 @@ import re
 import unicodedata
 from pathlib import Path
 
+from dreampolish.optim.atomic_files import write_atomically
 from schemas.config.presets import ConfigError
 from schemas.config.reference import ReferenceConfig
 from schemas.config.run import PROMPT_LIMIT
@@ -12,7 +13,7 @@ from stages.guidance.known_words import FUNCTION_WORDS, VOCABULARY, check_words
 from stages.runtime.command import input_path
 from stages.runtime.context import RunContext
 from stages.runtime.errors import StageError
-from stages.runtime.files import disk_errors_in_one_line, write_atomically
+from stages.runtime.files import disk_errors_in_one_line
 
 MAX_IMAGE_BYTES = 50 * 2**20
 

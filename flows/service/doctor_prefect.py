@@ -1,6 +1,5 @@
 """Runs that Prefect or MLflow show as running although their process is gone, and how both are told."""
 
-import fcntl
 import os
 import socket
 from collections.abc import Sequence
@@ -32,6 +31,7 @@ from flows.service.processes import (
 )
 from flows.service.secret import is_refusal, read_secret, secret_path
 from flows.service.temporary_server import temporary_server
+from stages.runtime.files import is_locked
 from stages.runtime.records import record_path
 from stages.runtime.tracking import PARENT_JOURNAL, Journal, place_from_store
 
@@ -140,16 +140,7 @@ def _alive(store: Path, journal: Path, marks: Sequence[FlowMark]) -> bool:
     if any(mark.run == run or (mark.run == "" and not record_path(store, run).exists()) for mark in marks):
         return True
     locks = f"run-{run}" if journal.stem == PARENT_JOURNAL else f"{journal.stem}*"
-    return any(_held(path) for path in (store / "locks").glob(locks))
-
-
-def _held(lock: Path) -> bool:
-    with lock.open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
+    return any(is_locked(path) for path in (store / "locks").glob(locks))
 
 
 UP = "dreampolish up"

@@ -12,6 +12,7 @@ from typing import ParamSpec, TypeVar
 
 from prefect.runtime import flow_run as current_flow_run
 
+from dreampolish.optim.atomic_files import write_atomically
 from flows.service.processes import ProcessMark, own_mark
 from stages.runtime.files import store_folder
 
@@ -74,9 +75,8 @@ def marks_folder(store: Path) -> Path:
 def _write(store: Path, mark: FlowMark) -> Path:
     path = marks_folder(store) / f"{mark.flow_run}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(asdict(mark)))
-    return partial.replace(path)
+    write_atomically(path, json.dumps(asdict(mark)).encode())
+    return path
 
 
 def _read(path: Path) -> FlowMark | None:

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import psutil
 
+from dreampolish.optim.atomic_files import write_atomically
 from stages.runtime.errors import StageError
 
 ServiceName = Literal["server", "mlflow", "worker"]
@@ -107,9 +108,7 @@ def write_service(store: Path, service: Service) -> None:
     """Note a service that was started."""
     folder = services_folder(store)
     private_folder(folder)
-    partial = folder / f".{service.name}.{os.getpid()}.partial"
-    partial.write_text(json.dumps(asdict(service)))
-    partial.replace(folder / f"{service.name}.json")
+    write_atomically(folder / f"{service.name}.json", json.dumps(asdict(service)).encode())
 
 
 def forget_service(store: Path, name: ServiceName) -> None:

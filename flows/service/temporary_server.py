@@ -8,7 +8,6 @@ as functions, without this, get Prefect's own. It asks for a secret that lives a
 """
 
 import ctypes
-import fcntl
 import os
 import signal
 import socket
@@ -16,13 +15,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from functools import partial
 from importlib import import_module
 from pathlib import Path
 
 from flows.service.apps import prefect_app
 from flows.service.secret import new_secret, server_environment
+from stages.runtime.files import take_lock
 
 LOOK_INTERVAL_S = 0.05
 STOPPING_S = 5.0
@@ -108,13 +108,10 @@ def _serve(listening: int) -> None:
     Server(uvicorn.Config(app, factory=True, log_level="error", lifespan="on")).run(sockets=[with_socket])
 
 
-@contextmanager
-def _alone_in(home: Path) -> Iterator[None]:
+def _alone_in(home: Path) -> AbstractContextManager[object]:
     """One process at a time; a dead holder's lock is free at once."""
     home.mkdir(parents=True, exist_ok=True)
-    with (home / "starting.lock").open("ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    return take_lock(home / "starting.lock")
 
 
 def _wait(server: "subprocess.Popen[bytes]", page: str, patience_s: float) -> None:

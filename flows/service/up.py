@@ -1,9 +1,7 @@
 """`dreampolish up` and `down`: Prefect server, MLflow server and one worker for a store, on loopback only."""
 
-import fcntl
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 from flows.service.apps import TRACKER_SECRET
@@ -41,7 +39,7 @@ from flows.service.secret import (
     tracker_environment,
 )
 from stages.runtime.errors import StageError
-from stages.runtime.files import disk_errors_in_one_line
+from stages.runtime.files import disk_errors_in_one_line, take_lock
 
 SERVER_PORT = 4200
 MLFLOW_PORT = 5000
@@ -188,14 +186,11 @@ def _start_worker(store: Path, server_url: str, environment: dict[str, str], sec
     return start(store, "worker", command, {**environment, **told, **inherited}, "")
 
 
-@contextmanager
-def _one_at_a_time(store: Path) -> Iterator[None]:
+def _one_at_a_time(store: Path) -> AbstractContextManager[object]:
     """Two `up` or `down` of one store do not mix; a dead holder's lock is free at once."""
     folder = services_folder(store)
     private_folder(folder)
-    with (folder / "lock").open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StageError("another dreampolish up or down is at work on this store", None, "wait for it") from None
-        yield
+    try:
+        return take_lock(folder / "lock", wait_s=0)
+    except BlockingIOError:
+        raise StageError("another dreampolish up or down is at work on this store", None, "wait for it") from None

@@ -12,10 +12,10 @@ from dreampolish.assets.glb import read_glb
 from dreampolish.assets.textured_mesh import TexturedMesh
 from dreampolish.fields.color import ColorField, color_field_from_config
 from dreampolish.fields.density import DensityField, density_field_from_config
+from dreampolish.fields.occupancy import OccupancyGrid
 from dreampolish.fields.sdf import SdfField, sdf_field_from_config
 from dreampolish.mesh.topology import topology
 from dreampolish.renderers.mesh import Mesh, mesh_from_parts
-from dreampolish.renderers.samples import OccupancyGrid
 from dreampolish.scene.cameras import SCENE_HALF_SIZE
 from schemas.artifacts import (
     Artifact,

@@ -13,9 +13,9 @@ from torch import Tensor
 from dreampolish.assets.textured_mesh import TexturedMesh, render_textured_mesh
 from dreampolish.fields.density_to_sdf import automatic_level, density_lattice
 from dreampolish.fields.lattice import lattice_points
+from dreampolish.fields.occupancy import OccupancyGrid
 from dreampolish.fields.sdf import SdfField
 from dreampolish.renderers.mesh import color_of_field
-from dreampolish.renderers.samples import OccupancyGrid
 from dreampolish.renderers.scenes import DensityScene, SdfScene, step_size_for
 from dreampolish.scene.cameras import SCENE_HALF_SIZE, Cameras, turntable_cameras
 from schemas.artifacts import (

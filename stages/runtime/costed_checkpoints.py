@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from dreampolish.optim.atomic_files import write_atomically
 from dreampolish.optim.checkpoints import Checkpoints
 from stages.runtime.context import peak_memory
-from stages.runtime.files import write_atomically
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,14 @@
-"""Durable writes, hashes, and a full or failing disk told in one line."""
+"""Locks that die with their process, the store's place, and a full or failing disk told in one line."""
 
 import errno
-import hashlib
+import math
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from stages.runtime.errors import StageError
 
@@ -21,40 +23,27 @@ def store_folder() -> Path:
     return Path(os.environ.get("DREAMPOLISH_STORE") or "store").resolve()
 
 
-def sha256_of(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def take_lock(
+    path: Path, *, wait_s: float = math.inf, give_up: Callable[[], bool] | None = None
+) -> AbstractContextManager[object]:
+    """Take a lock file's lock; the block given with the result holds it. A dead holder's is free at once, the file stays.
 
-
-def write_atomically(path: Path, payload: bytes) -> None:
-    """Replace a file by its new content or leave it as it was; durable on return."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    wait_s: how long to wait for another holder. give_up: asked ten times a second; True ends the wait. Both end in BlockingIOError.
+    """
     try:
-        with partial.open("wb") as file:
-            file.write(payload)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
+        # Without a fallback: another kind of lock would outlive its process.
+        return FileLock(path, fallback_to_soft=False).acquire(timeout=wait_s, poll_interval=0.1, cancel_check=give_up)
+    except Timeout as error:
+        raise BlockingIOError(errno.EAGAIN, "held by another process", str(path)) from error
 
 
-def sync_file(path: Path) -> None:
-    """Force a written file to the disk."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-
-
-def sync_folder(path: Path) -> None:
-    """Force a folder's entries to the disk."""
-    handle = os.open(path, os.O_RDONLY)
+def is_locked(path: Path) -> bool:
+    """Whether somebody holds a lock file's lock now."""
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        with take_lock(path, wait_s=0):
+            return False
+    except BlockingIOError:
+        return True
 
 
 def is_disk_error(error: BaseException) -> bool:

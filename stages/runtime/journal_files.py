@@ -1,12 +1,13 @@
 """The files of a journal: its lines, how far they have been sent, and who may send them. See tracking.py."""
 
-import fcntl
 import json
-import time
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
+
+from dreampolish.optim.atomic_files import write_atomically
+from stages.runtime.files import take_lock
 
 
 def whole_lines(content: bytes) -> bytes:
@@ -25,25 +26,12 @@ def read_cursor(folder: Path, name: str) -> dict[str, Any]:
 
 def write_cursor(folder: Path, name: str, cursor: Mapping[str, Any]) -> None:
     """Replace what `read_cursor` gives."""
-    partial = folder / f"{name}.sent.partial"
-    partial.write_text(json.dumps(cursor))
-    partial.replace(folder / f"{name}.sent.json")
+    write_atomically(folder / f"{name}.sent.json", json.dumps(cursor).encode())
 
 
-@contextmanager
-def sending(folder: Path, wait_s: float) -> Iterator[None]:
+def sending(folder: Path, wait_s: float) -> AbstractContextManager[object]:
     """Hold the right to send a folder's journals; a dead holder's is free at once."""
-    until = time.monotonic() + wait_s
-    with (folder / ".sending").open("ab") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= until:
-                    raise
-                time.sleep(0.1)
-        yield
+    return take_lock(folder / ".sending", wait_s=wait_s)
 
 
 def entries_of(content: bytes) -> Iterator[dict[str, Any]]:

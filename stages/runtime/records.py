@@ -5,9 +5,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from dreampolish.optim.atomic_files import write_atomically
 from schemas.runs import RunRecord, StageRecord
 from stages.runtime.errors import StageError
-from stages.runtime.files import disk_errors_in_one_line, write_atomically
+from stages.runtime.files import disk_errors_in_one_line
 
 
 def record_path(store: Path, run_id: str) -> Path:

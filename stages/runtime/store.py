@@ -4,11 +4,9 @@ A folder without a manifest is no artifact. Work happens in `<store>/work/` on t
 `artifact.sha256` holds the manifest's own hash, so that a flipped bit in a figure is seen too; artifacts of before it are taken without.
 """
 
-import fcntl
 import hashlib
 import os
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,8 +14,9 @@ from typing import Protocol, TypeVar
 
 from pydantic import ValidationError
 
+from dreampolish.optim.atomic_files import sha256_of, sync_file, sync_folder, write_atomically
 from schemas.artifacts import Artifact, FileRef
-from stages.runtime.files import disk_errors_in_one_line, sha256_of, sync_file, sync_folder, write_atomically
+from stages.runtime.files import disk_errors_in_one_line, take_lock
 from stages.runtime.signals import StoppedError
 
 A = TypeVar("A", bound=Artifact)
@@ -129,20 +128,15 @@ class LocalStore:
 
     @contextmanager
     def lock(self, stage: str, fingerprint: str, give_up: Callable[[], bool]) -> Iterator[None]:
-        """Hold the right to compute one artifact; a dead holder's lock is free at once. give_up: asked every half second."""
+        """Hold the right to compute one artifact; a dead holder's lock is free at once. give_up: asked while waiting."""
         with disk_errors_in_one_line(self.root):
             folder = self.root / "locks"
             folder.mkdir(parents=True, exist_ok=True)
-            file = (folder / f"{stage}-{fingerprint}").open("ab")
-        with file:
-            while True:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if give_up():
-                        raise StoppedError(f"stopped while another process computes {stage}") from None
-                    time.sleep(0.5)
+            try:
+                held = take_lock(folder / f"{stage}-{fingerprint}", give_up=give_up)
+            except BlockingIOError:
+                raise StoppedError(f"stopped while another process computes {stage}") from None
+        with held:
             yield
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import dreampolish.optim.checkpoints
 import stages.runtime.stage
 import stages.runtime.store
+from dreampolish.optim.atomic_files import partial_path
 from schemas.artifacts import Artifact, StageName
 from schemas.runs import STAGES
 from stages.runtime.stage import Stage
@@ -124,18 +125,18 @@ def _write(place: Place, fire: Callable[[], None]) -> None:
     if place.stage in WITHOUT_FIT:
         _half_a_file(place, fire)
         return
-    original, seen = dreampolish.optim.checkpoints._write_atomically, 0
+    original, seen = dreampolish.optim.checkpoints.write_atomically, 0
 
     def hooked(path: Path, payload: bytes) -> None:
         nonlocal seen
         if path.suffix == ".safetensors" and path.parent.name.startswith(f"{place.stage}-"):
             seen += 1
             if seen == 2:
-                path.with_name(path.name + ".partial").write_bytes(payload[: len(payload) // 2])
+                partial_path(path).write_bytes(payload[: len(payload) // 2])
                 fire()
         original(path, payload)
 
-    dreampolish.optim.checkpoints._write_atomically = hooked
+    dreampolish.optim.checkpoints.write_atomically = hooked
 
 
 def _half_a_file(place: Place, fire: Callable[[], None]) -> None:

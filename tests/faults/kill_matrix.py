@@ -28,8 +28,9 @@ os.environ.setdefault("PREFECT_API_URL", "http://127.0.0.1:9/api")
 
 from cells import FIRED, OF_SCORES, Cell, all_cells, lay_hook
 from corruption import held_by
-from tiny import tiny_run, write_picture, write_priors
 
+# Run as a script, its folder is on the path, the project is not.
+sys.path.append(str(Path(__file__).parents[2]))
 import stages.results.scores
 import stages.runtime.stage
 from dreampolish.metrics.judge import load_alignment
@@ -49,6 +50,7 @@ from stages.runtime.records import read_record, write_record
 from stages.runtime.stage import function_code
 from stages.runtime.store import MANIFEST, DamagedArtifactError, LocalStore, file_refs
 from stages.runtime.tracking import Journal
+from tests.support.tiny_priors import tiny_run, write_picture, write_priors
 
 LIMIT_S = 30.0
 """From a first SIGINT or SIGTERM to the end of the process."""

@@ -3,9 +3,11 @@
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import trimesh
+from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from dreampolish.assets.asset import Asset
@@ -13,10 +15,10 @@ from dreampolish.assets.bake import bake, bake_normal_map, faces_of_texels, texe
 from dreampolish.assets.glb import write_glb
 from dreampolish.assets.projection import FineSurface
 from dreampolish.assets.textured_mesh import TexturedMesh
-from dreampolish.assets.unwrap import Unwrapped, gutter, unwrap
+from dreampolish.assets.unwrap import Unwrapped, unwrap
 from dreampolish.mesh.decimate import decimated
 from dreampolish.mesh.tangents import tangents_from_uv
-from dreampolish.mesh.topology import face_adjacency
+from dreampolish.mesh.topology import component_of_face, face_adjacency
 from dreampolish.metrics.pictures import psnr
 from dreampolish.renderers.mesh import render_mesh
 from dreampolish.scene.cameras import turntable_cameras
@@ -56,6 +58,23 @@ def test_points_beside_a_ball_land_on_it_and_far_ones_stay() -> None:
     assert torch.equal(found, normals)
     # A surface that faces the other way is none to land on.
     assert torch.equal(fine.project(normals * 0.49, -normals, 0.05)[0], normals * 0.49)
+
+
+def gutter(mesh: Unwrapped, covered_face: Tensor) -> float:
+    """The least number of empty texels in a row between two charts of a texture; infinite for a single chart.
+
+    covered_face: the face under each texel's centre, -1 where none (`bake.faces_of_texels`). Measured to about one texel.
+    """
+    chart = component_of_face(mesh.faces)
+    label = torch.where(covered_face >= 0, chart[covered_face.clamp(min=0)], -1).cpu().numpy()
+    distance, nearest = distance_transform_edt(label < 0, return_indices=True)
+    owner = label[nearest[0], nearest[1]]
+    gaps = [np.inf]
+    for axis in (0, 1):
+        one, other = (np.take(owner, range(start, owner.shape[axis] - 1 + start), axis) for start in (0, 1))
+        near, far = (np.take(distance, range(start, owner.shape[axis] - 1 + start), axis) for start in (0, 1))
+        gaps.append((near + far - 1)[one != other].min(initial=np.inf))
+    return max(float(min(gaps)), 0.0)
 
 
 @pytest.mark.parametrize(("size", "padding"), [(128, 2), (256, 4), (256, 8)])

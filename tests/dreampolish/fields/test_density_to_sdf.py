@@ -18,9 +18,9 @@ from dreampolish.fields.density_to_sdf import (
 )
 from dreampolish.fields.hash_grid import GridSizes
 from dreampolish.fields.lattice import lattice_points, sample_lattice, signed_distances
+from dreampolish.fields.occupancy import OccupancyGrid
 from dreampolish.fields.sdf import SdfField
 from dreampolish.fields.smoothing import Smoothing
-from dreampolish.renderers.samples import OccupancyGrid
 from dreampolish.scene.cameras import orbit_cameras, turntable_cameras
 
 RADIUS = 0.35

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from dreampolish.fields.hash_grid import GridSizes, HashGrid, level_indices
+from dreampolish.fields.hash_grid import GridSizes, HashGrid
 
 SIZES = GridSizes(n_levels=3, n_features=2, base_resolution=3, growth=2.0, table_size=256, half_size=0.65)
 """Levels of 3, 6 and 12 cells: 64 lattice points fit the table of 256, 343 and 2197 are hashed."""
@@ -81,7 +81,8 @@ def test_gradients_of_the_jacobian_match_finite_differences() -> None:
     mixing = torch.rand(3, 5, grid.n_outputs, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     features, jacobian = grid.with_jacobian(points)
     ((jacobian * mixing).sum() + features.square().sum()).backward()
-    used = level_indices(SIZES, points).reshape(-1)[::7][:12]
+    used = grid.table.grad[1].nonzero()[:, 0][::7][:12]
+    assert len(used) == 12
     step = 1e-6
     for entry in used.tolist():
         values = []
@@ -122,13 +123,14 @@ def test_inactive_levels_are_zero_and_get_no_gradient() -> None:
 
 def test_indices_stay_inside_their_levels_and_the_box_is_closed() -> None:
     corners = torch.tensor(list(itertools.product((-0.65, 0.65, 9.0), repeat=3)))
-    indices = level_indices(SIZES, corners)
-    start = 0
+    grid, start = grid_in_float64(SIZES), 0
+    features = grid(corners.double())
     for level, entries in enumerate(SIZES.entries()):
-        assert int(indices[:, level].min()) >= start
-        assert int(indices[:, level].max()) < start + entries
+        of_level = features[:, level * SIZES.n_features : (level + 1) * SIZES.n_features].sum()
+        (read,) = torch.autograd.grad(of_level, grid.table, retain_graph=True)
+        used = read.abs().sum(dim=0).nonzero()
+        assert start <= int(used.min()) <= int(used.max()) < start + entries
         start += entries
-    grid = grid_in_float64(SIZES)
     side = torch.tensor([[0.65, 0.1, 0.2]], dtype=torch.float64)
     assert torch.equal(grid(side), grid(side + torch.tensor([[1.0, 0, 0]], dtype=torch.float64)))
 

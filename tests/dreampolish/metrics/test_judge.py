@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from dreampolish.data.batches import RenderedViews
+from dreampolish.data.captions import keys_of_captions, parse_caption, positives
 from dreampolish.metrics.judge import FILES, AlignmentScorer, load_alignment, retrieval_hits, without_view_words
 from dreampolish.metrics.judge_network import (
     FEATURES,
@@ -18,15 +19,7 @@ from dreampolish.metrics.judge_network import (
     color_statistics,
 )
 from dreampolish.metrics.retrieval import held_out_names
-from dreampolish.training.judge import (
-    COARSE,
-    contrastive_loss,
-    degraded,
-    keys_of_captions,
-    parse_caption,
-    positives,
-    retrieval,
-)
+from dreampolish.training.judge import COARSE, contrastive_loss, degraded, retrieval
 
 JUDGE = Path(__file__).parents[3] / "priors" / "home" / "judge"
 

@@ -6,7 +6,7 @@ import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
 
-from dreampolish.metrics.pictures import mask_iou, masked_psnr, mean_normal_angle, psnr, ssim
+from dreampolish.metrics.pictures import mask_iou, mean_normal_angle, psnr, ssim
 
 
 @pytest.fixture
@@ -39,15 +39,6 @@ def test_ssim_has_the_finite_differences_gradient_and_refuses_small_pictures(pai
     assert torch.autograd.gradcheck(lambda x: ssim(x, second), first.requires_grad_())
     with pytest.raises(ValueError, match="11 pixels"):
         ssim(second[:, :10], second[:, :10])
-
-
-def test_masked_psnr_sees_the_mask_alone(pair: tuple[Tensor, Tensor]) -> None:
-    first, second = pair
-    mask = torch.zeros(2, 24, 31)
-    mask[:, 4:10, 5:20] = 1
-    assert torch.allclose(masked_psnr(first, second, mask), psnr(first[:, 4:10, 5:20], second[:, 4:10, 5:20]))
-    assert torch.allclose(masked_psnr(first, second, torch.ones_like(mask)), psnr(first, second))
-    assert torch.isnan(masked_psnr(first, second, torch.zeros_like(mask))).all()
 
 
 def test_iou_of_shifted_squares() -> None:

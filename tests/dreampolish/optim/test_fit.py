@@ -7,6 +7,7 @@ from random import Random
 import pytest
 import torch
 
+from dreampolish.optim.atomic_files import partial_path
 from dreampolish.optim.checkpoints import Checkpoints
 from dreampolish.optim.fit import DivergedError, FitInterruptedError, FitResult, Term, fit
 
@@ -103,7 +104,8 @@ def test_every_flipped_bit_and_cut_of_the_newest_checkpoint_leads_to_the_one_bef
 
 
 def test_what_a_kill_inside_a_write_left_is_removed_by_the_next(tmp_path: Path) -> None:
-    for name in ("step-00000003.safetensors.partial", "step-00000004.safetensors", "step-00000004.json.partial"):
+    unfinished = partial_path(tmp_path / "step-00000004.json").name
+    for name in ("step-00000003.safetensors.partial", "step-00000004.safetensors", unfinished):
         (tmp_path / name).write_bytes(b"half")
     checkpoints = Checkpoints(tmp_path, interval=5, keep=2)
     assert checkpoints.latest() is None

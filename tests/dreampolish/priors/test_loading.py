@@ -10,7 +10,6 @@ import torch
 from dreampolish.priors.loading import PriorError, PriorSource, digest, load_autoencoder_folder, packaged_digest
 from dreampolish.priors.normals import load_normal_prior
 from dreampolish.priors.text import load_text_prior
-from dreampolish.priors.tiny import CHANNELS, tiny_space, tiny_unet, tiny_view_prior, write_text_encoder
 from dreampolish.priors.view import load_view_prior
 from dreampolish.training.diffusion import build_schedule
 from dreampolish.training.folders import write_prior
@@ -18,6 +17,7 @@ from schemas.config.run import PriorsConfig
 from schemas.config.run import PriorSource as PriorSetting
 from stages.runtime.context import RunContext
 from stages.runtime.key import prior_digests
+from tests.support.tiny_priors import CHANNELS, tiny_space, tiny_unet, tiny_view_prior, write_text_encoder
 
 COMMIT = "0123456789" * 4
 

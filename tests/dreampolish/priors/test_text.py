@@ -5,8 +5,8 @@ import torch
 
 from dreampolish.priors.sampling import epsilon_from_v, sample_ddim
 from dreampolish.priors.text import DiffusionTextPrior
-from dreampolish.priors.tiny import CHANNELS, CountingTower, tiny_space, tiny_unet
 from dreampolish.priors.unet import unet_output
+from tests.support.tiny_priors import CHANNELS, CountingTower, tiny_space, tiny_unet
 
 
 @pytest.fixture

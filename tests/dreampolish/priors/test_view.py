@@ -7,8 +7,8 @@ from dreampolish.priors.normals import (
     normals_from_pictures,
     pictures_from_normals,
 )
-from dreampolish.priors.tiny import CHANNELS, CountingTower, tiny_space, tiny_unet, tiny_view_prior
 from dreampolish.priors.view import LatentPatchContext, PoseProjection
+from tests.support.tiny_priors import CHANNELS, CountingTower, tiny_space, tiny_unet, tiny_view_prior
 
 
 def _generator(seed: int) -> torch.Generator:

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from dreampolish.fields.hash_grid import GridSizes
+from dreampolish.fields.occupancy import OccupancyGrid
 from dreampolish.fields.sdf import SdfField
 from dreampolish.renderers.neus import alphas_from_sdf, render_sdf, update_surface_occupancy, visible_shell
-from dreampolish.renderers.samples import OccupancyGrid, sample_rays
+from dreampolish.renderers.samples import sample_rays
 from dreampolish.scene.cameras import rays_from_cameras, turntable_cameras
 
 SIZES = GridSizes(n_levels=2, n_features=2, base_resolution=4, growth=2.0, table_size=1024, half_size=0.65)

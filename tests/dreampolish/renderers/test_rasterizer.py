@@ -10,7 +10,7 @@ from torch import Tensor
 from dreampolish.mesh.topology import face_adjacency
 from dreampolish.renderers.antialias import antialias
 from dreampolish.renderers.embree import embree_scene, rasterize_frozen
-from dreampolish.renderers.mesh import MeshRender, coverage, points_world_from_fragments, render_mesh
+from dreampolish.renderers.mesh import MeshRender, coverage, render_mesh
 from dreampolish.renderers.rasterizer import interpolate, rasterize
 from dreampolish.scene.cameras import Cameras, distance_from_fov, orbit_cameras, rays_from_cameras, turntable_cameras
 
@@ -61,7 +61,7 @@ def test_points_lie_on_the_pixels_rays_at_the_depth() -> None:
     vertices, faces = _torus()
     cameras = turntable_cameras(2, 10.0, 60.0, 48)
     fragments = rasterize(vertices, faces, cameras, True)
-    points = points_world_from_fragments(fragments, vertices, faces)
+    points = interpolate(fragments, faces, vertices)
     origins, directions = rays_from_cameras(cameras)
     axis = -cameras.world_from_camera[:, None, None, :3, 2]
     along = fragments.depth / (directions * axis).sum(-1)

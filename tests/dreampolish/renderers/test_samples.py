@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from dreampolish.renderers.samples import OccupancyGrid, RaySamples, sample_rays, split_samples, t_range_from_box
+from dreampolish.fields.occupancy import OccupancyGrid, t_range_from_box
+from dreampolish.renderers.samples import RaySamples, sample_rays, split_samples
 from dreampolish.scene.cameras import rays_from_cameras, turntable_cameras
 
 

@@ -8,7 +8,8 @@ from torch import nn
 
 from dreampolish.fields.density import DensityField
 from dreampolish.fields.hash_grid import GridSizes
-from dreampolish.renderers.samples import OccupancyGrid, sample_rays
+from dreampolish.fields.occupancy import OccupancyGrid
+from dreampolish.renderers.samples import sample_rays
 from dreampolish.renderers.volume import render_density, visible_samples, weights_from_densities
 from dreampolish.scene.cameras import rays_from_cameras, turntable_cameras
 

@@ -42,7 +42,10 @@ def test_framing_is_constant_over_fields_of_view() -> None:
         above = camera.world_from_camera[0, :3, 1] * c.FRAMING_HALF_HEIGHT
         pixel = c.pixels_from_points_camera(c.points_camera_from_world(above[None], camera), camera)[0, 0]
         torch.testing.assert_close(pixel, torch.tensor([50.0, 0.0]), atol=1e-3, rtol=0)
-    assert c.field_of_view_from_distance(float(c.distance_from_fov(torch.tensor([33.0])))) == pytest.approx(33, abs=1e-4)
+        half = math.radians(fov / 2)
+        assert float(c.distance_from_fov(torch.tensor([fov]))) == pytest.approx(
+            c.FRAMING_HALF_HEIGHT / math.tan(half), rel=1e-6
+        )
 
 
 def test_normals_towards_the_viewer_are_plus_z() -> None:

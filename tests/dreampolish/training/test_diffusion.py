@@ -6,7 +6,6 @@ import torch
 
 from dreampolish.optim.checkpoints import Checkpoints
 from dreampolish.optim.fit import fit
-from dreampolish.priors.tiny import CHANNELS, CountingTower, tiny_space, tiny_unet
 from dreampolish.priors.unet import unet_output
 from dreampolish.priors.view import LatentPatchContext
 from dreampolish.training.diffusion import (
@@ -20,6 +19,7 @@ from dreampolish.training.diffusion import (
 )
 from dreampolish.training.text import RememberingTower, TextBatches, text_denoiser
 from dreampolish.training.view import ViewBatches
+from tests.support.tiny_priors import CHANNELS, CountingTower, tiny_space, tiny_unet
 
 ALPHAS = build_schedule().alphas_cumprod.float()
 

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from typer.testing import CliRunner, Result
 
+from dreampolish.optim.atomic_files import sha256_of
 from flows.cli.commands import app
 from flows.report import page
 from flows.report.chart import HEIGHT, WIDTH, chart, figure
@@ -35,7 +36,7 @@ from schemas.config.presets import load_config, merged
 from schemas.config.run import Config
 from schemas.runs import STAGES, RunRecord
 from stages.runtime.command import StageFunction, open_recorded, run_one
-from stages.runtime.files import PROJECT, sha256_of
+from stages.runtime.files import PROJECT
 from stages.runtime.records import read_record
 from stages.runtime.store import LocalStore
 

@@ -11,13 +11,13 @@ from typer.testing import CliRunner
 
 from dreampolish.fields.color import ColorField
 from dreampolish.fields.hash_grid import GridSizes
+from dreampolish.optim.atomic_files import sha256_of
 from dreampolish.scene.cameras import SCENE_HALF_SIZE
 from flows.benchmark.assets import Agreement, AssetResult, asset_section
 from flows.cli.commands import app
 from schemas.artifacts import Artifact, FileRef, ReferenceArtifact, StageName, TexturedMeshArtifact
 from schemas.config.run import Config
 from schemas.runs import RunRecord, StageRecord
-from stages.runtime.files import sha256_of
 from stages.runtime.records import read_record, write_record
 from stages.runtime.store import LocalStore
 

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from dreampolish.priors.tiny import tiny_view_prior
 from dreampolish.scene.cameras import Cameras
 from schemas.config.guidance import ViewTargetsConfig
 from schemas.trainings import PriorsTraining
 from stages.guidance.view_targets import ViewTargets, coverage_of, inside
+from tests.support.tiny_priors import tiny_view_prior
 
 CONFIG = ViewTargetsConfig.model_validate(
     {"rgb_weight": 10.0, "mask_weight": 2.0, "n_views": 6, "paint_at": (0.0, 0.5), "sampling_steps": 2}

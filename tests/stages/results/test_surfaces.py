@@ -13,8 +13,8 @@ from dreampolish.assets.textured_mesh import TexturedMesh
 from dreampolish.fields.color import ColorField
 from dreampolish.fields.density import DensityField
 from dreampolish.fields.lattice import lattice_points
+from dreampolish.fields.occupancy import OccupancyGrid
 from dreampolish.fields.sdf import SdfField
-from dreampolish.renderers.samples import OccupancyGrid
 from dreampolish.scene.cameras import SCENE_HALF_SIZE, Cameras, turntable_cameras
 from schemas.artifacts import AssetArtifact, FileRef, MeshArtifact, NerfArtifact, ReferenceArtifact, SdfArtifact
 from schemas.config.nerf import NerfConfig

@@ -3,18 +3,26 @@
 import errno
 import hashlib
 import os
+import signal
+import subprocess
+import sys
 import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 
 import pytest
 
+from dreampolish.optim.atomic_files import sha256_of
 from schemas.artifacts import FileRef, NerfArtifact
 from stages.runtime.errors import StageError
-from stages.runtime.files import sha256_of, write_atomically
-from stages.runtime.signals import StoppedError
+from stages.runtime.files import is_locked, take_lock
+from stages.runtime.signals import StoppedError, stop_on_signals
 from stages.runtime.store import MANIFEST, MANIFEST_HASH, DamagedArtifactError, LocalStore, file_refs
 
+PROJECT = Path(__file__).parents[3]
 KEY = "f" * 64
 PAYLOAD = bytes(range(256)) * 8
 
@@ -200,24 +208,49 @@ def test_one_process_computes_while_the_other_waits(local: LocalStore) -> None:
     assert order == ["holder", "waiter"]
 
 
-def test_waiting_can_be_given_up(local: LocalStore) -> None:
-    with (
-        local.lock("nerf", KEY, lambda: False),
-        pytest.raises(StoppedError, match="another process"),
-        local.lock("nerf", KEY, lambda: True),
-    ):
-        pass
+@contextmanager
+def held_by_another_process(local: LocalStore) -> Iterator[subprocess.Popen[str]]:
+    """A process that holds the lock of one computation and sleeps."""
+    code = (
+        "import sys, time; from pathlib import Path; from stages.runtime.store import LocalStore\n"
+        "with LocalStore(Path(sys.argv[1])).lock('nerf', sys.argv[2], lambda: False): print('held', flush=True); time.sleep(60)"
+    )
+    arguments = [sys.executable, "-c", code, str(local.root), KEY]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, cwd=PROJECT) as process:
+        try:
+            assert process.stdout is not None and process.stdout.readline() == "held\n"
+            yield process
+        finally:
+            process.kill()
 
 
-def test_an_atomic_write_leaves_the_old_content_on_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "record.json"
-    write_atomically(path, b"old")
+def test_waiting_can_be_given_up_and_a_killed_holder_s_lock_is_free(local: LocalStore) -> None:
+    path = local.root / "locks" / f"nerf-{KEY}"
+    with held_by_another_process(local) as holder:
+        assert is_locked(path)
+        with pytest.raises(StoppedError, match="another process"), local.lock("nerf", KEY, lambda: True):
+            pass
+        holder.kill()
+        holder.wait(10)
+        with local.lock("nerf", KEY, lambda: False):
+            assert list(path.parent.iterdir()) == [path]
+    assert not is_locked(path)
 
-    def full(handle: int) -> None:
-        raise OSError(errno.ENOSPC, "full")
 
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="full"):
-        write_atomically(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
+def test_waiting_for_a_lock_ends_on_a_signal(local: LocalStore) -> None:
+    with held_by_another_process(local), stop_on_signals() as stop:
+        timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM))
+        timer.start()
+        started = time.monotonic()
+        with pytest.raises(StoppedError, match="another process"), local.lock("nerf", KEY, lambda: stop.requested):
+            pass
+        assert 0.2 < time.monotonic() - started < 5
+
+
+def test_a_lock_is_waited_for_as_long_as_asked(local: LocalStore) -> None:
+    path = local.root / "locks" / f"nerf-{KEY}"
+    with held_by_another_process(local):
+        started = time.monotonic()
+        with pytest.raises(BlockingIOError):
+            take_lock(path, wait_s=0.3)
+        assert 0.3 <= time.monotonic() - started < 5
