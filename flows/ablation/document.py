@@ -6,16 +6,14 @@ from pathlib import Path
 from PIL import Image
 
 from flows.ablation.statistics import (
+    BY_KEY,
     CellResult,
     Paired,
     StudyResult,
     between_groups,
-    done,
-    mean_of,
     paired,
-    present_figures,
     read_result,
-    seed_spread,
+    seed_spreads,
 )
 from flows.benchmark.statistics import Figure
 from schemas.config.presets import ConfigError
@@ -65,11 +63,6 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], numbers: bool = Tr
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, rule, *rows))
 
 
-def number(value: float | None, figure: Figure) -> str:
-    """In the figure's unit and digits."""
-    return "-" if value is None else f"{value * figure.scale:.{figure.digits}f}"
-
-
 def _setting(result: StudyResult) -> str:
     spec = result.spec
     subjects = list(dict.fromkeys((cell.subject, cell.prompt) for cell in result.cells))
@@ -107,30 +100,29 @@ def _made(variant: Variant) -> str:
 
 
 def _mean_note(result: StudyResult) -> str:
-    told = [text for key, text in EXPLAINED.items() if done(result.cells, None, key)]
+    told = [text for key, text in EXPLAINED.items() if result.table[key].notna().any()]
     return f"Mean over a variant's cells (± standard deviation over seeds, pooled over subjects). {'; '.join(told)}."
 
 
 def _mean_table(result: StudyResult) -> str:
-    figures = present_figures(result.cells)
+    means, spreads = result.means, seed_spreads(result.table)
     rows = []
     for variant in result.variants:
         cells = [cell for cell in result.cells if cell.variant == variant and cell.error is None]
         numbers = []
-        for figure in figures:
-            spread = seed_spread(result.cells, variant, figure.key)
-            mean = number(mean_of(result.cells, variant, figure.key), figure)
-            numbers.append(mean if spread is None or mean == "-" else f"{mean} ± {number(spread, figure)}")
+        for figure in result.figures:
+            spread = figure.text(spreads.at[variant, figure.key])
+            numbers.append(figure.text(means.at[variant, figure.key]) + ("" if spread == "-" else f" ± {spread}"))
         rows.append([variant, str(len(cells)), *numbers])
-    return table(["variant", "cells", *(figure.label for figure in figures)], rows)
+    return table(["variant", "cells", *(figure.label for figure in result.figures)], rows)
 
 
 def _paired_table(result: StudyResult) -> str:
-    figures, base = present_figures(result.cells), result.spec.base_name
+    figures, base = result.figures, result.spec.base_name
     rows = []
     for variant in result.variants:
         if variant != base:
-            found = [(paired(result.cells, variant, base, figure.key), figure) for figure in figures]
+            found = [(paired(result.table, variant, base, figure.key), figure) for figure in figures]
             rows.append([variant, *(_change(change, figure) for change, figure in found)])
     return table(["variant", *(figure.label for figure in figures)], rows)
 
@@ -138,8 +130,7 @@ def _paired_table(result: StudyResult) -> str:
 def _change(change: Paired | None, figure: Figure) -> str:
     if change is None:
         return "-"
-    error = "" if change.error is None else f" ± {number(change.error, figure)}"
-    told = f"{change.mean * figure.scale:+.{figure.digits}f}{error} ({change.pairs})"
+    told = f"{figure.change_text(change.mean, change.error)} ({change.pairs})"
     return f"**{told}**" if change.verdict(figure) else told
 
 
@@ -151,18 +142,17 @@ def _group_table(result: StudyResult) -> str:
     first, second = result.spec.groups[:2]
     rows = []
     for variant in result.variants:
-        for figure in present_figures(result.cells):
-            found = between_groups(result.cells, variant, figure.key, first, second)
+        for figure in result.figures:
+            found = between_groups(result.table, variant, figure.key, first, second)
             if found is not None:
-                error = "" if found.error is None else f" ± {number(found.error, figure)}"
-                change = f"{found.difference * figure.scale:+.{figure.digits}f}{error} ({found.counts[0]}, {found.counts[1]})"
-                rows.append([variant, figure.label, number(found.first, figure), number(found.second, figure), change])
+                change = f"{figure.change_text(found.difference, found.error)} ({found.counts[0]}, {found.counts[1]})"
+                rows.append([variant, figure.label, figure.text(found.first), figure.text(found.second), change])
     return table(["variant", "figure", first, second, "difference"], rows)
 
 
 def verdicts(result: StudyResult) -> list[str]:
     """Plain sentences, computed: which variant is best by each figure, and how each stands against the base."""
-    judged = [figure for figure in present_figures(result.cells) if figure.better]
+    judged = [figure for figure in result.figures if figure.better]
     lines = []
     if len(result.variants) > 1:
         best = [f"{figure.label}: {_best(result, figure)}" for figure in judged]
@@ -171,7 +161,7 @@ def verdicts(result: StudyResult) -> list[str]:
     for variant in result.variants:
         if variant == base:
             continue
-        found = [(paired(result.cells, variant, base, figure.key), figure) for figure in judged]
+        found = [(paired(result.table, variant, base, figure.key), figure) for figure in judged]
         changes = [(change, figure) for change, figure in found if change is not None]
         if not changes:
             lines.append(f"**{variant}**: nothing to compare with {base}.")
@@ -187,17 +177,15 @@ def verdicts(result: StudyResult) -> list[str]:
 
 
 def _best(result: StudyResult, figure: Figure) -> str:
-    means = {variant: mean_of(result.cells, variant, figure.key) for variant in result.variants}
-    known = {variant: value for variant, value in means.items() if value is not None}
-    if len({number(value, figure) for value in known.values()}) == 1:
+    means = result.means[figure.key].dropna()
+    if means.map(figure.text).nunique() == 1:
         return "all the same"
-    ordered = sorted(known, key=lambda variant: -figure.better * known[variant])
-    return f"{ordered[0]} ({number(known[ordered[0]], figure)})"
+    best = (means * figure.better).idxmax()
+    return f"{best} ({figure.text(means[best])})"
 
 
 def _told(change: Paired, figure: Figure) -> str:
-    error = "" if change.error is None else f" ± {number(change.error, figure)}"
-    return f"{figure.label} {change.mean * figure.scale:+.{figure.digits}f}{error}"
+    return f"{figure.label} {figure.change_text(change.mean, change.error)}"
 
 
 def _group_verdicts(result: StudyResult) -> list[str]:
@@ -208,9 +196,9 @@ def _group_verdicts(result: StudyResult) -> list[str]:
     lines = []
     for variant in result.variants:
         said = []
-        for figure in present_figures(result.cells):
-            found = between_groups(result.cells, variant, figure.key, first, second)
-            if figure.better and found is not None and found.error:
+        for figure in result.figures:
+            found = between_groups(result.table, variant, figure.key, first, second)
+            if figure.better and found is not None and found.error > 0:
                 sizes = found.difference / found.error
                 how = "better" if sizes * figure.better > 0 else "worse"
                 said.append(f"{figure.label} {how} by {abs(sizes):.1f} standard errors")
@@ -220,10 +208,10 @@ def _group_verdicts(result: StudyResult) -> list[str]:
 
 def cell_line(cell: CellResult) -> str:
     """One cell in a line, for the terminal."""
-    shown = [figure for figure in present_figures([cell]) if figure.key in ("psnr", "chamfer", "alignment", "reference_psnr")]
+    shown = [BY_KEY[key] for key in ("psnr", "chamfer", "reference_psnr", "alignment") if key in cell.figures]
     states = [stage.state for stage in cell.stages.values()]
     computed = len(states) - states.count("cached")
-    told = "  ".join(f"{figure.label} {number(cell.figures[figure.key], figure)}" for figure in shown)
+    told = "  ".join(f"{figure.label} {figure.text(cell.figures[figure.key])}" for figure in shown)
     return f"  {computed} of {len(states)} stages computed  {told}"
 
 

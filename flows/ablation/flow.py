@@ -15,7 +15,7 @@ from flows.ablation.document import cell_line, study_text
 from flows.ablation.figures import judge_from_folder
 from flows.ablation.plan import Cell, Plan, cell_config, code_digests, planned
 from flows.ablation.plots import contact_sheet, plot
-from flows.ablation.statistics import CellResult, StudyResult, mean_of, paired, present_figures, write_result
+from flows.ablation.statistics import CellResult, StudyResult, paired, write_result
 from flows.benchmark.page import machine_line, versions_line
 from flows.benchmark.truth import SHOWN
 from flows.runs.console import say
@@ -69,10 +69,8 @@ def ablation(
         journal.end(status)
         journal.send(work.place)
     failures = [{"cell": work_label(cell), "message": cell.error} for cell in result.cells if cell.error is not None]
-    means = {
-        variant: {figure.key: mean_of(result.cells, variant, figure.key) for figure in present_figures(result.cells)}
-        for variant in result.variants
-    }
+    table = result.means[[figure.key for figure in result.figures]].astype(object)
+    means = table.where(table.notna(), None).to_dict("index")
     states = [entry.state for cell in result.cells for entry in cell.stages.values()]
     counts = {state: states.count(state) for state in ("computed", "resumed", "cached")}
     return {"output": str(folder.resolve()), "cells": len(result.cells), "stages": counts, "failures": failures, "means": means}
@@ -207,17 +205,15 @@ def _write(work: Workplace, result: StudyResult, progress: Progress, journal: Jo
 
 def parent_figures(result: StudyResult) -> dict[str, float]:
     """mean/<figure>/<variant> and change/<figure>/<variant>, for the study's own run at the tracker."""
-    found: dict[str, float] = {"failures": float(sum(cell.error is not None for cell in result.cells))}
-    for figure in present_figures(result.cells):
-        for variant in result.variants:
-            name = f"{figure.key}/{tracker_name(variant)}"
-            mean = mean_of(result.cells, variant, figure.key)
-            if mean is not None:
-                found[f"mean/{name}"] = mean
-            change = paired(result.cells, variant, result.spec.base_name, figure.key)
-            if change is not None and variant != result.spec.base_name:
-                found[f"change/{name}"] = change.mean
-    return found
+    found = {
+        f"mean/{key}/{tracker_name(variant)}": float(mean) for (variant, key), mean in result.means.stack().dropna().items()
+    }
+    for variant in result.others:
+        for figure in result.figures:
+            change = paired(result.table, variant, result.spec.base_name, figure.key)
+            if change is not None:
+                found[f"change/{figure.key}/{tracker_name(variant)}"] = change.mean
+    return {**found, "failures": float(sum(cell.error is not None for cell in result.cells))}
 
 
 def tracker_name(variant: str) -> str:

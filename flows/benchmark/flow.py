@@ -1,5 +1,6 @@
 """The flow `benchmark`: objects whose true shape is known go through the pipeline, and every stage's result is measured."""
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -19,8 +20,7 @@ from flows.benchmark.overhead import Overhead, read_overheads
 from flows.benchmark.page import Setting, machine_line, report_text, versions_line
 from flows.benchmark.rasterizers import Rasterizers, read_rasterizers
 from flows.benchmark.runs import Pipeline, one_object, one_prompt
-from flows.benchmark.stages import ROWS
-from flows.benchmark.statistics import FIGURES, Failure, ObjectResult, Results, mean_of, r_precision
+from flows.benchmark.statistics import Failure, ObjectResult, Results, r_precision, stage_means
 from flows.benchmark.subjects import Subject, found_subjects, prompts_of, remarks_of
 from flows.runs.console import say
 from flows.runs.create import CONFIGS, check_priors, new_id
@@ -128,12 +128,11 @@ def _isolated(name: str, results: Results, work: Callable[[], T]) -> T | None:
 
 def mean_figures(results: Results) -> dict[str, float]:
     """What the parent run at the tracker gets: benchmark/<stage>/<figure> as means over the objects, and the R-precision."""
-    found = {
-        f"benchmark/{stage}/{figure.key}": mean_of(results.objects, stage, figure.key) for stage in ROWS for figure in FIGURES
-    }
+    means = stage_means(results.objects).stack()
+    found = {f"benchmark/{stage}/{key}": float(value) for (stage, key), value in means.items()}
     found["benchmark/r_precision"] = r_precision(results.prompts)
     found["benchmark/failures"] = float(len(results.failures))
-    return {key: value for key, value in found.items() if value is not None}
+    return {key: value for key, value in found.items() if not math.isnan(value)}
 
 
 def _open_journal(folder: Path, config: Config, objects: Path, n_objects: int) -> Journal:

@@ -20,8 +20,9 @@ from flows.benchmark.statistics import (
     ObjectResult,
     Results,
     change_of,
-    mean_of,
+    figure_table,
     r_precision,
+    stage_means,
 )
 
 BRINGS: dict[tuple[Row, Row], str] = {
@@ -166,21 +167,18 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, rule, *rows))
 
 
-def _number(value: float | None, figure: Figure) -> str:
-    return "-" if value is None else f"{value * figure.scale:.{figure.digits}f}"
-
-
 def _mean_table(objects: Sequence[ObjectResult]) -> str:
-    rows = [[stage, *(_number(mean_of(objects, stage, figure.key), figure) for figure in FIGURES)] for stage in ROWS]
+    means = stage_means(objects)
+    rows = [[stage, *(figure.text(means.at[stage, figure.key]) for figure in FIGURES)] for stage in ROWS]
     told = f"Means over {len(objects)} object{'s' if len(objects) > 1 else ''}:"
     return told + "\n\n" + _table(["stage", *(figure.label for figure in FIGURES)], rows)
 
 
 def _change_table(objects: Sequence[ObjectResult]) -> str:
-    figures = [figure for figure in FIGURES if not figure.cost]
+    table, figures = figure_table(objects), [figure for figure in FIGURES if not figure.cost]
     rows = []
     for before, after in BRINGS:
-        changes = [(change_of(objects, before, after, figure), figure) for figure in figures]
+        changes = [(change_of(table, before, after, figure), figure) for figure in figures]
         rows.append([f"{before} -> {after}: {BRINGS[before, after]}", *(_change(*pair) for pair in changes)])
     told = (
         "Mean paired change ± its standard error, and how many objects it makes better; **bold** where the average gets worse, = where "
@@ -193,23 +191,18 @@ def _change(change: Change | None, figure: Figure) -> str:
     if change is None:
         return "-"
     if not figure.better:
-        return _signed(change, figure)
+        return figure.change_text(change.mean, change.error)
     if change.direction(figure) == 0:
         return "="
-    told = f"{_signed(change, figure)} ({change.improved}/{change.objects})"
+    told = f"{figure.change_text(change.mean, change.error)} ({change.improved}/{change.objects})"
     return f"**{told}**" if change.direction(figure) < 0 else told
-
-
-def _signed(change: Change, figure: Figure) -> str:
-    error = "" if change.error is None else f" ± {change.error * figure.scale:.{figure.digits}f}"
-    return f"{change.mean * figure.scale:+.{figure.digits}f}{error}"
 
 
 def _verdicts(objects: Sequence[ObjectResult]) -> str:
     """A stage's clear gains and losses, more than two standard errors from 0, then the rest, then what is not judged."""
-    sentences = []
+    table, sentences = figure_table(objects), []
     for before, after in BRINGS:
-        found = [(change_of(objects, before, after, figure), figure) for figure in FIGURES if not figure.cost]
+        found = [(change_of(table, before, after, figure), figure) for figure in FIGURES if not figure.cost]
         changes = [(change, figure) for change, figure in found if change is not None]
         if not changes:
             continue
@@ -224,7 +217,7 @@ def _verdicts(objects: Sequence[ObjectResult]) -> str:
         unjudged = [_told_change(change, figure) for change, figure in changes if not figure.better]
         gains = f"improves {'; '.join(better)}" if better else "clearly improves nothing"
         losses = f"**makes things worse on the average: {'; '.join(worse)}**" if worse else "makes nothing clearly worse"
-        kind = "Of one object" if all(change.error is None for change, _ in changes) else "Within two standard errors"
+        kind = "Of one object" if all(change.objects == 1 for change, _ in changes) else "Within two standard errors"
         doubts = f" {kind}: {'; '.join(unclear)}." if unclear else ""
         told = f" Not judged: {'; '.join(unjudged)}." if unjudged else ""
         sentences.append(f"- {NAMED.get((before, after), f'**{after}**')} {gains}, and {losses}.{doubts}{told}")
@@ -232,7 +225,7 @@ def _verdicts(objects: Sequence[ObjectResult]) -> str:
 
 
 def _told_change(change: Change, figure: Figure) -> str:
-    return f"{figure.label} {_signed(change, figure)}"
+    return f"{figure.label} {figure.change_text(change.mean, change.error)}"
 
 
 def _worse(change: Change, figure: Figure) -> str:
@@ -244,7 +237,7 @@ def _object_table(objects: Sequence[ObjectResult]) -> str:
     for result in objects:
         for stage in ROWS:
             if stage in result.stages:
-                numbers = [_number(result.stages[stage].get(figure.key), figure) for figure in FIGURES]
+                numbers = [figure.text(result.stages[stage].get(figure.key)) for figure in FIGURES]
                 rows.append([result.name, stage, *numbers])
     return _table(["object", "stage", *(figure.label for figure in FIGURES)], rows)
 
@@ -262,12 +255,11 @@ def _prompt_section(results: Results, setting: Setting) -> str:
         [result.prompt, result.run, f"{result.hits}/{result.views}", result.nearest, f"{result.alignment:.3f}"]
         for result in results.prompts
     ]
-    share = r_precision(results.prompts)
     told = (
         f"R-precision of the final renders (the asset's turntable) by the embedded judge, among {len(rows)} prompts and "
         f"{setting.names} names of held-out objects; a name of the same thing counts as right (the same judge chose each "
         f"prompt's reference among the candidates, and the prompts are among its texts): "
-        f"**{0.0 if share is None else share:.2f}**. Its word on true renders of held-out objects is right for the share that the "
+        f"**{r_precision(results.prompts):.2f}**. Its word on true renders of held-out objects is right for the share that the "
         f"priors' card tells (`r_precision_names`)."
     )
     return told + "\n\n" + _table(["prompt", "run", "views taken for it", "most views taken for", "alignment"], rows)

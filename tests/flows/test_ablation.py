@@ -1,6 +1,7 @@
 """Studies: sums done by hand, plans refused in one line, pages made of numbers, and the flow over stand-in stages."""
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +14,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from dreampolish.assets.textured_mesh import TexturedMesh
+from flows.ablation import plan as ablation_plan
 from flows.ablation.cell import best_figures, differences
 from flows.ablation.document import study_text, verdicts, write_page
 from flows.ablation.figures import picture_figures
 from flows.ablation.flow import ablation, stretch_factor
-from flows.ablation.flow import plan as ablation_plan
 from flows.ablation.plan import STUDIES, nested, planned
 from flows.ablation.statistics import (
     BY_KEY,
@@ -25,10 +26,10 @@ from flows.ablation.statistics import (
     StageResult,
     StudyResult,
     between_groups,
-    mean_of,
+    figure_table,
     paired,
     read_result,
-    seed_spread,
+    seed_spreads,
     write_result,
 )
 from flows.cli.commands import app
@@ -66,13 +67,14 @@ def study_result(cells: list[CellResult], **study: object) -> StudyResult:
 
 
 def test_means_spreads_and_paired_differences_by_hand() -> None:
-    assert mean_of(CELLS, "a", "psnr") == pytest.approx(44 / 3)
-    assert mean_of(CELLS, "a", "chamfer") is None
+    means, spreads, table = study_result(CELLS).means, seed_spreads(figure_table(CELLS)), figure_table(CELLS)
+    assert means.at["a", "psnr"] == pytest.approx(44 / 3)
+    assert math.isnan(means.at["a", "chamfer"])
     # One subject of two seeds: 10 and 14.
-    assert seed_spread(CELLS, "a", "psnr") == pytest.approx(8**0.5)
+    assert spreads.at["a", "psnr"] == pytest.approx(8**0.5)
     # Pooled: ((11, 16): sum of squares 12.5) and ((23, 99): 2888), one degree of freedom each.
-    assert seed_spread(CELLS, "b", "psnr") == pytest.approx(((12.5 + 2888) / 2) ** 0.5)
-    change = paired(CELLS, "b", "a", "psnr")
+    assert spreads.at["b", "psnr"] == pytest.approx(((12.5 + 2888) / 2) ** 0.5)
+    change = paired(table, "b", "a", "psnr")
     # Differences 3, 1, 2; chair with seed 1 has no partner. t(0.975, 2) = 4.302653.
     assert change is not None
     assert (change.mean, change.pairs) == (2.0, 3)
@@ -81,10 +83,11 @@ def test_means_spreads_and_paired_differences_by_hand() -> None:
     assert change.verdict(BY_KEY["psnr"]) == 0
     assert replace(change, low=0.1).verdict(BY_KEY["psnr"]) == 1
     assert replace(change, low=0.1).verdict(BY_KEY["chamfer"]) == -1
-    single = paired(CELLS[2:6], "b", "a", "psnr")
+    single = paired(figure_table(CELLS[2:6]), "b", "a", "psnr")
     assert single is not None
-    assert (single.mean, single.pairs, single.error, single.verdict(BY_KEY["psnr"])) == (3.0, 1, None, 0)
-    assert paired(CELLS, "b", "a", "ssim") is None
+    assert (single.mean, single.pairs, single.verdict(BY_KEY["psnr"])) == (3.0, 1, 0)
+    assert math.isnan(single.error)
+    assert paired(table, "b", "a", "ssim") is None
 
 
 def test_groups_are_compared_over_subjects_not_cells() -> None:
@@ -95,12 +98,12 @@ def test_groups_are_compared_over_subjects_not_cells() -> None:
         cell("a", "barrel", 0, "new", psnr=8.0),
         cell("a", "snowman", 0, "new", psnr=12.0),
     ]
-    found = between_groups(cells, "a", "psnr", "seen", "new")
+    found = between_groups(figure_table(cells), "a", "psnr", "seen", "new")
     assert found is not None
     assert (found.first, found.second, found.difference, found.counts) == (16.0, 10.0, -6.0, (2, 2))
     # Variances of the subjects' means: 2 and 8.
     assert found.error == pytest.approx((2 / 2 + 8 / 2) ** 0.5)
-    assert between_groups(cells, "a", "psnr", "seen", "other") is None
+    assert between_groups(figure_table(cells), "a", "psnr", "seen", "other") is None
 
 
 def test_steps_are_stretched_to_the_same_seconds() -> None:

@@ -17,9 +17,9 @@ from dreampolish.assets.glb import write_glb
 from dreampolish.assets.textured_mesh import TexturedMesh
 from dreampolish.metrics.retrieval import candidate_texts, right_texts
 from dreampolish.scene.pictures import read_picture
+from flows.benchmark import truth as benchmark_measures
 from flows.benchmark.assets import Agreement, AssetResult
 from flows.benchmark.flow import benchmark, mean_figures, write_report
-from flows.benchmark.flow import truth as benchmark_measures
 from flows.benchmark.page import BRINGS, Setting, report_text
 from flows.benchmark.rasterizers import measure_rasterizers, read_rasterizers, write_rasterizers
 from flows.benchmark.stages import ROWS
@@ -31,8 +31,9 @@ from flows.benchmark.statistics import (
     PromptResult,
     Results,
     change_of,
-    mean_of,
+    figure_table,
     r_precision,
+    stage_means,
 )
 from flows.benchmark.subjects import Subject, found_subjects, prompts_of, reference_picture, remarks_of
 from flows.benchmark.truth import (
@@ -65,25 +66,26 @@ def result(name: str, **psnr: float) -> ObjectResult:
 
 def test_means_and_paired_changes() -> None:
     objects = [result("a", nerf=20.0, neus=25.0), result("b", nerf=10.0, neus=8.0), result("c", nerf=30.0)]
-    assert mean_of(objects, "nerf", "psnr") == 20.0
-    assert mean_of(objects, "neus", "psnr") == 16.5
-    assert mean_of(objects, "export", "psnr") is None
-    change = change_of(objects, "nerf", "neus", FIGURE["psnr"])
+    means, table = stage_means(objects), figure_table(objects)
+    assert means.at["nerf", "psnr"] == 20.0
+    assert means.at["neus", "psnr"] == 16.5
+    assert math.isnan(means.at["export", "psnr"])
+    change = change_of(table, "nerf", "neus", FIGURE["psnr"])
     # c has no neus: it must not enter, or the mean would mix different objects.
     assert change is not None
     assert (change.mean, change.improved, change.worsened, change.objects) == (1.5, 1, 1, 2)
     assert change.direction(FIGURE["psnr"]) == 1
     # Differences 5 and -2: deviation 7 / sqrt(2), over sqrt(2) objects.
     assert change.error == pytest.approx(3.5) and not change.beyond_chance
-    nearer = change_of(objects, "nerf", "neus", FIGURE["chamfer"])
+    nearer = change_of(table, "nerf", "neus", FIGURE["chamfer"])
     assert nearer is not None
     assert nearer.mean == pytest.approx((1 / 25 - 1 / 20 + 1 / 8 - 1 / 10) / 2)
     assert nearer.direction(FIGURE["chamfer"]) == -1
-    assert Change(-0.004, None, 0, 2, 2).direction(FIGURE["psnr"]) == 0
+    assert Change(-0.004, math.nan, 0, 2, 2).direction(FIGURE["psnr"]) == 0
     assert (nearer.improved, nearer.worsened) == (1, 1)
-    assert change_of(objects, "texture", "export", FIGURE["psnr"]) is None
-    alone = change_of(objects[:1], "nerf", "neus", FIGURE["psnr"])
-    assert alone is not None and alone.error is None and not alone.beyond_chance
+    assert change_of(table, "texture", "export", FIGURE["psnr"]) is None
+    alone = change_of(figure_table(objects[:1]), "nerf", "neus", FIGURE["psnr"])
+    assert alone is not None and math.isnan(alone.error) and not alone.beyond_chance
     assert Change(-0.5, 0.2, 0, 2, 2).beyond_chance
 
 
@@ -135,7 +137,7 @@ def test_bumps_show_as_roughness_and_hardly_as_distance() -> None:
 def test_r_precision_counts_views() -> None:
     prompts = [PromptResult("a couch", "r", 8, 8, "a sofa", 0.5), PromptResult("a car", "s", 1, 8, "a van", 0.1)]
     assert r_precision(prompts) == 9 / 16
-    assert r_precision([]) is None
+    assert math.isnan(r_precision([]))
 
 
 def test_the_tracker_gets_means_of_what_there_is() -> None:
