@@ -8,13 +8,13 @@ from PIL import Image
 from flows.ablation.statistics import (
     BY_KEY,
     CellResult,
-    Paired,
     StudyResult,
     between_groups,
     paired,
     read_result,
     seed_spreads,
 )
+from flows.benchmark.page import markdown, table
 from flows.benchmark.statistics import Figure
 from schemas.config.presets import ConfigError
 from schemas.studies import Variant
@@ -33,61 +33,38 @@ EXPLAINED = {
     "seconds": "seconds: by the clock, so that a busy machine shows in them",
     "saturation": "saturation and grain (mean grey difference of neighbouring pixels) are told without a judgement",
 }
-HOW_PAIRED = (
-    "Difference to `{base}` over the same subjects and seeds: mean ± standard error of the paired differences (number of pairs). "
-    "**Bold** where Student's 95 % interval, pairs taken as independent, leaves 0 out; no correction for the number of comparisons."
-)
 
 
 def study_text(result: StudyResult, level: str, pictures: Sequence[str]) -> str:
     """The whole section, Markdown. level: of its heading. pictures: image links that stand after the tables."""
-    spec = result.spec
-    parts = [f"{level} {spec.name}", spec.question, _setting(result), f"{level}# Variants", _variant_table(result)]
-    failed = [cell for cell in result.cells if cell.error is not None]
-    if failed:
-        told = "\n".join(f"- **{cell.variant}**, {cell.subject}, seed {cell.seed}: {cell.error}" for cell in failed)
-        parts += [f"{level}# Failed", f"In no figure below:\n\n{told}"]
-    if len(failed) < len(result.cells):
-        parts += [f"{level}# Means", _mean_note(result), _mean_table(result)]
-        if len(result.variants) > 1:
-            parts += [f"{level}# Against {spec.base_name}", HOW_PAIRED.format(base=spec.base_name), _paired_table(result)]
-        if len(spec.groups) > 1:
-            parts += [f"{level}# {' and '.join(spec.groups)}", _group_note(), _group_table(result)]
-        parts += [f"{level}# What it shows", "\n".join(f"- {line}" for line in verdicts(result))]
-    return "\n\n".join([*parts, *pictures]) + "\n"
+    content = {
+        "level": level,
+        "result": result,
+        "spec": result.spec,
+        "common": [f"{key}={value}" for key, value in result.spec.settings.items()] + result.overrides,
+        "subjects": list(dict.fromkeys((cell.subject, cell.prompt) for cell in result.cells)),
+        "states": [stage.state for cell in result.cells for stage in cell.stages.values()],
+        "failed": [cell for cell in result.cells if cell.error is not None],
+        "explained": [text for key, text in EXPLAINED.items() if result.table[key].notna().any()],
+        "pictures": pictures,
+        "variant_table": variant_table,
+        "mean_table": mean_table,
+        "paired_table": paired_table,
+        "group_table": group_table,
+        "verdicts": verdicts,
+    }
+    return markdown("flows.ablation", "study.md", content)
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], numbers: bool = True) -> str:
-    """A Markdown table; numbers: all but the first column to the right."""
-    rule = ["---", *("---:" if numbers else "---" for _ in head[1:])]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, rule, *rows))
-
-
-def _setting(result: StudyResult) -> str:
-    spec = result.spec
-    subjects = list(dict.fromkeys((cell.subject, cell.prompt) for cell in result.cells))
-    states = [stage.state for cell in result.cells for stage in cell.stages.values()]
-    common = [f"{key}={value}" for key, value in spec.settings.items()] + result.overrides
-    lines = [
-        f"run on {result.date}, id {result.id}; {result.machine}; {result.versions}",
-        f"preset `{spec.preset}`; common settings: {', '.join(f'`{item}`' for item in common) or 'none'}",
-        f"{len(subjects)} subject{'s' if len(subjects) > 1 else ''}: {', '.join(f'{name} (“{prompt}”)' for name, prompt in subjects)}",
-        f"seeds {', '.join(map(str, spec.seeds))}; {len(result.cells)} cells, {sum(c.error is not None for c in result.cells)} failed; "
-        f"{len(states)} stages, {sum(state == 'cached' for state in states)} of them shared or found in the store",
-    ]
-    return "\n".join(f"- {line}" for line in [*lines, *(f"**{note}**" for note in result.notes)])
-
-
-def _variant_table(result: StudyResult) -> str:
+def variant_table(result: StudyResult) -> str:
+    """A row a variant: its settings and where they come from."""
     rows = []
     for name, variant in result.spec.all_variants().items():
         cells = [cell for cell in result.cells if cell.variant == name]
         settings = next((cell.settings for cell in cells if cell.error is None), [])
-        own = ", ".join(f"`{item}`" for item in settings) or ("the base" if name == result.spec.base_name else "-")
+        own = ", ".join(f"`{item}`" for item in settings) or ("-" if name in result.others else "the base")
         rows.append([name, own, _made(variant), cells[0].until if cells else "-"])
-    return table(
-        ["variant", "settings that differ from the base", "how they were chosen", "measured after"], rows, numbers=False
-    )
+    return table(["variant", "settings that differ from the base", "how they were chosen", "measured after"], rows, words=4)
 
 
 def _made(variant: Variant) -> str:
@@ -99,12 +76,8 @@ def _made(variant: Variant) -> str:
     return "given"
 
 
-def _mean_note(result: StudyResult) -> str:
-    told = [text for key, text in EXPLAINED.items() if result.table[key].notna().any()]
-    return f"Mean over a variant's cells (± standard deviation over seeds, pooled over subjects). {'; '.join(told)}."
-
-
-def _mean_table(result: StudyResult) -> str:
+def mean_table(result: StudyResult) -> str:
+    """A row a variant, a column a figure."""
     means, spreads = result.means, seed_spreads(result.table)
     rows = []
     for variant in result.variants:
@@ -117,28 +90,22 @@ def _mean_table(result: StudyResult) -> str:
     return table(["variant", "cells", *(figure.label for figure in result.figures)], rows)
 
 
-def _paired_table(result: StudyResult) -> str:
-    figures, base = result.figures, result.spec.base_name
-    rows = []
-    for variant in result.variants:
-        if variant != base:
-            found = [(paired(result.table, variant, base, figure.key), figure) for figure in figures]
-            rows.append([variant, *(_change(change, figure) for change, figure in found)])
-    return table(["variant", *(figure.label for figure in figures)], rows)
+def paired_table(result: StudyResult) -> str:
+    """A row a variant but the base, a column a figure."""
+    rows = [[variant, *(_change(result, variant, figure) for figure in result.figures)] for variant in result.others]
+    return table(["variant", *(figure.label for figure in result.figures)], rows)
 
 
-def _change(change: Paired | None, figure: Figure) -> str:
+def _change(result: StudyResult, variant: str, figure: Figure) -> str:
+    change = paired(result.table, variant, result.spec.base_name, figure.key)
     if change is None:
         return "-"
-    told = f"{figure.change_text(change.mean, change.error)} ({change.pairs})"
-    return f"**{told}**" if change.verdict(figure) else told
+    counted = f"{figure.change_text(change.mean, change.error)} ({change.pairs})"
+    return f"**{counted}**" if change.verdict(figure) else counted
 
 
-def _group_note() -> str:
-    return "Means over subjects, and second minus first ± Welch's standard error (subjects in each group)."
-
-
-def _group_table(result: StudyResult) -> str:
+def group_table(result: StudyResult) -> str:
+    """A row a variant and figure: the first two groups and their difference."""
     first, second = result.spec.groups[:2]
     rows = []
     for variant in result.variants:
@@ -152,27 +119,26 @@ def _group_table(result: StudyResult) -> str:
 
 def verdicts(result: StudyResult) -> list[str]:
     """Plain sentences, computed: which variant is best by each figure, and how each stands against the base."""
-    judged = [figure for figure in result.figures if figure.better]
+    judged, base = [figure for figure in result.figures if figure.better], result.spec.base_name
     lines = []
-    if len(result.variants) > 1:
+    if result.others:
         best = [f"{figure.label}: {_best(result, figure)}" for figure in judged]
         lines.append(f"Best mean by each figure: {'; '.join(best)}.")
-    base = result.spec.base_name
-    for variant in result.variants:
-        if variant == base:
-            continue
-        found = [(paired(result.table, variant, base, figure.key), figure) for figure in judged]
-        changes = [(change, figure) for change, figure in found if change is not None]
-        if not changes:
+    for variant in result.others:
+        sides: dict[int, list[str]] = {1: [], -1: [], 0: []}
+        for figure in judged:
+            change = paired(result.table, variant, base, figure.key)
+            if change is not None:
+                verdict = change.verdict(figure)
+                size = f" {figure.change_text(change.mean, change.error)}" if verdict else ""
+                sides[verdict].append(figure.label + size)
+        if not any(sides.values()):
             lines.append(f"**{variant}**: nothing to compare with {base}.")
             continue
-        better = [_told(change, figure) for change, figure in changes if change.verdict(figure) > 0]
-        worse = [_told(change, figure) for change, figure in changes if change.verdict(figure) < 0]
-        open_ = [figure.label for change, figure in changes if change.verdict(figure) == 0]
-        said = [f"better in {'; '.join(better)}"] if better else []
-        said += [f"worse in {'; '.join(worse)}"] if worse else []
-        said += [f"no clear difference in {', '.join(open_)}"] if open_ else []
-        lines.append(f"**{variant}** against {base}: {', and '.join(said)}.")
+        parts = [f"better in {'; '.join(sides[1])}"] if sides[1] else []
+        parts += [f"worse in {'; '.join(sides[-1])}"] if sides[-1] else []
+        parts += [f"no clear difference in {', '.join(sides[0])}"] if sides[0] else []
+        lines.append(f"**{variant}** against {base}: {', and '.join(parts)}.")
     return lines + _group_verdicts(result)
 
 
@@ -182,10 +148,6 @@ def _best(result: StudyResult, figure: Figure) -> str:
         return "all the same"
     best = (means * figure.better).idxmax()
     return f"{best} ({figure.text(means[best])})"
-
-
-def _told(change: Paired, figure: Figure) -> str:
-    return f"{figure.label} {figure.change_text(change.mean, change.error)}"
 
 
 def _group_verdicts(result: StudyResult) -> list[str]:

@@ -1,6 +1,5 @@
 """The assets of a benchmark's runs: what the validator says, their size, and whether two renderers see in the file what the stage saw."""
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -29,12 +28,6 @@ LEAST_AGREEMENT_DB = 32.0
 HIGHEST_PSNR = 99.0
 """Stands for infinity."""
 
-HOW = f"""The GLB of each run, read again from its file. Errors and warnings are those of the validator named. Agreement is PSNR, dB,
-over {N_VIEWS} views of {SIZE} pixels between the texture stage's own render of its mesh and colour field and the file: drawn by our
-rasteriser, and by three.js in headless Chromium (unlit base colours), an independent reader and renderer; the mean, and the worst view
-in brackets; {LEAST_AGREEMENT_DB:g} dB are wanted. `normals`: the dense mesh's smooth normals against the file's, normal map applied,
-drawn by three.js, as pictures."""
-
 
 @dataclass(frozen=True)
 class Agreement:
@@ -59,6 +52,11 @@ class AssetResult:
     browser: Agreement | None
     normals: Agreement | None
     note: str
+
+    @property
+    def least_agreement(self) -> float:
+        """The worst view's PSNR over both renderers, as far as they drew."""
+        return min(entry.least for entry in (self.ours, self.browser) if entry is not None)
 
 
 def asset_result(name: str, run: str, files: StoredFiles) -> AssetResult:
@@ -142,51 +140,3 @@ def inner_normals(
     inside = alpha[..., None] > 0.999
     white = torch.ones_like(shown)
     return torch.where(inside, shown, white), torch.where(inside, (normals + 1) / 2, white)
-
-
-def asset_section(assets: Sequence[AssetResult]) -> str:
-    """The table and what falls short of it, Markdown."""
-    head = ["asset", "run", "errors", "warnings", "MB", "triangles", "our rasteriser", "three.js", "normals"]
-    rows = [
-        [
-            result.name,
-            result.run,
-            str(result.errors),
-            str(result.warnings),
-            f"{result.megabytes:.2f}",
-            f"{result.triangles:,}",
-            *(_decibels(entry) for entry in (result.ours, result.browser, result.normals)),
-        ]
-        for result in assets
-    ]
-    rule = ["---", "---", *("---:" for _ in head[2:])]
-    table = "\n".join("| " + " | ".join(cells) + " |" for cells in (head, rule, *rows))
-    checkers = ", ".join(sorted({result.checker for result in assets}))
-    notes = sorted({result.note for result in assets if result.note})
-    return "\n\n".join(
-        [HOW, f"Validator: {checkers}.", table, _verdict(assets), *(f"Not drawn by three.js: {note}." for note in notes)]
-    )
-
-
-def _decibels(entry: Agreement | None) -> str:
-    return "-" if entry is None else f"{entry.mean:.1f} ({entry.least:.1f})"
-
-
-def _verdict(assets: Sequence[AssetResult]) -> str:
-    """In a sentence, which assets fall short."""
-    unsound = [result.name for result in assets if result.errors or result.warnings]
-    unlike = [
-        result.name
-        for result in assets
-        if any(entry is not None and entry.least < LEAST_AGREEMENT_DB for entry in (result.ours, result.browser))
-    ]
-    parts = (
-        [f"**not without complaint of the validator: {', '.join(unsound)}**"] if unsound else ["the validator has no complaint"]
-    )
-    parts += [f"**below {LEAST_AGREEMENT_DB:g} dB in a view: {', '.join(unlike)}**"] if unlike else []
-    drawn = sum(result.browser is not None for result in assets)
-    parts += (
-        [] if unlike else [f"every view reaches {LEAST_AGREEMENT_DB:g} dB ({drawn} of {len(assets)} drawn by three.js too)"]
-    )
-    told = "; ".join(parts)
-    return f"{len(assets)} assets: {told}."

@@ -67,6 +67,23 @@ class Overhead:
         both = [(getattr(pair.run, kind), getattr(pair.plain, kind)) for pair in self.pairs]
         return [(run - plain) / run for run, plain in both]
 
+    def share_text(self, kind: str) -> str:
+        """In per cent, with the standard error where there is one."""
+        error = self.share_error(kind)
+        return f"{self.share(kind):.1%}" + (f" ± {error:.1%}" if math.isfinite(error) else "")
+
+    @property
+    def verdict(self) -> str:
+        """Whether the share of the wall time keeps the limit, at two standard errors."""
+        share, error = self.share("wall"), self.share_error("wall")
+        if len(self.pairs) < LEAST_PAIRS:
+            return f"too few pairs to tell it from chance; {LIMIT:.0%} are wanted at most"
+        if share + 2 * error < LIMIT:
+            return f"within the {LIMIT:.0%} wanted"
+        if share - 2 * error > LIMIT:
+            return f"**above** the {LIMIT:.0%} wanted"
+        return f"these pairs do not tell whether it is within the {LIMIT:.0%} wanted"
+
 
 def measure_overhead(prompt: str, preset: str, settings: Sequence[str], n_pairs: int) -> Overhead:
     """Measure pairs, the side that begins taking turns; databases are made and caches warmed before, by a `smoke` run on each side.
@@ -137,52 +154,6 @@ def read_overheads(store: Path) -> list[Overhead]:
 
 def _kept(store: Path) -> Path:
     return store / "benchmark-overhead.json"
-
-
-def overhead_section(overheads: Sequence[Overhead]) -> str:
-    """The tables and what they say, Markdown."""
-    return "\n\n".join(
-        [
-            "A run is the whole command `dreampolish run`: imports, Prefect, its temporary server, journals, MLflow, previews. Its plain "
-            "twin is a process that calls the same stages as functions and writes the same output folder. Stores are fresh, but for a "
-            "`smoke` run before. Shares are means over pairs of (run - plain) / run, ± their standard error.",
-            *(_measurement(overhead) for overhead in overheads),
-        ]
-    )
-
-
-def _measurement(overhead: Overhead) -> str:
-    """One table and what it says."""
-    changed = ", ".join(f"`{setting}`" for setting in overhead.settings) or "none"
-    rows = [
-        f"| {number} | {pair.run.wall:.1f} | {pair.plain.wall:.1f} | {pair.run.cpu:.1f} | {pair.plain.cpu:.1f} |"
-        for number, pair in enumerate(overhead.pairs, start=1)
-    ]
-    return "\n\n".join(
-        [
-            f'"{overhead.prompt}" at preset `{overhead.preset}`, settings changed: {changed}; measured on {overhead.date}. Seconds:',
-            "\n".join(["| pair | run | plain | run, CPU | plain, CPU |", "| ---: | ---: | ---: | ---: | ---: |", *rows]),
-            f"Orchestration and logging take {_share(overhead, 'wall')} of the wall time and {_share(overhead, 'cpu')} of the processor "
-            f"time: {_verdict(overhead)}.",
-        ]
-    )
-
-
-def _share(overhead: Overhead, kind: str) -> str:
-    error = overhead.share_error(kind)
-    return f"{overhead.share(kind):.1%}" + (f" ± {error:.1%}" if math.isfinite(error) else "")
-
-
-def _verdict(overhead: Overhead) -> str:
-    """Of the wall time, at two standard errors."""
-    share, error = overhead.share("wall"), overhead.share_error("wall")
-    if len(overhead.pairs) < LEAST_PAIRS:
-        return f"too few pairs to tell it from chance; {LIMIT:.0%} are wanted at most"
-    if share + 2 * error < LIMIT:
-        return f"within the {LIMIT:.0%} wanted"
-    if share - 2 * error > LIMIT:
-        return f"**above** the {LIMIT:.0%} wanted"
-    return f"these pairs do not tell whether it is within the {LIMIT:.0%} wanted"
 
 
 def plain_run(prompt: str, preset: str, settings: Sequence[str], store: Path) -> str:

@@ -42,6 +42,16 @@ class Rasterizers:
     threads: int
     date: str
 
+    @property
+    def still(self) -> float:
+        """Our time in embree's on a mesh that stands still."""
+        return self.culled_ms / self.embree_ms
+
+    @property
+    def moving(self) -> float:
+        """Our time in embree's on a mesh that moves, so that its tree is built for every picture."""
+        return self.culled_ms / (self.embree_ms + self.scene_ms)
+
 
 def measure_rasterizers(subdivisions: Sequence[int] = SUBDIVISIONS, sizes: Sequence[int] = SIZES) -> list[Rasterizers]:
     """Every mesh at every size, the ways in turn, on the CPU with as many threads as torch has."""
@@ -105,32 +115,3 @@ def read_rasterizers(store: Path) -> list[Rasterizers]:
 
 def _kept(store: Path) -> Path:
     return store / "benchmark-rasterizers.json"
-
-
-def rasterizers_section(found: Sequence[Rasterizers]) -> str:
-    """The table and what it says, Markdown."""
-    slower = [one.culled_ms / one.embree_ms for one in found]
-    moving = [one.culled_ms / (one.embree_ms + one.scene_ms) for one in found]
-    return "\n\n".join(
-        [
-            f"Balls of radius {OBJECT_RADIUS:g}, one picture, milliseconds, medians of {ROUNDS} rounds in turn, measured on "
-            f"{found[0].date} with torch on {found[0].threads} threads (`dreampolish benchmark --rasterizers`). Both give faces, "
-            "barycentrics and depth; culled: without back faces, which is right for closed meshes; embree needs its tree anew "
-            "whenever the mesh moves.",
-            "\n".join(
-                [
-                    "| triangles | pixels | ours | ours, culled | embree | embree's tree | pixels that differ |",
-                    "| ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
-                    *(f"| {one.triangles:,} | {one.size} | {_row(one)} |" for one in found),
-                ]
-            ),
-            f"Ours, culled, takes {min(slower):.2f} to {max(slower):.2f} times embree's time on a mesh that stands still and "
-            f"{min(moving):.2f} to {max(moving):.2f} times on one that moves. The stages render with ours alone, and measurements of "
-            "surfaces cast their rays with embree: on the CPU it would be the faster one for export's frozen mesh, at the price of a "
-            "second way to the same picture.",
-        ]
-    )
-
-
-def _row(one: Rasterizers) -> str:
-    return f"{one.ours_ms:.1f} | {one.culled_ms:.1f} | {one.embree_ms:.1f} | {one.scene_ms:.1f} | {one.differ:.3%}"
