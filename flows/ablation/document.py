@@ -23,7 +23,7 @@ from stages.runtime.files import disk_errors_in_one_line, write_atomically
 EXPLAINED = {
     "psnr": "PSNR and SSIM over 16 views all around (128 pixels), mask IoU, normals on the common mask: against the true object",
     "psnr_solid": "PSNR as a surface: of both pictures, what is more than half covered in its own colour, the rest white",
-    "chamfer": "Chamfer distance and F-score: against the true surface, as in docs/benchmarks.md",
+    "chamfer": "Chamfer distance and F-score: against the true surface, as in docs/benchmarks",
     "reference_psnr": "front PSNR and SSIM: the reference view",
     "alignment": "alignment: the embedded judge's mean cosine between the 16 views and the prompt",
     "judged_right": "judged right: share of the views that the judge takes for the prompt or the same thing, among the study's "
@@ -203,13 +203,13 @@ def _pictures(folder: Path, result: StudyResult, target: Path) -> list[str]:
     links = []
     name = result.spec.name
     if (folder / "plot.png").is_file():
-        write_atomically(target / f"study-{name}-plot.png", (folder / "plot.png").read_bytes())
-        links.append(f"![{name}: figures](study-{name}-plot.png)")
+        write_atomically(target / f"{name}-plot.png", (folder / "plot.png").read_bytes())
+        links.append(f"![{name}: figures]({name}-plot.png)")
     if (folder / "sheet.png").is_file():
         with Image.open(folder / "sheet.png", formats=["PNG"]) as sheet:
             picture = sheet.convert("RGB")
         picture.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
-        picture.save(target / f"study-{name}.jpg", quality=85, optimize=True)
+        picture.save(target / f"{name}.jpg", quality=85, optimize=True)
         told = "Every cell from the same eight views; the truth, or the reference, on top of each block:"
-        links.append(f"{told}\n\n![{name}: all cells](study-{name}.jpg)")
+        links.append(f"{told}\n\n![{name}: all cells]({name}.jpg)")
     return links

@@ -35,7 +35,7 @@ from stages.runtime.signals import stop_on_signals
 from stages.runtime.store import LocalStore
 from stages.runtime.tracking import PARENT_JOURNAL, Journal, Place, place_from_store
 
-DOCS = Path("docs")
+DOCS = Path("docs/benchmarks")
 NAMES = PROJECT / "configs" / "data" / "held_out_names.txt"
 T = TypeVar("T")
 
@@ -49,7 +49,7 @@ def benchmark(
     only: list[str] | None = None,
     with_prompts: bool = True,
 ) -> dict[str, Any]:
-    """Run and measure every object, then the prompts; write docs/benchmarks.md and a contact sheet an object.
+    """Run and measure every object, then the prompts; write docs/benchmarks/index.md and a contact sheet an object beside it.
 
     What the store holds already is not computed again, nor measured again while the measuring code is the same.
 
@@ -153,20 +153,20 @@ def _log_object(result: ObjectResult, picture: np.ndarray, folder: Path, place: 
 
 
 def write_sheet(name: str, picture: Image.Image) -> np.ndarray:
-    """docs/benchmark-<name>.png; its pixels."""
+    """docs/benchmarks/<name>.png; its pixels."""
     with disk_errors_in_one_line(DOCS):
-        DOCS.mkdir(exist_ok=True)
-        picture.save(DOCS / f"benchmark-{name}.png")
+        DOCS.mkdir(parents=True, exist_ok=True)
+        picture.save(DOCS / f"{name}.png")
     return np.asarray(picture)
 
 
 def write_report(
     results: Results, setting: Setting, overheads: Sequence[Overhead], rasterizers: Sequence[Rasterizers], keep_prompts: bool
 ) -> Path:
-    """docs/benchmarks.md; its path. keep_prompts: those of the page so far stay, with their date and setting."""
-    page = DOCS / "benchmarks.md"
+    """docs/benchmarks/index.md; its path. keep_prompts: those of the page so far stay, with their date and setting."""
+    page = DOCS / "index.md"
     with disk_errors_in_one_line(DOCS):
-        DOCS.mkdir(exist_ok=True)
+        DOCS.mkdir(parents=True, exist_ok=True)
         before = page.read_text() if keep_prompts and page.is_file() else ""
         page.write_text(report_text(results, setting, overheads, before, rasterizers))
     return page

@@ -1,4 +1,4 @@
-"""docs/benchmarks.md: what a benchmark measured, in tables and plain sentences."""
+"""docs/benchmarks/index.md: what a benchmark measured, in tables and plain sentences."""
 
 import os
 import platform

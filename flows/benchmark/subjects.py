@@ -74,7 +74,7 @@ def remarks_of(objects: Path) -> str:
 def prompts_of(objects: Path) -> list[str]:
     """The prompts beside the objects, else those of the project's own benchmark."""
     own = objects / "prompts.txt"
-    lines = (own if own.is_file() else PROJECT / "benchmark" / "prompts.txt").read_text().splitlines()
+    lines = (own if own.is_file() else PROJECT / "benchmark" / "objects" / "prompts.txt").read_text().splitlines()
     return [line.strip() for line in lines if line.strip()]
 
 

@@ -149,11 +149,11 @@ def test_the_page_is_made_of_study_files_alone(tmp_path: Path) -> None:
         write_result(folder / "study.json", study_result(CELLS, name=name))
         Image.new("RGB", (30, 20), "red").save(folder / "sheet.png")
     assert read_result(tmp_path / "first") == study_result(CELLS, name="first")
-    page = write_page([tmp_path / "first", tmp_path / "second"], tmp_path / "docs" / "studies.md")
+    page = write_page([tmp_path / "first", tmp_path / "second"], tmp_path / "docs" / "studies" / "index.md")
     text = page.read_text()
     assert text.index("## first") < text.index("## second")
-    assert "](study-first.jpg)" in text
-    assert (tmp_path / "docs" / "study-second.jpg").is_file()
+    assert "](first.jpg)" in text
+    assert (tmp_path / "docs" / "studies" / "second.jpg").is_file()
     with pytest.raises(ConfigError, match="two of the folders hold the study first"):
         write_page([tmp_path / "first", tmp_path / "first"], page)
     (tmp_path / "first" / "study.json").write_text('{"cells": 3}')

@@ -171,7 +171,7 @@ def test_the_report_says_what_was_measured_and_where_it_gets_worse() -> None:
         "**neus** clearly improves nothing, and makes nothing clearly worse. Within two standard errors: PSNR, dB +1.50" in text
     )
     assert "| barrel | neus | 25.00 |" in text
-    assert "![lamp](benchmark-lamp.png)" in text
+    assert "![lamp](lamp.png)" in text
     assert "**robot**: the density field is empty" in text
     assert "| a couch | 89abcdef | 6/8 | a sofa | 0.500 |" in text
 
@@ -294,7 +294,7 @@ def test_one_failure_does_not_end_the_others(store: Path, tmp_path: Path, monkey
     assert [entry["name"] for entry in told["failures"]] == ["big-ball"]
     assert "the density field is empty" in unpadded(Path(told["output"]).read_text())
     assert "| red-ball | 0123abcd | 0 | 0 | 1.00 | 9 | 40.0 (35.0) | - | - |" in unpadded(Path(told["output"]).read_text())
-    assert (tmp_path / "docs" / "benchmark-red-ball.png").is_file()
+    assert (tmp_path / "docs" / "benchmarks" / "red-ball.png").is_file()
     folder = next((store / "journals").glob("benchmark-*"))
     logged = [json.loads(line) for line in (folder / "run.jsonl").read_text().splitlines()]
     assert {"benchmark/nerf/psnr": 20.0}.items() <= next(line["metrics"] for line in logged if "metrics" in line).items()
@@ -309,14 +309,14 @@ def test_the_command_ends_with_1_after_failures(monkeypatch: pytest.MonkeyPatch)
 
     def stand_in(**arguments: object) -> dict[str, object]:
         seen.update(arguments)
-        return {"output": "docs/benchmarks.md", "failures": [{"name": "ball", "message": "empty"}]}
+        return {"output": "docs/benchmarks/index.md", "failures": [{"name": "ball", "message": "empty"}]}
 
     monkeypatch.setattr("flows.benchmark.flow.benchmark", stand_in)
     ended = CliRunner().invoke(app, ["benchmark", "--only", "ball", "--only", "cube", "--no-prompts", "--json"])
     assert ended.exit_code == 1
     assert "1 could not be measured, first ball: empty" in ended.stderr
-    assert json.loads(ended.stdout)["output"] == "docs/benchmarks.md"
-    assert (seen["only"], seen["with_prompts"], seen["objects"]) == (["ball", "cube"], False, Path("benchmark"))
+    assert json.loads(ended.stdout)["output"] == "docs/benchmarks/index.md"
+    assert (seen["only"], seen["with_prompts"], seen["objects"]) == (["ball", "cube"], False, Path("benchmark/objects"))
 
 
 def test_a_benchmark_without_prompts_keeps_those_of_the_page() -> None:
