@@ -110,7 +110,7 @@ def group_table(result: StudyResult) -> str:
     rows = []
     for variant in result.variants:
         for figure in result.figures:
-            found = between_groups(result.table, variant, figure.key, first, second)
+            found = between_groups(result.table, variant, figure.key, first=first, second=second)
             if found is not None:
                 change = f"{figure.change_text(found.difference, found.error)} ({found.counts[0]}, {found.counts[1]})"
                 rows.append([variant, figure.label, figure.text(found.first), figure.text(found.second), change])
@@ -159,7 +159,7 @@ def _group_verdicts(result: StudyResult) -> list[str]:
     for variant in result.variants:
         said = []
         for figure in result.figures:
-            found = between_groups(result.table, variant, figure.key, first, second)
+            found = between_groups(result.table, variant, figure.key, first=first, second=second)
             if figure.better and found is not None and found.error > 0:
                 sizes = found.difference / found.error
                 how = "better" if sizes * figure.better > 0 else "worse"
@@ -173,8 +173,8 @@ def cell_line(cell: CellResult) -> str:
     shown = [BY_KEY[key] for key in ("psnr", "chamfer", "reference_psnr", "alignment") if key in cell.figures]
     states = [stage.state for stage in cell.stages.values()]
     computed = len(states) - states.count("cached")
-    told = "  ".join(f"{figure.label} {figure.text(cell.figures[figure.key])}" for figure in shown)
-    return f"  {computed} of {len(states)} stages computed  {told}"
+    figures = "  ".join(f"{figure.label} {figure.text(cell.figures[figure.key])}" for figure in shown)
+    return f"  {computed} of {len(states)} stages computed  {figures}"
 
 
 LARGEST_SIDE = 6000
@@ -210,6 +210,6 @@ def _pictures(folder: Path, result: StudyResult, target: Path) -> list[str]:
             picture = sheet.convert("RGB")
         picture.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
         picture.save(target / f"{name}.jpg", quality=85, optimize=True)
-        told = "Every cell from the same eight views; the truth, or the reference, on top of each block:"
-        links.append(f"{told}\n\n![{name}: all cells]({name}.jpg)")
+        caption = "Every cell from the same eight views; the truth, or the reference, on top of each block:"
+        links.append(f"{caption}\n\n![{name}: all cells]({name}.jpg)")
     return links

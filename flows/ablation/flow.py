@@ -88,7 +88,7 @@ def _workplace(plan: Plan, store: Path, show: bool) -> Workplace:
     judge = judge_from_folder(
         source if source.is_absolute() else PROJECT / source, prompts, tuple(NAMES.read_text().splitlines())
     )
-    return Workplace(plan, store, place_from_store(store, os.environ.get("MLFLOW_TRACKING_URI")), judge, show)
+    return Workplace(plan, store, place=place_from_store(store, os.environ.get("MLFLOW_TRACKING_URI")), judge=judge, show=show)
 
 
 def _open_journal(work: Workplace) -> Journal:
@@ -117,7 +117,7 @@ def _run_all(work: Workplace, progress: Progress, stop: StopSignal) -> None:
         except Exception as error:
             # Whatever goes wrong with one cell, the others still count.
             message = " ".join((str(error) or type(error).__name__).split())
-            progress.results[cell.run] = described(work, cell, cell.config, {}, {}, message)
+            progress.results[cell.run] = described(work, cell, config=cell.config, figures={}, stages={}, error=message)
             say(f"  failed: {message}")
         else:
             progress.results[cell.run], progress.shown[cell.run] = shown.result, shown
@@ -160,7 +160,7 @@ def stretch_factor(results: Sequence[CellResult], like: str, as_long_as: str, st
     whole = sum(cell.figures["seconds"] for cell, _ in pairs)
     moving = sum(cell.stages[name].seconds for cell, _ in pairs for name in stretch if name in cell.stages)
     if moving == 0:
-        raise StageError(f"no cell of {like!r} and {as_long_as!r} tells how long they take", None, "see why those failed")
+        raise StageError(f"no cell of {like!r} and {as_long_as!r} has seconds to compare", None, "see why those failed")
     fixed = whole - moving
     if wanted <= fixed:
         raise StageError(

@@ -43,26 +43,28 @@ def contact_sheet(result: StudyResult, shown: Sequence[Shown], truths: Mapping[s
     draw, top = ImageDraw.Draw(canvas), 0
     for subject, seed, cells in blocks:
         draw.rectangle((0, top, size[0], top + HEADER_HEIGHT - 4), fill="#e4e4e4")
-        _write(draw, (8, top + 3), f"{subject}, seed {seed}: “{cells[0].prompt}”", 14, size[0] - 16)
+        _write(draw, (8, top + 3), f"{subject}, seed {seed}: “{cells[0].prompt}”", size=14, width=size[0] - 16)
         top += HEADER_HEIGHT
         first = next((by_run[cell.run] for cell in cells if cell.run in by_run), None)
         if subject in truths:
-            _row(canvas, top, tile, "truth", list(truths[subject]))
+            _row(canvas, top=top, tile=tile, label="truth", pictures=list(truths[subject]))
         elif first is not None:
-            _row(canvas, top, tile, "reference (the front)", [first.reference])
+            _row(canvas, top=top, tile=tile, label="reference (the front)", pictures=[first.reference])
         top += tile + GAP
         for cell in cells:
             found = by_run.get(cell.run)
             if found is None:
-                _write(draw, (8, top + tile // 2 - 8), f"{cell.variant}: {cell.error or 'not there'}", 13, size[0] - 16)
+                _write(
+                    draw, (8, top + tile // 2 - 8), f"{cell.variant}: {cell.error or 'not there'}", size=13, width=size[0] - 16
+                )
             else:
-                _row(canvas, top, tile, cell.variant, list(found.views))
+                _row(canvas, top=top, tile=tile, label=cell.variant, pictures=list(found.views))
             top += tile + GAP
     return canvas
 
 
 def _row(canvas: Image.Image, top: int, tile: int, label: str, pictures: Sequence[Float[Tensor, "h w 3"]]) -> None:
-    _write(ImageDraw.Draw(canvas), (8, top + tile // 2 - 8), label, 13, LABEL_WIDTH - 12)
+    _write(ImageDraw.Draw(canvas), (8, top + tile // 2 - 8), label, size=13, width=LABEL_WIDTH - 12)
     for index, picture in enumerate(pictures):
         small = pil_from_tensor(picture).resize((tile, tile), Image.Resampling.LANCZOS)
         canvas.paste(small, (LABEL_WIDTH + index * (tile + GAP), top))
@@ -93,7 +95,7 @@ def plot(result: StudyResult, path: Path) -> None:
         else:
             _points(panel, result, figure)
     for panel in axes[len(figures) :]:
-        panel.set_visible(False)
+        panel.axis("off")
     canvas.savefig(path)
 
 
@@ -130,8 +132,15 @@ def _heat_map(panel: Axes, result: StudyResult, figure: Figure) -> None:
     for (row, column), shown in np.ndenumerate(means):
         if np.isfinite(shown):
             dark = (shown < middle) == (figure.better >= 0)
-            told = f"{shown:.{figure.digits}f}"
-            panel.text(column, row, told, ha="center", va="center", fontsize=8, color="white" if dark else "black")
+            panel.text(
+                column,
+                row,
+                f"{shown:.{figure.digits}f}",
+                ha="center",
+                va="center",
+                fontsize=8,
+                color="white" if dark else "black",
+            )
     panel.set_xticks(range(len(acrosses)), [_tick(value) for value in acrosses], fontsize=8)
     panel.set_yticks(range(len(downs)), [_tick(value) for value in downs], fontsize=8)
     panel.set_xlabel(across, fontsize=8)

@@ -19,13 +19,13 @@ from stages.runtime.files import write_atomically
 
 STUDY_FIGURES = (
     *(figure for figure in FIGURES if figure.key not in ("seconds", "peak_memory_gib")),
-    Figure("judged_right", "judged right", 2, 1, 1),
-    Figure("normal_agreement", "normal agreement", 3, 1, 1),
-    Figure("colour_drift", "colour drift", 3, 1, -1),
-    Figure("saturation", "saturation", 3, 1, 0),
-    Figure("grain", "grain, 1/1000", 1, 1000, 0),
-    Figure("steps", "steps", 0, 1, 0),
-    Figure("seconds", "seconds", 0, 1, 0),
+    Figure("judged_right", "judged right", digits=2, better=1),
+    Figure("normal_agreement", "normal agreement", digits=3, better=1),
+    Figure("colour_drift", "colour drift", digits=3, better=-1),
+    Figure("saturation", "saturation", digits=3, better=0),
+    Figure("grain", "grain, 1/1000", digits=1, scale=1000, better=0),
+    Figure("steps", "steps", digits=0, better=0),
+    Figure("seconds", "seconds", digits=0, better=0),
 )
 BY_KEY: Mapping[str, Figure] = {figure.key: figure for figure in STUDY_FIGURES}
 CONFIDENCE = 0.95
@@ -122,8 +122,8 @@ def between_groups(table: pd.DataFrame, variant: str, key: str, first: str, seco
     groups = subjects.groupby("group").agg(["mean", "sem", "count"]).reindex([first, second])
     if groups["mean"].isna().any():
         return None
-    counts = (int(groups["count"].iloc[0]), int(groups["count"].iloc[1]))
-    return Unpaired(*groups["mean"], error=math.hypot(*groups["sem"]), counts=counts)
+    (one, other), (many, more) = groups["mean"], groups["count"]
+    return Unpaired(first=float(one), second=float(other), error=math.hypot(*groups["sem"]), counts=(int(many), int(more)))
 
 
 @dataclass(frozen=True)

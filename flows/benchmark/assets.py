@@ -1,11 +1,12 @@
 """The assets of a benchmark's runs: what the validator says, their size, and whether two renderers see in the file what the stage saw."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import torch
 from jaxtyping import Float
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from dreampolish.assets.validate import findings_of
@@ -64,24 +65,20 @@ def asset_result(name: str, run: str, files: StoredFiles) -> AssetResult:
     record = read_record(files.store.root, run)
     fingerprints = {stage: record.stages[stage].fingerprint for stage in ("texture", "export") if stage in record.stages}
     path = memory_path(files.store.root, "flows.benchmark.assets", {"stages": fingerprints, "tools": tool_versions()})
-    if (known := _recalled(path, name, run)) is not None:
-        return known
+    if (known := _recalled(path)) is not None:
+        return replace(known, name=name, run=run)
     found = _examined(name, record, files)
     if found.browser is not None:
-        # What could not be drawn may be next time.
+        # A browser may be there next time.
         remember(path, asdict(found))
     return found
 
 
-def _recalled(path: Path, name: str, run: str) -> AssetResult | None:
+def _recalled(path: Path) -> AssetResult | None:
     """None where it is missing or damaged."""
-    known = recalled(path)
-    if known is None:
-        return None
     try:
-        drawn = {key: Agreement(**known[key]) for key in ("ours", "browser", "normals")}
-        return AssetResult(**{**known, **drawn, "name": name, "run": run})
-    except (KeyError, TypeError):
+        return TypeAdapter(AssetResult).validate_python(recalled(path))
+    except ValidationError:
         return None
 
 
@@ -124,7 +121,9 @@ def browser_views(
     """three.js's pictures, with three.js from the first folder of npm packages that holds it. Raises BrowserError."""
     folders = [folder / "three" for folder in module_folders() if (folder / "three").is_dir()]
     three = folders[0] if folders else module_folders()[0] / "three"
-    return render_in_browser(glb, cameras, metres_per_unit, shows, three)[0].to(cameras.fov_deg.device)
+    return render_in_browser(glb, cameras, metres_per_unit=metres_per_unit, shows=shows, three=three)[0].to(
+        cameras.fov_deg.device
+    )
 
 
 def agreement(views: Float[Tensor, "b h w 3"], truth: Float[Tensor, "b h w 3"]) -> Agreement:
@@ -136,7 +135,7 @@ def agreement(views: Float[Tensor, "b h w 3"], truth: Float[Tensor, "b h w 3"]) 
 def inner_normals(
     shown: Float[Tensor, "b h w 3"], normals: Float[Tensor, "b h w 3"], alpha: Float[Tensor, "b h w"]
 ) -> tuple[Float[Tensor, "b h w 3"], Float[Tensor, "b h w 3"]]:
-    """Both as pictures, (n + 1) / 2, white where the surface does not fill the pixel: silhouettes are the colours' affair."""
+    """Both as pictures, (n + 1) / 2, white where the surface does not fill the pixel: the colours compare silhouettes."""
     inside = alpha[..., None] > 0.999
     white = torch.ones_like(shown)
     return torch.where(inside, shown, white), torch.where(inside, (normals + 1) / 2, white)

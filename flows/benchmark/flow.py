@@ -2,42 +2,75 @@
 
 import math
 import os
+import tempfile
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
-from datetime import UTC, datetime
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from PIL import Image
 from prefect import flow
+from torch import Tensor
 
+from dreampolish.metrics.judge import load_alignment
+from dreampolish.metrics.retrieval import candidate_texts, right_texts
 from dreampolish.optim.fit import FitInterruptedError
+from dreampolish.scene.pictures import read_picture, resize
 from flows.benchmark.assets import asset_result
-from flows.benchmark.overhead import Overhead, read_overheads
-from flows.benchmark.page import Setting, machine_line, report_text, versions_line
-from flows.benchmark.rasterizers import Rasterizers, read_rasterizers
-from flows.benchmark.runs import Pipeline, one_object, one_prompt
-from flows.benchmark.statistics import Failure, ObjectResult, Results, r_precision, stage_means
-from flows.benchmark.subjects import Subject, found_subjects, prompts_of, remarks_of
+from flows.benchmark.overhead import read_overheads
+from flows.benchmark.page import setting_of, write_report, write_sheet
+from flows.benchmark.rasterizers import read_rasterizers
+from flows.benchmark.stages import figures_of
+from flows.benchmark.statistics import Failure, ObjectResult, PromptResult, Results, r_precision, stage_means
+from flows.benchmark.subjects import Subject, found_subjects, framing_settings, prompts_of, reference_picture
+from flows.benchmark.truth import SIZE, true_mesh
 from flows.runs.console import say
-from flows.runs.create import CONFIGS, check_priors, new_id
+from flows.runs.create import CONFIGS, check_priors, new_id, new_run
 from flows.runs.parameters import Overrides, Preset, override_lines
 from flows.service.marks import at_work
+from flows.text_to_3d import text_to_3d
+from schemas.artifacts import Artifact
 from schemas.config.presets import load_config
 from schemas.config.run import Config
+from schemas.runs import RunRecord
 from stages.results.files import StoredFiles
-from stages.runtime.files import disk_errors_in_one_line, store_folder
+from stages.runtime.command import context_of, open_recorded
+from stages.runtime.context import device_from_name
+from stages.runtime.files import store_folder
 from stages.runtime.key import PROJECT
+from stages.runtime.records import read_record
 from stages.runtime.signals import stop_on_signals
 from stages.runtime.store import LocalStore
 from stages.runtime.tracking import PARENT_JOURNAL, Journal, Place, place_from_store
 
-DOCS = Path("docs/benchmarks")
 NAMES = PROJECT / "configs" / "data" / "held_out_names.txt"
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """How a benchmark's runs are made."""
+
+    store: Path
+    preset: str
+    overrides: tuple[str, ...]
+    device: str
+
+    def run(self, prompt: str, settings: Sequence[str], image: Path | None) -> RunRecord:
+        """A whole run as `dreampolish run` makes it; what the store holds already is taken from there."""
+        record = new_run(self.store, prompt, self.preset, [*settings, *self.overrides], image=image)
+        text_to_3d(prompt=prompt, run=record.run, show_progress=True)
+        return read_record(self.store, record.run)
+
+    @property
+    def torch_device(self) -> torch.device:
+        """Where results are rendered."""
+        return device_from_name(self.device)
 
 
 @flow(name="dreampolish", flow_run_name="benchmark", persist_result=False, log_prints=False)
@@ -53,9 +86,9 @@ def benchmark(
 
     What the store holds already is not computed again, nor measured again while the measuring code is the same.
 
-    objects: a folder of GLBs, or of folders with mesh.glb, reference.png and attribution.json; what its remarks.txt says of them goes
-    onto the page. only: names of objects to take. One object's failure does not end the others; the result's `failures` names them.
-    Raises ConfigError for what cannot begin.
+    objects: a folder of GLBs, or of folders with mesh.glb, reference.png and attribution.json; its remarks.txt is shown on the page.
+    only: names of objects to take. One object's failure does not end the others; the result's `failures` names them. Raises ConfigError
+    for what cannot begin.
     """
     store, changed = store_folder(), tuple(override_lines(overrides))
     config = load_config(preset, CONFIGS, changed)
@@ -63,7 +96,7 @@ def benchmark(
     subjects = found_subjects(objects, only or [], config.reference.elevation_deg)
     prompts = prompts_of(objects) if with_prompts else []
     names = NAMES.read_text().splitlines()
-    beside = read_overheads(store), read_rasterizers(store)
+    overheads, rasterizers = read_overheads(store), read_rasterizers(store)
     pipeline = Pipeline(store, preset, changed, config.device)
     place = place_from_store(store, os.environ.get("MLFLOW_TRACKING_URI"))
     folder, results, status = store / "journals" / f"benchmark-{new_id()}", Results(), "FAILED"
@@ -71,11 +104,11 @@ def benchmark(
     try:
         # Held over all runs, so that a signal in the last moments of one keeps the next from beginning.
         with stop_on_signals():
-            _measure_objects(pipeline, subjects, results, folder, place)
+            _measure_objects(pipeline, subjects, results, folder=folder, place=place)
             _measure_prompts(pipeline, prompts, names, results)
         journal.metrics(0, mean_figures(results))
         setting = setting_of(config, changed, objects, len(names))
-        page = write_report(results, setting, *beside, keep_prompts=not with_prompts)
+        page = write_report(results, setting, overheads, rasterizers, keep_prompts=not with_prompts)
         status = "FAILED" if results.failures else "FINISHED"
     finally:
         journal.end(status)
@@ -113,7 +146,7 @@ def _measure_asset(pipeline: Pipeline, name: str, run: str, results: Results) ->
 
 
 def _isolated(name: str, results: Results, work: Callable[[], T]) -> T | None:
-    """Do one object's work; its failure is noted and told, and None returned. A stop that the user asked for goes through."""
+    """Do one object's work; a failure is noted and shown, and None returned. A stop that the user asked for goes through."""
     try:
         return work()
     except FitInterruptedError:
@@ -124,6 +157,50 @@ def _isolated(name: str, results: Results, work: Callable[[], T]) -> T | None:
         results.failures.append(Failure(name, message))
         say(f"  failed: {message}")
         return None
+
+
+def one_object(pipeline: Pipeline, subject: Subject) -> tuple[ObjectResult, Image.Image]:
+    """Run the pipeline on the true front picture and measure every stage, as far as that was not done before; with a contact sheet."""
+    mesh = true_mesh(subject.glb, pipeline.torch_device)
+    with tempfile.TemporaryDirectory() as folder:
+        picture = reference_picture(subject, mesh, Path(folder))
+        record = pipeline.run(subject.prompt, framing_settings(subject), picture)
+    files = StoredFiles(LocalStore(pipeline.store), pipeline.torch_device)
+    stages, contact_sheet = figures_of(record, files, subject.glb, subject.elevation_deg)
+    for name, figures in stages.items():
+        shown = ("psnr", "mask_iou", "chamfer", "f_score")
+        say(f"  against the truth: {name:<10} " + "  ".join(f"{key} {figures[key]:.3g}" for key in shown))
+    return ObjectResult(subject.name, subject.prompt, record.run, stages), contact_sheet
+
+
+def one_prompt(pipeline: Pipeline, place: int, prompts: Sequence[str], names: Sequence[str]) -> PromptResult:
+    """Run a prompt and ask the judge what each view of the asset shows, among all prompts and names.
+
+    place: the prompt's, among `prompts`. The result's alignment is the asset's own.
+    """
+    record = pipeline.run(prompts[place], [], None)
+    run = context_of(record, pipeline.store, tracking_uri=None, show_progress=False)
+    judge = load_alignment(Path(run.prior_folder(run.priors.judge.source)))
+    texts = candidate_texts(prompts, names)
+    asset = open_recorded("export", record, pipeline.store)
+    nearest = (judge.embed_images(final_views(pipeline, asset)) @ judge.embed_texts(texts).T).argmax(dim=1)
+    right = right_texts(prompts, names)[place]
+    return PromptResult(
+        prompt=prompts[place],
+        run=record.run,
+        hits=int(right[nearest].sum()),
+        views=len(nearest),
+        nearest=texts[Counter(nearest.tolist()).most_common(1)[0][0]],
+        alignment=asset.metrics["alignment"],
+    )
+
+
+def final_views(pipeline: Pipeline, asset: Artifact) -> Float[Tensor, "n 3 h w"]:
+    """The asset's turntable views, no larger than the pictures that the judge was trained on: its answer depends on their size."""
+    files = StoredFiles(LocalStore(pipeline.store), torch.device("cpu"))
+    views = [read_picture(files.locate(asset, preview))[..., :3] for preview in asset.previews]
+    pictures = torch.stack(views)
+    return resize(pictures, min(SIZE, pictures.shape[1])).permute(0, 3, 1, 2)
 
 
 def mean_figures(results: Results) -> dict[str, float]:
@@ -150,40 +227,3 @@ def _log_object(result: ObjectResult, picture: np.ndarray, folder: Path, place: 
     journal.image("contact_sheet", 0, picture)
     journal.end("FINISHED")
     journal.send(place)
-
-
-def write_sheet(name: str, picture: Image.Image) -> np.ndarray:
-    """docs/benchmarks/<name>.png; its pixels."""
-    with disk_errors_in_one_line(DOCS):
-        DOCS.mkdir(parents=True, exist_ok=True)
-        picture.save(DOCS / f"{name}.png")
-    return np.asarray(picture)
-
-
-def write_report(
-    results: Results, setting: Setting, overheads: Sequence[Overhead], rasterizers: Sequence[Rasterizers], keep_prompts: bool
-) -> Path:
-    """docs/benchmarks/index.md; its path. keep_prompts: those of the page so far stay, with their date and setting."""
-    page = DOCS / "index.md"
-    with disk_errors_in_one_line(DOCS):
-        DOCS.mkdir(parents=True, exist_ok=True)
-        before = page.read_text() if keep_prompts and page.is_file() else ""
-        page.write_text(report_text(results, setting, overheads, before, rasterizers))
-    return page
-
-
-def setting_of(config: Config, overrides: tuple[str, ...], objects: Path, n_names: int) -> Setting:
-    """What the report says of machine and settings."""
-    device = torch.device("cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu")
-    return Setting(
-        date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        machine=machine_line(device),
-        versions=versions_line(),
-        preset=config.preset,
-        overrides=overrides,
-        seed=config.seed,
-        threads=config.threads,
-        objects=str(objects),
-        names=n_names,
-        remarks=remarks_of(objects),
-    )

@@ -4,17 +4,18 @@
 of steps, but the same checks, stages, store and output folder.
 """
 
-import json
 import math
 import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import mean, stdev
+
+from pydantic import TypeAdapter
 
 from flows.runs.console import say
 from stages.runtime.errors import StageError
@@ -98,13 +99,13 @@ def measure_overhead(prompt: str, preset: str, settings: Sequence[str], n_pairs:
         pairs.append(Pair(costs["run"], costs["plain"]))
         say(f"  run {costs['run'].wall:.1f} s, plain {costs['plain'].wall:.1f} s")
     date = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    return Overhead(prompt, preset, tuple(settings), date, tuple(pairs))
+    return Overhead(prompt, preset, settings=tuple(settings), date=date, pairs=tuple(pairs))
 
 
 def _measured(side: str, prompt: str, preset: str, settings: Sequence[str]) -> Cost:
     with tempfile.TemporaryDirectory() as folder:
-        _process(side, prompt, "smoke", [], Path(folder))
-        return _process(side, prompt, preset, settings, Path(folder))
+        _process(side, prompt=prompt, preset="smoke", settings=[], folder=Path(folder))
+        return _process(side, prompt=prompt, preset=preset, settings=settings, folder=Path(folder))
 
 
 def _process(side: str, prompt: str, preset: str, settings: Sequence[str], folder: Path) -> Cost:
@@ -128,28 +129,15 @@ def _process(side: str, prompt: str, preset: str, settings: Sequence[str], folde
 
 def write_overhead(store: Path, overhead: Overhead) -> None:
     """Keep a measurement beside the store's runs, for the page; it replaces an earlier one of the same prompt, preset and settings."""
-
-    def asked(one: Overhead) -> tuple[str, str, tuple[str, ...]]:
-        return one.prompt, one.preset, one.settings
-
-    others = [one for one in read_overheads(store) if asked(one) != asked(overhead)]
-    write_atomically(_kept(store), json.dumps([asdict(one) for one in [*others, overhead]]).encode())
+    others = [one for one in read_overheads(store) if replace(one, date=overhead.date, pairs=overhead.pairs) != overhead]
+    write_atomically(_kept(store), TypeAdapter(list[Overhead]).dump_json([*others, overhead]))
 
 
 def read_overheads(store: Path) -> list[Overhead]:
     """The last measurement of each prompt, preset and settings; none before the first."""
     if not _kept(store).is_file():
         return []
-    return [
-        Overhead(
-            told["prompt"],
-            told["preset"],
-            tuple(told["settings"]),
-            told["date"],
-            tuple(Pair(Cost(**pair["run"]), Cost(**pair["plain"])) for pair in told["pairs"]),
-        )
-        for told in json.loads(_kept(store).read_text())
-    ]
+    return TypeAdapter(list[Overhead]).validate_json(_kept(store).read_bytes())
 
 
 def _kept(store: Path) -> Path:
@@ -169,12 +157,12 @@ def plain_run(prompt: str, preset: str, settings: Sequence[str], store: Path) ->
     from stages.runtime.records import read_record
     from stages.runtime.store import LocalStore
 
-    record = new_run(store, prompt, preset, settings, None)
-    context = context_of(record, store, None, False).model_copy(update={"told": False})
+    record = new_run(store, prompt, preset, settings, image=None)
+    context = context_of(record, store, tracking_uri=None, show_progress=False).model_copy(update={"told": False})
     torch.set_num_threads(context.threads)
     artifacts: dict[StageName, Artifact] = {}
     for name in STAGES:
-        artifacts[name] = call_stage(name, stage_function(name), record, context, artifacts)
+        artifacts[name] = call_stage(name, stage_function(name), record=record, run=context, parents=artifacts)
     return str(write_output(read_record(store, record.run), artifacts, LocalStore(store), Path("outputs")).output)
 
 

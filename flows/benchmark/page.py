@@ -4,12 +4,15 @@ import os
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image
 from tabulate import tabulate
 
 from dreampolish.scene.cutout import OBJECT_RADIUS
@@ -30,6 +33,12 @@ from flows.benchmark.statistics import (
     r_precision,
     stage_means,
 )
+from flows.benchmark.subjects import remarks_of
+from schemas.config.run import Config
+from stages.runtime.context import device_from_name
+from stages.runtime.files import disk_errors_in_one_line
+
+DOCS = Path("docs/benchmarks")
 
 STEPS: dict[tuple[Row, Row], str] = {
     ("nerf", "neus"): "density -> signed distance",
@@ -39,7 +48,7 @@ STEPS: dict[tuple[Row, Row], str] = {
     ("polish", "texture"): "the mesh's colours -> DSD",
     ("texture", "export"): "decimation and baking",
 }
-"""The comparisons that the page makes, and what comes in between."""
+"""The comparisons that the page makes, and what the step does."""
 
 NAMED: dict[tuple[Row, Row], str] = {
     ("untextured", "texture"): "Everything that brings colour (reference, painted views, **texture**), against one colour,"
@@ -52,7 +61,7 @@ KEPT = "Measured on"
 
 @dataclass(frozen=True)
 class Setting:
-    """Under what a benchmark ran. objects: the folder. names: how many names the judge chose from."""
+    """Machine and settings of a benchmark. objects: the folder. names: how many names the judge chose from."""
 
     date: str
     machine: str
@@ -64,7 +73,7 @@ class Setting:
     objects: str
     names: int
     remarks: str = ""
-    """What a reader should know of the objects."""
+    """Notes on the objects for the reader."""
 
 
 def report_text(
@@ -117,7 +126,7 @@ def _times(factors: Iterable[float]) -> str:
 
 
 def kept_prompts(page: str) -> str:
-    """A page's section on prompts, with what says when and under what it was measured; empty if it has none."""
+    """A page's section on prompts, with date and settings of its measurement; empty if it has none."""
     head, found, rest = page.partition("\n## Prompts\n")
     if not found:
         return ""
@@ -129,6 +138,11 @@ def kept_prompts(page: str) -> str:
         line.removeprefix("- ") + "." for line in head.partition("\n## ")[0].splitlines() if line.startswith("- ")
     )
     return f"{KEPT} {date}: the last benchmark took no prompts, and their assets are not in the table below. {setting}\n\n{section}"
+
+
+def date_line() -> str:
+    """Now, to the minute."""
+    return datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def machine_line(device: torch.device) -> str:
@@ -284,3 +298,39 @@ def rasterizer_table(found: Sequence[Rasterizers]) -> str:
         for one in found
     ]
     return table(head, rows, words=0)
+
+
+def write_sheet(name: str, picture: Image.Image) -> np.ndarray:
+    """docs/benchmarks/<name>.png; its pixels."""
+    with disk_errors_in_one_line(DOCS):
+        DOCS.mkdir(parents=True, exist_ok=True)
+        picture.save(DOCS / f"{name}.png")
+    return np.asarray(picture)
+
+
+def write_report(
+    results: Results, setting: Setting, overheads: Sequence[Overhead], rasterizers: Sequence[Rasterizers], keep_prompts: bool
+) -> Path:
+    """docs/benchmarks/index.md; its path. keep_prompts: those of the page so far stay, with their date and setting."""
+    page = DOCS / "index.md"
+    with disk_errors_in_one_line(DOCS):
+        DOCS.mkdir(parents=True, exist_ok=True)
+        before = page.read_text() if keep_prompts and page.is_file() else ""
+        page.write_text(report_text(results, setting, overheads=overheads, before=before, rasterizers=rasterizers))
+    return page
+
+
+def setting_of(config: Config, overrides: tuple[str, ...], objects: Path, n_names: int) -> Setting:
+    """Machine and settings, as the page states them."""
+    return Setting(
+        date=date_line(),
+        machine=machine_line(device_from_name(config.device)),
+        versions=versions_line(),
+        preset=config.preset,
+        overrides=overrides,
+        seed=config.seed,
+        threads=config.threads,
+        objects=str(objects),
+        names=n_names,
+        remarks=remarks_of(objects),
+    )

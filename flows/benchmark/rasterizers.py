@@ -1,14 +1,14 @@
 """The two ways to find what a pixel sees, measured side by side: our rasteriser and embree's rays."""
 
-import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from statistics import median
 
+import pandas as pd
 import torch
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 from trimesh.creation import icosphere
 
@@ -24,7 +24,7 @@ SUBDIVISIONS = (4, 5, 6)
 """Of the balls: 5,120, 20,480 and 81,920 triangles."""
 SIZES = (128, 256, 512)
 ROUNDS = 9
-"""Of every way, in turn; medians are told."""
+"""Of every way, in turn; the page shows medians."""
 
 
 @dataclass(frozen=True)
@@ -62,54 +62,56 @@ def measure_rasterizers(subdivisions: Sequence[int] = SUBDIVISIONS, sizes: Seque
         vertices = torch.tensor(ball.vertices, dtype=torch.float32)
         faces = torch.tensor(ball.faces, dtype=torch.int64)
         for size in sizes:
-            found.append(_measured(vertices, faces, turntable_cameras(1, 15.0, REFERENCE_FOV_DEG, size), date))
-            told = found[-1]
-            say(f"{len(faces):,} triangles, {size} pixels: ours {told.culled_ms:.1f} ms, embree {told.embree_ms:.1f} ms")
+            one = _measured(vertices, faces, turntable_cameras(1, 15.0, REFERENCE_FOV_DEG, size), date)
+            found.append(one)
+            say(f"{len(faces):,} triangles, {size} pixels: ours {one.culled_ms:.1f} ms, embree {one.embree_ms:.1f} ms")
     return found
 
 
 def _measured(vertices: Tensor, faces: Tensor, cameras: Cameras, date: str) -> Rasterizers:
     scene = embree_scene(vertices, faces)
     ways: dict[str, Callable[[], Fragments | object]] = {
-        "ours": lambda: rasterize(vertices, faces, cameras, False),
-        "culled": lambda: rasterize(vertices, faces, cameras, True),
+        "ours": lambda: rasterize(vertices, faces, cameras, cull_backfaces=False),
+        "culled": lambda: rasterize(vertices, faces, cameras, cull_backfaces=True),
         "embree": lambda: rasterize_frozen(vertices, faces, cameras, scene),
         # Its tree is built by the first ray.
         "scene": lambda: embree_scene(vertices, faces).intersects_first([[0.0, 0.0, 3.0]], [[0.0, 0.0, -1.0]]),
     }
-    taken: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(ROUNDS):
-        for name, way in ways.items():
-            begun = time.perf_counter()
-            way()
-            taken[name].append(1000 * (time.perf_counter() - begun))
-    own = rasterize(vertices, faces, cameras, True).face_index
+    rounds = [{name: _milliseconds(way) for name, way in ways.items()} for _ in range(ROUNDS)]
+    taken = pd.DataFrame(rounds).median()
+    own = rasterize(vertices, faces, cameras, cull_backfaces=True).face_index
     other = rasterize_frozen(vertices, faces, cameras, scene).face_index
     return Rasterizers(
         triangles=len(faces),
         size=cameras.size,
-        ours_ms=median(taken["ours"]),
-        culled_ms=median(taken["culled"]),
-        embree_ms=median(taken["embree"]),
-        scene_ms=median(taken["scene"]),
+        ours_ms=float(taken["ours"]),
+        culled_ms=float(taken["culled"]),
+        embree_ms=float(taken["embree"]),
+        scene_ms=float(taken["scene"]),
         differ=float((own != other).float().mean()),
         threads=torch.get_num_threads(),
         date=date,
     )
 
 
+def _milliseconds(way: Callable[[], object]) -> float:
+    begun = time.perf_counter()
+    way()
+    return 1000 * (time.perf_counter() - begun)
+
+
 def write_rasterizers(store: Path, found: Sequence[Rasterizers]) -> None:
     """Keep a measurement beside the store's runs, for the page; it replaces an earlier one."""
     with disk_errors_in_one_line(store):
         store.mkdir(parents=True, exist_ok=True)
-        write_atomically(_kept(store), json.dumps([asdict(one) for one in found]).encode())
+        write_atomically(_kept(store), TypeAdapter(list[Rasterizers]).dump_json(list(found)))
 
 
 def read_rasterizers(store: Path) -> list[Rasterizers]:
     """The last measurement; none before the first, or where another version left it."""
     try:
-        return [Rasterizers(**told) for told in json.loads(_kept(store).read_text())]
-    except (OSError, ValueError, TypeError):
+        return TypeAdapter(list[Rasterizers]).validate_json(_kept(store).read_bytes())
+    except (OSError, ValidationError):
         return []
 
 

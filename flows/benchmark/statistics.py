@@ -1,4 +1,4 @@
-"""What a benchmark measured, and what that says: means over objects and paired changes from stage to stage."""
+"""Results of a benchmark, means over objects and paired changes from stage to stage."""
 
 import math
 from collections.abc import Sequence
@@ -18,8 +18,8 @@ class Figure:
     key: str
     label: str
     digits: int
-    scale: float
     better: int
+    scale: float = 1
     cost: bool = False
 
     def text(self, value: float | None) -> str:
@@ -28,24 +28,24 @@ class Figure:
 
     def change_text(self, mean: float, error: float) -> str:
         """A difference with its sign and ± its standard error, which is left out where it is NaN."""
-        told = f"{mean * self.scale:+.{self.digits}f}"
-        return told if math.isnan(error) else f"{told} ± {self.text(error)}"
+        change = f"{mean * self.scale:+.{self.digits}f}"
+        return change if math.isnan(error) else f"{change} ± {self.text(error)}"
 
 
 FIGURES = (
-    Figure("psnr", "PSNR, dB", 2, 1, 1),
-    Figure("psnr_solid", "PSNR as a surface, dB", 2, 1, 1),
-    Figure("ssim", "SSIM", 3, 1, 1),
-    Figure("mask_iou", "mask IoU", 3, 1, 1),
-    Figure("chamfer", "Chamfer, 1/1000", 1, 1000, -1),
-    Figure("f_score", "F-score", 3, 1, 1),
-    Figure("roughness_deg", "roughness, deg", 1, 1, 0),
-    Figure("normal_angle_deg", "normals, deg", 1, 1, -1),
-    Figure("reference_psnr", "front PSNR, dB", 2, 1, 1),
-    Figure("reference_ssim", "front SSIM", 3, 1, 1),
-    Figure("alignment", "alignment", 3, 1, 1),
-    Figure("seconds", "seconds", 0, 1, 0, cost=True),
-    Figure("peak_memory_gib", "peak GiB", 2, 1, 0, cost=True),
+    Figure("psnr", "PSNR, dB", digits=2, better=1),
+    Figure("psnr_solid", "PSNR as a surface, dB", digits=2, better=1),
+    Figure("ssim", "SSIM", digits=3, better=1),
+    Figure("mask_iou", "mask IoU", digits=3, better=1),
+    Figure("chamfer", "Chamfer, 1/1000", digits=1, scale=1000, better=-1),
+    Figure("f_score", "F-score", digits=3, better=1),
+    Figure("roughness_deg", "roughness, deg", digits=1, better=0),
+    Figure("normal_angle_deg", "normals, deg", digits=1, better=-1),
+    Figure("reference_psnr", "front PSNR, dB", digits=2, better=1),
+    Figure("reference_ssim", "front SSIM", digits=3, better=1),
+    Figure("alignment", "alignment", digits=3, better=1),
+    Figure("seconds", "seconds", digits=0, better=0, cost=True),
+    Figure("peak_memory_gib", "peak GiB", digits=2, better=0, cost=True),
 )
 
 

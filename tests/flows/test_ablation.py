@@ -47,7 +47,15 @@ from stages.runtime.tracking import EXPERIMENT
 def cell(variant: str, subject: str, seed: int, group: str = "", **figures: float) -> CellResult:
     stages = {"nerf": StageResult("computed", 10.0, "f"), "neus": StageResult("cached", 5.0, "g")}
     return CellResult(
-        variant, subject, f"a {subject}", group, seed, f"{variant}{subject}{seed}", "texture", dict(figures), stages
+        variant,
+        subject,
+        prompt=f"a {subject}",
+        group=group,
+        seed=seed,
+        run=f"{variant}{subject}{seed}",
+        until="texture",
+        figures=dict(figures),
+        stages=stages,
     )
 
 
@@ -64,7 +72,9 @@ CELLS = [
 
 def study_result(cells: list[CellResult], **study: object) -> StudyResult:
     content = {"name": "trial", "question": "Which?", "prompts": ["a table"], "variants": {"a": {}, "b": {}}, **study}
-    return StudyResult(content, "01234567", "2026-01-01", "a machine", "torch 2", ["threads=1"], cells)
+    return StudyResult(
+        content, id="01234567", date="2026-01-01", machine="a machine", versions="torch 2", overrides=["threads=1"], cells=cells
+    )
 
 
 def test_means_spreads_and_paired_differences_by_hand() -> None:
@@ -99,12 +109,12 @@ def test_groups_are_compared_over_subjects_not_cells() -> None:
         cell("a", "barrel", 0, "new", psnr=8.0),
         cell("a", "snowman", 0, "new", psnr=12.0),
     ]
-    found = between_groups(figure_table(cells), "a", "psnr", "seen", "new")
+    found = between_groups(figure_table(cells), "a", "psnr", first="seen", second="new")
     assert found is not None
     assert (found.first, found.second, found.difference, found.counts) == (16.0, 10.0, -6.0, (2, 2))
     # Variances of the subjects' means: 2 and 8.
     assert found.error == pytest.approx((2 / 2 + 8 / 2) ** 0.5)
-    assert between_groups(figure_table(cells), "a", "psnr", "seen", "other") is None
+    assert between_groups(figure_table(cells), "a", "psnr", first="seen", second="other") is None
 
 
 def test_steps_are_stretched_to_the_same_seconds() -> None:
@@ -116,7 +126,7 @@ def test_steps_are_stretched_to_the_same_seconds() -> None:
     # nerf took 10 of the 15 seconds: 5 stay, 40 are left for it.
     assert stretch_factor(results, "like", "full", ["nerf"]) == 4.0
     assert stretch_factor(results, "like", "full", ["nerf", "neus"]) == 3.0
-    with pytest.raises(StageError, match="tells how long"):
+    with pytest.raises(StageError, match="has seconds to compare"):
         stretch_factor(results, "like", "x", ["nerf"])
     with pytest.raises(StageError, match="takes longer than"):
         stretch_factor([*results, cell("fast", "table", 0, seconds=4.0)], "like", "fast", ["nerf"])

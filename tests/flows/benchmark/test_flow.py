@@ -20,8 +20,8 @@ from dreampolish.metrics.retrieval import candidate_texts, right_texts
 from dreampolish.scene.pictures import read_picture
 from flows.benchmark import truth as benchmark_measures
 from flows.benchmark.assets import Agreement, AssetResult
-from flows.benchmark.flow import benchmark, mean_figures, write_report
-from flows.benchmark.page import STEPS, Setting, report_text
+from flows.benchmark.flow import benchmark, mean_figures
+from flows.benchmark.page import STEPS, Setting, report_text, write_report
 from flows.benchmark.rasterizers import measure_rasterizers, read_rasterizers, write_rasterizers
 from flows.benchmark.stages import ROWS
 from flows.benchmark.statistics import (
@@ -55,7 +55,17 @@ from stages.runtime.errors import StageError
 
 FIGURE = {figure.key: figure for figure in FIGURES}
 NEW = (("a", 10.0), ("b", 12.0))
-SETTING = Setting("2026-01-01", "a machine, 2 cores", "torch 2", "home", ("seed=3",), 3, 2, "benchmark", 81)
+SETTING = Setting(
+    date="2026-01-01",
+    machine="a machine, 2 cores",
+    versions="torch 2",
+    preset="home",
+    overrides=("seed=3",),
+    seed=3,
+    threads=2,
+    objects="benchmark",
+    names=81,
+)
 
 
 def unpadded(page: str) -> str:
@@ -91,12 +101,12 @@ def test_means_and_paired_changes() -> None:
     assert nearer is not None
     assert nearer.mean == pytest.approx((1 / 25 - 1 / 20 + 1 / 8 - 1 / 10) / 2)
     assert nearer.direction(FIGURE["chamfer"]) == -1
-    assert Change(-0.004, math.nan, 0, 2, 2).direction(FIGURE["psnr"]) == 0
+    assert Change(mean=-0.004, error=math.nan, improved=0, worsened=2, objects=2).direction(FIGURE["psnr"]) == 0
     assert (nearer.improved, nearer.worsened) == (1, 1)
     assert change_of(table, "texture", "export", FIGURE["psnr"]) is None
     alone = change_of(figure_table(objects[:1]), "nerf", "neus", FIGURE["psnr"])
     assert alone is not None and math.isnan(alone.error) and not alone.beyond_chance
-    assert Change(-0.5, 0.2, 0, 2, 2).beyond_chance
+    assert Change(mean=-0.5, error=0.2, improved=0, worsened=2, objects=2).beyond_chance
 
 
 def test_a_solid_picture_has_no_half_tones() -> None:
@@ -145,7 +155,10 @@ def test_bumps_show_as_roughness_and_hardly_as_distance() -> None:
 
 
 def test_r_precision_counts_views() -> None:
-    prompts = [PromptResult("a couch", "r", 8, 8, "a sofa", 0.5), PromptResult("a car", "s", 1, 8, "a van", 0.1)]
+    prompts = [
+        PromptResult("a couch", "r", hits=8, views=8, nearest="a sofa", alignment=0.5),
+        PromptResult("a car", "s", hits=1, views=8, nearest="a van", alignment=0.1),
+    ]
     assert r_precision(prompts) == 9 / 16
     assert math.isnan(r_precision([]))
 
@@ -157,7 +170,7 @@ def test_the_tracker_gets_means_of_what_there_is() -> None:
 
 def test_the_report_says_what_was_measured_and_where_it_gets_worse() -> None:
     objects = [result("barrel", nerf=20.0, neus=25.0, dmtet=24.0), result("lamp", nerf=10.0, neus=8.0, dmtet=7.5)]
-    prompts = [PromptResult("a couch", "89abcdef", 6, 8, "a sofa", 0.5)]
+    prompts = [PromptResult("a couch", "89abcdef", hits=6, views=8, nearest="a sofa", alignment=0.5)]
     text = page_text(Results(objects, prompts, [Failure("robot", "the density field is empty")]), SETTING)
     for told in ("a machine, 2 cores", "torch 2", "`home`, seed 3", "`seed=3`", "81 names", "| nerf | 15.00 |", "**0.75**"):
         assert told in text
@@ -181,12 +194,12 @@ def ball(radius: float) -> TexturedMesh:
     vertices, faces = torch.tensor(sphere.vertices).float(), torch.tensor(sphere.faces)
     texture = torch.full((2, 2, 3), 0.5)
     return TexturedMesh(
-        vertices,
-        vertices / radius,
-        torch.zeros(len(vertices), 2),
-        faces,
-        (texture,),
-        torch.zeros(len(faces), dtype=torch.int64),
+        vertices=vertices,
+        normals=vertices / radius,
+        uv=torch.zeros(len(vertices), 2),
+        faces=faces,
+        textures=(texture,),
+        face_texture=torch.zeros(len(faces), dtype=torch.int64),
     )
 
 
@@ -231,7 +244,9 @@ def test_a_reference_that_shows_something_else_is_refused(tmp_path: Path) -> Non
     write_reference(tmp_path / "reference.png", mesh, 10.0, 64)
     assert framing_iou(tmp_path / "reference.png", mesh, 10.0) > 0.97
     assert float(read_picture(tmp_path / "reference.png")[32, 32, 3]) == 1
-    subject = Subject("ball", tmp_path / "mesh.glb", "a ball", tmp_path / "reference.png", 10.0)
+    subject = Subject(
+        "ball", glb=tmp_path / "mesh.glb", prompt="a ball", reference=tmp_path / "reference.png", elevation_deg=10.0
+    )
     assert reference_picture(subject, mesh, tmp_path) == subject.reference
     with pytest.raises(StageError, match="does not show mesh.glb"):
         reference_picture(subject, ball(0.4), tmp_path)
@@ -320,7 +335,10 @@ def test_the_command_ends_with_1_after_failures(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_benchmark_without_prompts_keeps_those_of_the_page() -> None:
-    objects, prompts = [result("a", nerf=20.0)], [PromptResult("a couch", "89abcdef", 6, 8, "a sofa", 0.5)]
+    objects, prompts = (
+        [result("a", nerf=20.0)],
+        [PromptResult("a couch", "89abcdef", hits=6, views=8, nearest="a sofa", alignment=0.5)],
+    )
     first = page_text(Results(objects, prompts), SETTING)
     later = dataclasses.replace(SETTING, date="2026-02-02", seed=9, machine="another machine")
     second = page_text(Results(objects), later, before=first)
@@ -339,7 +357,11 @@ def test_a_benchmark_without_prompts_keeps_those_of_the_page() -> None:
 def test_prompts_that_all_failed_are_not_those_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: bool) -> None:
     monkeypatch.chdir(tmp_path)
     write_report(
-        Results(prompts=[PromptResult("a couch", "89abcdef", 6, 8, "a sofa", 0.5)]), SETTING, [], [], keep_prompts=False
+        Results(prompts=[PromptResult("a couch", "89abcdef", hits=6, views=8, nearest="a sofa", alignment=0.5)]),
+        SETTING,
+        [],
+        [],
+        keep_prompts=False,
     )
     page = write_report(Results(failures=[Failure("a couch", "no judge")]), SETTING, [], [], keep_prompts=kept).read_text()
     assert ("89abcdef" in page) == kept
@@ -388,8 +410,32 @@ def test_rasterisers_are_measured_side_by_side_and_stand_on_the_page(tmp_path: P
 
 
 def test_the_asset_table_says_what_falls_short() -> None:
-    good = AssetResult("chair", "0123abcd", "Khronos", 0, 0, 1.5, 20_000, Agreement(48, 44), Agreement(47, 40), None, "")
-    bad = AssetResult("table", "4567abcd", "Khronos", 0, 1, 2.5, 900, Agreement(33, 31.9), None, None, "no browser")
+    good = AssetResult(
+        "chair",
+        "0123abcd",
+        checker="Khronos",
+        errors=0,
+        warnings=0,
+        megabytes=1.5,
+        triangles=20_000,
+        ours=Agreement(48, 44),
+        browser=Agreement(47, 40),
+        normals=None,
+        note="",
+    )
+    bad = AssetResult(
+        "table",
+        "4567abcd",
+        checker="Khronos",
+        errors=0,
+        warnings=1,
+        megabytes=2.5,
+        triangles=900,
+        ours=Agreement(33, 31.9),
+        browser=None,
+        normals=None,
+        note="no browser",
+    )
     text = page_text(Results(assets=[good]), SETTING)
     assert "| chair | 0123abcd | 0 | 0 | 1.50 | 20,000 | 48.0 (44.0) | 47.0 (40.0) | - |" in text
     assert "1 assets: the validator has no complaint; every view reaches 32 dB (1 of 1 drawn by three.js too)." in text

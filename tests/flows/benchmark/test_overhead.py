@@ -21,15 +21,17 @@ from stages.runtime.records import newest_records, read_record
 MEASURED = Overhead(
     "a red armchair",
     "home",
-    ("threads=1",),
-    "2026-01-01 00:00 UTC",
-    (Pair(Cost(101.0, 80.0), Cost(100.0, 76.0)), Pair(Cost(99.0, 80.0), Cost(96.0, 76.0))),
+    settings=("threads=1",),
+    date="2026-01-01 00:00 UTC",
+    pairs=(Pair(Cost(101.0, 80.0), Cost(100.0, 76.0)), Pair(Cost(99.0, 80.0), Cost(96.0, 76.0))),
 )
 
 
 def pairs(*walls: tuple[float, float]) -> Overhead:
     """A measurement with these seconds of runs and plain twins."""
-    return Overhead("a", "home", (), "", tuple(Pair(Cost(run, 80.0), Cost(plain, 79.0)) for run, plain in walls))
+    return Overhead(
+        "a", "home", settings=(), date="", pairs=tuple(Pair(Cost(run, 80.0), Cost(plain, 79.0)) for run, plain in walls)
+    )
 
 
 def test_the_share_is_the_mean_over_pairs_with_its_standard_error() -> None:
