@@ -31,7 +31,7 @@ EXPLAINED = {
     "normal_agreement": "normal agreement: mean cosine between the mesh's normals and the normal prior's on eight fixed views",
     "colour_drift": "colour drift: distance in RGB between the mean colour from behind and the reference's",
     "seconds": "seconds: by the clock, so that a busy machine shows in them",
-    "saturation": "saturation and grain (mean grey difference of neighbouring pixels) are told without a judgement",
+    "saturation": "saturation and grain (mean grey difference of neighbouring pixels) have no better direction",
 }
 
 

@@ -232,7 +232,7 @@ def verdicts(objects: Sequence[ObjectResult]) -> str:
         losses = f"**makes things worse on the average: {'; '.join(worse)}**" if worse else "makes nothing clearly worse"
         kind = "Of one object" if all(change.objects == 1 for change, _ in changes) else "Within two standard errors"
         doubts = f" {kind}: {'; '.join(unclear)}." if unclear else ""
-        rest = f" Not judged: {'; '.join(unjudged)}." if unjudged else ""
+        rest = f" Without a better direction: {'; '.join(unjudged)}." if unjudged else ""
         sentences.append(f"- {NAMED.get((before, after), f'**{after}**')} {gains}, and {losses}.{doubts}{rest}")
     return "\n".join(sentences)
 

@@ -367,7 +367,7 @@ def test_prompts_that_all_failed_are_not_those_of_the_page(tmp_path: Path, monke
     assert ("89abcdef" in page) == kept
 
 
-def test_what_is_told_and_not_judged_stands_in_every_step() -> None:
+def test_figures_without_a_better_direction_stand_in_every_step() -> None:
     rough = [
         ObjectResult(name, name, "0", {"nerf": {"roughness_deg": 9.0}, "neus": {"roughness_deg": end}}) for name, end in NEW
     ]
@@ -375,9 +375,9 @@ def test_what_is_told_and_not_judged_stands_in_every_step() -> None:
     row = next(line for line in text.splitlines() if line.startswith("| nerf -> neus"))
     assert "| +2.0 ± 1.0 |" in row and "**" not in row
     assert (
-        "- **neus** clearly improves nothing, and makes nothing clearly worse. Not judged: roughness, deg +2.0 ± 1.0." in text
+        "- **neus** clearly improves nothing, and makes nothing clearly worse. Without a better direction: roughness, deg +2.0 ± 1.0." in text
     )
-    assert "seconds" not in text.partition("## What each stage brings")[2].partition("## Object by object")[0]
+    assert "seconds" not in text.partition("## Change by each stage")[2].partition("## Object by object")[0]
 
 
 def test_every_measured_stage_has_its_predecessor_named() -> None:
