@@ -67,7 +67,7 @@ class Study(Frozen):
     """Common to all variants."""
     prompts: dict[str, list[str]] = {}
     objects: dict[str, list[str]] = {}
-    objects_folder: str = "benchmark"
+    objects_folder: str = "benchmark/objects"
     unseen_group: str | None = None
     """The group whose things the text prior never saw; checked against its vocabulary."""
     seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = (0,)

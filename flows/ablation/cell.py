@@ -81,8 +81,8 @@ def run_cell(work: Workplace, cell: Cell, config: Config) -> Shown:
     try:
         artifacts = _stages(work, cell, record)
         record = read_record(work.store, record.run)
-        figures, pictures = _measured(work, cell, record, artifacts)
-        result = _result(work, cell, record, artifacts, figures)
+        figures, pictures = _measured(work, cell, record=record, artifacts=artifacts)
+        result = _result(work, cell, record=record, artifacts=artifacts, figures=figures)
         journal.metrics(0, {**_final(result, record), **best_figures(work.journals, artifacts.values())})
         journal.set_tags({"until": cell.until, **{f"state.{name}": entry.state for name, entry in result.stages.items()}})
         status = "FINISHED"
@@ -163,7 +163,12 @@ def _measured(
     last = artifacts[cell.until]
     opened = open_artifact(last, getattr(config, cell.until), files)
     figures, pictures = figures_of(
-        opened, artifacts["reference"], files, cell.subject.prompt, work.judge, _truth(work, cell, device)
+        opened,
+        artifacts["reference"],
+        files=files,
+        prompt=cell.subject.prompt,
+        judge=work.judge,
+        truth=_truth(work, cell, device),
     )
     for key, name in FROM_STAGE.items():
         if key in reported:
@@ -193,7 +198,7 @@ def _result(
         str(name): StageResult(record.stages[name].state, artifact.seconds, artifact.fingerprint)
         for name, artifact in artifacts.items()
     }
-    return described(work, cell, record.config, {**figures, **costs}, stages, None)
+    return described(work, cell, config=record.config, figures={**figures, **costs}, stages=stages, error=None)
 
 
 def described(

@@ -7,17 +7,15 @@ from PIL import Image
 
 from dreampolish.optim.atomic_files import write_atomically
 from flows.ablation.statistics import (
+    BY_KEY,
     CellResult,
-    Paired,
     StudyResult,
     between_groups,
-    done,
-    mean_of,
     paired,
-    present_figures,
     read_result,
-    seed_spread,
+    seed_spreads,
 )
+from flows.benchmark.page import markdown, table
 from flows.benchmark.statistics import Figure
 from schemas.config.presets import ConfigError
 from schemas.studies import Variant
@@ -26,7 +24,7 @@ from stages.runtime.files import disk_errors_in_one_line
 EXPLAINED = {
     "psnr": "PSNR and SSIM over 16 views all around (128 pixels), mask IoU, normals on the common mask: against the true object",
     "psnr_solid": "PSNR as a surface: of both pictures, what is more than half covered in its own colour, the rest white",
-    "chamfer": "Chamfer distance and F-score: against the true surface, as in docs/benchmarks.md",
+    "chamfer": "Chamfer distance and F-score: against the true surface, as in docs/benchmarks",
     "reference_psnr": "front PSNR and SSIM: the reference view",
     "alignment": "alignment: the embedded judge's mean cosine between the 16 views and the prompt",
     "judged_right": "judged right: share of the views that the judge takes for the prompt or the same thing, among the study's "
@@ -34,68 +32,40 @@ EXPLAINED = {
     "normal_agreement": "normal agreement: mean cosine between the mesh's normals and the normal prior's on eight fixed views",
     "colour_drift": "colour drift: distance in RGB between the mean colour from behind and the reference's",
     "seconds": "seconds: by the clock, so that a busy machine shows in them",
-    "saturation": "saturation and grain (mean grey difference of neighbouring pixels) are told without a judgement",
+    "saturation": "saturation and grain (mean grey difference of neighbouring pixels) have no better direction",
 }
-HOW_PAIRED = (
-    "Difference to `{base}` over the same subjects and seeds: mean ± standard error of the paired differences (number of pairs). "
-    "**Bold** where Student's 95 % interval, pairs taken as independent, leaves 0 out; no correction for the number of comparisons."
-)
 
 
 def study_text(result: StudyResult, level: str, pictures: Sequence[str]) -> str:
     """The whole section, Markdown. level: of its heading. pictures: image links that stand after the tables."""
-    spec = result.spec
-    parts = [f"{level} {spec.name}", spec.question, _setting(result), f"{level}# Variants", _variant_table(result)]
-    failed = [cell for cell in result.cells if cell.error is not None]
-    if failed:
-        told = "\n".join(f"- **{cell.variant}**, {cell.subject}, seed {cell.seed}: {cell.error}" for cell in failed)
-        parts += [f"{level}# Failed", f"In no figure below:\n\n{told}"]
-    if len(failed) < len(result.cells):
-        parts += [f"{level}# Means", _mean_note(result), _mean_table(result)]
-        if len(result.variants) > 1:
-            parts += [f"{level}# Against {spec.base_name}", HOW_PAIRED.format(base=spec.base_name), _paired_table(result)]
-        if len(spec.groups) > 1:
-            parts += [f"{level}# {' and '.join(spec.groups)}", _group_note(), _group_table(result)]
-        parts += [f"{level}# What it shows", "\n".join(f"- {line}" for line in verdicts(result))]
-    return "\n\n".join([*parts, *pictures]) + "\n"
+    content = {
+        "level": level,
+        "result": result,
+        "spec": result.spec,
+        "common": [f"{key}={value}" for key, value in result.spec.settings.items()] + result.overrides,
+        "subjects": list(dict.fromkeys((cell.subject, cell.prompt) for cell in result.cells)),
+        "states": [stage.state for cell in result.cells for stage in cell.stages.values()],
+        "failed": [cell for cell in result.cells if cell.error is not None],
+        "explained": [text for key, text in EXPLAINED.items() if result.table[key].notna().any()],
+        "pictures": pictures,
+        "variant_table": variant_table,
+        "mean_table": mean_table,
+        "paired_table": paired_table,
+        "group_table": group_table,
+        "verdicts": verdicts,
+    }
+    return markdown("flows.ablation", "study.md", content)
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], numbers: bool = True) -> str:
-    """A Markdown table; numbers: all but the first column to the right."""
-    rule = ["---", *("---:" if numbers else "---" for _ in head[1:])]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, rule, *rows))
-
-
-def number(value: float | None, figure: Figure) -> str:
-    """In the figure's unit and digits."""
-    return "-" if value is None else f"{value * figure.scale:.{figure.digits}f}"
-
-
-def _setting(result: StudyResult) -> str:
-    spec = result.spec
-    subjects = list(dict.fromkeys((cell.subject, cell.prompt) for cell in result.cells))
-    states = [stage.state for cell in result.cells for stage in cell.stages.values()]
-    common = [f"{key}={value}" for key, value in spec.settings.items()] + result.overrides
-    lines = [
-        f"run on {result.date}, id {result.id}; {result.machine}; {result.versions}",
-        f"preset `{spec.preset}`; common settings: {', '.join(f'`{item}`' for item in common) or 'none'}",
-        f"{len(subjects)} subject{'s' if len(subjects) > 1 else ''}: {', '.join(f'{name} (“{prompt}”)' for name, prompt in subjects)}",
-        f"seeds {', '.join(map(str, spec.seeds))}; {len(result.cells)} cells, {sum(c.error is not None for c in result.cells)} failed; "
-        f"{len(states)} stages, {sum(state == 'cached' for state in states)} of them shared or found in the store",
-    ]
-    return "\n".join(f"- {line}" for line in [*lines, *(f"**{note}**" for note in result.notes)])
-
-
-def _variant_table(result: StudyResult) -> str:
+def variant_table(result: StudyResult) -> str:
+    """A row a variant: its settings and where they come from."""
     rows = []
     for name, variant in result.spec.all_variants().items():
         cells = [cell for cell in result.cells if cell.variant == name]
         settings = next((cell.settings for cell in cells if cell.error is None), [])
-        own = ", ".join(f"`{item}`" for item in settings) or ("the base" if name == result.spec.base_name else "-")
+        own = ", ".join(f"`{item}`" for item in settings) or ("-" if name in result.others else "the base")
         rows.append([name, own, _made(variant), cells[0].until if cells else "-"])
-    return table(
-        ["variant", "settings that differ from the base", "how they were chosen", "measured after"], rows, numbers=False
-    )
+    return table(["variant", "settings that differ from the base", "how they were chosen", "measured after"], rows, words=4)
 
 
 def _made(variant: Variant) -> str:
@@ -107,98 +77,78 @@ def _made(variant: Variant) -> str:
     return "given"
 
 
-def _mean_note(result: StudyResult) -> str:
-    told = [text for key, text in EXPLAINED.items() if done(result.cells, None, key)]
-    return f"Mean over a variant's cells (± standard deviation over seeds, pooled over subjects). {'; '.join(told)}."
-
-
-def _mean_table(result: StudyResult) -> str:
-    figures = present_figures(result.cells)
+def mean_table(result: StudyResult) -> str:
+    """A row a variant, a column a figure."""
+    means, spreads = result.means, seed_spreads(result.table)
     rows = []
     for variant in result.variants:
         cells = [cell for cell in result.cells if cell.variant == variant and cell.error is None]
         numbers = []
-        for figure in figures:
-            spread = seed_spread(result.cells, variant, figure.key)
-            mean = number(mean_of(result.cells, variant, figure.key), figure)
-            numbers.append(mean if spread is None or mean == "-" else f"{mean} ± {number(spread, figure)}")
+        for figure in result.figures:
+            spread = figure.text(spreads.at[variant, figure.key])
+            numbers.append(figure.text(means.at[variant, figure.key]) + ("" if spread == "-" else f" ± {spread}"))
         rows.append([variant, str(len(cells)), *numbers])
-    return table(["variant", "cells", *(figure.label for figure in figures)], rows)
+    return table(["variant", "cells", *(figure.label for figure in result.figures)], rows)
 
 
-def _paired_table(result: StudyResult) -> str:
-    figures, base = present_figures(result.cells), result.spec.base_name
-    rows = []
-    for variant in result.variants:
-        if variant != base:
-            found = [(paired(result.cells, variant, base, figure.key), figure) for figure in figures]
-            rows.append([variant, *(_change(change, figure) for change, figure in found)])
-    return table(["variant", *(figure.label for figure in figures)], rows)
+def paired_table(result: StudyResult) -> str:
+    """A row a variant but the base, a column a figure."""
+    rows = [[variant, *(_change(result, variant, figure) for figure in result.figures)] for variant in result.others]
+    return table(["variant", *(figure.label for figure in result.figures)], rows)
 
 
-def _change(change: Paired | None, figure: Figure) -> str:
+def _change(result: StudyResult, variant: str, figure: Figure) -> str:
+    change = paired(result.table, variant, result.spec.base_name, figure.key)
     if change is None:
         return "-"
-    error = "" if change.error is None else f" ± {number(change.error, figure)}"
-    told = f"{change.mean * figure.scale:+.{figure.digits}f}{error} ({change.pairs})"
-    return f"**{told}**" if change.verdict(figure) else told
+    counted = f"{figure.change_text(change.mean, change.error)} ({change.pairs})"
+    return f"**{counted}**" if change.verdict(figure) else counted
 
 
-def _group_note() -> str:
-    return "Means over subjects, and second minus first ± Welch's standard error (subjects in each group)."
-
-
-def _group_table(result: StudyResult) -> str:
+def group_table(result: StudyResult) -> str:
+    """A row a variant and figure: the first two groups and their difference."""
     first, second = result.spec.groups[:2]
     rows = []
     for variant in result.variants:
-        for figure in present_figures(result.cells):
-            found = between_groups(result.cells, variant, figure.key, first, second)
+        for figure in result.figures:
+            found = between_groups(result.table, variant, figure.key, first=first, second=second)
             if found is not None:
-                error = "" if found.error is None else f" ± {number(found.error, figure)}"
-                change = f"{found.difference * figure.scale:+.{figure.digits}f}{error} ({found.counts[0]}, {found.counts[1]})"
-                rows.append([variant, figure.label, number(found.first, figure), number(found.second, figure), change])
+                change = f"{figure.change_text(found.difference, found.error)} ({found.counts[0]}, {found.counts[1]})"
+                rows.append([variant, figure.label, figure.text(found.first), figure.text(found.second), change])
     return table(["variant", "figure", first, second, "difference"], rows)
 
 
 def verdicts(result: StudyResult) -> list[str]:
     """Plain sentences, computed: which variant is best by each figure, and how each stands against the base."""
-    judged = [figure for figure in present_figures(result.cells) if figure.better]
+    judged, base = [figure for figure in result.figures if figure.better], result.spec.base_name
     lines = []
-    if len(result.variants) > 1:
+    if result.others:
         best = [f"{figure.label}: {_best(result, figure)}" for figure in judged]
         lines.append(f"Best mean by each figure: {'; '.join(best)}.")
-    base = result.spec.base_name
-    for variant in result.variants:
-        if variant == base:
-            continue
-        found = [(paired(result.cells, variant, base, figure.key), figure) for figure in judged]
-        changes = [(change, figure) for change, figure in found if change is not None]
-        if not changes:
+    for variant in result.others:
+        sides: dict[int, list[str]] = {1: [], -1: [], 0: []}
+        for figure in judged:
+            change = paired(result.table, variant, base, figure.key)
+            if change is not None:
+                verdict = change.verdict(figure)
+                size = f" {figure.change_text(change.mean, change.error)}" if verdict else ""
+                sides[verdict].append(figure.label + size)
+        if not any(sides.values()):
             lines.append(f"**{variant}**: nothing to compare with {base}.")
             continue
-        better = [_told(change, figure) for change, figure in changes if change.verdict(figure) > 0]
-        worse = [_told(change, figure) for change, figure in changes if change.verdict(figure) < 0]
-        open_ = [figure.label for change, figure in changes if change.verdict(figure) == 0]
-        said = [f"better in {'; '.join(better)}"] if better else []
-        said += [f"worse in {'; '.join(worse)}"] if worse else []
-        said += [f"no clear difference in {', '.join(open_)}"] if open_ else []
-        lines.append(f"**{variant}** against {base}: {', and '.join(said)}.")
+        parts = [f"better in {'; '.join(sides[1])}"] if sides[1] else []
+        parts += [f"worse in {'; '.join(sides[-1])}"] if sides[-1] else []
+        parts += [f"no clear difference in {', '.join(sides[0])}"] if sides[0] else []
+        lines.append(f"**{variant}** against {base}: {', and '.join(parts)}.")
     return lines + _group_verdicts(result)
 
 
 def _best(result: StudyResult, figure: Figure) -> str:
-    means = {variant: mean_of(result.cells, variant, figure.key) for variant in result.variants}
-    known = {variant: value for variant, value in means.items() if value is not None}
-    if len({number(value, figure) for value in known.values()}) == 1:
+    means = result.means[figure.key].dropna()
+    if means.map(figure.text).nunique() == 1:
         return "all the same"
-    ordered = sorted(known, key=lambda variant: -figure.better * known[variant])
-    return f"{ordered[0]} ({number(known[ordered[0]], figure)})"
-
-
-def _told(change: Paired, figure: Figure) -> str:
-    error = "" if change.error is None else f" ± {number(change.error, figure)}"
-    return f"{figure.label} {change.mean * figure.scale:+.{figure.digits}f}{error}"
+    best = (means * figure.better).idxmax()
+    return f"{best} ({figure.text(means[best])})"
 
 
 def _group_verdicts(result: StudyResult) -> list[str]:
@@ -209,9 +159,9 @@ def _group_verdicts(result: StudyResult) -> list[str]:
     lines = []
     for variant in result.variants:
         said = []
-        for figure in present_figures(result.cells):
-            found = between_groups(result.cells, variant, figure.key, first, second)
-            if figure.better and found is not None and found.error:
+        for figure in result.figures:
+            found = between_groups(result.table, variant, figure.key, first=first, second=second)
+            if figure.better and found is not None and found.error > 0:
                 sizes = found.difference / found.error
                 how = "better" if sizes * figure.better > 0 else "worse"
                 said.append(f"{figure.label} {how} by {abs(sizes):.1f} standard errors")
@@ -221,11 +171,11 @@ def _group_verdicts(result: StudyResult) -> list[str]:
 
 def cell_line(cell: CellResult) -> str:
     """One cell in a line, for the terminal."""
-    shown = [figure for figure in present_figures([cell]) if figure.key in ("psnr", "chamfer", "alignment", "reference_psnr")]
+    shown = [BY_KEY[key] for key in ("psnr", "chamfer", "reference_psnr", "alignment") if key in cell.figures]
     states = [stage.state for stage in cell.stages.values()]
     computed = len(states) - states.count("cached")
-    told = "  ".join(f"{figure.label} {number(cell.figures[figure.key], figure)}" for figure in shown)
-    return f"  {computed} of {len(states)} stages computed  {told}"
+    figures = "  ".join(f"{figure.label} {figure.text(cell.figures[figure.key])}" for figure in shown)
+    return f"  {computed} of {len(states)} stages computed  {figures}"
 
 
 LARGEST_SIDE = 6000
@@ -254,13 +204,13 @@ def _pictures(folder: Path, result: StudyResult, target: Path) -> list[str]:
     links = []
     name = result.spec.name
     if (folder / "plot.png").is_file():
-        write_atomically(target / f"study-{name}-plot.png", (folder / "plot.png").read_bytes())
-        links.append(f"![{name}: figures](study-{name}-plot.png)")
+        write_atomically(target / f"{name}-plot.png", (folder / "plot.png").read_bytes())
+        links.append(f"![{name}: figures]({name}-plot.png)")
     if (folder / "sheet.png").is_file():
         with Image.open(folder / "sheet.png", formats=["PNG"]) as sheet:
             picture = sheet.convert("RGB")
         picture.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
-        picture.save(target / f"study-{name}.jpg", quality=85, optimize=True)
-        told = "Every cell from the same eight views; the truth, or the reference, on top of each block:"
-        links.append(f"{told}\n\n![{name}: all cells](study-{name}.jpg)")
+        picture.save(target / f"{name}.jpg", quality=85, optimize=True)
+        caption = "Every cell from the same eight views; the truth, or the reference, on top of each block:"
+        links.append(f"{caption}\n\n![{name}: all cells]({name}.jpg)")
     return links

@@ -1,4 +1,4 @@
-"""What one cell of a study shows: the same views for all, figures against the truth where it is known, and what pictures alone tell."""
+"""Figures of a cell: against the true object where it is known, and of the pictures alone; the same views for all cells."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +57,7 @@ def judged_figures(judge: Judge, rgb: Float[Tensor, "n h w 3"], prompt: str) -> 
 
 
 def picture_figures(views: View, reference_colour: Float[Tensor, " 3"]) -> dict[str, float]:
-    """What pictures tell without a truth, on pixels that are covered whole.
+    """Figures of pictures alone, on pixels that are covered whole.
 
     saturation: mean of (max - min) / max over the channels. grain: mean absolute difference of grey values between neighbours, which
     shading adds to. colour_drift: distance in RGB between the mean colour of the views from behind and the reference's.

@@ -16,7 +16,7 @@ from flows.ablation.document import cell_line, study_text
 from flows.ablation.figures import judge_from_folder
 from flows.ablation.plan import Cell, Plan, cell_config, code_digests, planned
 from flows.ablation.plots import contact_sheet, plot
-from flows.ablation.statistics import CellResult, StudyResult, mean_of, paired, present_figures, write_result
+from flows.ablation.statistics import CellResult, StudyResult, paired, write_result
 from flows.benchmark.page import machine_line, versions_line
 from flows.benchmark.truth import SHOWN
 from flows.runs.console import say
@@ -69,10 +69,8 @@ def ablation(
         journal.end(status)
         journal.send(work.place)
     failures = [{"cell": work_label(cell), "message": cell.error} for cell in result.cells if cell.error is not None]
-    means = {
-        variant: {figure.key: mean_of(result.cells, variant, figure.key) for figure in present_figures(result.cells)}
-        for variant in result.variants
-    }
+    table = result.means[[figure.key for figure in result.figures]].astype(object)
+    means = table.where(table.notna(), None).to_dict("index")
     states = [entry.state for cell in result.cells for entry in cell.stages.values()]
     counts = {state: states.count(state) for state in ("computed", "resumed", "cached")}
     return {"output": str(folder.resolve()), "cells": len(result.cells), "stages": counts, "failures": failures, "means": means}
@@ -90,7 +88,7 @@ def _workplace(plan: Plan, store: Path, show: bool) -> Workplace:
     judge = judge_from_folder(
         source if source.is_absolute() else PROJECT / source, prompts, tuple(NAMES.read_text().splitlines())
     )
-    return Workplace(plan, store, place_from_store(store, os.environ.get("MLFLOW_TRACKING_URI")), judge, show)
+    return Workplace(plan, store, place=place_from_store(store, os.environ.get("MLFLOW_TRACKING_URI")), judge=judge, show=show)
 
 
 def _open_journal(work: Workplace) -> Journal:
@@ -119,7 +117,7 @@ def _run_all(work: Workplace, progress: Progress, stop: StopSignal) -> None:
         except Exception as error:
             # Whatever goes wrong with one cell, the others still count.
             message = " ".join((str(error) or type(error).__name__).split())
-            progress.results[cell.run] = described(work, cell, cell.config, {}, {}, message)
+            progress.results[cell.run] = described(work, cell, config=cell.config, figures={}, stages={}, error=message)
             say(f"  failed: {message}")
         else:
             progress.results[cell.run], progress.shown[cell.run] = shown.result, shown
@@ -162,7 +160,7 @@ def stretch_factor(results: Sequence[CellResult], like: str, as_long_as: str, st
     whole = sum(cell.figures["seconds"] for cell, _ in pairs)
     moving = sum(cell.stages[name].seconds for cell, _ in pairs for name in stretch if name in cell.stages)
     if moving == 0:
-        raise StageError(f"no cell of {like!r} and {as_long_as!r} tells how long they take", None, "see why those failed")
+        raise StageError(f"no cell of {like!r} and {as_long_as!r} has seconds to compare", None, "see why those failed")
     fixed = whole - moving
     if wanted <= fixed:
         raise StageError(
@@ -207,17 +205,15 @@ def _write(work: Workplace, result: StudyResult, progress: Progress, journal: Jo
 
 def parent_figures(result: StudyResult) -> dict[str, float]:
     """mean/<figure>/<variant> and change/<figure>/<variant>, for the study's own run at the tracker."""
-    found: dict[str, float] = {"failures": float(sum(cell.error is not None for cell in result.cells))}
-    for figure in present_figures(result.cells):
-        for variant in result.variants:
-            name = f"{figure.key}/{tracker_name(variant)}"
-            mean = mean_of(result.cells, variant, figure.key)
-            if mean is not None:
-                found[f"mean/{name}"] = mean
-            change = paired(result.cells, variant, result.spec.base_name, figure.key)
-            if change is not None and variant != result.spec.base_name:
-                found[f"change/{name}"] = change.mean
-    return found
+    found = {
+        f"mean/{key}/{tracker_name(variant)}": float(mean) for (variant, key), mean in result.means.stack().dropna().items()
+    }
+    for variant in result.others:
+        for figure in result.figures:
+            change = paired(result.table, variant, result.spec.base_name, figure.key)
+            if change is not None:
+                found[f"change/{figure.key}/{tracker_name(variant)}"] = change.mean
+    return {**found, "failures": float(sum(cell.error is not None for cell in result.cells))}
 
 
 def tracker_name(variant: str) -> str:

@@ -128,7 +128,13 @@ def _planned(study: Study, store: Path, overrides: Sequence[str]) -> Plan:
     subjects = _subjects(study, common)
     _check_words(study, subjects, common, store)
     code = code_digests()
-    plan = Plan(study, study_id(study, configs, subjects, common, store, code), (), configs, code)
+    plan = Plan(
+        study,
+        id=study_id(study, configs=configs, subjects=subjects, common=common, store=store, code=code),
+        cells=(),
+        configs=configs,
+        code=code,
+    )
     for variant in study.all_variants():
         if plan.until(variant) not in SHOWN_STAGES:
             raise ConfigError(f"until {plan.until(variant)}: it has no shape to look at; there are {', '.join(SHOWN_STAGES)}")
@@ -209,7 +215,7 @@ def _check_words(study: Study, subjects: Sequence[StudySubject], common: Config,
     from dreampolish.data.captions import parse_caption
 
     record = RunRecord(run="0" * 8, prompt="-", config=common, created="")
-    run = context_of(record, store, None, show_progress=False)
+    run = context_of(record, store, tracking_uri=None, show_progress=False)
     for subject in subjects:
         if subject.truth is None:
             check_thing_named(subject.prompt, run, common.reference, drawn=True)
@@ -237,7 +243,9 @@ def study_id(
     code: Sequence[str],
 ) -> str:
     """Eight hexadecimal digits over everything that decides the results."""
-    run = context_of(RunRecord(run="0" * 8, prompt="-", config=common, created=""), store, None, show_progress=False)
+    run = context_of(
+        RunRecord(run="0" * 8, prompt="-", config=common, created=""), store, tracking_uri=None, show_progress=False
+    )
     try:
         weights = prior_digests(run, "text", "view", "normals", "judge")
     except StageError as error:
@@ -265,7 +273,14 @@ def _cell(plan: Plan, variant: str, subject: StudySubject, seed: int) -> Cell:
     own = plan.configs.get(variant)
     config = None if own is None else cell_config(own, subject, seed)
     key = json.dumps([plan.title, variant, subject.name, subject.group, seed])
-    return Cell(variant, subject, seed, plan.until(variant), config, hashlib.sha256(key.encode()).hexdigest()[:12])
+    return Cell(
+        variant=variant,
+        subject=subject,
+        seed=seed,
+        until=plan.until(variant),
+        config=config,
+        run=hashlib.sha256(key.encode()).hexdigest()[:12],
+    )
 
 
 def cell_config(variant: Config, subject: StudySubject, seed: int) -> Config:

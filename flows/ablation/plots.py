@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dreampolish.scene.pictures import pil_from_tensor
 from flows.ablation.cell import Shown
-from flows.ablation.statistics import StudyResult, done, headline, mean_of
+from flows.ablation.statistics import StudyResult
 from flows.benchmark.statistics import Figure
 from schemas.studies import combination_name
 
@@ -43,26 +43,28 @@ def contact_sheet(result: StudyResult, shown: Sequence[Shown], truths: Mapping[s
     draw, top = ImageDraw.Draw(canvas), 0
     for subject, seed, cells in blocks:
         draw.rectangle((0, top, size[0], top + HEADER_HEIGHT - 4), fill="#e4e4e4")
-        _write(draw, (8, top + 3), f"{subject}, seed {seed}: “{cells[0].prompt}”", 14, size[0] - 16)
+        _write(draw, (8, top + 3), f"{subject}, seed {seed}: “{cells[0].prompt}”", size=14, width=size[0] - 16)
         top += HEADER_HEIGHT
         first = next((by_run[cell.run] for cell in cells if cell.run in by_run), None)
         if subject in truths:
-            _row(canvas, top, tile, "truth", list(truths[subject]))
+            _row(canvas, top=top, tile=tile, label="truth", pictures=list(truths[subject]))
         elif first is not None:
-            _row(canvas, top, tile, "reference (the front)", [first.reference])
+            _row(canvas, top=top, tile=tile, label="reference (the front)", pictures=[first.reference])
         top += tile + GAP
         for cell in cells:
             found = by_run.get(cell.run)
             if found is None:
-                _write(draw, (8, top + tile // 2 - 8), f"{cell.variant}: {cell.error or 'not there'}", 13, size[0] - 16)
+                _write(
+                    draw, (8, top + tile // 2 - 8), f"{cell.variant}: {cell.error or 'not there'}", size=13, width=size[0] - 16
+                )
             else:
-                _row(canvas, top, tile, cell.variant, list(found.views))
+                _row(canvas, top=top, tile=tile, label=cell.variant, pictures=list(found.views))
             top += tile + GAP
     return canvas
 
 
 def _row(canvas: Image.Image, top: int, tile: int, label: str, pictures: Sequence[Float[Tensor, "h w 3"]]) -> None:
-    _write(ImageDraw.Draw(canvas), (8, top + tile // 2 - 8), label, 13, LABEL_WIDTH - 12)
+    _write(ImageDraw.Draw(canvas), (8, top + tile // 2 - 8), label, size=13, width=LABEL_WIDTH - 12)
     for index, picture in enumerate(pictures):
         small = pil_from_tensor(picture).resize((tile, tile), Image.Resampling.LANCZOS)
         canvas.paste(small, (LABEL_WIDTH + index * (tile + GAP), top))
@@ -78,7 +80,7 @@ def _write(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, size: i
 
 def plot(result: StudyResult, path: Path) -> None:
     """One panel a figure: heat maps for a matrix of two settings, else each cell as a point, with the variants' means."""
-    figures = headline(result.cells, result.spec.figures)
+    figures = result.headline
     columns = max(1, min(PER_ROW, len(figures)))
     rows = max(1, -(-len(figures) // columns))
     matrix = result.spec.matrix
@@ -93,7 +95,7 @@ def plot(result: StudyResult, path: Path) -> None:
         else:
             _points(panel, result, figure)
     for panel in axes[len(figures) :]:
-        panel.set_visible(False)
+        panel.axis("off")
     canvas.savefig(path)
 
 
@@ -103,23 +105,19 @@ def _arrow(figure: Figure) -> str:
 
 def _points(panel: Axes, result: StudyResult, figure: Figure) -> None:
     subjects = list(dict.fromkeys(cell.subject for cell in result.cells))
-    for place, variant in enumerate(result.variants):
-        found = done(result.cells, variant, figure.key)
-        for index, subject in enumerate(subjects):
-            values = [cell.figures[figure.key] * figure.scale for cell in found if cell.subject == subject]
-            height = place + 0.3 * ((index + 0.5) / len(subjects) - 0.5)
-            panel.plot(values, [height] * len(values), "o", ms=4, alpha=0.7, color=f"C{index % 10}", label=subject)
-        mean = mean_of(result.cells, variant, figure.key)
-        if mean is not None:
-            panel.plot([mean * figure.scale], [place], "|", ms=18, mew=2.5, color="black")
-    base = mean_of(result.cells, result.spec.base_name, figure.key)
-    if base is not None:
-        panel.axvline(base * figure.scale, color="grey", lw=0.8, ls=":")
+    values, means = result.table[figure.key].dropna() * figure.scale, result.means[figure.key] * figure.scale
+    for (variant, subject), group in values.groupby(level=["variant", "subject"], sort=False):
+        index = subjects.index(subject)
+        height = result.variants.index(variant) + 0.3 * ((index + 0.5) / len(subjects) - 0.5)
+        panel.plot(group, [height] * len(group), "o", ms=4, alpha=0.7, color=f"C{index % 10}", label=subject)
+    panel.plot(means, range(len(means)), "|", ms=18, mew=2.5, color="black")
+    if np.isfinite(means[result.spec.base_name]):
+        panel.axvline(means[result.spec.base_name], color="grey", lw=0.8, ls=":")
     panel.set_yticks(range(len(result.variants)), result.variants, fontsize=8)
     panel.invert_yaxis()
     panel.tick_params(axis="x", labelsize=8)
     panel.set_title(figure.label + _arrow(figure), fontsize=9)
-    if figure.key == headline(result.cells, result.spec.figures)[0].key and len(subjects) <= 10:
+    if figure.key == result.headline[0].key and len(subjects) <= 10:
         handles = {label: handle for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)}
         panel.legend(handles.values(), handles.keys(), fontsize=6, loc="best", framealpha=0.6)
 
@@ -127,18 +125,22 @@ def _points(panel: Axes, result: StudyResult, figure: Figure) -> None:
 def _heat_map(panel: Axes, result: StudyResult, figure: Figure) -> None:
     assert result.spec.matrix is not None
     (down, downs), (across, acrosses) = result.spec.matrix.items()
-    means = np.full((len(downs), len(acrosses)), np.nan)
-    for row, column in np.ndindex(means.shape):
-        value = mean_of(result.cells, combination_name([down, across], [downs[row], acrosses[column]]), figure.key)
-        if value is not None:
-            means[row, column] = value * figure.scale
+    names = [combination_name([down, across], [one, other]) for one in downs for other in acrosses]
+    means = (result.means[figure.key].reindex(names) * figure.scale).to_numpy().reshape(len(downs), len(acrosses))
     panel.imshow(means, cmap="viridis_r" if figure.better < 0 else "viridis", aspect="auto")
     middle = np.nanmean(means) if np.isfinite(means).any() else 0.0
     for (row, column), shown in np.ndenumerate(means):
         if np.isfinite(shown):
             dark = (shown < middle) == (figure.better >= 0)
-            told = f"{shown:.{figure.digits}f}"
-            panel.text(column, row, told, ha="center", va="center", fontsize=8, color="white" if dark else "black")
+            panel.text(
+                column,
+                row,
+                f"{shown:.{figure.digits}f}",
+                ha="center",
+                va="center",
+                fontsize=8,
+                color="white" if dark else "black",
+            )
     panel.set_xticks(range(len(acrosses)), [_tick(value) for value in acrosses], fontsize=8)
     panel.set_yticks(range(len(downs)), [_tick(value) for value in downs], fontsize=8)
     panel.set_xlabel(across, fontsize=8)

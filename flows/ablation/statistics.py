@@ -2,13 +2,13 @@
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import groupby
+from functools import cached_property
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any, Literal
 
+import pandas as pd
 from pydantic import TypeAdapter, ValidationError
 from scipy.stats import t as student
 
@@ -19,13 +19,13 @@ from schemas.studies import Study
 
 STUDY_FIGURES = (
     *(figure for figure in FIGURES if figure.key not in ("seconds", "peak_memory_gib")),
-    Figure("judged_right", "judged right", 2, 1, 1),
-    Figure("normal_agreement", "normal agreement", 3, 1, 1),
-    Figure("colour_drift", "colour drift", 3, 1, -1),
-    Figure("saturation", "saturation", 3, 1, 0),
-    Figure("grain", "grain, 1/1000", 1, 1000, 0),
-    Figure("steps", "steps", 0, 1, 0),
-    Figure("seconds", "seconds", 0, 1, 0),
+    Figure("judged_right", "judged right", digits=2, better=1),
+    Figure("normal_agreement", "normal agreement", digits=3, better=1),
+    Figure("colour_drift", "colour drift", digits=3, better=-1),
+    Figure("saturation", "saturation", digits=3, better=0),
+    Figure("grain", "grain, 1/1000", digits=1, scale=1000, better=0),
+    Figure("steps", "steps", digits=0, better=0),
+    Figure("seconds", "seconds", digits=0, better=0),
 )
 BY_KEY: Mapping[str, Figure] = {figure.key: figure for figure in STUDY_FIGURES}
 CONFIDENCE = 0.95
@@ -62,66 +62,27 @@ class CellResult:
 class Paired:
     """Difference of a variant to the base over the same subjects and seeds: mean, its standard error, the 95 % interval of Student's t.
 
-    error and interval are None for a single pair.
+    error, low and high are NaN for a single pair.
     """
 
     mean: float
-    error: float | None
-    low: float | None
-    high: float | None
+    error: float
+    low: float
+    high: float
     pairs: int
 
     def verdict(self, figure: Figure) -> int:
         """+1 where the interval says better, -1 worse, 0 where it holds 0 or there is none."""
-        if self.low is None or self.high is None or (self.low <= 0 <= self.high):
-            return 0
-        return figure.better if self.mean > 0 else -figure.better
-
-
-def done(cells: Iterable[CellResult], variant: str | None, key: str) -> list[CellResult]:
-    """The cells of a variant (None: of all) that have a figure."""
-    return [cell for cell in cells if key in cell.figures and variant in (None, cell.variant)]
-
-
-def mean_of(cells: Sequence[CellResult], variant: str, key: str) -> float | None:
-    """Mean over all cells of a variant; None if none has the figure."""
-    values = [cell.figures[key] for cell in done(cells, variant, key)]
-    return mean(values) if values else None
-
-
-def seed_spread(cells: Sequence[CellResult], variant: str, key: str) -> float | None:
-    """Standard deviation over seeds of one subject, pooled over the subjects that have at least two; None if none has."""
-    found = sorted(done(cells, variant, key), key=lambda cell: cell.subject)
-    groups = [[cell.figures[key] for cell in group] for _, group in groupby(found, key=lambda cell: cell.subject)]
-    parts = [(stdev(values) ** 2 * (len(values) - 1), len(values) - 1) for values in groups if len(values) > 1]
-    return math.sqrt(sum(part for part, _ in parts) / sum(freedom for _, freedom in parts)) if parts else None
-
-
-def paired(cells: Sequence[CellResult], variant: str, base: str, key: str) -> Paired | None:
-    """The variant's difference to the base over subject x seed; None without a common pair."""
-    before = {(cell.subject, cell.seed): cell.figures[key] for cell in done(cells, base, key)}
-    after = {(cell.subject, cell.seed): cell.figures[key] for cell in done(cells, variant, key)}
-    return _interval([after[pair] - before[pair] for pair in sorted(before.keys() & after.keys())])
-
-
-def _interval(differences: Sequence[float]) -> Paired | None:
-    if not differences:
-        return None
-    middle, pairs = mean(differences), len(differences)
-    if pairs < 2:
-        return Paired(middle, None, None, None, pairs)
-    error = stdev(differences) / math.sqrt(pairs)
-    half = error * float(student.ppf((1 + CONFIDENCE) / 2, pairs - 1))
-    return Paired(middle, error, middle - half, middle + half, pairs)
+        return figure.better * ((self.low > 0) - (self.high < 0))
 
 
 @dataclass(frozen=True)
 class Unpaired:
-    """Difference of two groups' means over subjects (each the mean of its cells), with Welch's standard error."""
+    """Two groups' means over subjects (each the mean of its cells). error: Welch's, of the difference; NaN where a group has one."""
 
     first: float
     second: float
-    error: float | None
+    error: float
     counts: tuple[int, int]
 
     @property
@@ -130,33 +91,39 @@ class Unpaired:
         return self.second - self.first
 
 
-def between_groups(cells: Sequence[CellResult], variant: str, key: str, first: str, second: str) -> Unpaired | None:
-    """A figure of two groups of subjects under one variant; None where a group has none."""
-    found = done(cells, variant, key)
-    means = [_subject_means([cell for cell in found if cell.group == group], key) for group in (first, second)]
-    if not all(means):
+def figure_table(cells: Sequence[CellResult]) -> pd.DataFrame:
+    """One row a cell, one column a figure; NaN where a cell has none."""
+    index = ["variant", "group", "subject", "seed"]
+    rows = [{**{name: getattr(cell, name) for name in index}, **cell.figures} for cell in cells]
+    return pd.DataFrame(rows, columns=[*index, *BY_KEY]).set_index(index).astype(float)
+
+
+def seed_spreads(table: pd.DataFrame) -> pd.DataFrame:
+    """Standard deviation over seeds of one subject, pooled over the subjects that have at least two; NaN if none has."""
+    subjects = table.groupby(["variant", "subject"])
+    freedom = (subjects.count() - 1).clip(lower=0)
+    squares = (subjects.var() * freedom).groupby("variant").sum()
+    return (squares / freedom.groupby("variant").sum().where(lambda total: total > 0)) ** 0.5
+
+
+def paired(table: pd.DataFrame, variant: str, base: str, key: str) -> Paired | None:
+    """The variant's difference to the base over subject x seed; None without a common pair."""
+    differences = (table[key].xs(variant, level="variant") - table[key].xs(base, level="variant")).dropna()
+    if differences.empty:
         return None
-    error = None
-    if min(len(values) for values in means) > 1:
-        error = math.sqrt(sum(stdev(values) ** 2 / len(values) for values in means))
-    return Unpaired(mean(means[0]), mean(means[1]), error, (len(means[0]), len(means[1])))
+    mean, error, pairs = float(differences.mean()), float(differences.sem()), len(differences)
+    half = error * float(student.ppf((1 + CONFIDENCE) / 2, pairs - 1))
+    return Paired(mean, error, low=mean - half, high=mean + half, pairs=pairs)
 
 
-def _subject_means(cells: Sequence[CellResult], key: str) -> list[float]:
-    ordered = sorted(cells, key=lambda cell: cell.subject)
-    return [mean(cell.figures[key] for cell in group) for _, group in groupby(ordered, key=lambda cell: cell.subject)]
-
-
-def present_figures(cells: Sequence[CellResult]) -> list[Figure]:
-    """The figures that any cell has, in the order of tables; steps and seconds last."""
-    return [figure for figure in STUDY_FIGURES if done(cells, None, figure.key)]
-
-
-def headline(cells: Sequence[CellResult], wanted: Sequence[str]) -> list[Figure]:
-    """The figures that the plot shows: those wanted, as far as they are there, else the first six that are better or worse."""
-    present = present_figures(cells)
-    chosen = [figure for key in wanted for figure in present if figure.key == key]
-    return chosen or [figure for figure in present if figure.better][:6]
+def between_groups(table: pd.DataFrame, variant: str, key: str, first: str, second: str) -> Unpaired | None:
+    """A figure of two groups of subjects under one variant; None where a group has none."""
+    subjects = table[key].xs(variant, level="variant").groupby(["group", "subject"]).mean()
+    groups = subjects.groupby("group").agg(["mean", "sem", "count"]).reindex([first, second])
+    if groups["mean"].isna().any():
+        return None
+    (one, other), (many, more) = groups["mean"], groups["count"]
+    return Unpaired(first=float(one), second=float(other), error=math.hypot(*groups["sem"]), counts=(int(many), int(more)))
 
 
 @dataclass(frozen=True)
@@ -183,6 +150,32 @@ class StudyResult:
     def variants(self) -> list[str]:
         """Names, in the study's order."""
         return list(self.spec.all_variants())
+
+    @property
+    def others(self) -> list[str]:
+        """The variants that are compared with the base."""
+        return [name for name in self.variants if name != self.spec.base_name]
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """The cells' figures, as `figure_table` lays them out."""
+        return figure_table(self.cells)
+
+    @property
+    def means(self) -> pd.DataFrame:
+        """Mean of every figure (columns) over the cells of every variant (rows)."""
+        return self.table.groupby("variant").mean().reindex(self.variants)
+
+    @property
+    def figures(self) -> list[Figure]:
+        """The figures that any cell has, in the order of tables; steps and seconds last."""
+        return [figure for figure in STUDY_FIGURES if self.table[figure.key].notna().any()]
+
+    @property
+    def headline(self) -> list[Figure]:
+        """The figures that the plot shows: those wanted, as far as they are there, else the first six that are better or worse."""
+        chosen = [BY_KEY[key] for key in self.spec.figures if BY_KEY.get(key) in self.figures]
+        return chosen or [figure for figure in self.figures if figure.better][:6]
 
 
 def write_result(path: Path, result: StudyResult) -> None:

@@ -1,12 +1,12 @@
 """The assets of a benchmark's runs: what the validator says, their size, and whether two renderers see in the file what the stage saw."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import torch
 from jaxtyping import Float
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from dreampolish.metrics.pictures import psnr
@@ -28,12 +28,6 @@ ELEVATION_DEG = 15.0
 LEAST_AGREEMENT_DB = 32.0
 HIGHEST_PSNR = 99.0
 """Stands for infinity."""
-
-HOW = f"""The GLB of each run, read again from its file. Errors and warnings are those of the validator named. Agreement is PSNR, dB,
-over {N_VIEWS} views of {SIZE} pixels between the texture stage's own render of its mesh and colour field and the file: drawn by our
-rasteriser, and by three.js in headless Chromium (unlit base colours), an independent reader and renderer; the mean, and the worst view
-in brackets; {LEAST_AGREEMENT_DB:g} dB are wanted. `normals`: the dense mesh's smooth normals against the file's, normal map applied,
-drawn by three.js, as pictures."""
 
 
 @dataclass(frozen=True)
@@ -60,30 +54,31 @@ class AssetResult:
     normals: Agreement | None
     note: str
 
+    @property
+    def least_agreement(self) -> float:
+        """The worst view's PSNR over both renderers, as far as they drew."""
+        return min(entry.least for entry in (self.ours, self.browser) if entry is not None)
+
 
 def asset_result(name: str, run: str, files: StoredFiles) -> AssetResult:
     """Check and draw a run's asset, if that was not done before. Raises StageError where the run has none."""
     record = read_record(files.store.root, run)
     fingerprints = {stage: record.stages[stage].fingerprint for stage in ("texture", "export") if stage in record.stages}
     path = memory_path(files.store.root, "flows.benchmark.assets", {"stages": fingerprints, "tools": tool_versions()})
-    if (known := _recalled(path, name, run)) is not None:
-        return known
+    if (known := _recalled(path)) is not None:
+        return replace(known, name=name, run=run)
     found = _examined(name, record, files)
     if found.browser is not None:
-        # What could not be drawn may be next time.
+        # A browser may be there next time.
         remember(path, asdict(found))
     return found
 
 
-def _recalled(path: Path, name: str, run: str) -> AssetResult | None:
+def _recalled(path: Path) -> AssetResult | None:
     """None where it is missing or damaged."""
-    known = recalled(path)
-    if known is None:
-        return None
     try:
-        drawn = {key: Agreement(**known[key]) for key in ("ours", "browser", "normals")}
-        return AssetResult(**{**known, **drawn, "name": name, "run": run})
-    except (KeyError, TypeError):
+        return TypeAdapter(AssetResult).validate_python(recalled(path))
+    except ValidationError:
         return None
 
 
@@ -124,7 +119,9 @@ def browser_views(
     """three.js's pictures, with three.js from the first folder of npm packages that holds it. Raises BrowserError."""
     folders = [folder / "three" for folder in module_folders() if (folder / "three").is_dir()]
     three = folders[0] if folders else module_folders()[0] / "three"
-    return render_in_browser(glb, cameras, metres_per_unit, shows, three)[0].to(cameras.fov_deg.device)
+    return render_in_browser(glb, cameras, metres_per_unit=metres_per_unit, shows=shows, three=three)[0].to(
+        cameras.fov_deg.device
+    )
 
 
 def agreement(views: Float[Tensor, "b h w 3"], truth: Float[Tensor, "b h w 3"]) -> Agreement:
@@ -136,55 +133,7 @@ def agreement(views: Float[Tensor, "b h w 3"], truth: Float[Tensor, "b h w 3"]) 
 def inner_normals(
     shown: Float[Tensor, "b h w 3"], normals: Float[Tensor, "b h w 3"], alpha: Float[Tensor, "b h w"]
 ) -> tuple[Float[Tensor, "b h w 3"], Float[Tensor, "b h w 3"]]:
-    """Both as pictures, (n + 1) / 2, white where the surface does not fill the pixel: silhouettes are the colours' affair."""
+    """Both as pictures, (n + 1) / 2, white where the surface does not fill the pixel: the colours compare silhouettes."""
     inside = alpha[..., None] > 0.999
     white = torch.ones_like(shown)
     return torch.where(inside, shown, white), torch.where(inside, (normals + 1) / 2, white)
-
-
-def asset_section(assets: Sequence[AssetResult]) -> str:
-    """The table and what falls short of it, Markdown."""
-    head = ["asset", "run", "errors", "warnings", "MB", "triangles", "our rasteriser", "three.js", "normals"]
-    rows = [
-        [
-            result.name,
-            result.run,
-            str(result.errors),
-            str(result.warnings),
-            f"{result.megabytes:.2f}",
-            f"{result.triangles:,}",
-            *(_decibels(entry) for entry in (result.ours, result.browser, result.normals)),
-        ]
-        for result in assets
-    ]
-    rule = ["---", "---", *("---:" for _ in head[2:])]
-    table = "\n".join("| " + " | ".join(cells) + " |" for cells in (head, rule, *rows))
-    checkers = ", ".join(sorted({result.checker for result in assets}))
-    notes = sorted({result.note for result in assets if result.note})
-    return "\n\n".join(
-        [HOW, f"Validator: {checkers}.", table, _verdict(assets), *(f"Not drawn by three.js: {note}." for note in notes)]
-    )
-
-
-def _decibels(entry: Agreement | None) -> str:
-    return "-" if entry is None else f"{entry.mean:.1f} ({entry.least:.1f})"
-
-
-def _verdict(assets: Sequence[AssetResult]) -> str:
-    """In a sentence, which assets fall short."""
-    unsound = [result.name for result in assets if result.errors or result.warnings]
-    unlike = [
-        result.name
-        for result in assets
-        if any(entry is not None and entry.least < LEAST_AGREEMENT_DB for entry in (result.ours, result.browser))
-    ]
-    parts = (
-        [f"**not without complaint of the validator: {', '.join(unsound)}**"] if unsound else ["the validator has no complaint"]
-    )
-    parts += [f"**below {LEAST_AGREEMENT_DB:g} dB in a view: {', '.join(unlike)}**"] if unlike else []
-    drawn = sum(result.browser is not None for result in assets)
-    parts += (
-        [] if unlike else [f"every view reaches {LEAST_AGREEMENT_DB:g} dB ({drawn} of {len(assets)} drawn by three.js too)"]
-    )
-    told = "; ".join(parts)
-    return f"{len(assets)} assets: {told}."

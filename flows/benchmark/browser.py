@@ -58,7 +58,7 @@ _PAGE = """<!doctype html><meta charset="utf-8"><body>
 import * as THREE from 'three';
 import {GLTFLoader} from 'three/loader';
 const given = %(given)s;
-const tell = told => fetch('/result', {method: 'POST', body: JSON.stringify(told)});
+const send = result => fetch('/result', {method: 'POST', body: JSON.stringify(result)});
 const complaints = [];
 for (const kind of ['warn', 'error']) console[kind] = (...words) => complaints.push(words.join(' '));
 try {
@@ -87,9 +87,9 @@ try {
     renderer.setScissor(number * given.size, 0, given.size, given.size);
     renderer.render(scene, camera);
   });
-  await tell({picture: renderer.domElement.toDataURL('image/png'), complaints});
+  await send({picture: renderer.domElement.toDataURL('image/png'), complaints});
 } catch (error) {
-  await tell({failed: String(error), complaints});
+  await send({failed: String(error), complaints});
 }
 </script>"""
 
@@ -121,10 +121,10 @@ def render_in_browser(
         "cameras": [_camera(cameras, number, metres_per_unit) for number in range(len(cameras))],
     }
     page = _PAGE % {"imports": json.dumps(_imports(three)), "given": json.dumps(given)}
-    told = _told_by_page(browser, page)
-    if "failed" in told:
-        raise BrowserError(f"three.js could not draw {glb.name}: {told['failed']}")
-    return _pictures(told["picture"], cameras.size), told["complaints"]
+    result = _result_of_page(browser, page)
+    if "failed" in result:
+        raise BrowserError(f"three.js could not draw {glb.name}: {result['failed']}")
+    return _pictures(result["picture"], cameras.size), result["complaints"]
 
 
 def _imports(three: Path) -> dict[str, str]:
@@ -153,17 +153,17 @@ def _camera(cameras: Cameras, number: int, metres_per_unit: float) -> dict[str, 
     }
 
 
-def _told_by_page(browser: str, page: str) -> dict:
+def _result_of_page(browser: str, page: str) -> dict:
     """Open the page in a browser of its own and wait for what it posts."""
-    told: queue.Queue[bytes] = queue.Queue()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(page.encode(), told))
+    posted: queue.Queue[bytes] = queue.Queue()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(page.encode(), posted))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         address = f"http://127.0.0.1:{server.server_port}/"
         command = [browser, *_HEADLESS, f"--user-data-dir={profile}", address]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            return dict(json.loads(_awaited(told, process)))
+            return dict(json.loads(_awaited(posted, process)))
         finally:
             process.terminate()
             process.wait()
@@ -171,18 +171,18 @@ def _told_by_page(browser: str, page: str) -> dict:
             server.server_close()
 
 
-def _awaited(told: "queue.Queue[bytes]", process: subprocess.Popen) -> bytes:
+def _awaited(posted: "queue.Queue[bytes]", process: subprocess.Popen) -> bytes:
     """The page's answer; BrowserError if the browser ends or takes too long before."""
     for _ in range(SECONDS):
         try:
-            return told.get(timeout=1)
+            return posted.get(timeout=1)
         except queue.Empty:
             if process.poll() is not None:
                 raise BrowserError(f"the browser ended with code {process.returncode}") from None
     raise BrowserError(f"the browser took more than {SECONDS} s")
 
 
-def _handler(page: bytes, told: "queue.Queue[bytes]") -> type[BaseHTTPRequestHandler]:
+def _handler(page: bytes, posted: "queue.Queue[bytes]") -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         """Gives the page, takes one answer."""
 
@@ -194,7 +194,7 @@ def _handler(page: bytes, told: "queue.Queue[bytes]") -> type[BaseHTTPRequestHan
             self.wfile.write(page if found else b"")
 
         def do_POST(self) -> None:
-            told.put(self.rfile.read(int(self.headers["Content-Length"])))
+            posted.put(self.rfile.read(int(self.headers["Content-Length"])))
             self.send_response(204)
             self.end_headers()
 
@@ -218,7 +218,7 @@ def module_folders() -> list[Path]:
 
 
 def tool_versions() -> dict[str, str]:
-    """What tells one state of those tools from another: npm's own list of installed versions, the programs' files and their dates."""
+    """Changes whenever those tools do: npm's own list of installed versions, the programs' files and their dates."""
     found = {}
     for place, folder in enumerate(module_folders()):
         packages = folder / ".package-lock.json"

@@ -1,42 +1,74 @@
 """The flow `benchmark`: objects whose true shape is known go through the pipeline, and every stage's result is measured."""
 
+import math
 import os
+import tempfile
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
-from datetime import UTC, datetime
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from PIL import Image
 from prefect import flow
+from torch import Tensor
 
+from dreampolish.metrics.judge import load_alignment
+from dreampolish.metrics.retrieval import candidate_texts, right_texts
 from dreampolish.optim.fit import FitInterruptedError
+from dreampolish.scene.pictures import read_picture, resize
 from flows.benchmark.assets import asset_result
-from flows.benchmark.overhead import Overhead, read_overheads
-from flows.benchmark.page import Setting, machine_line, report_text, versions_line
-from flows.benchmark.rasterizers import Rasterizers, read_rasterizers
-from flows.benchmark.runs import Pipeline, one_object, one_prompt
-from flows.benchmark.stages import ROWS
-from flows.benchmark.statistics import FIGURES, Failure, ObjectResult, Results, mean_of, r_precision
-from flows.benchmark.subjects import Subject, found_subjects, prompts_of, remarks_of
+from flows.benchmark.overhead import read_overheads
+from flows.benchmark.page import setting_of, write_report, write_sheet
+from flows.benchmark.rasterizers import read_rasterizers
+from flows.benchmark.stages import figures_of
+from flows.benchmark.statistics import Failure, ObjectResult, PromptResult, Results, r_precision, stage_means
+from flows.benchmark.subjects import Subject, found_subjects, framing_settings, prompts_of, reference_picture
+from flows.benchmark.truth import SIZE, true_mesh
+from flows.report.facts import view_paths
 from flows.runs.console import say
-from flows.runs.create import CONFIGS, check_priors, new_id
+from flows.runs.create import CONFIGS, check_priors, new_id, new_run
 from flows.runs.parameters import Overrides, Preset, override_lines
 from flows.service.marks import at_work
+from flows.text_to_3d import text_to_3d
 from schemas.config.presets import load_config
 from schemas.config.run import Config
+from schemas.runs import RunRecord
 from stages.results.files import StoredFiles
-from stages.runtime.files import PROJECT, disk_errors_in_one_line, store_folder
+from stages.runtime.context import context_of, device_from_name
+from stages.runtime.files import PROJECT, store_folder
+from stages.runtime.records import read_record
 from stages.runtime.signals import stop_on_signals
 from stages.runtime.store import LocalStore
 from stages.runtime.tracking import PARENT_JOURNAL, Journal, Place, place_from_store
 
-DOCS = Path("docs")
 NAMES = PROJECT / "configs" / "data" / "held_out_names.txt"
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """How a benchmark's runs are made."""
+
+    store: Path
+    preset: str
+    overrides: tuple[str, ...]
+    device: str
+
+    def run(self, prompt: str, settings: Sequence[str], image: Path | None) -> RunRecord:
+        """A whole run as `dreampolish run` makes it; what the store holds already is taken from there."""
+        record = new_run(self.store, prompt, self.preset, [*settings, *self.overrides], image=image)
+        text_to_3d(prompt=prompt, run=record.run, show_progress=True)
+        return read_record(self.store, record.run)
+
+    @property
+    def torch_device(self) -> torch.device:
+        """Where results are rendered."""
+        return device_from_name(self.device)
 
 
 @flow(name="dreampolish", flow_run_name="benchmark", persist_result=False, log_prints=False)
@@ -48,13 +80,13 @@ def benchmark(
     only: list[str] | None = None,
     with_prompts: bool = True,
 ) -> dict[str, Any]:
-    """Run and measure every object, then the prompts; write docs/benchmarks.md and a contact sheet an object.
+    """Run and measure every object, then the prompts; write docs/benchmarks/index.md and a contact sheet an object beside it.
 
     What the store holds already is not computed again, nor measured again while the measuring code is the same.
 
-    objects: a folder of GLBs, or of folders with mesh.glb, reference.png and attribution.json; what its remarks.txt says of them goes
-    onto the page. only: names of objects to take. One object's failure does not end the others; the result's `failures` names them.
-    Raises ConfigError for what cannot begin.
+    objects: a folder of GLBs, or of folders with mesh.glb, reference.png and attribution.json; its remarks.txt is shown on the page.
+    only: names of objects to take. One object's failure does not end the others; the result's `failures` names them. Raises ConfigError
+    for what cannot begin.
     """
     store, changed = store_folder(), tuple(override_lines(overrides))
     config = load_config(preset, CONFIGS, changed)
@@ -62,7 +94,7 @@ def benchmark(
     subjects = found_subjects(objects, only or [], config.reference.elevation_deg)
     prompts = prompts_of(objects) if with_prompts else []
     names = NAMES.read_text().splitlines()
-    beside = read_overheads(store), read_rasterizers(store)
+    overheads, rasterizers = read_overheads(store), read_rasterizers(store)
     pipeline = Pipeline(store, preset, changed, config.device)
     place = place_from_store(store, os.environ.get("MLFLOW_TRACKING_URI"))
     folder, results, status = store / "journals" / f"benchmark-{new_id()}", Results(), "FAILED"
@@ -70,11 +102,11 @@ def benchmark(
     try:
         # Held over all runs, so that a signal in the last moments of one keeps the next from beginning.
         with stop_on_signals():
-            _measure_objects(pipeline, subjects, results, folder, place)
+            _measure_objects(pipeline, subjects, results, folder=folder, place=place)
             _measure_prompts(pipeline, prompts, names, results)
         journal.metrics(0, mean_figures(results))
         setting = setting_of(config, changed, objects, len(names))
-        page = write_report(results, setting, *beside, keep_prompts=not with_prompts)
+        page = write_report(results, setting, overheads, rasterizers, keep_prompts=not with_prompts)
         status = "FAILED" if results.failures else "FINISHED"
     finally:
         journal.end(status)
@@ -112,7 +144,7 @@ def _measure_asset(pipeline: Pipeline, name: str, run: str, results: Results) ->
 
 
 def _isolated(name: str, results: Results, work: Callable[[], T]) -> T | None:
-    """Do one object's work; its failure is noted and told, and None returned. A stop that the user asked for goes through."""
+    """Do one object's work; a failure is noted and shown, and None returned. A stop that the user asked for goes through."""
     try:
         return work()
     except FitInterruptedError:
@@ -125,14 +157,55 @@ def _isolated(name: str, results: Results, work: Callable[[], T]) -> T | None:
         return None
 
 
+def one_object(pipeline: Pipeline, subject: Subject) -> tuple[ObjectResult, Image.Image]:
+    """Run the pipeline on the true front picture and measure every stage, as far as that was not done before; with a contact sheet."""
+    mesh = true_mesh(subject.glb, pipeline.torch_device)
+    with tempfile.TemporaryDirectory() as folder:
+        picture = reference_picture(subject, mesh, Path(folder))
+        record = pipeline.run(subject.prompt, framing_settings(subject), picture)
+    files = StoredFiles(LocalStore(pipeline.store), pipeline.torch_device)
+    stages, contact_sheet = figures_of(record, files, subject.glb, subject.elevation_deg)
+    for name, figures in stages.items():
+        shown = ("psnr", "mask_iou", "chamfer", "f_score")
+        say(f"  against the truth: {name:<10} " + "  ".join(f"{key} {figures[key]:.3g}" for key in shown))
+    return ObjectResult(subject.name, subject.prompt, record.run, stages), contact_sheet
+
+
+def one_prompt(pipeline: Pipeline, place: int, prompts: Sequence[str], names: Sequence[str]) -> PromptResult:
+    """Run a prompt and ask the judge what each view of the asset shows, among all prompts and names.
+
+    place: the prompt's, among `prompts`. The result's alignment is the asset's own.
+    """
+    record = pipeline.run(prompts[place], [], None)
+    run = context_of(record, pipeline.store, tracking_uri=None, show_progress=False)
+    judge = load_alignment(Path(run.prior_folder(run.priors.judge.source)))
+    texts = candidate_texts(prompts, names)
+    nearest = (judge.embed_images(final_views(pipeline, record)) @ judge.embed_texts(texts).T).argmax(dim=1)
+    right = right_texts(prompts, names)[place]
+    return PromptResult(
+        prompt=prompts[place],
+        run=record.run,
+        hits=int(right[nearest].sum()),
+        views=len(nearest),
+        nearest=texts[Counter(nearest.tolist()).most_common(1)[0][0]],
+        alignment=record.stages["export"].metrics["alignment"],
+    )
+
+
+def final_views(pipeline: Pipeline, record: RunRecord) -> Float[Tensor, "n 3 h w"]:
+    """The asset's turntable views, no larger than the pictures that the judge was trained on: its answer depends on their size."""
+    views = [read_picture(path)[..., :3] for path in view_paths("export", record, LocalStore(pipeline.store))]
+    pictures = torch.stack(views)
+    return resize(pictures, min(SIZE, pictures.shape[1])).permute(0, 3, 1, 2)
+
+
 def mean_figures(results: Results) -> dict[str, float]:
     """What the parent run at the tracker gets: benchmark/<stage>/<figure> as means over the objects, and the R-precision."""
-    found = {
-        f"benchmark/{stage}/{figure.key}": mean_of(results.objects, stage, figure.key) for stage in ROWS for figure in FIGURES
-    }
+    means = stage_means(results.objects).stack()
+    found = {f"benchmark/{stage}/{key}": float(value) for (stage, key), value in means.items()}
     found["benchmark/r_precision"] = r_precision(results.prompts)
     found["benchmark/failures"] = float(len(results.failures))
-    return {key: value for key, value in found.items() if value is not None}
+    return {key: value for key, value in found.items() if not math.isnan(value)}
 
 
 def _open_journal(folder: Path, config: Config, objects: Path, n_objects: int) -> Journal:
@@ -150,40 +223,3 @@ def _log_object(result: ObjectResult, picture: np.ndarray, folder: Path, place: 
     journal.image("contact_sheet", 0, picture)
     journal.end("FINISHED")
     journal.send(place)
-
-
-def write_sheet(name: str, picture: Image.Image) -> np.ndarray:
-    """docs/benchmark-<name>.png; its pixels."""
-    with disk_errors_in_one_line(DOCS):
-        DOCS.mkdir(exist_ok=True)
-        picture.save(DOCS / f"benchmark-{name}.png")
-    return np.asarray(picture)
-
-
-def write_report(
-    results: Results, setting: Setting, overheads: Sequence[Overhead], rasterizers: Sequence[Rasterizers], keep_prompts: bool
-) -> Path:
-    """docs/benchmarks.md; its path. keep_prompts: those of the page so far stay, with their date and setting."""
-    page = DOCS / "benchmarks.md"
-    with disk_errors_in_one_line(DOCS):
-        DOCS.mkdir(exist_ok=True)
-        before = page.read_text() if keep_prompts and page.is_file() else ""
-        page.write_text(report_text(results, setting, overheads, before, rasterizers))
-    return page
-
-
-def setting_of(config: Config, overrides: tuple[str, ...], objects: Path, n_names: int) -> Setting:
-    """What the report says of machine and settings."""
-    device = torch.device("cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu")
-    return Setting(
-        date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        machine=machine_line(device),
-        versions=versions_line(),
-        preset=config.preset,
-        overrides=overrides,
-        seed=config.seed,
-        threads=config.threads,
-        objects=str(objects),
-        names=n_names,
-        remarks=remarks_of(objects),
-    )

@@ -4,17 +4,18 @@
 of steps, but the same checks, stages, store and output folder.
 """
 
-import json
 import math
 import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import mean, stdev
+
+from pydantic import TypeAdapter
 
 from dreampolish.optim.atomic_files import write_atomically
 from flows.runs.console import say
@@ -68,6 +69,23 @@ class Overhead:
         both = [(getattr(pair.run, kind), getattr(pair.plain, kind)) for pair in self.pairs]
         return [(run - plain) / run for run, plain in both]
 
+    def share_text(self, kind: str) -> str:
+        """In per cent, with the standard error where there is one."""
+        error = self.share_error(kind)
+        return f"{self.share(kind):.1%}" + (f" ± {error:.1%}" if math.isfinite(error) else "")
+
+    @property
+    def verdict(self) -> str:
+        """Whether the share of the wall time keeps the limit, at two standard errors."""
+        share, error = self.share("wall"), self.share_error("wall")
+        if len(self.pairs) < LEAST_PAIRS:
+            return f"too few pairs to tell it from chance; {LIMIT:.0%} are wanted at most"
+        if share + 2 * error < LIMIT:
+            return f"within the {LIMIT:.0%} wanted"
+        if share - 2 * error > LIMIT:
+            return f"**above** the {LIMIT:.0%} wanted"
+        return f"these pairs do not tell whether it is within the {LIMIT:.0%} wanted"
+
 
 def measure_overhead(prompt: str, preset: str, settings: Sequence[str], n_pairs: int) -> Overhead:
     """Measure pairs, the side that begins taking turns; databases are made and caches warmed before, by a `smoke` run on each side.
@@ -82,13 +100,13 @@ def measure_overhead(prompt: str, preset: str, settings: Sequence[str], n_pairs:
         pairs.append(Pair(costs["run"], costs["plain"]))
         say(f"  run {costs['run'].wall:.1f} s, plain {costs['plain'].wall:.1f} s")
     date = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    return Overhead(prompt, preset, tuple(settings), date, tuple(pairs))
+    return Overhead(prompt, preset, settings=tuple(settings), date=date, pairs=tuple(pairs))
 
 
 def _measured(side: str, prompt: str, preset: str, settings: Sequence[str]) -> Cost:
     with tempfile.TemporaryDirectory() as folder:
-        _process(side, prompt, "smoke", [], Path(folder))
-        return _process(side, prompt, preset, settings, Path(folder))
+        _process(side, prompt=prompt, preset="smoke", settings=[], folder=Path(folder))
+        return _process(side, prompt=prompt, preset=preset, settings=settings, folder=Path(folder))
 
 
 def _process(side: str, prompt: str, preset: str, settings: Sequence[str], folder: Path) -> Cost:
@@ -112,78 +130,19 @@ def _process(side: str, prompt: str, preset: str, settings: Sequence[str], folde
 
 def write_overhead(store: Path, overhead: Overhead) -> None:
     """Keep a measurement beside the store's runs, for the page; it replaces an earlier one of the same prompt, preset and settings."""
-
-    def asked(one: Overhead) -> tuple[str, str, tuple[str, ...]]:
-        return one.prompt, one.preset, one.settings
-
-    others = [one for one in read_overheads(store) if asked(one) != asked(overhead)]
-    write_atomically(_kept(store), json.dumps([asdict(one) for one in [*others, overhead]]).encode())
+    others = [one for one in read_overheads(store) if replace(one, date=overhead.date, pairs=overhead.pairs) != overhead]
+    write_atomically(_kept(store), TypeAdapter(list[Overhead]).dump_json([*others, overhead]))
 
 
 def read_overheads(store: Path) -> list[Overhead]:
     """The last measurement of each prompt, preset and settings; none before the first."""
     if not _kept(store).is_file():
         return []
-    return [
-        Overhead(
-            told["prompt"],
-            told["preset"],
-            tuple(told["settings"]),
-            told["date"],
-            tuple(Pair(Cost(**pair["run"]), Cost(**pair["plain"])) for pair in told["pairs"]),
-        )
-        for told in json.loads(_kept(store).read_text())
-    ]
+    return TypeAdapter(list[Overhead]).validate_json(_kept(store).read_bytes())
 
 
 def _kept(store: Path) -> Path:
     return store / "benchmark-overhead.json"
-
-
-def overhead_section(overheads: Sequence[Overhead]) -> str:
-    """The tables and what they say, Markdown."""
-    return "\n\n".join(
-        [
-            "A run is the whole command `dreampolish run`: imports, Prefect, its temporary server, journals, MLflow, previews. Its plain "
-            "twin is a process that calls the same stages as functions and writes the same output folder. Stores are fresh, but for a "
-            "`smoke` run before. Shares are means over pairs of (run - plain) / run, ± their standard error.",
-            *(_measurement(overhead) for overhead in overheads),
-        ]
-    )
-
-
-def _measurement(overhead: Overhead) -> str:
-    """One table and what it says."""
-    changed = ", ".join(f"`{setting}`" for setting in overhead.settings) or "none"
-    rows = [
-        f"| {number} | {pair.run.wall:.1f} | {pair.plain.wall:.1f} | {pair.run.cpu:.1f} | {pair.plain.cpu:.1f} |"
-        for number, pair in enumerate(overhead.pairs, start=1)
-    ]
-    return "\n\n".join(
-        [
-            f'"{overhead.prompt}" at preset `{overhead.preset}`, settings changed: {changed}; measured on {overhead.date}. Seconds:',
-            "\n".join(["| pair | run | plain | run, CPU | plain, CPU |", "| ---: | ---: | ---: | ---: | ---: |", *rows]),
-            f"Orchestration and logging take {_share(overhead, 'wall')} of the wall time and {_share(overhead, 'cpu')} of the processor "
-            f"time: {_verdict(overhead)}.",
-        ]
-    )
-
-
-def _share(overhead: Overhead, kind: str) -> str:
-    error = overhead.share_error(kind)
-    return f"{overhead.share(kind):.1%}" + (f" ± {error:.1%}" if math.isfinite(error) else "")
-
-
-def _verdict(overhead: Overhead) -> str:
-    """Of the wall time, at two standard errors."""
-    share, error = overhead.share("wall"), overhead.share_error("wall")
-    if len(overhead.pairs) < LEAST_PAIRS:
-        return f"too few pairs to tell it from chance; {LIMIT:.0%} are wanted at most"
-    if share + 2 * error < LIMIT:
-        return f"within the {LIMIT:.0%} wanted"
-    if share - 2 * error > LIMIT:
-        return f"**above** the {LIMIT:.0%} wanted"
-    return f"these pairs do not tell whether it is within the {LIMIT:.0%} wanted"
 
 
 def plain_run(prompt: str, preset: str, settings: Sequence[str], store: Path) -> str:
@@ -200,8 +159,8 @@ def plain_run(prompt: str, preset: str, settings: Sequence[str], store: Path) ->
     from stages.runtime.records import read_record
     from stages.runtime.store import LocalStore
 
-    record = new_run(store, prompt, preset, settings, None)
-    context = context_of(record, store, None, show_progress=False).model_copy(update={"log_steps": False})
+    record = new_run(store, prompt, preset, settings, image=None)
+    context = context_of(record, store, tracking_uri=None, show_progress=False).model_copy(update={"log_steps": False})
     torch.set_num_threads(context.threads)
     artifacts: dict[StageName, Artifact] = {}
     for name in STAGES:

@@ -1,30 +1,46 @@
-"""docs/benchmarks.md: what a benchmark measured, in tables and plain sentences."""
+"""docs/benchmarks/index.md: what a benchmark measured, in tables and plain sentences."""
 
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image
+from tabulate import tabulate
 
-from flows.benchmark.assets import asset_section
-from flows.benchmark.overhead import Overhead, overhead_section
-from flows.benchmark.rasterizers import Rasterizers, rasterizers_section
+from dreampolish.scene.cutout import OBJECT_RADIUS
+from flows.benchmark import assets
+from flows.benchmark.assets import LEAST_AGREEMENT_DB, Agreement, AssetResult
+from flows.benchmark.overhead import Overhead
+from flows.benchmark.rasterizers import ROUNDS, Rasterizers
 from flows.benchmark.stages import ROWS, Row
 from flows.benchmark.statistics import (
     FIGURES,
     Change,
     Figure,
     ObjectResult,
+    PromptResult,
     Results,
     change_of,
-    mean_of,
+    figure_table,
     r_precision,
+    stage_means,
 )
+from flows.benchmark.subjects import remarks_of
+from schemas.config.run import Config
+from stages.runtime.context import device_from_name
+from stages.runtime.files import disk_errors_in_one_line
 
-BRINGS: dict[tuple[Row, Row], str] = {
+DOCS = Path("docs/benchmarks")
+
+STEPS: dict[tuple[Row, Row], str] = {
     ("nerf", "neus"): "density -> signed distance",
     ("neus", "dmtet"): "field -> mesh",
     ("dmtet", "polish"): "normal polishing",
@@ -32,34 +48,20 @@ BRINGS: dict[tuple[Row, Row], str] = {
     ("polish", "texture"): "the mesh's colours -> DSD",
     ("texture", "export"): "decimation and baking",
 }
-"""The comparisons that the page makes, and what comes in between."""
+"""The comparisons that the page makes, and what the step does."""
 
 NAMED: dict[tuple[Row, Row], str] = {
     ("untextured", "texture"): "Everything that brings colour (reference, painted views, **texture**), against one colour,"
 }
-"""Of the comparisons that are not of a stage with the one before: what they are called."""
+"""Names of the comparisons that are not of a stage with the one before."""
 
-HOW = """Each object's true front picture and its prompt went through `dreampolish run --image`. Every stage's result was then compared
-with the true mesh (normalised to a sphere of radius 0.6): PSNR, SSIM, mask IoU and the mean angle of normals on the common mask over
-16 views all around at two elevations (128 pixels, FOV 20); PSNR as a surface, of the same pictures and the true ones with what is
-more than half covered in its own colour and the rest white, for half transparent fields gain where they are unsure of an outline and
-no mesh can; Chamfer distance (half the sum of both mean distances, world units) and F-score (threshold 2 % of the true box's diagonal)
-on 30,000 points of each surface, less those that no eye sees from 40 places around, above and below; roughness, by how much the mean
-angle between such a point's normal and the mean one within 0.02 world units exceeds the true surface's (told, not judged: facets count
-in it, and distances reward a surface that scatters around the right place); PSNR and SSIM of the front view;
-`alignment`, the embedded judge's mean cosine between the turntable and the prompt. A NeRF's surface is the level set that looks most
-like its pictures. From `dmtet` on the mesh carries the colours of the views that were painted on the way. `untextured` is the polished
-mesh all in one colour, the mean one of the true front picture: against it stands what those views, the reference's colours and DSD
-bring together, against `polish` what the texture stage adds to the colours that it starts from. Seconds and peak memory are those of
-the computation, a resumed one's with what led to its checkpoint."""
-
-
-_KEPT = "Measured on"
+COMPARED = [figure for figure in FIGURES if not figure.cost]
+KEPT = "Measured on"
 
 
 @dataclass(frozen=True)
 class Setting:
-    """Under what a benchmark ran. objects: the folder. names: how many names the judge chose from."""
+    """Machine and settings of a benchmark. objects: the folder. names: how many names the judge chose from."""
 
     date: str
     machine: str
@@ -71,7 +73,7 @@ class Setting:
     objects: str
     names: int
     remarks: str = ""
-    """What a reader should know of the objects."""
+    """Notes on the objects for the reader."""
 
 
 def report_text(
@@ -86,44 +88,61 @@ def report_text(
     overheads, rasterizers: measurements of orchestration's cost, and of rasterisers. before: the page so far, whose prompts are kept;
     empty where this benchmark took its own.
     """
-    parts = [
-        "# Benchmarks",
-        f"Written by `dreampolish benchmark` on {setting.date}; not to be edited by hand.",
-        _setting_lines(setting),
-    ]
-    if results.failures:
-        failed = "\n".join(f"- **{failure.name}**: {failure.message}" for failure in results.failures)
-        parts += ["## Failed", f"Not in any figure below:\n\n{failed}"]
-    if results.objects:
-        parts += ["## Held to the truth", HOW, _mean_table(results.objects)]
-        parts += ["## What each stage brings", _change_table(results.objects), _verdicts(results.objects)]
-        parts += ["## Object by object", _object_table(results.objects), _sheet_links(results.objects)]
-    if results.prompts:
-        parts += ["## Prompts", _prompt_section(results, setting)]
-    elif kept := kept_prompts(before):
-        parts += ["## Prompts", kept]
-    if results.assets:
-        parts += ["## Assets", asset_section(results.assets)]
-    if overheads:
-        parts += ["## Orchestration", overhead_section(overheads)]
-    if rasterizers:
-        parts += ["## Rasterisers", rasterizers_section(rasterizers)]
-    return "\n\n".join(parts) + "\n"
+    functions = {
+        "mean_table": mean_table,
+        "change_table": change_table,
+        "verdicts": verdicts,
+        "object_table": object_table,
+        "r_precision": r_precision,
+        "prompt_table": prompt_table,
+        "asset_table": asset_table,
+        "asset_verdict": asset_verdict,
+        "overhead_table": overhead_table,
+        "rasterizer_table": rasterizer_table,
+    }
+    content = {"results": results, "setting": setting, "overheads": overheads, "rasterizers": rasterizers}
+    constants = {"assets": assets, "ball_radius": OBJECT_RADIUS, "rounds": ROUNDS}
+    return markdown("flows.benchmark", "page.md", {**content, **functions, **constants, "kept": kept_prompts(before)})
+
+
+def markdown(package: str, template: str, content: Mapping[str, Any]) -> str:
+    """A package's Markdown template, filled in."""
+    loader = PackageLoader(package)
+    environment = Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["codes"] = lambda items: ", ".join(f"`{item}`" for item in items) or "none"
+    environment.filters["times"] = _times
+    return environment.get_template(template).render(content).rstrip() + "\n"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], words: int = 1) -> str:
+    """A Markdown table. words: how many columns stand to the left; numbers stand to the right."""
+    sides = ["left"] * words + ["right"] * (len(head) - words)
+    return tabulate(rows, head, tablefmt="pipe", colalign=sides, disable_numparse=True)
+
+
+def _times(factors: Iterable[float]) -> str:
+    values = list(factors)
+    return f"{min(values):.2f} to {max(values):.2f} times"
 
 
 def kept_prompts(page: str) -> str:
-    """A page's section on prompts, with what says when and under what it was measured; empty if it has none."""
+    """A page's section on prompts, with date and settings of its measurement; empty if it has none."""
     head, found, rest = page.partition("\n## Prompts\n")
     if not found:
         return ""
     section = rest.partition("\n## ")[0].strip()
-    if section.startswith(_KEPT):
+    if section.startswith(KEPT):
         return section
     date = head.partition("Written by `dreampolish benchmark` on ")[2].partition(";")[0]
     setting = " ".join(
         line.removeprefix("- ") + "." for line in head.partition("\n## ")[0].splitlines() if line.startswith("- ")
     )
-    return f"{_KEPT} {date}: the last benchmark took no prompts, and their assets are not in the table below. {setting}\n\n{section}"
+    return f"{KEPT} {date}: the last benchmark took no prompts, and their assets are not in the table below. {setting}\n\n{section}"
+
+
+def date_line() -> str:
+    """Now, to the minute."""
+    return datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def machine_line(device: torch.device) -> str:
@@ -150,124 +169,168 @@ def versions_line() -> str:
     return ", ".join(found)
 
 
-def _setting_lines(setting: Setting) -> str:
-    changed = ", ".join(f"`{override}`" for override in setting.overrides) or "none"
-    lines = [
-        f"machine: {setting.machine}; {setting.threads} threads",
-        f"versions: {setting.versions}",
-        f"preset `{setting.preset}`, seed {setting.seed}, settings changed: {changed}",
-        f"objects: `{setting.objects}`{'. ' if setting.remarks else ''}{setting.remarks}",
+def mean_table(objects: Sequence[ObjectResult]) -> str:
+    """A row a stage, a column a figure."""
+    means = stage_means(objects)
+    rows = [[stage, *(figure.text(means.at[stage, figure.key]) for figure in FIGURES)] for stage in ROWS]
+    return table(["stage", *(figure.label for figure in FIGURES)], rows)
+
+
+def object_table(objects: Sequence[ObjectResult]) -> str:
+    """A row an object and stage, a column a figure."""
+    rows = [
+        [result.name, stage, *(figure.text(result.stages[stage].get(figure.key)) for figure in FIGURES)]
+        for result in objects
+        for stage in ROWS
+        if stage in result.stages
     ]
-    return "\n".join(f"- {line}" for line in lines)
+    return table(["object", "stage", *(figure.label for figure in FIGURES)], rows)
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    rule = ["---", *("---:" for _ in head[1:])]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, rule, *rows))
-
-
-def _number(value: float | None, figure: Figure) -> str:
-    return "-" if value is None else f"{value * figure.scale:.{figure.digits}f}"
-
-
-def _mean_table(objects: Sequence[ObjectResult]) -> str:
-    rows = [[stage, *(_number(mean_of(objects, stage, figure.key), figure) for figure in FIGURES)] for stage in ROWS]
-    told = f"Means over {len(objects)} object{'s' if len(objects) > 1 else ''}:"
-    return told + "\n\n" + _table(["stage", *(figure.label for figure in FIGURES)], rows)
-
-
-def _change_table(objects: Sequence[ObjectResult]) -> str:
-    figures = [figure for figure in FIGURES if not figure.cost]
-    rows = []
-    for before, after in BRINGS:
-        changes = [(change_of(objects, before, after, figure), figure) for figure in figures]
-        rows.append([f"{before} -> {after}: {BRINGS[before, after]}", *(_change(*pair) for pair in changes)])
-    told = (
-        "Mean paired change ± its standard error, and how many objects it makes better; **bold** where the average gets worse, = where "
-        "it stays the same to the digits shown, without a count where it is not judged:"
-    )
-    return told + "\n\n" + _table(["from -> to", *(figure.label for figure in figures)], rows)
+def change_table(objects: Sequence[ObjectResult]) -> str:
+    """A row a comparison, a column a figure that is no cost."""
+    known = figure_table(objects)
+    rows = [
+        [f"{before} -> {after}: {what}", *(_change(change_of(known, before, after, figure), figure) for figure in COMPARED)]
+        for (before, after), what in STEPS.items()
+    ]
+    return table(["from -> to", *(figure.label for figure in COMPARED)], rows)
 
 
 def _change(change: Change | None, figure: Figure) -> str:
     if change is None:
         return "-"
+    signed = figure.change_text(change.mean, change.error)
     if not figure.better:
-        return _signed(change, figure)
+        return signed
     if change.direction(figure) == 0:
         return "="
-    told = f"{_signed(change, figure)} ({change.improved}/{change.objects})"
-    return f"**{told}**" if change.direction(figure) < 0 else told
+    counted = f"{signed} ({change.improved}/{change.objects})"
+    return f"**{counted}**" if change.direction(figure) < 0 else counted
 
 
-def _signed(change: Change, figure: Figure) -> str:
-    error = "" if change.error is None else f" ± {change.error * figure.scale:.{figure.digits}f}"
-    return f"{change.mean * figure.scale:+.{figure.digits}f}{error}"
-
-
-def _verdicts(objects: Sequence[ObjectResult]) -> str:
-    """A stage's clear gains and losses, more than two standard errors from 0, then the rest, then what is not judged."""
-    sentences = []
-    for before, after in BRINGS:
-        found = [(change_of(objects, before, after, figure), figure) for figure in FIGURES if not figure.cost]
+def verdicts(objects: Sequence[ObjectResult]) -> str:
+    """A stage's clear gains and losses, more than two standard errors from 0, then the rest, then figures without a better."""
+    known, sentences = figure_table(objects), []
+    for before, after in STEPS:
+        found = [(change_of(known, before, after, figure), figure) for figure in COMPARED]
         changes = [(change, figure) for change, figure in found if change is not None]
         if not changes:
             continue
-        clear = [(change, figure) for change, figure in changes if change.beyond_chance]
-        worse = [_worse(change, figure) for change, figure in clear if change.direction(figure) < 0]
-        better = [_told_change(change, figure) for change, figure in clear if change.direction(figure) > 0]
-        unclear = [
-            _told_change(change, figure)
-            for change, figure in changes
-            if not change.beyond_chance and change.direction(figure) != 0
-        ]
-        unjudged = [_told_change(change, figure) for change, figure in changes if not figure.better]
+        better, worse, unclear, unjudged = [], [], [], []
+        for change, figure in changes:
+            sentence, direction = f"{figure.label} {figure.change_text(change.mean, change.error)}", change.direction(figure)
+            if not figure.better:
+                unjudged.append(sentence)
+            elif direction and not change.beyond_chance:
+                unclear.append(sentence)
+            elif direction > 0:
+                better.append(sentence)
+            elif direction < 0:
+                worse.append(f"{sentence} (worse on {change.worsened} of {change.objects} objects)")
         gains = f"improves {'; '.join(better)}" if better else "clearly improves nothing"
         losses = f"**makes things worse on the average: {'; '.join(worse)}**" if worse else "makes nothing clearly worse"
-        kind = "Of one object" if all(change.error is None for change, _ in changes) else "Within two standard errors"
+        kind = "Of one object" if all(change.objects == 1 for change, _ in changes) else "Within two standard errors"
         doubts = f" {kind}: {'; '.join(unclear)}." if unclear else ""
-        told = f" Not judged: {'; '.join(unjudged)}." if unjudged else ""
-        sentences.append(f"- {NAMED.get((before, after), f'**{after}**')} {gains}, and {losses}.{doubts}{told}")
+        rest = f" Without a better direction: {'; '.join(unjudged)}." if unjudged else ""
+        sentences.append(f"- {NAMED.get((before, after), f'**{after}**')} {gains}, and {losses}.{doubts}{rest}")
     return "\n".join(sentences)
 
 
-def _told_change(change: Change, figure: Figure) -> str:
-    return f"{figure.label} {_signed(change, figure)}"
-
-
-def _worse(change: Change, figure: Figure) -> str:
-    return f"{_told_change(change, figure)} (worse on {change.worsened} of {change.objects} objects)"
-
-
-def _object_table(objects: Sequence[ObjectResult]) -> str:
-    rows = []
-    for result in objects:
-        for stage in ROWS:
-            if stage in result.stages:
-                numbers = [_number(result.stages[stage].get(figure.key), figure) for figure in FIGURES]
-                rows.append([result.name, stage, *numbers])
-    return _table(["object", "stage", *(figure.label for figure in FIGURES)], rows)
-
-
-def _sheet_links(objects: Sequence[ObjectResult]) -> str:
-    return "\n\n".join(
-        f'{result.name}, "{result.prompt}", run {result.run}: the truth, then each stage.\n\n'
-        f"![{result.name}](benchmark-{result.name}.png)"
-        for result in objects
-    )
-
-
-def _prompt_section(results: Results, setting: Setting) -> str:
+def prompt_table(prompts: Sequence[PromptResult]) -> str:
+    """A row a prompt."""
     rows = [
         [result.prompt, result.run, f"{result.hits}/{result.views}", result.nearest, f"{result.alignment:.3f}"]
-        for result in results.prompts
+        for result in prompts
     ]
-    share = r_precision(results.prompts)
-    told = (
-        f"R-precision of the final renders (the asset's turntable) by the embedded judge, among {len(rows)} prompts and "
-        f"{setting.names} names of held-out objects; a name of the same thing counts as right (the same judge chose each "
-        f"prompt's reference among the candidates, and the prompts are among its texts): "
-        f"**{0.0 if share is None else share:.2f}**. Its word on true renders of held-out objects is right for the share that the "
-        f"priors' card tells (`r_precision_names`)."
+    return table(["prompt", "run", "views taken for it", "most views taken for", "alignment"], rows)
+
+
+def asset_table(results: Sequence[AssetResult]) -> str:
+    """A row an asset."""
+    head = ["asset", "run", "errors", "warnings", "MB", "triangles", "our rasteriser", "three.js", "normals"]
+    rows = [
+        [
+            *(result.name, result.run, str(result.errors), str(result.warnings)),
+            *(f"{result.megabytes:.2f}", f"{result.triangles:,}"),
+            *(_decibels(entry) for entry in (result.ours, result.browser, result.normals)),
+        ]
+        for result in results
+    ]
+    return table(head, rows, words=2)
+
+
+def _decibels(entry: Agreement | None) -> str:
+    return "-" if entry is None else f"{entry.mean:.1f} ({entry.least:.1f})"
+
+
+def asset_verdict(results: Sequence[AssetResult]) -> str:
+    """In a sentence, which assets fall short."""
+    unsound = [result.name for result in results if result.errors or result.warnings]
+    unlike = [result.name for result in results if result.least_agreement < LEAST_AGREEMENT_DB]
+    drawn = sum(result.browser is not None for result in results)
+    validator = f"**not without complaint of the validator: {', '.join(unsound)}**"
+    views = f"**below {LEAST_AGREEMENT_DB:g} dB in a view: {', '.join(unlike)}**"
+    reached = f"every view reaches {LEAST_AGREEMENT_DB:g} dB ({drawn} of {len(results)} drawn by three.js too)"
+    return (
+        f"{len(results)} assets: {validator if unsound else 'the validator has no complaint'}; {views if unlike else reached}."
     )
-    return told + "\n\n" + _table(["prompt", "run", "views taken for it", "most views taken for", "alignment"], rows)
+
+
+def overhead_table(overhead: Overhead) -> str:
+    """A row a pair, seconds."""
+    rows = [
+        [str(number), *(f"{seconds:.1f}" for seconds in (pair.run.wall, pair.plain.wall, pair.run.cpu, pair.plain.cpu))]
+        for number, pair in enumerate(overhead.pairs, start=1)
+    ]
+    return table(["pair", "run", "plain", "run, CPU", "plain, CPU"], rows, words=0)
+
+
+def rasterizer_table(found: Sequence[Rasterizers]) -> str:
+    """A row a mesh and size, milliseconds."""
+    head = ["triangles", "pixels", "ours", "ours, culled", "embree", "embree's tree", "pixels that differ"]
+    rows = [
+        [
+            *(f"{one.triangles:,}", str(one.size)),
+            *(f"{taken:.1f}" for taken in (one.ours_ms, one.culled_ms, one.embree_ms, one.scene_ms)),
+            f"{one.differ:.3%}",
+        ]
+        for one in found
+    ]
+    return table(head, rows, words=0)
+
+
+def write_sheet(name: str, picture: Image.Image) -> np.ndarray:
+    """docs/benchmarks/<name>.png; its pixels."""
+    with disk_errors_in_one_line(DOCS):
+        DOCS.mkdir(parents=True, exist_ok=True)
+        picture.save(DOCS / f"{name}.png")
+    return np.asarray(picture)
+
+
+def write_report(
+    results: Results, setting: Setting, overheads: Sequence[Overhead], rasterizers: Sequence[Rasterizers], keep_prompts: bool
+) -> Path:
+    """docs/benchmarks/index.md; its path. keep_prompts: those of the page so far stay, with their date and setting."""
+    page = DOCS / "index.md"
+    with disk_errors_in_one_line(DOCS):
+        DOCS.mkdir(parents=True, exist_ok=True)
+        before = page.read_text() if keep_prompts and page.is_file() else ""
+        page.write_text(report_text(results, setting, overheads=overheads, before=before, rasterizers=rasterizers))
+    return page
+
+
+def setting_of(config: Config, overrides: tuple[str, ...], objects: Path, n_names: int) -> Setting:
+    """Machine and settings, as the page states them."""
+    return Setting(
+        date=date_line(),
+        machine=machine_line(device_from_name(config.device)),
+        versions=versions_line(),
+        preset=config.preset,
+        overrides=overrides,
+        seed=config.seed,
+        threads=config.threads,
+        objects=str(objects),
+        names=n_names,
+        remarks=remarks_of(objects),
+    )

@@ -1,14 +1,14 @@
 """The two ways to find what a pixel sees, measured side by side: our rasteriser and embree's rays."""
 
-import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from statistics import median
 
+import pandas as pd
 import torch
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 from trimesh.creation import icosphere
 
@@ -25,7 +25,7 @@ SUBDIVISIONS = (4, 5, 6)
 """Of the balls: 5,120, 20,480 and 81,920 triangles."""
 SIZES = (128, 256, 512)
 ROUNDS = 9
-"""Of every way, in turn; medians are told."""
+"""Of every way, in turn; the page shows medians."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,16 @@ class Rasterizers:
     threads: int
     date: str
 
+    @property
+    def still(self) -> float:
+        """Our time in embree's on a mesh that stands still."""
+        return self.culled_ms / self.embree_ms
+
+    @property
+    def moving(self) -> float:
+        """Our time in embree's on a mesh that moves, so that its tree is built for every picture."""
+        return self.culled_ms / (self.embree_ms + self.scene_ms)
+
 
 def measure_rasterizers(subdivisions: Sequence[int] = SUBDIVISIONS, sizes: Sequence[int] = SIZES) -> list[Rasterizers]:
     """Every mesh at every size, the ways in turn, on the CPU with as many threads as torch has."""
@@ -53,85 +63,58 @@ def measure_rasterizers(subdivisions: Sequence[int] = SUBDIVISIONS, sizes: Seque
         vertices = torch.tensor(ball.vertices, dtype=torch.float32)
         faces = torch.tensor(ball.faces, dtype=torch.int64)
         for size in sizes:
-            found.append(_measured(vertices, faces, turntable_cameras(1, 15.0, REFERENCE_FOV_DEG, size), date))
-            told = found[-1]
-            say(f"{len(faces):,} triangles, {size} pixels: ours {told.culled_ms:.1f} ms, embree {told.embree_ms:.1f} ms")
+            one = _measured(vertices, faces, turntable_cameras(1, 15.0, REFERENCE_FOV_DEG, size), date)
+            found.append(one)
+            say(f"{len(faces):,} triangles, {size} pixels: ours {one.culled_ms:.1f} ms, embree {one.embree_ms:.1f} ms")
     return found
 
 
 def _measured(vertices: Tensor, faces: Tensor, cameras: Cameras, date: str) -> Rasterizers:
     scene = embree_scene(vertices, faces)
     ways: dict[str, Callable[[], Fragments | object]] = {
-        "ours": lambda: rasterize(vertices, faces, cameras, False),
-        "culled": lambda: rasterize(vertices, faces, cameras, True),
+        "ours": lambda: rasterize(vertices, faces, cameras, cull_backfaces=False),
+        "culled": lambda: rasterize(vertices, faces, cameras, cull_backfaces=True),
         "embree": lambda: rasterize_frozen(vertices, faces, cameras, scene),
         # Its tree is built by the first ray.
         "scene": lambda: embree_scene(vertices, faces).intersects_first([[0.0, 0.0, 3.0]], [[0.0, 0.0, -1.0]]),
     }
-    taken: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(ROUNDS):
-        for name, way in ways.items():
-            begun = time.perf_counter()
-            way()
-            taken[name].append(1000 * (time.perf_counter() - begun))
-    own = rasterize(vertices, faces, cameras, True).face_index
+    rounds = [{name: _milliseconds(way) for name, way in ways.items()} for _ in range(ROUNDS)]
+    taken = pd.DataFrame(rounds).median()
+    own = rasterize(vertices, faces, cameras, cull_backfaces=True).face_index
     other = rasterize_frozen(vertices, faces, cameras, scene).face_index
     return Rasterizers(
         triangles=len(faces),
         size=cameras.size,
-        ours_ms=median(taken["ours"]),
-        culled_ms=median(taken["culled"]),
-        embree_ms=median(taken["embree"]),
-        scene_ms=median(taken["scene"]),
+        ours_ms=float(taken["ours"]),
+        culled_ms=float(taken["culled"]),
+        embree_ms=float(taken["embree"]),
+        scene_ms=float(taken["scene"]),
         differ=float((own != other).float().mean()),
         threads=torch.get_num_threads(),
         date=date,
     )
 
 
+def _milliseconds(way: Callable[[], object]) -> float:
+    begun = time.perf_counter()
+    way()
+    return 1000 * (time.perf_counter() - begun)
+
+
 def write_rasterizers(store: Path, found: Sequence[Rasterizers]) -> None:
     """Keep a measurement beside the store's runs, for the page; it replaces an earlier one."""
     with disk_errors_in_one_line(store):
         store.mkdir(parents=True, exist_ok=True)
-        write_atomically(_kept(store), json.dumps([asdict(one) for one in found]).encode())
+        write_atomically(_kept(store), TypeAdapter(list[Rasterizers]).dump_json(list(found)))
 
 
 def read_rasterizers(store: Path) -> list[Rasterizers]:
     """The last measurement; none before the first, or where another version left it."""
     try:
-        return [Rasterizers(**told) for told in json.loads(_kept(store).read_text())]
-    except (OSError, ValueError, TypeError):
+        return TypeAdapter(list[Rasterizers]).validate_json(_kept(store).read_bytes())
+    except (OSError, ValidationError):
         return []
 
 
 def _kept(store: Path) -> Path:
     return store / "benchmark-rasterizers.json"
-
-
-def rasterizers_section(found: Sequence[Rasterizers]) -> str:
-    """The table and what it says, Markdown."""
-    slower = [one.culled_ms / one.embree_ms for one in found]
-    moving = [one.culled_ms / (one.embree_ms + one.scene_ms) for one in found]
-    return "\n\n".join(
-        [
-            f"Balls of radius {OBJECT_RADIUS:g}, one picture, milliseconds, medians of {ROUNDS} rounds in turn, measured on "
-            f"{found[0].date} with torch on {found[0].threads} threads (`dreampolish benchmark --rasterizers`). Both give faces, "
-            "barycentrics and depth; culled: without back faces, which is right for closed meshes; embree needs its tree anew "
-            "whenever the mesh moves.",
-            "\n".join(
-                [
-                    "| triangles | pixels | ours | ours, culled | embree | embree's tree | pixels that differ |",
-                    "| ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
-                    *(f"| {one.triangles:,} | {one.size} | {_row(one)} |" for one in found),
-                ]
-            ),
-            f"Ours, culled, takes {min(slower):.2f} to {max(slower):.2f} times embree's time on a mesh that stands still and "
-            f"{min(moving):.2f} to {max(moving):.2f} times on one that moves. The stages render with ours alone, and measurements of "
-            "surfaces cast their rays with embree: on the CPU it would be the faster one for export's frozen mesh, at the price of a "
-            "second way to the same picture.",
-        ]
-    )
-
-
-def _row(one: Rasterizers) -> str:
-    return f"{one.ours_ms:.1f} | {one.culled_ms:.1f} | {one.embree_ms:.1f} | {one.scene_ms:.1f} | {one.differ:.3%}"

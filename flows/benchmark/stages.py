@@ -1,7 +1,6 @@
 """All stages of one run against the truth: measured once, and remembered with the contact sheet."""
 
 import hashlib
-import io
 import json
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -58,11 +57,11 @@ def figures_of(record: RunRecord, files: StoredFiles, glb: Path, elevation_deg: 
         found = _measured(record, files, truth_of(true_mesh(glb, files.device), elevation_deg))
         _remember(kept, *found)
     figures, contact_sheet = found
-    told = {
-        name: _told_by(record.stages[name], open_recorded(artifact_class_of(name), record, files.store.root))
+    own = {
+        name: _own_figures(record.stages[name], open_recorded(artifact_class_of(name), record, files.store.root))
         for name in MEASURED
     }
-    return {row: {**figures[row], **(told[row] if row != "untextured" else {})} for row in ROWS}, contact_sheet
+    return {row: {**figures[row], **(own[row] if row != "untextured" else {})} for row in ROWS}, contact_sheet
 
 
 def _measured(record: RunRecord, files: StoredFiles, truth: Truth) -> tuple[Figures, Image.Image]:
@@ -82,29 +81,26 @@ def _without_texture(polished: ViewableResult, record: RunRecord, files: StoredF
     """The figures of a mesh in the mean colour of the true front picture."""
     plain = in_one_color(polished, mean_color(truth.front_view))
     views = render_previews(record.config.texture.preview, lambda cameras: plain.render(cameras).rgb, files.device)
-    run = context_of(record, files.store.root, None, show_progress=False)
+    run = context_of(record, files.store.root, tracking_uri=None, show_progress=False)
     return {**measured(plain, truth)[0], "alignment": alignment(run, record.prompt, views)}
 
 
-def _told_by(entry: StageRecord, artifact: Artifact) -> dict[str, float]:
-    """What the stage said of itself: alignment, where it has one, and costs."""
-    told = {"alignment": entry.metrics["alignment"]} if "alignment" in entry.metrics else {}
-    return {**told, "seconds": artifact.seconds, "peak_memory_gib": artifact.peak_memory / 2**30}
+def _own_figures(entry: StageRecord, artifact: Artifact) -> dict[str, float]:
+    """What the run says of a stage: alignment, where it has one, and costs."""
+    costs = {"seconds": artifact.seconds, "peak_memory_gib": artifact.peak_memory / 2**30}
+    return {**{key: value for key, value in entry.metrics.items() if key == "alignment"}, **costs}
 
 
 def _remember(path: Path, figures: Figures, contact_sheet: Image.Image) -> None:
     """The figures go last: with them the sheet is there."""
-    picture = io.BytesIO()
-    contact_sheet.save(picture, "PNG")
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path.with_suffix(".png"), picture.getvalue())
+    contact_sheet.save(path.with_suffix(".png"))
     remember(path, {"stages": figures})
 
 
 def _recalled(path: Path) -> tuple[Figures, Image.Image] | None:
     """None where one of both is missing or damaged."""
-    known = recalled(path)
-    figures = known.get("stages") if known is not None else None
+    figures = (recalled(path) or {}).get("stages")
     if not isinstance(figures, dict) or set(figures) != set(ROWS):
         return None
     try:

@@ -1,40 +1,51 @@
-"""What a benchmark measured, and what that says: means over objects and paired changes from stage to stage."""
+"""Results of a benchmark, means over objects and paired changes from stage to stage."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from statistics import stdev
+
+import pandas as pd
 
 from flows.benchmark.assets import AssetResult
-from flows.benchmark.stages import Row
+from flows.benchmark.stages import ROWS, Row
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured number. better: +1 when more is better, -1 when less is, 0 for what is told and not judged. cost: of the
-    computing, not of the result; stages are not compared by it."""
+    """One measured number. better: +1 when more is better, -1 when less is, 0 when neither is. cost: of the computing, not of the
+    result; stages are not compared by it."""
 
     key: str
     label: str
     digits: int
-    scale: float
     better: int
+    scale: float = 1
     cost: bool = False
+
+    def text(self, value: float | None) -> str:
+        """A value in the figure's unit and digits; a dash where there is none."""
+        return "-" if value is None or math.isnan(value) else f"{value * self.scale:.{self.digits}f}"
+
+    def change_text(self, mean: float, error: float) -> str:
+        """A difference with its sign and ± its standard error, which is left out where it is NaN."""
+        change = f"{mean * self.scale:+.{self.digits}f}"
+        return change if math.isnan(error) else f"{change} ± {self.text(error)}"
 
 
 FIGURES = (
-    Figure("psnr", "PSNR, dB", 2, 1, 1),
-    Figure("psnr_solid", "PSNR as a surface, dB", 2, 1, 1),
-    Figure("ssim", "SSIM", 3, 1, 1),
-    Figure("mask_iou", "mask IoU", 3, 1, 1),
-    Figure("chamfer", "Chamfer, 1/1000", 1, 1000, -1),
-    Figure("f_score", "F-score", 3, 1, 1),
-    Figure("roughness_deg", "roughness, deg", 1, 1, 0),
-    Figure("normal_angle_deg", "normals, deg", 1, 1, -1),
-    Figure("reference_psnr", "front PSNR, dB", 2, 1, 1),
-    Figure("reference_ssim", "front SSIM", 3, 1, 1),
-    Figure("alignment", "alignment", 3, 1, 1),
-    Figure("seconds", "seconds", 0, 1, 0, cost=True),
-    Figure("peak_memory_gib", "peak GiB", 2, 1, 0, cost=True),
+    Figure("psnr", "PSNR, dB", digits=2, better=1),
+    Figure("psnr_solid", "PSNR as a surface, dB", digits=2, better=1),
+    Figure("ssim", "SSIM", digits=3, better=1),
+    Figure("mask_iou", "mask IoU", digits=3, better=1),
+    Figure("chamfer", "Chamfer, 1/1000", digits=1, scale=1000, better=-1),
+    Figure("f_score", "F-score", digits=3, better=1),
+    Figure("roughness_deg", "roughness, deg", digits=1, better=0),
+    Figure("normal_angle_deg", "normals, deg", digits=1, better=-1),
+    Figure("reference_psnr", "front PSNR, dB", digits=2, better=1),
+    Figure("reference_ssim", "front SSIM", digits=3, better=1),
+    Figure("alignment", "alignment", digits=3, better=1),
+    Figure("seconds", "seconds", digits=0, better=0, cost=True),
+    Figure("peak_memory_gib", "peak GiB", digits=2, better=0, cost=True),
 )
 
 
@@ -81,10 +92,10 @@ class Results:
 @dataclass(frozen=True)
 class Change:
     """Paired difference of a figure between two stages. mean: after minus before, unscaled; error: its standard error over the
-    objects, None of a single one. improved, worsened, objects: counts."""
+    objects, NaN for a single one. improved, worsened, objects: counts."""
 
     mean: float
-    error: float | None
+    error: float
     improved: int
     worsened: int
     objects: int
@@ -97,32 +108,38 @@ class Change:
     @property
     def beyond_chance(self) -> bool:
         """Whether the mean is more than two standard errors away from 0."""
-        return self.error is not None and abs(self.mean) > 2 * self.error
+        return abs(self.mean) > 2 * self.error
 
 
-def mean_of(objects: Sequence[ObjectResult], stage: Row, key: str) -> float | None:
-    """The mean over the objects that have the figure; None if none has."""
-    values = [result.stages[stage][key] for result in objects if key in result.stages.get(stage, {})]
-    return sum(values) / len(values) if values else None
+def figure_table(objects: Sequence[ObjectResult]) -> pd.DataFrame:
+    """One row an object and stage, one column a figure; NaN where there is no value."""
+    index, keys = ["object", "stage"], [figure.key for figure in FIGURES]
+    rows = [{"object": result.name, "stage": stage, **own} for result in objects for stage, own in result.stages.items()]
+    return pd.DataFrame(rows, columns=[*index, *keys]).set_index(index).astype(float)
 
 
-def change_of(objects: Sequence[ObjectResult], before: Row, after: Row, figure: Figure) -> Change | None:
-    """The paired change over the objects that have the figure in both stages; None if none has."""
-    both = [result.stages for result in objects if all(figure.key in result.stages.get(s, {}) for s in (before, after))]
-    differences = [stages[after][figure.key] - stages[before][figure.key] for stages in both]
-    if not differences:
+def stage_means(objects: Sequence[ObjectResult]) -> pd.DataFrame:
+    """Mean of every figure (columns) over the objects that have it, for every stage (rows); NaN if none has."""
+    return figure_table(objects).groupby("stage").mean().reindex(ROWS)
+
+
+def change_of(table: pd.DataFrame, before: Row, after: Row, figure: Figure) -> Change | None:
+    """The paired change over the objects of a `figure_table` that have the figure in both stages; None if none has."""
+    stages = table[figure.key].unstack("stage").reindex(columns=ROWS)
+    differences = (stages[after] - stages[before]).dropna()
+    if differences.empty:
         return None
-    signs = [difference * figure.better for difference in differences]
+    signs = differences * figure.better
     return Change(
-        mean=sum(differences) / len(differences),
-        error=stdev(differences) / len(differences) ** 0.5 if len(differences) > 1 else None,
-        improved=sum(sign > 0 for sign in signs),
-        worsened=sum(sign < 0 for sign in signs),
+        mean=float(differences.mean()),
+        error=float(differences.sem()),
+        improved=int((signs > 0).sum()),
+        worsened=int((signs < 0).sum()),
         objects=len(differences),
     )
 
 
-def r_precision(prompts: Sequence[PromptResult]) -> float | None:
-    """The share of all prompts' views that the judge took for their prompt; None without prompts."""
+def r_precision(prompts: Sequence[PromptResult]) -> float:
+    """The share of all prompts' views that the judge took for their prompt; NaN without prompts."""
     views = sum(result.views for result in prompts)
-    return sum(result.hits for result in prompts) / views if views else None
+    return sum(result.hits for result in prompts) / views if views else math.nan

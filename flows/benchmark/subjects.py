@@ -49,24 +49,24 @@ def found_subjects(objects: Path, only: Sequence[str], elevation_deg: float) -> 
 def _subject(glb: Path, elevation_deg: float) -> Subject:
     if glb.name != "mesh.glb":
         name = slug_from_prompt(glb.stem)
-        return Subject(name, glb, f"a {name.replace('-', ' ')}", None, elevation_deg)
+        return Subject(name, glb=glb, prompt=f"a {name.replace('-', ' ')}", reference=None, elevation_deg=elevation_deg)
     name = slug_from_prompt(glb.parent.name)
     attribution, picture = glb.with_name("attribution.json"), glb.with_name("reference.png")
     try:
-        told = json.loads(attribution.read_text()) if attribution.is_file() else {}
+        facts = json.loads(attribution.read_text()) if attribution.is_file() else {}
     except ValueError as error:
         raise ConfigError(f"{attribution} is no JSON: {error}") from None
     return Subject(
         name=name,
         glb=glb,
-        prompt=str(told.get("prompt", f"a {name.replace('-', ' ')}")),
+        prompt=str(facts.get("prompt", f"a {name.replace('-', ' ')}")),
         reference=picture if picture.is_file() else None,
-        elevation_deg=float(told.get("reference", {}).get("elevation_deg", elevation_deg)),
+        elevation_deg=float(facts.get("reference", {}).get("elevation_deg", elevation_deg)),
     )
 
 
 def remarks_of(objects: Path) -> str:
-    """What a reader of the figures should know of the objects, from remarks.txt beside them, on one line."""
+    """Notes on the objects for readers of the page, from remarks.txt beside them, on one line."""
     file = objects / "remarks.txt"
     return " ".join(file.read_text().split()) if file.is_file() else ""
 
@@ -74,7 +74,7 @@ def remarks_of(objects: Path) -> str:
 def prompts_of(objects: Path) -> list[str]:
     """The prompts beside the objects, else those of the project's own benchmark."""
     own = objects / "prompts.txt"
-    lines = (own if own.is_file() else PROJECT / "benchmark" / "prompts.txt").read_text().splitlines()
+    lines = (own if own.is_file() else PROJECT / "benchmark" / "objects" / "prompts.txt").read_text().splitlines()
     return [line.strip() for line in lines if line.strip()]
 
 
@@ -99,7 +99,7 @@ def reference_picture(subject: Subject, mesh: TexturedMesh, folder: Path) -> Pat
 
 
 def framing_settings(subject: Subject) -> list[str]:
-    """The settings under which the pipeline keeps the picture's frame; a name that the prior never saw is no reason to refuse."""
+    """The settings under which the pipeline keeps the picture's frame; names that the prior never saw are allowed."""
     return [
         "reference.framing=as_is",
         f"reference.elevation_deg={subject.elevation_deg}",

@@ -76,7 +76,12 @@ def truth_of(mesh: TexturedMesh, elevation_deg: float) -> Truth:
     cameras, front = novel_cameras(SIZE).to(device), front_camera(elevation_deg, SIZE).to(device)
     samples = sampled(opened)
     return Truth(
-        cameras, front, rendered(opened, cameras), opened.render(front), samples, roughness_deg(samples, ROUGHNESS_REACH)
+        cameras,
+        front,
+        views=rendered(opened, cameras),
+        front_view=opened.render(front),
+        samples=samples,
+        roughness_deg=roughness_deg(samples, ROUGHNESS_REACH),
     )
 
 
@@ -87,7 +92,7 @@ def rendered(opened: ViewableResult, cameras: Cameras) -> View:
 
 
 def sampled(opened: ViewableResult) -> SurfaceSamples:
-    """Points of the surface that can be seen, the same every time; no picture tells of the rest, and closed cavities show to nobody."""
+    """Points of the surface that can be seen, the same every time; closed cavities and whatever else no eye sees are left out."""
     vertices, faces = opened.mesh()
     points = sample_surface(vertices, faces, N_POINTS, torch.Generator().manual_seed(0))
     return points.only(seen_from(points.points, vertices, faces, _eyes().to(vertices.device)))

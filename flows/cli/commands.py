@@ -113,7 +113,7 @@ def stage(
 
 @app.command()
 def benchmark(
-    objects: Annotated[Path, typer.Option(help="a folder of GLBs")] = Path("benchmark"),
+    objects: Annotated[Path, typer.Option(help="a folder of GLBs")] = Path("benchmark/objects"),
     preset: Annotated[str, typer.Option(help="home, smoke or sd")] = "home",
     overrides: Set = None,
     only: Annotated[list[str] | None, typer.Option("--only", metavar="NAME", help="this object alone; repeatable")] = None,
@@ -125,7 +125,7 @@ def benchmark(
     rasterizers: Annotated[bool, typer.Option("--rasterizers", help="first measure our rasteriser beside embree")] = False,
     as_json: Json = False,
 ) -> None:
-    """Measure every stage on objects whose true shape is known; writes docs/benchmarks.md."""
+    """Measure every stage on objects whose true shape is known; writes docs/benchmarks."""
     failures: list[Any] = []
 
     def work(store: Path) -> dict[str, Any]:

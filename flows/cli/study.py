@@ -51,10 +51,10 @@ def ablate(
 
 def studies(
     folders: Folders,
-    output: Annotated[Path, typer.Option(help="the page; pictures go beside it")] = Path("docs/studies.md"),
+    output: Annotated[Path, typer.Option(help="the page; pictures go beside it")] = Path("docs/studies/index.md"),
     as_json: Json = False,
 ) -> None:
-    """Write docs/studies.md from the results of studies."""
+    """Write docs/studies from the results of studies."""
 
     def work(store: Path) -> dict[str, Any]:
         from flows.ablation.document import write_page

@@ -114,7 +114,7 @@ def run_line(record: RunRecord, store: Path, more: Sequence[str]) -> str:
 
 def _picture(digest: str, store: Path) -> Path:
     """One of the project's own pictures, which lie in every checkout, or the store's copy."""
-    own = sorted((PROJECT / "benchmark").glob("*/reference.png"))
+    own = sorted((PROJECT / "benchmark" / "objects").glob("*/reference.png"))
     return next((path for path in own if sha256_of(path) == digest), input_path(store, digest))
 
 

@@ -11,13 +11,13 @@ from dreampolish.assets.glb import read_glb
 from dreampolish.data.split import read_split
 
 ROOT = Path(__file__).parents[3]
-FOLDERS = sorted(path.parent for path in (ROOT / "benchmark").glob("*/mesh.glb"))
+FOLDERS = sorted(path.parent for path in (ROOT / "benchmark" / "objects").glob("*/mesh.glb"))
 HELD_OUT = set(read_split(ROOT / "configs" / "data" / "split.json")["held_out"])
 
 
 def test_there_are_enough_objects_and_prompts() -> None:
     assert len(FOLDERS) >= 8
-    assert len((ROOT / "benchmark" / "prompts.txt").read_text().splitlines()) == 8
+    assert len((ROOT / "benchmark" / "objects" / "prompts.txt").read_text().splitlines()) == 8
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)

@@ -120,7 +120,7 @@ def judge() -> AlignmentScorer:
 def test_shipped_judge_knows_colours_of_a_benchmark_reference(judge: AlignmentScorer) -> None:
     from dreampolish.scene.pictures import read_picture
 
-    folder = JUDGE.parents[2] / "benchmark"
+    folder = JUDGE.parents[2] / "benchmark" / "objects"
     rgba = torch.stack(
         [read_picture(folder / name / "reference.png") for name in ("leather-armchair", "oak-table", "teddy-bear")]
     )

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import re
 from functools import partial
 from pathlib import Path
 
@@ -19,8 +20,8 @@ from dreampolish.metrics.retrieval import candidate_texts, right_texts
 from dreampolish.scene.pictures import read_picture
 from flows.benchmark import truth as benchmark_measures
 from flows.benchmark.assets import Agreement, AssetResult
-from flows.benchmark.flow import benchmark, mean_figures, write_report
-from flows.benchmark.page import BRINGS, Setting, report_text
+from flows.benchmark.flow import benchmark, mean_figures
+from flows.benchmark.page import STEPS, Setting, report_text, write_report
 from flows.benchmark.rasterizers import measure_rasterizers, read_rasterizers, write_rasterizers
 from flows.benchmark.stages import ROWS
 from flows.benchmark.statistics import (
@@ -31,8 +32,9 @@ from flows.benchmark.statistics import (
     PromptResult,
     Results,
     change_of,
-    mean_of,
+    figure_table,
     r_precision,
+    stage_means,
 )
 from flows.benchmark.subjects import Subject, found_subjects, prompts_of, reference_picture, remarks_of
 from flows.benchmark.truth import (
@@ -53,7 +55,26 @@ from stages.runtime.errors import StageError
 
 FIGURE = {figure.key: figure for figure in FIGURES}
 NEW = (("a", 10.0), ("b", 12.0))
-SETTING = Setting("2026-01-01", "a machine, 2 cores", "torch 2", "home", ("seed=3",), 3, 2, "benchmark", 81)
+SETTING = Setting(
+    date="2026-01-01",
+    machine="a machine, 2 cores",
+    versions="torch 2",
+    preset="home",
+    overrides=("seed=3",),
+    seed=3,
+    threads=2,
+    objects="benchmark",
+    names=81,
+)
+
+
+def unpadded(page: str) -> str:
+    """A page whose table cells are not filled up with spaces to one width."""
+    return re.sub(" +", " ", page)
+
+
+def page_text(*results: object, **options: object) -> str:
+    return unpadded(report_text(*results, **options))
 
 
 def result(name: str, **psnr: float) -> ObjectResult:
@@ -65,26 +86,27 @@ def result(name: str, **psnr: float) -> ObjectResult:
 
 def test_means_and_paired_changes() -> None:
     objects = [result("a", nerf=20.0, neus=25.0), result("b", nerf=10.0, neus=8.0), result("c", nerf=30.0)]
-    assert mean_of(objects, "nerf", "psnr") == 20.0
-    assert mean_of(objects, "neus", "psnr") == 16.5
-    assert mean_of(objects, "export", "psnr") is None
-    change = change_of(objects, "nerf", "neus", FIGURE["psnr"])
+    means, table = stage_means(objects), figure_table(objects)
+    assert means.at["nerf", "psnr"] == 20.0
+    assert means.at["neus", "psnr"] == 16.5
+    assert math.isnan(means.at["export", "psnr"])
+    change = change_of(table, "nerf", "neus", FIGURE["psnr"])
     # c has no neus: it must not enter, or the mean would mix different objects.
     assert change is not None
     assert (change.mean, change.improved, change.worsened, change.objects) == (1.5, 1, 1, 2)
     assert change.direction(FIGURE["psnr"]) == 1
     # Differences 5 and -2: deviation 7 / sqrt(2), over sqrt(2) objects.
     assert change.error == pytest.approx(3.5) and not change.beyond_chance
-    nearer = change_of(objects, "nerf", "neus", FIGURE["chamfer"])
+    nearer = change_of(table, "nerf", "neus", FIGURE["chamfer"])
     assert nearer is not None
     assert nearer.mean == pytest.approx((1 / 25 - 1 / 20 + 1 / 8 - 1 / 10) / 2)
     assert nearer.direction(FIGURE["chamfer"]) == -1
-    assert Change(-0.004, None, 0, 2, 2).direction(FIGURE["psnr"]) == 0
+    assert Change(mean=-0.004, error=math.nan, improved=0, worsened=2, objects=2).direction(FIGURE["psnr"]) == 0
     assert (nearer.improved, nearer.worsened) == (1, 1)
-    assert change_of(objects, "texture", "export", FIGURE["psnr"]) is None
-    alone = change_of(objects[:1], "nerf", "neus", FIGURE["psnr"])
-    assert alone is not None and alone.error is None and not alone.beyond_chance
-    assert Change(-0.5, 0.2, 0, 2, 2).beyond_chance
+    assert change_of(table, "texture", "export", FIGURE["psnr"]) is None
+    alone = change_of(figure_table(objects[:1]), "nerf", "neus", FIGURE["psnr"])
+    assert alone is not None and math.isnan(alone.error) and not alone.beyond_chance
+    assert Change(mean=-0.5, error=0.2, improved=0, worsened=2, objects=2).beyond_chance
 
 
 def test_a_solid_picture_has_no_half_tones() -> None:
@@ -133,9 +155,12 @@ def test_bumps_show_as_roughness_and_hardly_as_distance() -> None:
 
 
 def test_r_precision_counts_views() -> None:
-    prompts = [PromptResult("a couch", "r", 8, 8, "a sofa", 0.5), PromptResult("a car", "s", 1, 8, "a van", 0.1)]
+    prompts = [
+        PromptResult("a couch", "r", hits=8, views=8, nearest="a sofa", alignment=0.5),
+        PromptResult("a car", "s", hits=1, views=8, nearest="a van", alignment=0.1),
+    ]
     assert r_precision(prompts) == 9 / 16
-    assert r_precision([]) is None
+    assert math.isnan(r_precision([]))
 
 
 def test_the_tracker_gets_means_of_what_there_is() -> None:
@@ -145,8 +170,8 @@ def test_the_tracker_gets_means_of_what_there_is() -> None:
 
 def test_the_report_says_what_was_measured_and_where_it_gets_worse() -> None:
     objects = [result("barrel", nerf=20.0, neus=25.0, dmtet=24.0), result("lamp", nerf=10.0, neus=8.0, dmtet=7.5)]
-    prompts = [PromptResult("a couch", "89abcdef", 6, 8, "a sofa", 0.5)]
-    text = report_text(Results(objects, prompts, [Failure("robot", "the density field is empty")]), SETTING)
+    prompts = [PromptResult("a couch", "89abcdef", hits=6, views=8, nearest="a sofa", alignment=0.5)]
+    text = page_text(Results(objects, prompts, [Failure("robot", "the density field is empty")]), SETTING)
     for told in ("a machine, 2 cores", "torch 2", "`home`, seed 3", "`seed=3`", "81 names", "| nerf | 15.00 |", "**0.75**"):
         assert told in text
     assert "| nerf -> neus: density -> signed distance | +1.50 ± 3.50 (1/2) |" in text
@@ -159,7 +184,7 @@ def test_the_report_says_what_was_measured_and_where_it_gets_worse() -> None:
         "**neus** clearly improves nothing, and makes nothing clearly worse. Within two standard errors: PSNR, dB +1.50" in text
     )
     assert "| barrel | neus | 25.00 |" in text
-    assert "![lamp](benchmark-lamp.png)" in text
+    assert "![lamp](lamp.png)" in text
     assert "**robot**: the density field is empty" in text
     assert "| a couch | 89abcdef | 6/8 | a sofa | 0.500 |" in text
 
@@ -169,12 +194,12 @@ def ball(radius: float) -> TexturedMesh:
     vertices, faces = torch.tensor(sphere.vertices).float(), torch.tensor(sphere.faces)
     texture = torch.full((2, 2, 3), 0.5)
     return TexturedMesh(
-        vertices,
-        vertices / radius,
-        torch.zeros(len(vertices), 2),
-        faces,
-        (texture,),
-        torch.zeros(len(faces), dtype=torch.int64),
+        vertices=vertices,
+        normals=vertices / radius,
+        uv=torch.zeros(len(vertices), 2),
+        faces=faces,
+        textures=(texture,),
+        face_texture=torch.zeros(len(faces), dtype=torch.int64),
     )
 
 
@@ -219,7 +244,9 @@ def test_a_reference_that_shows_something_else_is_refused(tmp_path: Path) -> Non
     write_reference(tmp_path / "reference.png", mesh, 10.0, 64)
     assert framing_iou(tmp_path / "reference.png", mesh, 10.0) > 0.97
     assert float(read_picture(tmp_path / "reference.png")[32, 32, 3]) == 1
-    subject = Subject("ball", tmp_path / "mesh.glb", "a ball", tmp_path / "reference.png", 10.0)
+    subject = Subject(
+        "ball", glb=tmp_path / "mesh.glb", prompt="a ball", reference=tmp_path / "reference.png", elevation_deg=10.0
+    )
     assert reference_picture(subject, mesh, tmp_path) == subject.reference
     with pytest.raises(StageError, match="does not show mesh.glb"):
         reference_picture(subject, ball(0.4), tmp_path)
@@ -252,7 +279,7 @@ def test_objects_are_found_with_what_lies_beside_them(tmp_path: Path) -> None:
     assert remarks_of(folder) == ""
     (folder / "remarks.txt").write_text("Drawn by\nhand.\n")
     assert remarks_of(folder) == "Drawn by hand."
-    assert "- objects: `x`. Drawn by hand.\n" in report_text(
+    assert "- objects: `x`. Drawn by hand.\n" in page_text(
         Results(), dataclasses.replace(SETTING, objects="x", remarks=remarks_of(folder))
     )
     (folder / "prompts.txt").write_text("a ball\n\na cube\n")
@@ -280,9 +307,9 @@ def test_one_failure_does_not_end_the_others(store: Path, tmp_path: Path, monkey
     told = benchmark.fn(objects=objects_folder(tmp_path / "objects"), preset="smoke", with_prompts=False)
     assert [entry["name"] for entry in told["objects"]] == ["red-ball"]
     assert [entry["name"] for entry in told["failures"]] == ["big-ball"]
-    assert "the density field is empty" in Path(told["output"]).read_text()
-    assert "| red-ball | 0123abcd | 0 | 0 | 1.00 | 9 | 40.0 (35.0) | - | - |" in Path(told["output"]).read_text()
-    assert (tmp_path / "docs" / "benchmark-red-ball.png").is_file()
+    assert "the density field is empty" in unpadded(Path(told["output"]).read_text())
+    assert "| red-ball | 0123abcd | 0 | 0 | 1.00 | 9 | 40.0 (35.0) | - | - |" in unpadded(Path(told["output"]).read_text())
+    assert (tmp_path / "docs" / "benchmarks" / "red-ball.png").is_file()
     folder = next((store / "journals").glob("benchmark-*"))
     logged = [json.loads(line) for line in (folder / "run.jsonl").read_text().splitlines()]
     assert {"benchmark/nerf/psnr": 20.0}.items() <= next(line["metrics"] for line in logged if "metrics" in line).items()
@@ -297,62 +324,68 @@ def test_the_command_ends_with_1_after_failures(monkeypatch: pytest.MonkeyPatch)
 
     def stand_in(**arguments: object) -> dict[str, object]:
         seen.update(arguments)
-        return {"output": "docs/benchmarks.md", "failures": [{"name": "ball", "message": "empty"}]}
+        return {"output": "docs/benchmarks/index.md", "failures": [{"name": "ball", "message": "empty"}]}
 
     monkeypatch.setattr("flows.benchmark.flow.benchmark", stand_in)
     ended = CliRunner().invoke(app, ["benchmark", "--only", "ball", "--only", "cube", "--no-prompts", "--json"])
     assert ended.exit_code == 1
     assert "1 could not be measured, first ball: empty" in ended.stderr
-    assert json.loads(ended.stdout)["output"] == "docs/benchmarks.md"
-    assert (seen["only"], seen["with_prompts"], seen["objects"]) == (["ball", "cube"], False, Path("benchmark"))
+    assert json.loads(ended.stdout)["output"] == "docs/benchmarks/index.md"
+    assert (seen["only"], seen["with_prompts"], seen["objects"]) == (["ball", "cube"], False, Path("benchmark/objects"))
 
 
 def test_a_benchmark_without_prompts_keeps_those_of_the_page() -> None:
-    objects, prompts = [result("a", nerf=20.0)], [PromptResult("a couch", "89abcdef", 6, 8, "a sofa", 0.5)]
-    first = report_text(Results(objects, prompts), SETTING)
+    objects, prompts = (
+        [result("a", nerf=20.0)],
+        [PromptResult("a couch", "89abcdef", hits=6, views=8, nearest="a sofa", alignment=0.5)],
+    )
+    first = page_text(Results(objects, prompts), SETTING)
     later = dataclasses.replace(SETTING, date="2026-02-02", seed=9, machine="another machine")
-    second = report_text(Results(objects), later, before=first)
+    second = page_text(Results(objects), later, before=first)
     assert "Measured on 2026-01-01: the last benchmark took no prompts" in second
     kept = second.partition("## Prompts")[2]
     assert "machine: a machine, 2 cores; 2 threads." in kept and "preset `home`, seed 3," in kept
     assert "another machine" not in kept and "seed 9" not in kept
     assert "| a couch | 89abcdef | 6/8 | a sofa | 0.500 |" in kept
-    third = report_text(Results(objects), dataclasses.replace(SETTING, date="2026-03-03"), before=second)
+    third = page_text(Results(objects), dataclasses.replace(SETTING, date="2026-03-03"), before=second)
     assert third.count("Measured on") == 1 and "Measured on 2026-01-01" in third
-    assert "Measured on" not in report_text(Results(objects, prompts), later, before=second)
-    assert "## Prompts" not in report_text(Results(objects), later)
+    assert "Measured on" not in page_text(Results(objects, prompts), later, before=second)
+    assert "## Prompts" not in page_text(Results(objects), later)
 
 
 @pytest.mark.parametrize("kept", [True, False])
 def test_prompts_that_all_failed_are_not_those_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: bool) -> None:
     monkeypatch.chdir(tmp_path)
     write_report(
-        Results(prompts=[PromptResult("a couch", "89abcdef", 6, 8, "a sofa", 0.5)]), SETTING, [], [], keep_prompts=False
+        Results(prompts=[PromptResult("a couch", "89abcdef", hits=6, views=8, nearest="a sofa", alignment=0.5)]),
+        SETTING,
+        [],
+        [],
+        keep_prompts=False,
     )
     page = write_report(Results(failures=[Failure("a couch", "no judge")]), SETTING, [], [], keep_prompts=kept).read_text()
     assert ("89abcdef" in page) == kept
 
 
-def test_what_is_told_and_not_judged_stands_in_every_step() -> None:
+def test_figures_without_a_better_direction_stand_in_every_step() -> None:
     rough = [
         ObjectResult(name, name, "0", {"nerf": {"roughness_deg": 9.0}, "neus": {"roughness_deg": end}}) for name, end in NEW
     ]
-    text = report_text(Results(rough), SETTING)
+    text = page_text(Results(rough), SETTING)
     row = next(line for line in text.splitlines() if line.startswith("| nerf -> neus"))
     assert "| +2.0 ± 1.0 |" in row and "**" not in row
-    assert (
-        "- **neus** clearly improves nothing, and makes nothing clearly worse. Not judged: roughness, deg +2.0 ± 1.0." in text
-    )
-    assert "seconds" not in text.partition("## What each stage brings")[2].partition("## Object by object")[0]
+    summary = "- **neus** clearly improves nothing, and makes nothing clearly worse. "
+    assert f"{summary}Without a better direction: roughness, deg +2.0 ± 1.0." in text
+    assert "seconds" not in text.partition("## Change by each stage")[2].partition("## Object by object")[0]
 
 
 def test_every_measured_stage_has_its_predecessor_named() -> None:
     assert ROWS == ("nerf", "neus", "dmtet", "polish", "untextured", "texture", "export")
-    assert [after for before, after in BRINGS if before != "untextured"] == [
+    assert [after for before, after in STEPS if before != "untextured"] == [
         stage for stage in ROWS[1:] if stage != "untextured"
     ]
     rows = {**dict.fromkeys(ROWS, 10.0), "untextured": 8.0}
-    text = report_text(Results(objects=[result("a", **rows)]), SETTING)
+    text = page_text(Results(objects=[result("a", **rows)]), SETTING)
     assert text.count("| = |") >= 5
     assert "| untextured -> texture: one colour -> reference, painted views and DSD | +2.00 (1/1) |" in text
     assert "| polish -> texture: the mesh's colours -> DSD | = |" in text
@@ -371,5 +404,41 @@ def test_rasterisers_are_measured_side_by_side_and_stand_on_the_page(tmp_path: P
     (tmp_path / "store" / "benchmark-rasterizers.json").write_text('[{"faces": 1}]')
     assert read_rasterizers(tmp_path / "store") == []
     told = dataclasses.replace(found[0], culled_ms=6.0, embree_ms=4.0, scene_ms=8.0)
-    text = report_text(Results(), SETTING, rasterizers=[told])
+    text = page_text(Results(), SETTING, rasterizers=[told])
     assert "takes 1.50 to 1.50 times embree's time on a mesh that stands still and 0.50 to 0.50 times on one that moves" in text
+
+
+def test_the_asset_table_says_what_falls_short() -> None:
+    good = AssetResult(
+        "chair",
+        "0123abcd",
+        checker="Khronos",
+        errors=0,
+        warnings=0,
+        megabytes=1.5,
+        triangles=20_000,
+        ours=Agreement(48, 44),
+        browser=Agreement(47, 40),
+        normals=None,
+        note="",
+    )
+    bad = AssetResult(
+        "table",
+        "4567abcd",
+        checker="Khronos",
+        errors=0,
+        warnings=1,
+        megabytes=2.5,
+        triangles=900,
+        ours=Agreement(33, 31.9),
+        browser=None,
+        normals=None,
+        note="no browser",
+    )
+    text = page_text(Results(assets=[good]), SETTING)
+    assert "| chair | 0123abcd | 0 | 0 | 1.50 | 20,000 | 48.0 (44.0) | 47.0 (40.0) | - |" in text
+    assert "1 assets: the validator has no complaint; every view reaches 32 dB (1 of 1 drawn by three.js too)." in text
+    text = page_text(Results(assets=[good, bad]), SETTING)
+    assert "**not without complaint of the validator: table**" in text
+    assert "**below 32 dB in a view: table**" in text
+    assert "Not drawn by three.js: no browser." in text

@@ -9,11 +9,11 @@ from flows.benchmark.overhead import (
     Overhead,
     Pair,
     measure_overhead,
-    overhead_section,
     plain_run,
     read_overheads,
     write_overhead,
 )
+from flows.benchmark.page import overhead_table
 from schemas.runs import STAGES
 from stages.runtime.errors import StageError
 from stages.runtime.records import newest_records, read_record
@@ -21,15 +21,17 @@ from stages.runtime.records import newest_records, read_record
 MEASURED = Overhead(
     "a red armchair",
     "home",
-    ("threads=1",),
-    "2026-01-01 00:00 UTC",
-    (Pair(Cost(101.0, 80.0), Cost(100.0, 76.0)), Pair(Cost(99.0, 80.0), Cost(96.0, 76.0))),
+    settings=("threads=1",),
+    date="2026-01-01 00:00 UTC",
+    pairs=(Pair(Cost(101.0, 80.0), Cost(100.0, 76.0)), Pair(Cost(99.0, 80.0), Cost(96.0, 76.0))),
 )
 
 
 def pairs(*walls: tuple[float, float]) -> Overhead:
     """A measurement with these seconds of runs and plain twins."""
-    return Overhead("a", "home", (), "", tuple(Pair(Cost(run, 80.0), Cost(plain, 79.0)) for run, plain in walls))
+    return Overhead(
+        "a", "home", settings=(), date="", pairs=tuple(Pair(Cost(run, 80.0), Cost(plain, 79.0)) for run, plain in walls)
+    )
 
 
 def test_the_share_is_the_mean_over_pairs_with_its_standard_error() -> None:
@@ -40,16 +42,15 @@ def test_the_share_is_the_mean_over_pairs_with_its_standard_error() -> None:
 
 
 def test_the_page_says_whether_the_limit_is_kept_or_whether_nobody_can_tell() -> None:
-    text = overhead_section([MEASURED])
-    assert "| 2 | 99.0 | 96.0 | 80.0 | 76.0 |" in text
-    assert "2.0% ± 1.0% of the wall time and 5.0% ± 0.0% of the processor time" in text
-    assert "too few pairs" in text
-    assert "too few pairs" in overhead_section([pairs((100.0, 99.0))])
+    assert overhead_table(MEASURED).splitlines()[-1].replace(" ", "") == "|2|99.0|96.0|80.0|76.0|"
+    assert (MEASURED.share_text("wall"), MEASURED.share_text("cpu")) == ("2.0% ± 1.0%", "5.0% ± 0.0%")
+    assert "too few pairs" in MEASURED.verdict
+    assert "too few pairs" in pairs((100.0, 99.0)).verdict
+    assert pairs((100.0, 99.0)).share_text("wall") == "1.0%"
     noisy = pairs((100.0, 99.0), (100.0, 96.0), (100.0, 98.0))
-    assert "do not tell whether it is within the 2% wanted" in overhead_section([noisy])
-    assert "1.0% ± 0.0% of the wall time" in overhead_section([pairs(*[(100.0, 99.0)] * 3)])
-    assert "time: within the 2% wanted" in overhead_section([pairs((100.0, 99.0), (100.0, 99.1), (100.0, 99.0))])
-    assert "**above** the 2% wanted" in overhead_section([pairs((100.0, 97.0), (100.0, 97.1), (100.0, 97.0))])
+    assert "do not tell whether it is within the 2% wanted" in noisy.verdict
+    assert pairs((100.0, 99.0), (100.0, 99.1), (100.0, 99.0)).verdict == "within the 2% wanted"
+    assert pairs((100.0, 97.0), (100.0, 97.1), (100.0, 97.0)).verdict == "**above** the 2% wanted"
 
 
 def test_measurements_are_kept_side_by_side_and_replaced_by_their_like(tmp_path: Path) -> None:

@@ -133,7 +133,19 @@ def test_what_cannot_be_read_is_not_recalled(tmp_path: Path) -> None:
 
 def test_an_asset_is_drawn_once_while_its_tools_are_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files, drawn, tools = StoredFiles(LocalStore(tmp_path / "store"), torch.device("cpu")), [], [{"node": "1"}]
-    plain = AssetResult("a", "0123abcd", "Khronos", 0, 1, 1.5, 9, Agreement(40.0, 35.0), Agreement(39.0, 34.0), None, "")
+    plain = AssetResult(
+        "a",
+        "0123abcd",
+        checker="Khronos",
+        errors=0,
+        warnings=1,
+        megabytes=1.5,
+        triangles=9,
+        ours=Agreement(40.0, 35.0),
+        browser=Agreement(39.0, 34.0),
+        normals=None,
+        note="",
+    )
     found = [plain]
 
     def examined(name: str, record: RunRecord, files: StoredFiles) -> AssetResult:
@@ -163,7 +175,19 @@ def test_an_asset_that_no_browser_drew_is_tried_again(tmp_path: Path, monkeypatc
 
     def examined(name: str, record: RunRecord, files: StoredFiles) -> AssetResult:
         drawn.append(name)
-        return AssetResult(name, "0123abcd", "ours", 0, 0, 1.0, 9, Agreement(40.0, 35.0), None, None, "no browser")
+        return AssetResult(
+            name,
+            "0123abcd",
+            checker="ours",
+            errors=0,
+            warnings=0,
+            megabytes=1.0,
+            triangles=9,
+            ours=Agreement(40.0, 35.0),
+            browser=None,
+            normals=None,
+            note="no browser",
+        )
 
     monkeypatch.setattr("flows.benchmark.assets._examined", examined)
     write_record(tmp_path / "store", record_of("a" * 64))

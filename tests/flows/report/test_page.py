@@ -188,7 +188,7 @@ def test_the_making_command_gives_the_same_settings(preset: str, settings: list[
 
 
 def test_a_picture_of_the_project_is_named_where_every_checkout_has_it(store: Path) -> None:
-    own = PROJECT / "benchmark" / "barrel" / "reference.png"
+    own = PROJECT / "benchmark" / "objects" / "barrel" / "reference.png"
     for digest, path in ((sha256_of(own), own), ("0" * 64, store / "inputs" / ("0" * 64))):
         record = RunRecord(run="0123abcd", prompt="a", config=Config(), created="now", image=digest)
         words = shlex.split(making_command(record, store).line)

@@ -13,7 +13,6 @@ from dreampolish.fields.color import ColorField
 from dreampolish.fields.hash_grid import GridSizes
 from dreampolish.optim.atomic_files import sha256_of
 from dreampolish.scene.cameras import SCENE_HALF_SIZE
-from flows.benchmark.assets import Agreement, AssetResult, asset_section
 from flows.cli.commands import app
 from schemas.artifacts import Artifact, FileRef, ReferenceArtifact, StageName, TexturedMeshArtifact
 from schemas.config.run import Config
@@ -143,15 +142,3 @@ def test_validate_ends_non_zero_on_a_bad_file(tmp_path: Path, store: Path) -> No
         refused = CliRunner().invoke(app, ["validate", str(tmp_path / name)])
         assert refused.exit_code == 2
         assert told in refused.stderr
-
-
-def test_the_asset_table_tells_what_falls_short() -> None:
-    good = AssetResult("chair", "0123abcd", "Khronos", 0, 0, 1.5, 20_000, Agreement(48, 44), Agreement(47, 40), None, "")
-    bad = AssetResult("table", "4567abcd", "Khronos", 0, 1, 2.5, 900, Agreement(33, 31.9), None, None, "no browser")
-    text = asset_section([good])
-    assert "| chair | 0123abcd | 0 | 0 | 1.50 | 20,000 | 48.0 (44.0) | 47.0 (40.0) | - |" in text
-    assert "1 assets: the validator has no complaint; every view reaches 32 dB (1 of 1 drawn by three.js too)." in text
-    text = asset_section([good, bad])
-    assert "**not without complaint of the validator: table**" in text
-    assert "**below 32 dB in a view: table**" in text
-    assert "Not drawn by three.js: no browser." in text
