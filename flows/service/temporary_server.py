@@ -36,7 +36,15 @@ def temporary_server(meanwhile: Callable[[], None]) -> Iterator[None]:
 
     meanwhile: what to do while it boots. Raises ServerError when it does not answer within Prefect's own patience.
     """
-    from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS, temporary_settings
+    from prefect.settings import (
+        PREFECT_API_URL,
+        PREFECT_HOME,
+        PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
+        temporary_settings,
+    )
+
+    # Prefect makes it at import, but not the folders above it, and the store may be younger than that.
+    Path(PREFECT_HOME.value()).mkdir(mode=0o700, parents=True, exist_ok=True)
 
     if PREFECT_API_URL.value():
         meanwhile()

@@ -31,7 +31,7 @@ from flows.ablation.statistics import (
     seed_spread,
     write_result,
 )
-from flows.cli.commands import app
+from flows.cli import app
 from schemas.artifacts import StageName
 from schemas.config.presets import ConfigError, merged
 from schemas.config.run import Config

@@ -122,7 +122,7 @@ def test_every_setting_of_a_stage_is_read_by_it() -> None:
 
 
 def test_every_setting_of_the_run_is_read() -> None:
-    modules = imported_modules("flows.cli.commands", PROJECT) | {
+    modules = imported_modules("flows.cli.make", PROJECT) | {
         "stages.runtime.stage",
         "stages.runtime.command",
         "stages.runtime.progress",

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from flows.cli.commands import app
+from flows.cli import app
 from flows.report import page
 from flows.report.chart import HEIGHT, WIDTH, chart, figure
 from flows.report.curves import curves_of_stage, thinned
