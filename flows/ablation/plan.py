@@ -19,6 +19,7 @@ from stages.guidance.known_words import check_words
 from stages.guidance.priors import prior_digests
 from stages.runtime.command import context_of
 from stages.runtime.errors import StageError
+from stages.runtime.files import project_file
 from stages.runtime.key import PROJECT, code_digest
 
 STUDIES = CONFIGS / "ablations"
@@ -193,8 +194,7 @@ def _subjects(study: Study, common: Config) -> list[StudySubject]:
     objects = []
     for group, listed in study.objects.items():
         if listed:
-            folder = Path(study.objects_folder)
-            found = found_subjects(folder if folder.is_absolute() else PROJECT / folder, listed, common.reference.elevation_deg)
+            found = found_subjects(project_file(study.objects_folder), listed, common.reference.elevation_deg)
             objects += [StudySubject(item.name, item.prompt, group, item) for item in found]
     names = [subject.name for subject in [*prompts, *objects]]
     twice = next((name for index, name in enumerate(names) if name in names[:index]), None)

@@ -29,14 +29,13 @@ from flows.service.marks import at_work
 from schemas.config.presets import load_config
 from schemas.config.run import Config
 from stages.results.files import StoredFiles
-from stages.runtime.files import disk_errors_in_one_line, store_folder
-from stages.runtime.key import PROJECT
+from stages.runtime.files import disk_errors_in_one_line, project_file, store_folder
 from stages.runtime.signals import stop_on_signals
 from stages.runtime.store import LocalStore
 from stages.runtime.tracking import PARENT_JOURNAL, Journal, Place, place_from_store
 
 DOCS = Path("docs")
-NAMES = PROJECT / "configs" / "data" / "held_out_names.txt"
+NAMES = project_file("configs/data/held_out_names.txt")
 T = TypeVar("T")
 
 

@@ -11,7 +11,7 @@ from flows.ablation.plan import Plan, planned
 from flows.benchmark import flow as benchmark_flow
 from flows.benchmark.overhead import measure_overhead, write_overhead
 from flows.benchmark.rasterizers import measure_rasterizers, write_rasterizers
-from flows.benchmark.subjects import found_subjects, prompts_of
+from flows.benchmark.subjects import found_subjects, objects_folder, prompts_of
 from flows.cli.command import Json, Set, end, finish
 from flows.runs.chain import load_stages
 from flows.runs.console import answer, say
@@ -84,17 +84,18 @@ def benchmark(
     failures: list[Any] = []
 
     def work(store: Path) -> dict[str, Any]:
+        folder = objects_folder(objects)
         if overhead or rasterizers:
-            found_subjects(objects, only or [], 0.0)  # a wrong folder is told before anything is measured
+            found_subjects(folder, only or [], 0.0)  # a wrong folder is told before anything is measured
         store.mkdir(parents=True, exist_ok=True)
         if overhead:
             # Before the flow: its own server would compete with what is measured.
-            write_overhead(store, measure_overhead(prompts_of(objects)[0], preset, overrides or [], overhead))
+            write_overhead(store, measure_overhead(prompts_of(folder)[0], preset, overrides or [], overhead))
         if rasterizers:
             write_rasterizers(store, measure_rasterizers())
         with temporary_server(load_stages):
             result: dict[str, Any] = benchmark_flow.benchmark(
-                objects=objects, preset=preset, overrides=overrides or [], only=only or [], with_prompts=not no_prompts
+                objects=folder, preset=preset, overrides=overrides or [], only=only or [], with_prompts=not no_prompts
             )
         failures.extend(result["failures"])
         return result

@@ -17,8 +17,7 @@ from schemas.runs import RunRecord
 from schemas.schedule import Ramp, constant
 from stages.runtime.command import input_path
 from stages.runtime.errors import StageError
-from stages.runtime.files import sha256_of
-from stages.runtime.key import PROJECT
+from stages.runtime.files import project_file, sha256_of
 from stages.runtime.records import read_record
 
 
@@ -114,7 +113,7 @@ def run_line(record: RunRecord, store: Path, more: Sequence[str]) -> str:
 
 def _picture(digest: str, store: Path) -> Path:
     """One of the project's own pictures, which lie in every checkout, or the store's copy."""
-    own = sorted((PROJECT / "benchmark").glob("*/reference.png"))
+    own = sorted(project_file("benchmark").glob("*/reference.png"))
     return next((path for path in own if sha256_of(path) == digest), input_path(store, digest))
 
 

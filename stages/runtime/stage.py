@@ -29,7 +29,7 @@ from schemas.runs import StageState
 from stages.runtime.context import device_from_name, reset_peak_memory, seeded_generator, stage_seed
 from stages.runtime.costed_checkpoints import CostedCheckpoints
 from stages.runtime.errors import StageError
-from stages.runtime.files import disk_errors_in_one_line, sha256_of
+from stages.runtime.files import disk_errors_in_one_line, project_file, sha256_of
 from stages.runtime.key import PROJECT, code_digest, fingerprint
 from stages.runtime.probing import answer_probe
 from stages.runtime.progress import StageProgress
@@ -68,7 +68,7 @@ class RunContext(BaseModel):
 
     def prior_folder(self, source: str) -> Path | str:
         """A prior's folder, relative sources starting at the project; a hub id (owner/name, no such folder) stays a string."""
-        folder = Path(source) if Path(source).is_absolute() else PROJECT / source
+        folder = project_file(source)
         return folder if folder.exists() or source.count("/") != 1 or source.startswith(("priors/", ".")) else source
 
 

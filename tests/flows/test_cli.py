@@ -68,7 +68,7 @@ def test_a_missing_priors_folder_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("store")
 def test_a_missing_embedded_prior_is_brought_back_by_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flows.runs.create.PROJECT", tmp_path)
+    monkeypatch.setattr("flows.runs.create.project_file", lambda name: tmp_path / name)
     assert_one_line(invoke("run", "a chair"), "git checkout priors/home/text")
 
 
