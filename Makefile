@@ -2,7 +2,10 @@
 # make test                          the tests
 # make test-faults                   runs cut off, disks that fail, damage: every case; writes docs/reliability.md
 # make check                         lint, types, layers, tests
-PYTHON ?= python3.11
+# The newest Python of those that can make an environment; or name one: make PYTHON=/path/to/python3.12
+PYTHON ?= $(shell for each in python3.13 python3.12 python3.11 python3; do \
+	"$$each" -c "$(SUITS)" 2>/dev/null && command -v "$$each" && break; done)
+SUITS := import sys, ensurepip, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 VENV ?= .venv
 BIN := $(VENV)/bin
 PRESET ?= home
@@ -40,6 +43,7 @@ venv: $(VENV)/.installed
 
 # torch first: it is the largest, and the rest must not choose another.
 $(VENV)/.torch:
+	@test -n "$(PYTHON)" || { echo 'no Python 3.11, 3.12 or 3.13 with venv on the PATH (Debian, Ubuntu: apt install python3-venv)' >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check $$(grep '^torch==' requirements.lock)
 	@touch $@

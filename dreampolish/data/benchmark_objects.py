@@ -1,7 +1,8 @@
 """The benchmark's objects: held-out CC0 models as small GLBs with a reference picture and their attribution.
 
-`python -m dreampolish.data.benchmark_objects LIBRARIES benchmark/objects` writes <slug>/mesh.glb, reference.png and attribution.json there.
-Triangles are decimated, and colours as seen from outside, with a fixed soft light in them, are baked into one texture; the reference is the unlit picture of exactly that mesh, so that a method that copies it can be right from every side.
+`python -m dreampolish.data.benchmark_objects LIBRARIES benchmark/objects` writes <slug>/mesh.glb, reference.png and attribution.json
+there. Triangles are decimated, and colours as seen from outside, with a fixed soft light in them, are baked into one texture; the
+reference is the unlit picture of exactly that mesh, so that a method that copies it can be right from every side.
 """
 
 import argparse

@@ -27,14 +27,14 @@ from schemas.config.run import Config
 from schemas.studies import FITTED
 from stages.runtime.context import device_from_name
 from stages.runtime.errors import StageError
-from stages.runtime.files import PROJECT, disk_errors_in_one_line, store_folder
+from stages.runtime.files import disk_errors_in_one_line, project_file, store_folder
 from stages.runtime.records import read_record, record_path
 from stages.runtime.signals import StopSignal, stop_on_signals
 from stages.runtime.tracking import PARENT_JOURNAL, Journal, place_from_store
 
 OUTPUTS = Path("outputs/ablations")
 CODE_CHANGED = "The stages' code was changed while this study ran: run it again before its numbers are used."
-NAMES = PROJECT / "configs" / "data" / "held_out_names.txt"
+NAMES = project_file("configs/data/held_out_names.txt")
 
 
 @dataclass
@@ -83,11 +83,8 @@ def work_label(cell: CellResult) -> str:
 
 def _workplace(plan: Plan, store: Path, show: bool) -> Workplace:
     base = plan.configs[plan.study.base_name]
-    source = Path(base.priors.judge.source)
     prompts = tuple(cell.subject.prompt for cell in plan.cells)
-    judge = judge_from_folder(
-        source if source.is_absolute() else PROJECT / source, prompts, tuple(NAMES.read_text().splitlines())
-    )
+    judge = judge_from_folder(project_file(base.priors.judge.source), prompts, tuple(NAMES.read_text().splitlines()))
     return Workplace(plan, store, place=place_from_store(store, os.environ.get("MLFLOW_TRACKING_URI")), judge=judge, show=show)
 
 

@@ -19,7 +19,7 @@ from stages.guidance.known_words import check_words
 from stages.runtime.code import code_of_module
 from stages.runtime.context import context_of
 from stages.runtime.errors import StageError
-from stages.runtime.files import PROJECT
+from stages.runtime.files import PROJECT, project_file
 from stages.runtime.key import prior_digests
 
 STUDIES = CONFIGS / "ablations"
@@ -200,8 +200,7 @@ def _subjects(study: Study, common: Config) -> list[StudySubject]:
     objects = []
     for group, listed in study.objects.items():
         if listed:
-            folder = Path(study.objects_folder)
-            found = found_subjects(folder if folder.is_absolute() else PROJECT / folder, listed, common.reference.elevation_deg)
+            found = found_subjects(project_file(study.objects_folder), listed, common.reference.elevation_deg)
             objects += [StudySubject(item.name, item.prompt, group, item) for item in found]
     names = [subject.name for subject in [*prompts, *objects]]
     twice = next((name for index, name in enumerate(names) if name in names[:index]), None)

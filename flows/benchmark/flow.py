@@ -40,13 +40,13 @@ from schemas.config.run import Config
 from schemas.runs import RunRecord
 from stages.results.files import StoredFiles
 from stages.runtime.context import context_of, device_from_name
-from stages.runtime.files import PROJECT, store_folder
+from stages.runtime.files import project_file, store_folder
 from stages.runtime.records import read_record
 from stages.runtime.signals import stop_on_signals
 from stages.runtime.store import LocalStore
 from stages.runtime.tracking import PARENT_JOURNAL, Journal, Place, place_from_store
 
-NAMES = PROJECT / "configs" / "data" / "held_out_names.txt"
+NAMES = project_file("configs/data/held_out_names.txt")
 T = TypeVar("T")
 
 

@@ -10,7 +10,7 @@ from flows.benchmark.truth import LEAST_FRAMING_IOU, framing_iou, write_referenc
 from flows.runs.create import slug_from_prompt
 from schemas.config.presets import ConfigError
 from stages.runtime.errors import StageError
-from stages.runtime.files import PROJECT
+from stages.runtime.files import project_file
 
 REFERENCE_SIZE = 512
 """Pixels of a side of a reference picture that is rendered here."""
@@ -25,6 +25,12 @@ class Subject:
     prompt: str
     reference: Path | None
     elevation_deg: float
+
+
+def objects_folder(objects: Path) -> Path:
+    """A folder of objects: a path from here, else one of the project's own."""
+    own = project_file(objects)
+    return own if own.is_dir() and not objects.exists() else objects
 
 
 def found_subjects(objects: Path, only: Sequence[str], elevation_deg: float) -> list[Subject]:
@@ -74,7 +80,7 @@ def remarks_of(objects: Path) -> str:
 def prompts_of(objects: Path) -> list[str]:
     """The prompts beside the objects, else those of the project's own benchmark."""
     own = objects / "prompts.txt"
-    lines = (own if own.is_file() else PROJECT / "benchmark" / "objects" / "prompts.txt").read_text().splitlines()
+    lines = (own if own.is_file() else project_file("benchmark/objects/prompts.txt")).read_text().splitlines()
     return [line.strip() for line in lines if line.strip()]
 
 

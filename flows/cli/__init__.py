@@ -1,8 +1,79 @@
-"""The command line `dreampolish`."""
+"""The command line `dreampolish`. A user's mistake costs one line and exit code 2; an interruption 130; a fault of ours 1."""
+
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+from typer.main import get_command
+
+COMMANDS = {
+    "make": {
+        "run": "Make a textured 3D asset from a prompt.",
+        "resume": "Go on with a run that was stopped; finished stages are taken from the store.",
+        "texture": "Texture and export a run's mesh anew, as a new run; the geometry is reused.",
+        "stage": "Compute one stage of a run alone.",
+    },
+    "share": {
+        "report": "Tell what a run made, and write its page: report.html, which opens anywhere.",
+        "compare": "Write one page that shows runs side by side, their cameras locked together.",
+        "gallery": "Write a picture of each run's asset and an index of them all.",
+        "export": "Write a run's asset once more, in any format and size, beside what it has.",
+        "validate": "Check a 3D file: GLB by the Khronos validator (npm install gltf-validator) or, without it, by structural checks.",
+    },
+    "study": {
+        "ablate": "Run a study: the same subjects and seeds under several settings, compared.",
+        "studies": "Write docs/studies from the results of studies.",
+        "benchmark": "Measure every stage on objects whose true shape is known; writes docs/benchmarks.",
+    },
+    "service": {
+        "up": "Start Prefect, MLflow and a worker on this machine and register the deployments.",
+        "down": "Stop what `up` started; runs that go on write their checkpoints first.",
+        "batch": "One run for each prompt of a file, on as many workers as there are.",
+        "doctor": "Say what is wrong with this installation, its store and its services, and what mends it.",
+    },
+    "priors": {
+        "data": "Render the furniture that the priors are trained on; takes hours.",
+        "train": "Train the embedded priors on the rendered furniture; a stopped training goes on.",
+    },
+}
+"""Module of this folder -> its commands, functions of the same name, with the line that `--help` has for them."""
+MODULES = {command: module for module, commands in COMMANDS.items() for command in commands}
+
+
+class LazyGroup(TyperGroup):
+    """Lists its commands out of COMMANDS alone; the module of a command is imported when the command is called."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """Put the real command in the place of the listed one."""
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, _loaded(name) if name in MODULES else command, rest
+
+
+def _loaded(name: str) -> Any:
+    """A command with its options, out of its module."""
+    from flows.cli.command import imported  # not above: the contracts behind it would slow `--help` down
+
+    alone = _typer()
+    alone.command(name)(getattr(imported(f"flows.cli.{MODULES[name]}"), name))
+    return get_command(alone)
+
+
+def _typer(**options: Any) -> typer.Typer:
+    return typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, **options)
+
+
+def _listed() -> None:
+    """Stands for a command in the group's list."""
+
+
+app = _typer(cls=LazyGroup, no_args_is_help=True, help=__doc__)
+_priors = _typer(cls=LazyGroup, no_args_is_help=True, help="The embedded priors: their training and its data.")
+app.add_typer(_priors, name="priors")
+for _module, _commands in COMMANDS.items():
+    for _command, _line in _commands.items():
+        (_priors if _module == "priors" else app).command(_command, help=_line)(_listed)
 
 
 def main() -> None:
     """The entry point."""
-    from flows.cli.commands import app
-
     app()

@@ -3,9 +3,12 @@
 import json
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
+from types import ModuleType
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -14,6 +17,7 @@ from flows.service.secret import is_refusal
 from schemas.config.presets import ConfigError
 from stages.runtime.errors import StageError
 from stages.runtime.files import is_disk_error, store_folder
+from stages.runtime.records import newest_records
 from stages.runtime.signals import interrupted_by_sigterm
 
 Run = Annotated[str, typer.Argument(metavar="RUN", help="a run's id, or its beginning")]
@@ -21,17 +25,34 @@ Set = Annotated[list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VAL
 Json = Annotated[bool, typer.Option("--json", help="the last line of output is one JSON object")]
 
 
+def imported(name: str) -> ModuleType:
+    """A command's module, imported in a quiet environment: torch, Prefect and transformers read it as they are imported."""
+    store = store_folder()
+    quiet_environment(store)
+    with _errors_in_one_line(store, "the same command"):
+        return import_module(name)
+
+
 def finish(work: Callable[[Path], dict[str, Any]], as_json: bool, again: str | None = None) -> None:
-    """Do a command's work in a quiet environment, print its result, and turn errors into one line and an exit code.
+    """Do a command's work, print its result, and turn errors into one line and an exit code.
 
     again: what goes on after a stop; None: the command that resumes the run that was stopped.
     """
     store = store_folder()
-    # Commands import torch, Prefect and transformers only inside `work`: all three read the environment as they are imported.
-    quiet_environment(store)
+    with _errors_in_one_line(store, again):
+        result = work(store)
+    if as_json:
+        sys.stdout.write(json.dumps(result) + "\n")
+    elif result.get("output"):
+        sys.stdout.write(f"{result['output']}\n")
+    sys.stdout.flush()
+
+
+@contextmanager
+def _errors_in_one_line(store: Path, again: str | None) -> Iterator[None]:
     try:
         with interrupted_by_sigterm():
-            result = work(store)
+            yield
     except (StageError, ConfigError) as error:
         end(str(error), 2)
     except KeyboardInterrupt as error:
@@ -45,11 +66,6 @@ def finish(work: Callable[[Path], dict[str, Any]], as_json: bool, again: str | N
         if type(error).__name__ != "TerminationSignal":
             raise
         end(_how_to_go_on(error, store, again), 130)
-    if as_json:
-        sys.stdout.write(json.dumps(result) + "\n")
-    elif result.get("output"):
-        sys.stdout.write(f"{result['output']}\n")
-    sys.stdout.flush()
 
 
 def _told(error: Exception, store: Path) -> tuple[str, int]:
@@ -70,8 +86,6 @@ def _told(error: Exception, store: Path) -> tuple[str, int]:
 
 def _how_to_go_on(error: BaseException, store: Path, again: str | None) -> str:
     """The stop's words and the command that goes on: `again`, else the stopped run's, else the newest run's."""
-    from stages.runtime.records import newest_records
-
     noted = [each for each in _behind(error) if hasattr(each, "__notes__")]
     commands = [again] if again is not None else [note for each in noted for note in each.__notes__][:1]
     commands = commands or [f"dreampolish resume {path.stem}" for path in newest_records(store)[:1]]
@@ -88,7 +102,7 @@ def _behind(error: BaseException) -> list[BaseException]:
     return chain
 
 
-def end(line: str, code: int) -> None:
+def end(line: str, code: int) -> NoReturn:
     """Say one line to the user and exit with the code."""
     sys.stderr.write(" ".join(line.split("\n")) + "\n")
     sys.stderr.flush()

@@ -5,15 +5,15 @@ from typing import Annotated, Any
 
 import typer
 
+from flows.batch import BatchIncompleteError, read_prompts, refuse_without_worker
+from flows.batch import batch as batch_flow
 from flows.cli.command import Json, Set, end, finish
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands to an app."""
-    app.command()(up)
-    app.command()(down)
-    app.command()(batch)
-    app.command()(doctor)
+from flows.runs.console import answer, say
+from flows.service import up as services
+from flows.service.doctor import findings
+from flows.service.doctor import mend as mend_all
+from flows.service.processes import WORDS
+from flows.service.secret import USER, export_line, secret_path
 
 
 def up(
@@ -25,12 +25,8 @@ def up(
     """Start Prefect, MLflow and a worker on this machine and register the deployments; what runs already is kept."""
 
     def work(store: Path) -> dict[str, Any]:
-        from flows.runs.console import answer, say
-        from flows.service.secret import USER, export_line, secret_path
-        from flows.service.up import up as start_services
-
         say("starting Prefect, MLflow and a worker; the first time takes a minute")
-        pages = start_services(store, Path.cwd(), port, mlflow_port, at_once)
+        pages = services.up(store, Path.cwd(), port, mlflow_port, at_once)
         if not as_json:
             answer(f"Prefect  {pages['prefect']}")
             answer(f"MLflow   {pages['mlflow']}")
@@ -52,11 +48,7 @@ def down(as_json: Json = False) -> None:
     """Stop what `up` started; runs that go on write their checkpoints first."""
 
     def work(store: Path) -> dict[str, Any]:
-        from flows.runs.console import answer
-        from flows.service.processes import WORDS
-        from flows.service.up import down as stop_services
-
-        stopped = stop_services(store)
+        stopped = services.down(store)
         if not as_json:
             answer(f"stopped: {', '.join(WORDS[name] for name in stopped)}" if stopped else "nothing was running")
         return {"stopped": list(stopped)}
@@ -74,9 +66,6 @@ def batch(
     failures: list[Any] = []
 
     def work(store: Path) -> dict[str, Any]:
-        from flows.batch import BatchIncompleteError, read_prompts, refuse_without_worker
-        from flows.batch import batch as batch_flow
-
         listed = read_prompts(prompts)
         refuse_without_worker()
         try:
@@ -98,10 +87,6 @@ def doctor(
     left: list[Any] = []
 
     def work(store: Path) -> dict[str, Any]:
-        from flows.runs.console import answer
-        from flows.service.doctor import findings
-        from flows.service.doctor import mend as mend_all
-
         found = findings(store)
         mended = mend_all(found) if mend else []
         left.extend(findings(store) if mended else found)

@@ -5,20 +5,21 @@ from typing import Annotated, Any
 
 import typer
 
+from flows.benchmark.browser import module_folders
 from flows.cli.command import Json, Run, Set, end, finish
-from schemas.config.presets import ConfigError
+from flows.report.facts import COMPARED_SIDE, MAX_SIDE, open_facts, output_folder
+from flows.report.gallery import write_gallery
+from flows.report.page import compare_page, run_page, write_page
+from flows.runs.console import answer, say, stage_line, summary
+from flows.runs.create import OUTPUTS
+from flows.runs.exports import checked_format, export_run
+from flows.runs.validate import findings_of
+from schemas.config.presets import ConfigError, merged
+from stages.runtime.files import disk_errors_in_one_line
+from stages.runtime.records import read_record
 
 MOST_RUNS = 8
 """Side by side; browsers keep few 3D views open at once."""
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands to an app."""
-    app.command()(report)
-    app.command()(compare)
-    app.command()(gallery)
-    app.command()(export)
-    app.command()(validate)
 
 
 def report(
@@ -29,13 +30,6 @@ def report(
     """Tell what a run made, and write its page: report.html, which opens anywhere."""
 
     def work(store: Path) -> dict[str, Any]:
-        from flows.report.facts import MAX_SIDE, open_facts, output_folder
-        from flows.report.page import run_page, write_page
-        from flows.runs.console import say, stage_line, summary
-        from flows.runs.create import OUTPUTS
-        from stages.runtime.files import disk_errors_in_one_line
-        from stages.runtime.records import read_record
-
         record = read_record(store, run)
         for entry in record.stages.values():
             stage_line(entry, ())
@@ -57,12 +51,6 @@ def compare(
     """Write one page that shows runs side by side, their cameras locked together."""
 
     def work(store: Path) -> dict[str, Any]:
-        from flows.report.facts import COMPARED_SIDE, open_facts
-        from flows.report.page import compare_page, write_page
-        from flows.runs.create import OUTPUTS
-        from stages.runtime.files import disk_errors_in_one_line
-        from stages.runtime.records import read_record
-
         records = list({record.run: record for record in (read_record(store, run) for run in runs)}.values())
         if not 2 <= len(records) <= MOST_RUNS:
             raise ConfigError(f"{len(records)} different runs; a comparison takes 2 to {MOST_RUNS}")
@@ -84,10 +72,6 @@ def gallery(
     """Write a picture of each run's asset and an index of them all, the best by alignment first, the worst said to be so."""
 
     def work(store: Path) -> dict[str, Any]:
-        from flows.report.gallery import write_gallery
-        from stages.runtime.files import disk_errors_in_one_line
-        from stages.runtime.records import read_record
-
         records = list({record.run: record for record in (read_record(store, run) for run in runs)}.values())
         with disk_errors_in_one_line(output):
             index = write_gallery(records, store, output)
@@ -111,12 +95,6 @@ def export(
     """Write a run's asset once more, in any format and size, beside what it has; nothing else is computed anew."""
 
     def work(store: Path) -> dict[str, Any]:
-        from flows.runs.console import say
-        from flows.runs.create import OUTPUTS
-        from flows.runs.exports import checked_format, export_run
-        from schemas.config.presets import merged
-        from stages.runtime.records import read_record
-
         wanted = {"triangle_budget": triangles, "texture_size": texture, "quality": quality, "longest_side": longest_side}
         settings = [f"export.{name}={value}" for name, value in wanted.items() if value is not None]
         foreign = [entry for entry in overrides or [] if not entry.startswith("export.")]
@@ -143,10 +121,6 @@ def validate(
     errors: list[str] = []
 
     def work(store: Path) -> dict[str, Any]:
-        from flows.benchmark.browser import module_folders
-        from flows.runs.console import answer
-        from flows.runs.validate import findings_of
-
         try:
             found = findings_of(file, module_folders())
         except OSError as error:

@@ -1,11 +1,20 @@
-"""The commands `ablate` and `studies`."""
+"""The commands ablate, studies and benchmark."""
 
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from flows.ablation import flow as ablation_flow
+from flows.ablation.document import write_page
+from flows.ablation.plan import Plan, planned
+from flows.benchmark import flow as benchmark_flow
+from flows.benchmark.overhead import measure_overhead, write_overhead
+from flows.benchmark.rasterizers import measure_rasterizers, write_rasterizers
+from flows.benchmark.subjects import found_subjects, objects_folder, prompts_of
 from flows.cli.command import Json, Set, end, finish
+from flows.runs.console import answer, say
+from flows.service.temporary_server import load_stages, temporary_server
 
 Study = Annotated[Path, typer.Argument(metavar="FILE.yaml", help="a study, or the name of one in configs/ablations")]
 Preset = Annotated[str | None, typer.Option(help="in place of the study's own preset")]
@@ -26,21 +35,16 @@ def ablate(
     failures: list[dict[str, str]] = []
 
     def work(store: Path) -> dict[str, Any]:
-        from flows.ablation.plan import planned
-
         checked = planned(study, store, preset, overrides or [])
         if plan:
-            return _told(checked)
-        from flows.runs.console import say
-        from flows.service.temporary_server import load_stages, temporary_server
+            return _show_plan(checked)
 
-        # Prefect's home lies in the store and is made at import, but not the folders above it.
-        store.mkdir(parents=True, exist_ok=True)
         say(f"study {checked.title}: {len(checked.cells)} cells, at most {checked.stage_computations()} stages to compute")
-        from flows.ablation.flow import ablation
 
         with temporary_server(load_stages):
-            result: dict[str, Any] = ablation(study=study, preset=preset, overrides=overrides or [], show_progress=True)
+            result: dict[str, Any] = ablation_flow.ablation(
+                study=study, preset=preset, overrides=overrides or [], show_progress=True
+            )
         failures.extend(result["failures"])
         return result
 
@@ -57,22 +61,50 @@ def studies(
     """Write docs/studies from the results of studies."""
 
     def work(store: Path) -> dict[str, Any]:
-        from flows.ablation.document import write_page
-
         return {"output": str(write_page(folders, output).resolve())}
 
     finish(work, as_json)
 
 
-def register(app: typer.Typer) -> None:
-    """Add both commands."""
-    app.command()(ablate)
-    app.command()(studies)
+def benchmark(
+    objects: Annotated[Path, typer.Option(help="a folder of GLBs")] = Path("benchmark"),
+    preset: Annotated[str, typer.Option(help="home, smoke or sd")] = "home",
+    overrides: Set = None,
+    only: Annotated[list[str] | None, typer.Option("--only", metavar="NAME", help="this object alone; repeatable")] = None,
+    no_prompts: Annotated[bool, typer.Option("--no-prompts", help="objects only")] = False,
+    overhead: Annotated[
+        int,
+        typer.Option(min=0, metavar="PAIRS", help="first measure orchestration: so many runs and plain twins of one prompt"),
+    ] = 0,
+    rasterizers: Annotated[bool, typer.Option("--rasterizers", help="first measure our rasteriser beside embree")] = False,
+    as_json: Json = False,
+) -> None:
+    """Measure every stage on objects whose true shape is known; writes docs/benchmarks."""
+    failures: list[Any] = []
+
+    def work(store: Path) -> dict[str, Any]:
+        folder = objects_folder(objects)
+        if overhead or rasterizers:
+            found_subjects(folder, only or [], 0.0)  # a wrong folder is told before anything is measured
+        store.mkdir(parents=True, exist_ok=True)
+        if overhead:
+            # Before the flow: its own server would compete with what is measured.
+            write_overhead(store, measure_overhead(prompts_of(folder)[0], preset, overrides or [], overhead))
+        if rasterizers:
+            write_rasterizers(store, measure_rasterizers())
+        with temporary_server(load_stages):
+            result: dict[str, Any] = benchmark_flow.benchmark(
+                objects=folder, preset=preset, overrides=overrides or [], only=only or [], with_prompts=not no_prompts
+            )
+        failures.extend(result["failures"])
+        return result
+
+    finish(work, as_json, again="the same command")
+    if failures:
+        end(f"{len(failures)} could not be measured, first {failures[0]['name']}: {failures[0]['message']}", 1)
 
 
-def _told(checked: Any) -> dict[str, Any]:
-    from flows.runs.console import answer
-
+def _show_plan(checked: Plan) -> dict[str, Any]:
     for cell in checked.cells:
         answer(f"{cell.label}: up to {cell.until}")
     answer(f"{len(checked.cells)} cells, at most {checked.stage_computations()} stages to compute")

@@ -18,7 +18,7 @@ from schemas.runs import RunRecord
 from schemas.schedule import Ramp, constant
 from stages.runtime.command import input_path
 from stages.runtime.errors import StageError
-from stages.runtime.files import PROJECT
+from stages.runtime.files import project_file
 from stages.runtime.records import read_record
 
 
@@ -114,7 +114,7 @@ def run_line(record: RunRecord, store: Path, more: Sequence[str]) -> str:
 
 def _picture(digest: str, store: Path) -> Path:
     """One of the project's own pictures, which lie in every checkout, or the store's copy."""
-    own = sorted((PROJECT / "benchmark" / "objects").glob("*/reference.png"))
+    own = sorted(project_file("benchmark/objects").glob("*/reference.png"))
     return next((path for path in own if sha256_of(path) == digest), input_path(store, digest))
 
 

@@ -15,10 +15,10 @@ from schemas.runs import STAGES, RunRecord
 from stages.runtime.command import arguments_from_record, open_recorded
 from stages.runtime.context import context_of
 from stages.runtime.errors import StageError
-from stages.runtime.files import PROJECT
+from stages.runtime.files import project_file
 from stages.runtime.records import read_record, write_record
 
-CONFIGS = PROJECT / "configs"
+CONFIGS = project_file("configs")
 OUTPUTS = Path("outputs")
 
 
@@ -97,11 +97,13 @@ def stale_stages(record: RunRecord, store: Path, among: Sequence[StageName]) -> 
 def check_priors(config: Config) -> None:
     """Raise ConfigError when the folder of a prior or of a metric's weights is missing; hub ids are checked when they are opened."""
     for name, source in (("CLIP", config.priors.clip), ("LPIPS", config.priors.lpips)):
-        if source is not None and getattr(source, "revision", None) is None and not (PROJECT / source.source).is_dir():
-            raise ConfigError(f"no {name} weights at {PROJECT / source.source}; name another folder, or leave the setting out")
+        if source is not None and getattr(source, "revision", None) is None and not project_file(source.source).is_dir():
+            raise ConfigError(
+                f"no {name} weights at {project_file(source.source)}; name another folder, or leave the setting out"
+            )
     for name in ("text", "view", "normals", "judge"):
         setting = getattr(config.priors, name)
-        folder = Path(setting.source) if Path(setting.source).is_absolute() else PROJECT / setting.source
+        folder = project_file(setting.source)
         if setting.revision is None and not folder.is_dir():
             own = setting.source == getattr(PriorsConfig(), name).source
             remedy = f"git checkout {setting.source} brings it back" if own else "put one there"

@@ -12,7 +12,7 @@ import torch
 
 from flows.service.processes import api_url
 from stages.runtime.errors import StageError
-from stages.runtime.files import PROJECT
+from stages.runtime.files import project_file
 
 POOL = "dreampolish"
 RUN_QUEUE = "default"
@@ -103,6 +103,7 @@ def _make_slot() -> None:
 
 
 def _register(server_url: str) -> None:
+    file = project_file("prefect.yaml")
     command = [
         sys.executable,
         "-m",
@@ -111,10 +112,10 @@ def _register(server_url: str) -> None:
         "deploy",
         "--all",
         "--prefect-file",
-        str(PROJECT / "prefect.yaml"),
+        str(file),
     ]
     environment = {**os.environ, "PREFECT_API_URL": api_url(server_url), "PREFECT_LOGGING_LEVEL": "ERROR", "NO_COLOR": "1"}
-    ended = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False)
+    ended = subprocess.run(command, cwd=file.parent, env=environment, capture_output=True, text=True, check=False)
     if ended.returncode != 0:
         lines = [line.strip() for line in (ended.stderr + ended.stdout).splitlines() if line.strip()]
         raise StageError(

@@ -44,9 +44,13 @@ def temporary_server(meanwhile: Callable[[], None]) -> Iterator[None]:
     from prefect.settings import (
         PREFECT_API_AUTH_STRING,
         PREFECT_API_URL,
+        PREFECT_HOME,
         PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
         temporary_settings,
     )
+
+    # Prefect makes it at import, but not the folders above it, and the store may be younger than that.
+    Path(PREFECT_HOME.value()).mkdir(mode=0o700, parents=True, exist_ok=True)
 
     if PREFECT_API_URL.value():
         meanwhile()

@@ -12,7 +12,7 @@ from schemas.artifacts import Artifact, StageName
 from schemas.config.run import PriorsConfig
 from schemas.runs import RunRecord, StageRecord
 from stages.runtime.errors import StageError
-from stages.runtime.files import PROJECT
+from stages.runtime.files import project_file
 
 Listener = Callable[[StageRecord, Artifact], None]
 """Called after every stage with its record and its result."""
@@ -49,7 +49,7 @@ class RunContext(BaseModel):
 
     def prior_folder(self, source: str) -> Path | str:
         """A prior's folder, relative sources starting at the project; a hub id (owner/name, no such folder) stays a string."""
-        folder = Path(source) if Path(source).is_absolute() else PROJECT / source
+        folder = project_file(source)
         return folder if folder.exists() or source.count("/") != 1 or source.startswith(("priors/", ".")) else source
 
     def listen(self, listener: Listener) -> None:

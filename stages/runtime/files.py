@@ -13,7 +13,9 @@ from filelock import FileLock, Timeout
 from stages.runtime.errors import StageError
 
 PROJECT = Path(__file__).resolve().parents[2]
-"""The folder that holds the packages, `configs` and `priors`."""
+"""The folder that holds the packages: the checkout, or what pip installed them into."""
+SHIPPED = PROJECT / "dreampolish" / "shipped"
+"""What an installed package has in place of the checkout's other folders; setup.py puts it there."""
 
 _DISK_ERRORS = {errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS, errno.EFBIG}
 
@@ -21,6 +23,14 @@ _DISK_ERRORS = {errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS, errno.EFBIG}
 def store_folder() -> Path:
     """The store of this process: DREAMPOLISH_STORE, else ./store."""
     return Path(os.environ.get("DREAMPOLISH_STORE") or "store").resolve()
+
+
+def project_file(name: str | Path) -> Path:
+    """Where a file or folder of the project lies (`configs`, `priors/home`): in the checkout, else in the installed package.
+
+    An absolute path stays as it is.
+    """
+    return (SHIPPED if SHIPPED.is_dir() else PROJECT) / name
 
 
 def take_lock(

@@ -33,7 +33,7 @@ from flows.ablation.statistics import (
     seed_spreads,
     write_result,
 )
-from flows.cli.commands import app
+from flows.cli import app
 from schemas.config.presets import ConfigError, merged
 from schemas.config.run import Config
 from stages.nerf import _empty_scene

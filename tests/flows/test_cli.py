@@ -1,9 +1,12 @@
 """The command line: one line and an exit code for every mistake, JSON on demand."""
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +14,11 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from flows.cli.commands import app
+from flows.cli import COMMANDS, app
 from flows.runs.create import new_run, slug_from_prompt
 from stages.runtime.files import free_space
 
+PROJECT = Path(__file__).parents[2]
 runner = CliRunner()
 
 
@@ -64,7 +68,7 @@ def test_a_missing_priors_folder_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("store")
 def test_a_missing_embedded_prior_is_brought_back_by_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flows.runs.create.PROJECT", tmp_path)
+    monkeypatch.setattr("flows.runs.create.project_file", lambda name: tmp_path / name)
     assert_one_line(invoke("run", "a chair"), "git checkout priors/home/text")
 
 
@@ -184,9 +188,47 @@ def test_slugs_are_plain_names() -> None:
     assert len(slug_from_prompt("chair " * 40)) <= 40
 
 
-def test_the_command_line_sets_the_environment_before_heavy_imports() -> None:
-    script = "import sys, flows.cli.commands; sys.exit(', '.join({'torch', 'prefect', 'mlflow'} & set(sys.modules)) or 0)"
-    ended = subprocess.run(
-        [sys.executable, "-c", script], cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False
+HEAVY = ("torch", "prefect", "mlflow", "diffusers", "transformers")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["priors", "--help"], ["rnu"], ["priors", "trian"]])
+def test_help_and_typing_errors_import_nothing_heavy(arguments: list[str]) -> None:
+    script = (
+        "import sys\nfrom flows.cli import app\n"
+        f"try: app({arguments})\nexcept SystemExit: pass\n"
+        f"sys.exit(', '.join(set({HEAVY}) & set(sys.modules)) or 0)"
     )
-    assert (ended.returncode, ended.stderr) == (0, "")
+    ended = subprocess.run([sys.executable, "-c", script], cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr.count("Error: No such command")) == (0, arguments[-1] != "--help")
+
+
+def test_help_lists_every_command_with_the_beginning_of_what_it_says_itself() -> None:
+    for module, commands in COMMANDS.items():
+        listed = invoke(*(["priors"] if module == "priors" else []), "--help").stdout
+        for name, line in commands.items():
+            assert f"\n  {name} " in listed
+            own = getattr(import_module(f"flows.cli.{module}"), name).__doc__
+            assert own.startswith(line.rstrip(".")), name
+
+
+def test_the_environment_is_set_before_a_commands_module_is_imported(tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("import os\nraise RuntimeError('quiet: ' + os.environ.get('PREFECT_HOME', 'no'))")
+    bare = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))}
+    store = tmp_path / "store"
+    ended = subprocess.run(
+        [sys.executable, "-m", "flows.cli", "run", "a chair"], cwd=tmp_path, capture_output=True, text=True, check=False,
+        env={**bare, "PYTHONPATH": f"{tmp_path}{os.pathsep}{PROJECT}", "DREAMPOLISH_STORE": str(store)},
+    )  # fmt: skip
+    assert ended.returncode == 1
+    line = f"internal error, RuntimeError: quiet: {store / 'prefect'}; details in {store / 'last-error.log'}"
+    assert ended.stderr.strip() == line
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_while_a_commands_module_is_imported_is_one_line(tmp_path: Path, number: int) -> None:
+    (tmp_path / "torch.py").write_text(f"import os\nos.kill(os.getpid(), {int(number)})\nimport time\ntime.sleep(5)")
+    ended = subprocess.run(
+        [sys.executable, "-m", "flows.cli", "doctor"], cwd=tmp_path, capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{PROJECT}", "DREAMPOLISH_STORE": str(tmp_path / "store")},
+    )  # fmt: skip
+    assert (ended.returncode, ended.stderr) == (130, "stopped; go on with: the same command\n")

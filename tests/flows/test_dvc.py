@@ -8,7 +8,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from flows.cli.commands import app
+from flows.cli import app
 from flows.dvc import RUN, read_settings, run_dvc_stage, train_part
 from flows.runs.chain import CHAIN
 from flows.runs.create import new_run

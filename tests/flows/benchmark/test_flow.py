@@ -48,7 +48,7 @@ from flows.benchmark.truth import (
     truth_of,
     write_reference,
 )
-from flows.cli.commands import app
+from flows.cli import app
 from schemas.config.presets import ConfigError
 from stages.results.surfaces import View, opened_from_textured
 from stages.runtime.errors import StageError

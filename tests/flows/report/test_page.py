@@ -19,7 +19,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from dreampolish.optim.atomic_files import sha256_of
-from flows.cli.commands import app
+from flows.cli import app
 from flows.report import page
 from flows.report.chart import HEIGHT, WIDTH, chart, figure
 from flows.report.curves import curves_of_stage, thinned

@@ -13,7 +13,7 @@ from dreampolish.fields.color import ColorField
 from dreampolish.fields.hash_grid import GridSizes
 from dreampolish.optim.atomic_files import sha256_of
 from dreampolish.scene.cameras import SCENE_HALF_SIZE
-from flows.cli.commands import app
+from flows.cli import app
 from schemas.artifacts import Artifact, FileRef, ReferenceArtifact, StageName, TexturedMeshArtifact
 from schemas.config.run import Config
 from schemas.runs import RunRecord, StageRecord

@@ -11,7 +11,7 @@ from uuid import uuid4
 import pytest
 from typer.testing import CliRunner
 
-from flows.cli.commands import app
+from flows.cli import app
 from flows.runs.create import new_run
 from flows.service import marks as services_marks
 from flows.service.doctor import findings, mend

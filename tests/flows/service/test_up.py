@@ -15,7 +15,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from flows.cli.commands import app
+from flows.cli import app
 from flows.runs.parameters import override_lines
 from flows.service.deployments import BATCH_QUEUE, DEPLOYMENTS, POOL, RUN_QUEUE, job_template
 from flows.service.environment import quiet_environment
