@@ -48,7 +48,7 @@ def run_dvc_stage(name: StageName, params_path: Path) -> Path:
     from stages.runtime.command import run_one
     from stages.runtime.context import context_of
     from stages.runtime.records import read_record, record_path, write_record
-    from stages.runtime.tracking import place_from_store
+    from stages.runtime.tracking.journal import place_from_store
 
     try:
         params = Params.model_validate(yaml.safe_load(params_path.read_text()))

@@ -28,11 +28,11 @@ from stages.reference import make_reference
 from stages.runtime.command import picture_of, run_lock
 from stages.runtime.context import RunContext, context_of
 from stages.runtime.files import disk_errors_in_one_line, store_folder
-from stages.runtime.progress import await_sends
 from stages.runtime.records import read_record
 from stages.runtime.signals import StoppedError, stop_on_signals
 from stages.runtime.store import LocalStore
-from stages.runtime.tracking import PARENT_JOURNAL, Journal, Place, place_from_store, replay_all
+from stages.runtime.tracking.journal import PARENT_JOURNAL, Journal, Place, place_from_store, replay_all
+from stages.runtime.tracking.progress import await_sends
 from stages.texture import paint_texture
 
 SENDS_S = 20.0

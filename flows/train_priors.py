@@ -12,7 +12,7 @@ from flows.service.marks import at_work
 from schemas.trainings import PriorsTraining
 from stages.runtime.files import PROJECT, store_folder
 from stages.runtime.signals import StopSignal, stop_on_signals
-from stages.runtime.tracking import place_from_store
+from stages.runtime.tracking.journal import place_from_store
 from stages.training.autoencoder import train_autoencoder
 from stages.training.card import write_card
 from stages.training.denoisers import train_normals, train_text, train_view

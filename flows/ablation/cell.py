@@ -29,10 +29,10 @@ from stages.results.files import StoredFiles
 from stages.results.surfaces import open_artifact
 from stages.runtime.command import arguments_from_record
 from stages.runtime.context import context_of, device_from_name
-from stages.runtime.progress import await_sends
 from stages.runtime.records import read_record, record_path, write_record
 from stages.runtime.store import LocalStore
-from stages.runtime.tracking import PARENT_JOURNAL, PARENT_TAG, Journal, Place
+from stages.runtime.tracking.journal import PARENT_JOURNAL, PARENT_TAG, Journal, Place
+from stages.runtime.tracking.progress import await_sends
 
 FROM_STAGE = {"psnr": "reference_psnr", "ssim": "reference_ssim", "normal_agreement": "normal_agreement"}
 """Figures that the measured stage reports itself, and what they are called in a study."""

@@ -30,7 +30,7 @@ from stages.runtime.errors import StageError
 from stages.runtime.files import disk_errors_in_one_line, project_file, store_folder
 from stages.runtime.records import read_record, record_path
 from stages.runtime.signals import StopSignal, stop_on_signals
-from stages.runtime.tracking import PARENT_JOURNAL, Journal, place_from_store
+from stages.runtime.tracking.journal import PARENT_JOURNAL, Journal, place_from_store
 
 OUTPUTS = Path("outputs/ablations")
 CODE_CHANGED = "The stages' code was changed while this study ran: run it again before its numbers are used."

@@ -44,7 +44,7 @@ from stages.runtime.files import project_file, store_folder
 from stages.runtime.records import read_record
 from stages.runtime.signals import stop_on_signals
 from stages.runtime.store import LocalStore
-from stages.runtime.tracking import PARENT_JOURNAL, Journal, Place, place_from_store
+from stages.runtime.tracking.journal import PARENT_JOURNAL, Journal, Place, place_from_store
 
 NAMES = project_file("configs/data/held_out_names.txt")
 T = TypeVar("T")

@@ -15,7 +15,7 @@ from schemas.runs import STAGES
 from stages.runtime.command import run_one
 from stages.runtime.records import read_record
 from stages.runtime.signals import stop_on_signals
-from stages.runtime.tracking import place_from_store
+from stages.runtime.tracking.journal import place_from_store
 
 
 def run(

@@ -20,8 +20,8 @@ from stages.guidance.reference_view import REFERENCE_FOV_DEG
 from stages.results.files import StoredFiles
 from stages.results.surfaces import open_artifact
 from stages.runtime.command import open_recorded
-from stages.runtime.progress import duration
 from stages.runtime.store import LocalStore
+from stages.runtime.tracking.progress import duration
 
 AZIMUTHS_DEG = (30.0, 120.0, 210.0, 300.0)
 ELEVATION_DEG = 15.0

@@ -33,7 +33,7 @@ from flows.service.secret import is_refusal, read_secret, secret_path
 from flows.service.temporary_server import temporary_server
 from stages.runtime.files import is_locked
 from stages.runtime.records import record_path
-from stages.runtime.tracking import PARENT_JOURNAL, Journal, place_from_store
+from stages.runtime.tracking.journal import PARENT_JOURNAL, Journal, place_from_store
 
 BUSY = [StateType.RUNNING, StateType.CANCELLING]
 GONE = "its process is gone"

@@ -42,10 +42,10 @@ from stages.runtime.costed_checkpoints import CostedCheckpoints
 from stages.runtime.errors import StageError
 from stages.runtime.files import PROJECT, disk_errors_in_one_line
 from stages.runtime.key import read_fields, stage_key
-from stages.runtime.progress import StageProgress
 from stages.runtime.records import record_stage
 from stages.runtime.signals import StopSignal, stop_on_signals
 from stages.runtime.store import DamagedArtifactError, LocalStore
+from stages.runtime.tracking.progress import StageProgress
 
 P = ParamSpec("P")
 A = TypeVar("A", bound=Artifact)

@@ -18,7 +18,7 @@ from dreampolish.training.recipes import latent_space
 from schemas.trainings import PriorsTraining
 from stages.runtime.errors import StageError
 from stages.runtime.signals import StopSignal
-from stages.runtime.tracking import Journal, Place
+from stages.runtime.tracking.journal import Journal, Place
 
 CURVE_INTERVAL = 50
 EXPORT_SECONDS = 600.0

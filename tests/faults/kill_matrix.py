@@ -49,7 +49,7 @@ from stages.runtime.key import prior_digests
 from stages.runtime.records import read_record, write_record
 from stages.runtime.stage import function_code
 from stages.runtime.store import MANIFEST, DamagedArtifactError, LocalStore, file_refs
-from stages.runtime.tracking import Journal
+from stages.runtime.tracking.journal import Journal
 from tests.support.tiny_priors import tiny_run, write_picture, write_priors
 
 LIMIT_S = 30.0

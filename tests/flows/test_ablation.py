@@ -40,7 +40,7 @@ from stages.nerf import _empty_scene
 from stages.results.surfaces import View, opened_from_textured
 from stages.runtime.code import Code
 from stages.runtime.errors import StageError
-from stages.runtime.tracking import EXPERIMENT
+from stages.runtime.tracking.journal import EXPERIMENT
 
 
 def cell(variant: str, subject: str, seed: int, group: str = "", **figures: float) -> CellResult:

@@ -33,7 +33,7 @@ def plain(stand_ins: Table, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stages without Prefect; the tracker is away."""
     for task in CHAIN.values():
         monkeypatch.setattr(task, "task", without_prefect(task))
-    monkeypatch.setattr("stages.runtime.tracking.Journal._failure", lambda self, place, wait_s: OSError("away"))
+    monkeypatch.setattr("stages.runtime.tracking.journal.Journal._failure", lambda self, place, wait_s: OSError("away"))
 
 
 def without_prefect(task: AnyStage) -> Any:

@@ -17,7 +17,7 @@ from flows.service import marks as services_marks
 from flows.service.doctor import findings, mend
 from flows.service.marks import FlowMark, all_marks
 from flows.service.processes import ProcessMark, Service, mark_of, own_mark, write_service
-from stages.runtime.tracking import Journal, place_from_store, run_id_at_tracker
+from stages.runtime.tracking.journal import Journal, place_from_store, run_id_at_tracker
 
 pytestmark = pytest.mark.usefixtures("priors_folder")
 

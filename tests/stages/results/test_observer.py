@@ -10,15 +10,15 @@ import pytest
 import torch
 from torch import Tensor
 
-import stages.runtime.progress
+import stages.runtime.tracking.progress
 from dreampolish.metrics.pictures import psnr, ssim
 from schemas.artifacts import NerfArtifact
 from schemas.config.nerf import NerfConfig
 from stages.results.observer import Preview, StageObserver, reference_figures
 from stages.runtime.context import RunContext
-from stages.runtime.progress import StageProgress
 from stages.runtime.stage import Stage, open_stage
-from stages.runtime.tracking import Journal, Place
+from stages.runtime.tracking.journal import Journal, Place
+from stages.runtime.tracking.progress import StageProgress
 
 
 def _journal(store: Path) -> list[dict]:
@@ -169,7 +169,7 @@ def test_a_hung_tracker_cannot_keep_a_stopped_stage_from_saying_so(
     told: StageProgress, run_context: RunContext, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     released = threading.Event()
-    monkeypatch.setattr(stages.runtime.progress, "ERRAND_S", 0.05)
+    monkeypatch.setattr(stages.runtime.tracking.progress, "ERRAND_S", 0.05)
     monkeypatch.setattr(Journal, "send_if_due", lambda self, place: released.wait(60))
     told.log(1, {"psnr": 1.0})
     told.close()
@@ -182,11 +182,11 @@ def test_inside_a_task_run_the_next_stage_does_not_wait_for_the_last_send(
     told: StageProgress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     released, sent = threading.Event(), []
-    monkeypatch.setattr(stages.runtime.progress, "in_a_task_run", lambda: True)
+    monkeypatch.setattr(stages.runtime.tracking.progress, "in_a_task_run", lambda: True)
     monkeypatch.setattr(StageProgress, "_link_page", lambda self: "")
     monkeypatch.setattr(Journal, "send", lambda self, place: sent.append(released.wait(60)))
     told.close()
     assert sent == [] and not released.is_set()
     released.set()
-    stages.runtime.progress.await_sends(60)
+    stages.runtime.tracking.progress.await_sends(60)
     assert sent == [True]

@@ -14,7 +14,7 @@ from dreampolish.training.evaluation import UNSEEN_PAIRS
 from schemas.trainings import AutoencoderTraining, DenoiserTraining, PriorsTraining
 from stages.runtime.errors import StageError
 from stages.runtime.signals import StopSignal
-from stages.runtime.tracking import Place
+from stages.runtime.tracking.journal import Place
 from stages.training.autoencoder import train_autoencoder
 from stages.training.card import write_card
 from stages.training.denoisers import train_normals, train_text, train_view
@@ -89,7 +89,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> TrainingPlace:
 def scores(place: TrainingPlace) -> dict[str, dict[str, float]]:
     """Every training, once; sending to the tracker is left out."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("stages.runtime.tracking.Journal.send", lambda journal, place: True)
+        patch.setattr("stages.runtime.tracking.journal.Journal.send", lambda journal, place: True)
         return {
             "autoencoder": train_autoencoder(place, CONFIG),
             "text": train_text(place, CONFIG),
@@ -125,7 +125,7 @@ def test_unseen_pairs_are_such_that_no_caption_holds() -> None:
 
 def test_a_finished_training_is_not_trained_again(place: TrainingPlace, scores: dict[str, dict[str, float]]) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("stages.runtime.tracking.Journal.send", lambda journal, place: True)
+        patch.setattr("stages.runtime.tracking.journal.Journal.send", lambda journal, place: True)
         patch.setattr("dreampolish.training.text.TextBatches.__call__", lambda self, generator: pytest.fail("a step was taken"))
         train_text(place, CONFIG)
     assert place.checkpoints("text", 500).latest() is not None

@@ -13,8 +13,8 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from stages.runtime import tracking
-from stages.runtime.journal_files import flattened, sending
-from stages.runtime.tracking import Journal, place_from_store, replay, replay_all, run_id_at_tracker
+from stages.runtime.tracking.files import flattened, sending
+from stages.runtime.tracking.journal import Journal, place_from_store, replay, replay_all, run_id_at_tracker
 
 
 def begun(store: Path) -> Journal:

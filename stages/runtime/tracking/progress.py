@@ -12,8 +12,8 @@ import numpy as np
 
 from schemas.artifacts import Artifact, NerfArtifact, SdfArtifact
 from schemas.runs import StageRecord, StageState
-from stages.runtime.journal_files import folders_with_tag
-from stages.runtime.tracking import Journal, Place, place_from_store, run_page
+from stages.runtime.tracking.files import folders_with_tag
+from stages.runtime.tracking.journal import Journal, Place, place_from_store, run_page
 
 SHARE = 0.05
 """Of a stage between two updates in Prefect."""

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from stages.runtime.journal_files import entries_of, flattened, read_cursor, sending, whole_lines, write_cursor
+from stages.runtime.tracking.files import entries_of, flattened, read_cursor, sending, whole_lines, write_cursor
 
 # Before mlflow is imported: it reads these once.
 for _name, _value in {
