@@ -22,7 +22,7 @@ os.environ.setdefault("TQDM_DISABLE", "1")
 # Nobody is called there: without one, Prefect would start a server.
 os.environ.setdefault("PREFECT_API_URL", "http://127.0.0.1:9/api")
 
-from cells import MOMENTS, SIGNALS, WORDS, all_cells
+from cells import MOMENTS, SIGNALS, WORDS, all_cells, has
 from commands import Commands, command_cells
 from corruption import EDITED, damage_everything, stale_elsewhere
 from disk_faults import disk_faults
@@ -105,7 +105,8 @@ def page(found: Found) -> str:
         "Each cell: the run is cut off in that stage, at that moment, by that signal; one `resume` follows. `whole` means that the",
         "resumed run ended with every file hash and every figure of the undisturbed run, that no published stage was computed again,",
         "that no figure is missing from the journals or stands there twice, and that nothing is left over. Reference and export have",
-        "no checkpoints: there the first column is before the first file, the second inside a file's write. The cells call the stages",
+        "no checkpoints: there the first column is before the first file, the second inside a file's write. Cut off while its scores are",
+        "made, a stage's result must stand whole, and the scores alone are made anew; the reference has none. The cells call the stages",
         "without Prefect.",
         "",
         f"{whole} of {len(found.cells)} cells whole{left}. A run ended within {slowest:.1f} s of its SIGTERM or SIGINT.",
@@ -117,12 +118,13 @@ def page(found: Found) -> str:
     for stage in STAGES:
         for number in SIGNALS:
             row = [by_cell.get((stage, number, moment)) for moment in MOMENTS]
-            words = ["not run" if each is None else "whole" if not each.wrong else each.wrong[0] for each in row]
+            told = ["not run" if each is None else "whole" if not each.wrong else each.wrong[0] for each in row]
+            words = [word if has(stage, moment) else "-" for word, moment in zip(told, MOMENTS, strict=True)]
             lines.append(f"| {stage} | {number} | {' | '.join(words)} |")
     lines += ["", "## The command, cut off", "", *_of_commands(found.commands), "", "## The disk fails", ""]
     lines += [
-        "The Nth operation under the store fails, for every N, while two stages compute through the real context. After each the store was",
-        "readable, the message named path and free space in one line, and a second attempt gave the same bytes.",
+        "The Nth operation under the store fails, for every N, while two stages and the scores of one are computed as in a run. After each",
+        "the store was readable, the message named path and free space in one line, and a second attempt gave the same bytes.",
         "",
         "| operation and error | operations failed in turn |",
         "|---|---|",
@@ -130,7 +132,7 @@ def page(found: Found) -> str:
         "",
         "## Damage",
         "",
-        f"Of the run's seven artifacts: {', '.join(f'{count} {kind}' for kind, count in found.damages.items())}; all detected before use"
+        f"Of its artifacts and scores: {', '.join(f'{count} {kind}' for kind, count in found.damages.items())}; all detected before use"
         if not any(line.startswith("not detected") for line in found.wrong)
         else "Not all damage was detected, see below",
         "(truncations at each tenth of every file; swaps of every two files of an artifact; manifests included).",

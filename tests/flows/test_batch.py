@@ -1,6 +1,6 @@
 """Many prompts: one run each, failures apart, the finished skipped."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,11 +10,13 @@ import pytest
 from flows.batch import BatchIncompleteError, batch, fit_queue, listed, prepared, read_prompts, refuse_without_worker
 from flows.runs.create import new_run
 from flows.text_to_3d import text_to_3d
-from schemas.artifacts import StageName
+from schemas.artifacts import Artifact, StageName
 from schemas.config.presets import ConfigError
-from stages.runtime.command import StageFunction
 from stages.runtime.errors import StageError
 from stages.runtime.records import newest_records
+from stages.runtime.stage import Stage
+
+StandIn = Callable[..., Artifact]
 
 
 def test_a_file_becomes_prompts_without_repetitions(tmp_path: Path) -> None:
@@ -76,16 +78,16 @@ class TestServed:
         assert newest_records(store) == []
 
     def test_failures_are_apart_and_a_second_call_does_only_what_is_left(
-        self, store: Path, calls: list[str], stand_ins: dict[StageName, StageFunction], monkeypatch: pytest.MonkeyPatch
+        self, store: Path, calls: list[str], stand_ins: dict[StageName, StandIn], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("flows.batch.online_workers", lambda: 2)
         monkeypatch.setattr("flows.batch.online_workers", lambda: 2)
         whole = stand_ins["reference"]
 
-        def unlucky(prompt: str, image: Path | None, config: object, run: object) -> object:
-            if "lamp" in prompt:
+        def unlucky(stage: Stage, **given: Any) -> Artifact:
+            if "lamp" in given["prompt"]:
                 raise StageError("the picture shows nothing", None, "use another seed")
-            return whole(prompt, image, config, run)
+            return whole(stage, **given)
 
         monkeypatch.setitem(stand_ins, "reference", unlucky)
         prompts = ["a chair", "a lamp", "!!!", "a dragon", "a table"]

@@ -6,7 +6,6 @@ import json
 import re
 import shlex
 import struct
-from collections.abc import Mapping
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -30,13 +29,16 @@ from flows.report.output import shown_files, write_output
 from flows.report.page import compare_page, run_page
 from flows.report.settings import changes_from_default, making_command, overrides_between, preset_config, text
 from flows.report.strips import evenly, strip_of_views
+from flows.runs.chain import CHAIN
 from flows.runs.create import new_run
-from schemas.artifacts import StageName
+from schemas.artifacts import ReferenceArtifact, StageName
 from schemas.config.presets import load_config, merged
 from schemas.config.run import Config
 from schemas.runs import STAGES, RunRecord
 from stages.runtime.command import StageFunction, open_recorded, run_one
 from stages.runtime.files import PROJECT
+from stages.runtime.command import open_recorded, run_one
+from stages.runtime.files import PROJECT, sha256_of
 from stages.runtime.records import read_record
 from stages.runtime.store import LocalStore
 
@@ -60,14 +62,17 @@ def invoke(*arguments: str) -> Result:
     return runner.invoke(app, list(arguments))
 
 
+def alone(name: StageName, run: str) -> None:
+    """One stage of a run, without Prefect."""
+    run_one(CHAIN[name], run, [], tracking_uri=None, show_progress=False)
+
+
 @pytest.fixture
-def finished(
-    store: Path, stand_ins: Mapping[StageName, StageFunction], priors_folder: None, request: pytest.FixtureRequest
-) -> RunRecord:
+def finished(store: Path, stand_ins: object, priors_folder: None) -> RunRecord:
     """A run with all seven stages, its prompt hostile."""
     record = new_run(store, EVIL, "smoke", ["seed=7", "texture.lambda_stable=0.5"], None)
     for name in STAGES:
-        run_one(name, stand_ins[name], record.run, [], None, False)
+        alone(name, record.run)
     return read_record(store, record.run)
 
 
@@ -116,13 +121,11 @@ def test_a_page_tells_stages_settings_lineage_and_commands(finished: RunRecord, 
     assert "Curves" not in source
 
 
-def test_a_run_that_took_its_geometry_over_says_so(
-    finished: RunRecord, store: Path, stand_ins: Mapping[StageName, StageFunction]
-) -> None:
+def test_a_run_that_took_its_geometry_over_says_so(finished: RunRecord, store: Path) -> None:
     from flows.runs.create import derived_run
 
     record = derived_run(store, finished.run, ["texture.steps=9"], STAGES[:5], reuse_stale=True)[0]
-    run_one("texture", stand_ins["texture"], record.run, [], None, False)
+    alone("texture", record.run)
     facts = open_facts(read_record(store, record.run), store, 64)
     assert [stage.state for stage in facts.stages] == ["reused"] * 5 + ["computed"]
     assert facts.making.line == f"dreampolish texture {finished.run} --set texture.steps=9"
@@ -131,26 +134,31 @@ def test_a_run_that_took_its_geometry_over_says_so(
 
 
 def test_the_output_folder_holds_the_page(finished: RunRecord, store: Path, tmp_path: Path) -> None:
-    artifacts = {name: open_recorded(name, finished, store) for name in STAGES}
-    done = write_output(finished, artifacts, LocalStore(store), tmp_path / "outputs")
+    done = write_output(finished, LocalStore(store), tmp_path / "outputs")
     folder = Path(done.output or "")
     assert finished.run in (folder / "report.html").read_text()
     assert [path.name for path in shown_files(done)] == ["report.html", "contact_sheet.png", "candidates.png", "turntable.png"]
-    reference = open_recorded("reference", finished, store)
+    reference = open_recorded(ReferenceArtifact, finished, store)
+    assert reference.candidates is not None
     sheet = LocalStore(store).folder("reference", reference.fingerprint) / reference.candidates.path
     assert (folder / "candidates.png").read_bytes() == sheet.read_bytes()
     assert "Candidates for the reference" in (folder / "report.html").read_text()
     (folder / "asset-5000.usdz").write_bytes(b"exported since")
     (folder / "report.html").write_text("old")
-    write_output(done, artifacts, LocalStore(store), tmp_path / "outputs")
+    write_output(done, LocalStore(store), tmp_path / "outputs")
     assert (folder / "asset-5000.usdz").read_bytes() == b"exported since"
     assert finished.run in (folder / "report.html").read_text()
 
 
-def test_a_picture_of_the_user_has_no_candidates(finished: RunRecord, store: Path, tmp_path: Path) -> None:
-    artifacts = {name: open_recorded(name, finished, store) for name in STAGES}
-    artifacts["reference"] = artifacts["reference"].model_copy(update={"candidates": None})
-    done = write_output(finished, artifacts, LocalStore(store), tmp_path / "outputs")
+@pytest.mark.usefixtures("stand_ins", "priors_folder")
+def test_a_picture_of_the_user_has_no_candidates(store: Path, tmp_path: Path) -> None:
+    picture = np.full((64, 64, 3), 255, np.uint8)
+    picture[20:44, 20:44] = 80
+    Image.fromarray(picture).save(tmp_path / "box.png")
+    record = new_run(store, "a chair", "smoke", [], tmp_path / "box.png")
+    for name in STAGES:
+        alone(name, record.run)
+    done = write_output(read_record(store, record.run), LocalStore(store), tmp_path / "outputs")
     assert not (Path(done.output or "") / "candidates.png").exists()
     assert "Candidates for the reference" not in (Path(done.output or "") / "report.html").read_text()
 

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -14,9 +14,11 @@ import torch
 import stages.runtime.signals
 from dreampolish.optim.checkpoints import Checkpoints
 from dreampolish.optim.fit import FitInterruptedError, Term, fit
+from flows.runs.chain import CHAIN
 from flows.runs.create import new_run
 from schemas.artifacts import NerfArtifact
 from schemas.config.reference import ReferenceConfig
+from schemas.artifacts import Artifact, NerfArtifact, ReferenceArtifact, StageName
 from schemas.config.run import Config
 from stages.runtime.command import main
 from stages.runtime.context import RunContext
@@ -24,17 +26,15 @@ from stages.runtime.signals import StoppedError, interrupted_by_sigterm, stop_on
 from stages.runtime.stage import Stage, open_stage
 
 PROJECT = Path(__file__).parents[3]
+StandIn = Callable[..., Artifact]
 
 
-@pytest.fixture(autouse=True)
-def fixed_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sources of the real stages do not count here."""
-    monkeypatch.setattr("stages.runtime.stage.code_digest", lambda module, root: module)
+KEY = "0" * 64
 
 
 def signalled_nerf(run: RunContext, number: int) -> NerfArtifact:
     """A stage without a fit that the signal meets half-way."""
-    with open_stage("nerf", run, Config().nerf, parents=[]) as stage:
+    with open_stage("nerf", run, Config().nerf, [], KEY) as stage:
         os.kill(os.getpid(), number)
         field = stage.path("field.bin")
         field.write_bytes(b"field")
@@ -50,7 +50,7 @@ def test_a_stage_that_heard_nothing_is_finished_and_the_next_does_not_begin(run_
         assert stop.requested
         with (
             pytest.raises(StoppedError, match="stopped before the neus stage"),
-            open_stage("neus", run_context, Config().neus, parents=[parent]),
+            open_stage("neus", run_context, Config().neus, [parent], KEY),
         ):
             pytest.fail("the next stage began")
     assert list((run_context.store / "nerf").glob("*/artifact.json"))
@@ -59,7 +59,7 @@ def test_a_stage_that_heard_nothing_is_finished_and_the_next_does_not_begin(run_
 
 def test_what_never_asks_is_interrupted(run_context: RunContext, monkeypatch: pytest.MonkeyPatch) -> None:
     def deaf() -> None:
-        with open_stage("export", run_context, Config().export, parents=[]) as stage:
+        with open_stage("export", run_context, Config().export, [], KEY) as stage:
             stage.path("half.bin").write_bytes(b"half")
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(20)
@@ -100,7 +100,7 @@ def test_a_fit_that_heard_the_signal_is_left_to_write_its_checkpoint(
         return {"square": Term(weight.square().sum(), 1.0)}
 
     def fitted() -> None:
-        with open_stage("nerf", run_context, Config().nerf, parents=[]) as stage:
+        with open_stage("nerf", run_context, Config().nerf, [], KEY) as stage:
             optimizer = torch.optim.SGD([weight], lr=0.1)
             fit(losses, optimizer, lambda step: 1.0, 9, stage.generator, {}, stage.checkpoints, Slow(stage))
 
@@ -148,18 +148,18 @@ def test_sigterm_interrupts_what_is_no_stage() -> None:
 
 @pytest.mark.usefixtures("priors_folder")
 def test_a_stopped_stage_command_says_how_to_go_on(
-    store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    store: Path, stand_ins: dict[StageName, StandIn], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def reference(prompt: str, image: None, config: ReferenceConfig, run: RunContext) -> None:
-        with open_stage("reference", run, config, parents=[], inputs={"prompt": prompt}) as stage:
-            os.kill(os.getpid(), signal.SIGTERM)
-            while True:
-                stage.progress(1, 2)
+    def reference(stage: Stage, **given: object) -> ReferenceArtifact:
+        os.kill(os.getpid(), signal.SIGTERM)
+        while True:
+            stage.progress(1, 2)
 
+    stand_ins["reference"] = reference
     monkeypatch.setattr(stages.runtime.signals, "GRACE_S", 0.1)
     record = new_run(store, "a chair", "smoke", [], None)
     with pytest.raises(SystemExit) as ended:
-        main("reference", reference, ["--run", record.run])  # type: ignore[arg-type]
+        main(CHAIN["reference"], ["--run", record.run])
     assert ended.value.code == 130
     assert capsys.readouterr().err == "reference: stopped; the same command goes on from there\n"
 
