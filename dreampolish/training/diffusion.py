@@ -4,12 +4,14 @@ The loss is the squared error of v, weighted by min(SNR + 1, gamma) / (SNR + 1) 
 from one generator, timesteps stratified over a batch.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
+from diffusers.training_utils import EMAModel
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -85,42 +87,36 @@ def build_schedule() -> DDIMScheduler:
     )
 
 
-class ExponentialAverage:
-    """A running average of modules' parameters; restorable.
+class RunningAverage(EMAModel):
+    """diffusers' running average of parameters, restorable on any device.
 
-    decay: of one step, in [0, 1); early steps use (1 + n) / (10 + n), so that the random start is soon forgotten.
+    decay: of one step, in [0, 1); the first step takes the parameters as they are and early ones use less, so that the random start
+    is soon forgotten.
     """
 
-    def __init__(self, modules: Mapping[str, nn.Module], decay: float) -> None:
-        self._live = [p for module in modules.values() for p in module.parameters()]
-        self._names = [f"{key}/{name}" for key, module in modules.items() for name, _ in module.named_parameters()]
-        self.averages = [p.detach().clone() for p in self._live]
-        self._decay, self._updates = decay, 0
+    def __init__(self, parameters: Sequence[nn.Parameter], decay: float) -> None:
+        super().__init__(parameters, decay=decay, foreach=True)
+        self.parameters = parameters
 
-    @torch.no_grad()
     def update(self) -> None:
         """Take the present parameters in."""
-        decay = min(self._decay, (1 + self._updates) / (10 + self._updates))
-        torch._foreach_lerp_(self.averages, [p.detach() for p in self._live], 1 - decay)
-        self._updates += 1
+        self.step(self.parameters)
 
-    @torch.no_grad()
-    def swap(self) -> None:
-        """Exchange averages and live parameters; call again to change back."""
-        for live, average in zip(self._live, self.averages, strict=True):
-            kept = live.detach().clone()
-            live.copy_(average)
-            average.copy_(kept)
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Inside the block the parameters hold the averages."""
+        self.store(self.parameters)
+        self.copy_to(self.parameters)
+        try:
+            yield
+        finally:
+            self.restore(self.parameters)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Averages and the number of updates."""
-        return {"averages": dict(zip(self._names, self.averages, strict=True)), "updates": self._updates}
-
-    def load_state_dict(self, state_dict: Any) -> None:
-        """Restore what `state_dict` gave."""
-        for name, average in zip(self._names, self.averages, strict=True):
-            average.copy_(state_dict["averages"][name])
-        self._updates = int(state_dict["updates"])
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave. Raises KeyError for the state of another kind of average."""
+        averages = state_dict["shadow_params"]
+        placed = [average.to(own) for average, own in zip(averages, self.shadow_params, strict=True)]
+        super().load_state_dict({**state_dict, "shadow_params": placed})
 
 
 def stratified_timesteps(n: int, n_train: int, exponent: float, generator: torch.Generator) -> Int[Tensor, " n"]:
@@ -150,7 +146,7 @@ class DenoisingLoss:
     """
 
     denoiser: Denoiser
-    average: ExponentialAverage
+    average: RunningAverage
     draw: BatchSource
     alphas_cumprod: Float[Tensor, " t"]
     channel_weights: Float[Tensor, " c"]

@@ -16,7 +16,7 @@ from dreampolish.priors.loading import PriorError, PriorSource, load_unet
 from dreampolish.priors.normals import load_normal_prior, pictures_from_normals
 from dreampolish.priors.text import load_text_prior
 from dreampolish.priors.view import load_projection, load_view_prior
-from dreampolish.training.diffusion import DenoisingLoss, ExponentialAverage, build_schedule, learning_rate_factor
+from dreampolish.training.diffusion import DenoisingLoss, RunningAverage, build_schedule, learning_rate_factor
 from dreampolish.training.evaluation import TEXT_SHEET, UNSEEN_PAIRS, normal_scores, ranked_first, text_sheet, view_scores
 from dreampolish.training.folders import interleaved, tiled, write_png, write_prior
 from dreampolish.training.recipes import Draws, Recipe, Size, normals_recipe, text_recipe, view_recipe
@@ -95,7 +95,7 @@ def _fit(place: TrainingPlace, config: PriorsTraining, kind: Kind, recipe: Recip
     folder = place.project / config.home / kind
     if settings.continued:
         _take_weights(recipe.modules, PriorSource(str(folder), None))
-    average = ExponentialAverage(recipe.modules, settings.average_decay)
+    average = RunningAverage(parameters, settings.average_decay)
     loss = DenoisingLoss(
         recipe.denoiser,
         average,
@@ -109,9 +109,8 @@ def _fit(place: TrainingPlace, config: PriorsTraining, kind: Kind, recipe: Recip
     )
 
     def export() -> None:
-        average.swap()
-        write_prior(folder, {**recipe.modules, "scheduler": build_schedule()}, recipe.references)
-        average.swap()
+        with average.in_place():
+            write_prior(folder, {**recipe.modules, "scheduler": build_schedule()}, recipe.references)
 
     fitted = fit(
         loss,

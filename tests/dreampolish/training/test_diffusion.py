@@ -1,7 +1,9 @@
 """Training parts: the running average, the loss, the start from another network, resumption to the bit."""
 
+import math
 from pathlib import Path
 
+import pytest
 import torch
 
 from dreampolish.optim.checkpoints import Checkpoints
@@ -11,7 +13,7 @@ from dreampolish.priors.view import LatentPatchContext
 from dreampolish.training.diffusion import (
     DenoiserBatch,
     DenoisingLoss,
-    ExponentialAverage,
+    RunningAverage,
     build_schedule,
     learning_rate_factor,
     prepare_for_training,
@@ -38,42 +40,47 @@ def _captioned(n: int, generator: torch.Generator) -> tuple[torch.Tensor, list[s
     return torch.rand(n, 3, 8, 8, generator=generator), [f"{'word ' * (k % 3)}end" for k in range(n)]
 
 
-def _training(folder: Path | None, steps: int) -> dict[str, torch.Tensor]:
+def _training(folder: Path | None, steps: int) -> list[torch.Tensor]:
     """Train a tiny text U-Net; returns its averages."""
     unet = tiny_unet(CHANNELS, False)
     prepare_for_training(unet, torch.device("cpu"))
-    generator, average = torch.Generator().manual_seed(0), ExponentialAverage({"unet": unet}, 0.9)
+    generator, average = torch.Generator().manual_seed(0), RunningAverage(list(unet.parameters()), 0.9)
     draw = TextBatches(_captioned, tiny_space(), RememberingTower(CountingTower(), 100), 4, 0.5)
     loss = DenoisingLoss(text_denoiser(unet), average, draw, ALPHAS, torch.ones(CHANNELS), 5.0, 1.0, False, generator)
     optimizer = torch.optim.AdamW(unet.parameters(), lr=1e-3)
     checkpoints = Checkpoints(folder, interval=2, keep=1) if folder else None
     stateful = {"unet": unet, "average": average}
     fit(loss, optimizer, lambda step: 1.0, steps, generator, stateful, checkpoints, Quiet())
-    return {name: value.clone() for name, value in average.state_dict()["averages"].items()}
+    return [*average.shadow_params, *unet.parameters()]
 
 
 def test_a_resumed_training_ends_in_the_same_bits(tmp_path: Path) -> None:
     through = _training(None, 4)
     _training(tmp_path, 2)
     resumed = _training(tmp_path, 4)
-    assert all(torch.equal(through[name], resumed[name]) for name in through)
+    assert all(torch.equal(one, other) for one, other in zip(through, resumed, strict=True))
+    assert any(not torch.equal(average, last) for average, last in zip(through, through[len(through) // 2 :], strict=False))
 
 
-def test_the_average_equals_its_closed_form_and_swaps_there_and_back() -> None:
+def test_the_average_equals_its_closed_form_and_stands_in_for_the_parameters() -> None:
     layer = torch.nn.Linear(1, 1, bias=False)
-    torch.nn.init.zeros_(layer.weight)
-    average = ExponentialAverage({"layer": layer}, 0.15)  # below the warm-up's 2/11 after one update, above its 1/10
-    with torch.no_grad():
-        layer.weight.fill_(1.0)
-    average.update()
-    assert torch.allclose(average.averages[0], torch.tensor([[0.9]]))  # 1 - 1/10
-    average.update()
-    assert torch.allclose(average.averages[0], torch.tensor([[0.9 * 0.15 + 0.85]]))
-    kept = average.averages[0].clone()
-    average.swap()
-    assert torch.equal(layer.weight, kept)
-    average.swap()
-    assert layer.weight.item() == 1.0
+    average = RunningAverage(list(layer.parameters()), 0.5)
+    for value, expected in ((1.0, 1.0), (3.0, 1.0 * 2 / 11 + 3.0 * 9 / 11), (3.0, None)):
+        before = float(average.shadow_params[0])
+        torch.nn.init.constant_(layer.weight, value)
+        average.update()  # decays 0, 2/11, 3/12: the warm-up; 0.5 is reached at the ninth
+        wanted = before * 3 / 12 + value * 9 / 12 if expected is None else expected
+        assert math.isclose(float(average.shadow_params[0]), wanted, rel_tol=1e-6)
+    kept = average.shadow_params[0].clone()
+    with average.in_place():
+        assert torch.equal(layer.weight, kept)
+    assert layer.weight.item() == 3.0
+
+
+def test_an_average_s_state_of_another_kind_is_refused() -> None:
+    layer = torch.nn.Linear(1, 1)
+    with pytest.raises(KeyError, match="shadow_params"):
+        RunningAverage(list(layer.parameters()), 0.5).load_state_dict({"averages": {}, "updates": 3})
 
 
 def test_a_perfect_denoiser_has_no_loss() -> None:
@@ -86,7 +93,7 @@ def test_a_perfect_denoiser_has_no_loss() -> None:
 
     loss = DenoisingLoss(
         perfect,
-        ExponentialAverage({"layer": layer}, 0.9),
+        RunningAverage(list(layer.parameters()), 0.9),
         lambda generator: DenoiserBatch(clean.expand(8, -1, -1, -1), {}),
         ALPHAS,
         torch.ones(2),
