@@ -1,6 +1,7 @@
-"""What pip installs: the packages and, with them, the presets, the weights and the benchmark of a checkout."""
+"""What pip installs: the packages and, with them, the presets, the weights and the benchmark; and for which Python make does."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -69,3 +70,32 @@ def test_a_checkout_reads_its_own_files() -> None:
 
     assert project_file("priors/home") == PROJECT / "priors" / "home"
     assert project_file("/weights") == Path("/weights")
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="no make here")
+@pytest.mark.parametrize(
+    ("there", "taken"),
+    [
+        ({"python3.13": 1, "python3.12": 0, "python3.11": 0, "python3": 0}, "python3.12"),
+        ({"python3.13": 0, "python3.11": 0}, "python3.13"),
+        ({"python3.11": 1, "python3": 0}, "python3"),
+        ({"python3": 1}, None),
+        ({}, None),
+    ],
+)
+def test_make_takes_the_newest_python_that_will_do(tmp_path: Path, there: dict[str, int], taken: str | None) -> None:
+    for tool in ("make", "sh", "grep", "test"):
+        (tmp_path / tool).symlink_to(shutil.which(tool) or "/bin/false")
+    for name, code in there.items():
+        (tmp_path / name).write_text(f"#!{shutil.which('sh')}\nexit {code}\n")
+        (tmp_path / name).chmod(0o755)
+    dry = ["--dry-run"] if taken is not None else []
+    ended = subprocess.run(
+        [tmp_path / "make", *dry, f"VENV={tmp_path / 'made'}", "venv"],
+        cwd=PROJECT, env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if taken is not None:
+        assert f"{tmp_path / taken} -m venv {tmp_path / 'made'}\n" in ended.stdout
+    else:
+        assert (ended.returncode, ended.stderr.splitlines()[0][:42]) == (2, "no Python 3.11, 3.12 or 3.13 with venv on ")
+        assert not (tmp_path / "made").exists()
