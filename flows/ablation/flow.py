@@ -3,7 +3,6 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,9 @@ from flows.ablation.figures import judge_from_folder
 from flows.ablation.plan import Cell, Plan, cell_config, code_digests, planned
 from flows.ablation.plots import contact_sheet, plot
 from flows.ablation.statistics import CellResult, StudyResult, paired, write_result
-from flows.benchmark.page import machine_line, versions_line
+from flows.benchmark.page import date_line, machine_line, versions_line
+from flows.benchmark.statistics import one_line
+from flows.benchmark.subjects import held_out_names
 from flows.benchmark.truth import SHOWN
 from flows.runs.console import say
 from flows.runs.parameters import Overrides, Preset, override_lines
@@ -34,7 +35,6 @@ from stages.runtime.tracking.journal import PARENT_JOURNAL, Journal, place_from_
 
 OUTPUTS = Path("outputs/ablations")
 CODE_CHANGED = "The stages' code was changed while this study ran: run it again before its numbers are used."
-NAMES = project_file("configs/data/held_out_names.txt")
 
 
 @dataclass
@@ -84,7 +84,7 @@ def work_label(cell: CellResult) -> str:
 def _workplace(plan: Plan, store: Path, show: bool) -> Workplace:
     base = plan.configs[plan.study.base_name]
     prompts = tuple(cell.subject.prompt for cell in plan.cells)
-    judge = judge_from_folder(project_file(base.priors.judge.source), prompts, tuple(NAMES.read_text().splitlines()))
+    judge = judge_from_folder(project_file(base.priors.judge.source), prompts, tuple(held_out_names()))
     return Workplace(plan, store, place=place_from_store(store, os.environ.get("MLFLOW_TRACKING_URI")), judge=judge, show=show)
 
 
@@ -113,7 +113,7 @@ def _run_all(work: Workplace, progress: Progress, stop: StopSignal) -> None:
             raise
         except Exception as error:
             # Whatever goes wrong with one cell, the others still count.
-            message = " ".join((str(error) or type(error).__name__).split())
+            message = one_line(error)
             progress.results[cell.run] = described(work, cell, config=cell.config, figures={}, stages={}, error=message)
             say(f"  failed: {message}")
         else:
@@ -171,7 +171,7 @@ def _result(plan: Plan, progress: Progress, overrides: Sequence[str]) -> StudyRe
     return StudyResult(
         study=plan.study.model_dump(mode="json"),
         id=plan.id,
-        date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        date=date_line(),
         machine=f"{machine_line(device_from_name(base.device))}; {base.threads} threads",
         versions=versions_line(),
         overrides=list(overrides),

@@ -17,7 +17,7 @@ from schemas.runs import STAGES, RunRecord
 from schemas.studies import FITTED, Settings, Study, Variant, read_study
 from stages.guidance.known_words import check_words
 from stages.runtime.code import code_of_module
-from stages.runtime.context import context_of
+from stages.runtime.context import RunContext, context_of
 from stages.runtime.errors import StageError
 from stages.runtime.files import PROJECT, project_file
 from stages.runtime.key import prior_digests
@@ -126,11 +126,13 @@ def _planned(study: Study, store: Path, overrides: Sequence[str]) -> Plan:
     check_priors(common)
     configs = variant_configs(study, common)
     subjects = _subjects(study, common)
-    _check_words(study, subjects, common, store)
+    record = RunRecord(run="0" * 8, prompt="-", config=common, created="")
+    run = context_of(record, store, tracking_uri=None, show_progress=False)
+    _check_words(study, subjects, common, run)
     code = code_digests()
     plan = Plan(
         study,
-        id=study_id(study, configs=configs, subjects=subjects, common=common, store=store, code=code),
+        id=study_id(study, configs, subjects=subjects, run=run, code=code),
         cells=(),
         configs=configs,
         code=code,
@@ -209,12 +211,10 @@ def _subjects(study: Study, common: Config) -> list[StudySubject]:
     return [*prompts, *objects]
 
 
-def _check_words(study: Study, subjects: Sequence[StudySubject], common: Config, store: Path) -> None:
+def _check_words(study: Study, subjects: Sequence[StudySubject], common: Config, run: RunContext) -> None:
     """That the prior knows a thing that every prompt names; and, in a study of unseen things, knows just those things that it should."""
     from dreampolish.data.captions import parse_caption
 
-    record = RunRecord(run="0" * 8, prompt="-", config=common, created="")
-    run = context_of(record, store, tracking_uri=None, show_progress=False)
     for subject in subjects:
         if subject.truth is None:
             check_thing_named(subject.prompt, run, common.reference, drawn=True)
@@ -234,17 +234,9 @@ def code_digests() -> tuple[str, ...]:
 
 
 def study_id(
-    study: Study,
-    configs: Mapping[str, Config],
-    subjects: Sequence[StudySubject],
-    common: Config,
-    store: Path,
-    code: Sequence[str],
+    study: Study, configs: Mapping[str, Config], subjects: Sequence[StudySubject], run: RunContext, code: Sequence[str]
 ) -> str:
     """Eight hexadecimal digits over everything that decides the results."""
-    run = context_of(
-        RunRecord(run="0" * 8, prompt="-", config=common, created=""), store, tracking_uri=None, show_progress=False
-    )
     try:
         weights = prior_digests(run, "text", "view", "normals", "judge")
     except StageError as error:

@@ -26,8 +26,8 @@ from flows.benchmark.overhead import read_overheads
 from flows.benchmark.page import setting_of, write_report, write_sheet
 from flows.benchmark.rasterizers import read_rasterizers
 from flows.benchmark.stages import figures_of
-from flows.benchmark.statistics import Failure, ObjectResult, PromptResult, Results, r_precision, stage_means
-from flows.benchmark.subjects import Subject, found_subjects, framing_settings, prompts_of, reference_picture
+from flows.benchmark.statistics import Failure, ObjectResult, PromptResult, Results, one_line, r_precision, stage_means
+from flows.benchmark.subjects import Subject, found_subjects, framing_settings, held_out_names, prompts_of, reference_picture
 from flows.benchmark.truth import SIZE, true_mesh
 from flows.report.facts import view_paths
 from flows.runs.console import say
@@ -40,13 +40,12 @@ from schemas.config.run import Config
 from schemas.runs import RunRecord
 from stages.results.files import StoredFiles
 from stages.runtime.context import context_of, device_from_name
-from stages.runtime.files import project_file, store_folder
+from stages.runtime.files import store_folder
 from stages.runtime.records import read_record
 from stages.runtime.signals import stop_on_signals
 from stages.runtime.store import LocalStore
 from stages.runtime.tracking.journal import PARENT_JOURNAL, Journal, Place, place_from_store
 
-NAMES = project_file("configs/data/held_out_names.txt")
 T = TypeVar("T")
 
 
@@ -93,7 +92,7 @@ def benchmark(
     check_priors(config)
     subjects = found_subjects(objects, only or [], config.reference.elevation_deg)
     prompts = prompts_of(objects) if with_prompts else []
-    names = NAMES.read_text().splitlines()
+    names = held_out_names()
     overheads, rasterizers = read_overheads(store), read_rasterizers(store)
     pipeline = Pipeline(store, preset, changed, config.device)
     place = place_from_store(store, os.environ.get("MLFLOW_TRACKING_URI"))
@@ -151,9 +150,8 @@ def _isolated(name: str, results: Results, work: Callable[[], T]) -> T | None:
         raise
     except Exception as error:
         # Whatever goes wrong with one object, the others still count.
-        message = " ".join((str(error) or type(error).__name__).split())
-        results.failures.append(Failure(name, message))
-        say(f"  failed: {message}")
+        results.failures.append(Failure(name, one_line(error)))
+        say(f"  failed: {one_line(error)}")
         return None
 
 

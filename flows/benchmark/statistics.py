@@ -79,6 +79,11 @@ class Failure:
     message: str
 
 
+def one_line(error: Exception) -> str:
+    """An error's message without line breaks; its kind where it has none."""
+    return " ".join((str(error) or type(error).__name__).split())
+
+
 @dataclass(frozen=True)
 class Results:
     """All of one benchmark."""

@@ -77,6 +77,11 @@ def remarks_of(objects: Path) -> str:
     return " ".join(file.read_text().split()) if file.is_file() else ""
 
 
+def held_out_names() -> list[str]:
+    """Names of things that no prior was trained on: what the judge may take a picture for, beside the prompts."""
+    return project_file("configs/data/held_out_names.txt").read_text().splitlines()
+
+
 def prompts_of(objects: Path) -> list[str]:
     """The prompts beside the objects, else those of the project's own benchmark."""
     own = objects / "prompts.txt"

@@ -35,10 +35,8 @@ from schemas.artifacts import ReferenceArtifact, StageName
 from schemas.config.presets import load_config, merged
 from schemas.config.run import Config
 from schemas.runs import STAGES, RunRecord
-from stages.runtime.command import StageFunction, open_recorded, run_one
-from stages.runtime.files import PROJECT
 from stages.runtime.command import open_recorded, run_one
-from stages.runtime.files import PROJECT, sha256_of
+from stages.runtime.files import PROJECT
 from stages.runtime.records import read_record
 from stages.runtime.store import LocalStore
 

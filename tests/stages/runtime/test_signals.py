@@ -16,8 +16,6 @@ from dreampolish.optim.checkpoints import Checkpoints
 from dreampolish.optim.fit import FitInterruptedError, Term, fit
 from flows.runs.chain import CHAIN
 from flows.runs.create import new_run
-from schemas.artifacts import NerfArtifact
-from schemas.config.reference import ReferenceConfig
 from schemas.artifacts import Artifact, NerfArtifact, ReferenceArtifact, StageName
 from schemas.config.run import Config
 from stages.runtime.command import main
