@@ -17,8 +17,7 @@ from dreampolish.scene.cutout import as_framed, check_foreground, cut_from_plain
 from dreampolish.scene.pictures import PictureError, read_picture, sheet, write_picture
 from schemas.artifacts import ReferenceArtifact
 from schemas.config.reference import ReferenceConfig
-from stages.guidance.known_words import check_words
-from stages.guidance.priors import alignment, open_normal_prior, open_text_prior
+from stages.guidance.priors import alignment, check_words, open_normal_prior, open_text_prior
 from stages.results.observer import as_bytes, strip
 from stages.runtime.errors import StageError
 from stages.runtime.stage import Stage, stage

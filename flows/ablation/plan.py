@@ -15,7 +15,7 @@ from schemas.config.presets import ConfigError, load_config, merged
 from schemas.config.run import Config
 from schemas.runs import STAGES, RunRecord
 from schemas.studies import FITTED, Settings, Study, Variant, read_study
-from stages.guidance.known_words import check_words
+from stages.guidance.priors import check_words
 from stages.runtime.code import code_of_module
 from stages.runtime.context import RunContext, context_of
 from stages.runtime.errors import StageError

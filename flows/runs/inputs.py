@@ -1,15 +1,15 @@
 """What a user gives, checked at the door: a prompt in words that the text prior can draw, and a picture of one object."""
 
 import hashlib
-import re
 import unicodedata
 from pathlib import Path
 
 from dreampolish.optim.atomic_files import write_atomically
+from dreampolish.priors.known_words import content_words
 from schemas.config.presets import ConfigError
 from schemas.config.reference import ReferenceConfig
 from schemas.config.run import PROMPT_LIMIT
-from stages.guidance.known_words import FUNCTION_WORDS, VOCABULARY, check_words
+from stages.guidance.priors import VOCABULARY, check_words
 from stages.runtime.command import input_path
 from stages.runtime.context import RunContext
 from stages.runtime.errors import StageError
@@ -71,7 +71,7 @@ def check_thing_named(prompt: str, run: RunContext, config: ReferenceConfig, dra
 
 def _said(prompt: str) -> list[str]:
     """A prompt's words, lower case, without numbers, function words, single letters and the 's of possessives."""
-    return [word for word in re.findall(r"[^\W\d_]+", prompt.lower()) if word not in FUNCTION_WORDS and not _is_letter(word)]
+    return [word for word in content_words(prompt) if not _is_letter(word)]
 
 
 def _is_letter(word: str) -> bool:

@@ -1,15 +1,17 @@
 """A run's priors: opened on its device; what the judge says; their licences."""
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from dreampolish.metrics.judge import load_alignment
+from dreampolish.priors.known_words import content_words, unknown_words
 from dreampolish.priors.latents import LatentSpace
 from dreampolish.priors.loading import PriorError, PriorSource
 from dreampolish.priors.normals import DiffusionNormalPrior, load_normal_prior
@@ -73,6 +75,29 @@ def alignment(run: RunContext, prompt: str, views: Float[Tensor, "n h w 3"]) -> 
 def seeded_noise(run: RunContext, name: str) -> torch.Generator:
     """A generator apart from a stage's own, for previews and samples that must not shift the optimisation's draws."""
     return torch.Generator(device=run.torch_device).manual_seed(run.seed * _SEED_FACTOR + sum(name.encode()))
+
+
+VOCABULARY = "vocabulary.json"
+"""A prior's list of training words, beside its model_index.json; priors without one (Stable Diffusion class) are not checked."""
+
+
+def check_words(run: RunContext, prompt: str, mode: Literal["refuse", "allow"]) -> list[str]:
+    """Sentences about a prompt's words that the prior never saw; empty where all are known.
+
+    With "refuse", a prompt of which no word is known raises StageError.
+    """
+    path = Path(run.prior_folder(run.priors.text.source)) / VOCABULARY
+    if not path.is_file():
+        return []
+    known = set(json.loads(path.read_text()))
+    unknown = unknown_words(prompt, known)
+    if unknown and len(unknown) == len(content_words(prompt)) and mode == "refuse":
+        raise StageError(
+            f"the text prior has never seen any of: {', '.join(unknown)}",
+            None,
+            "name a household thing, vehicle, toy or plant, use a larger prior, or --set reference.unknown_words=allow",
+        )
+    return [f"the text prior has never seen the word{'s' if len(unknown) > 1 else ''} {', '.join(unknown)}"] if unknown else []
 
 
 _FRONT_MATTER = re.compile(r"\A---\n(.*?)\n---", re.DOTALL)

@@ -1,7 +1,6 @@
-"""What all stages of a run share, and the seeds, devices and memory figures of one."""
+"""What all stages of a run share, and the seeds and device of one."""
 
 import hashlib
-import resource
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -98,22 +97,3 @@ def stage_seed(seed: int, stage: str) -> int:
 def seeded_generator(seed: int, stage: str, device: torch.device) -> torch.Generator:
     """A stage's own generator."""
     return torch.Generator(device=device).manual_seed(stage_seed(seed, stage))
-
-
-def reset_peak_memory() -> None:
-    """Start a new measurement of the process's largest resident size, where the kernel allows it."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return
-
-
-def peak_memory() -> int:
-    """Largest resident size since `reset_peak_memory`, bytes; since the process's start where the kernel does not tell."""
-    try:
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -33,12 +33,12 @@ from prefect.states import Completed
 from pydantic import BaseModel, ValidationError, validate_call
 
 from dreampolish.optim.atomic_files import sha256_of
+from dreampolish.optim.costs import CostedCheckpoints, reset_peak_memory
 from dreampolish.optim.fit import DivergedError
 from schemas.artifacts import Artifact, FileRef, ScoresArtifact, StageName, stage_of
 from schemas.runs import StageRecord, StageState
 from stages.runtime.code import Code, code_of
-from stages.runtime.context import RunContext, reset_peak_memory, seeded_generator, stage_seed
-from stages.runtime.costed_checkpoints import CostedCheckpoints
+from stages.runtime.context import RunContext, seeded_generator, stage_seed
 from stages.runtime.errors import StageError
 from stages.runtime.files import PROJECT, disk_errors_in_one_line
 from stages.runtime.key import read_fields, stage_key

@@ -1,5 +1,6 @@
-"""Checkpoints that remember what it cost to come so far, so that a resumed stage tells what all of it took."""
+"""Time and memory of a computation, kept beside its checkpoints, so that a resumed stage reports what all of it took."""
 
+import resource
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +11,6 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from dreampolish.optim.atomic_files import write_atomically
 from dreampolish.optim.checkpoints import Checkpoints
-from stages.runtime.context import peak_memory
 
 
 @dataclass(frozen=True)
@@ -67,3 +67,22 @@ class CostedCheckpoints(Checkpoints):
             return _COSTS.validate_json(self._costs_file.read_bytes())
         except (OSError, ValidationError):
             return {}
+
+
+def reset_peak_memory() -> None:
+    """Start a new measurement of the process's largest resident size, where the kernel allows it."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return
+
+
+def peak_memory() -> int:
+    """Largest resident size since `reset_peak_memory`, bytes; since the process's start where the kernel does not tell."""
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from stages.runtime.costed_checkpoints import CostedCheckpoints
+from dreampolish.optim.costs import CostedCheckpoints
 
 
 class Clock:
@@ -21,7 +21,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr("stages.runtime.costed_checkpoints.time", SimpleNamespace(monotonic=clock.monotonic))
+    monkeypatch.setattr("dreampolish.optim.costs.time", SimpleNamespace(monotonic=clock.monotonic))
     return clock
 
 
@@ -77,9 +77,9 @@ def test_costs_that_cannot_be_read_lose_no_checkpoint(tmp_path: Path, clock: Clo
 
 
 def test_peak_memory_is_the_largest_of_all_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stages.runtime.costed_checkpoints.peak_memory", lambda: 800)
+    monkeypatch.setattr("dreampolish.optim.costs.peak_memory", lambda: 800)
     opened(tmp_path).save(1, {})
-    monkeypatch.setattr("stages.runtime.costed_checkpoints.peak_memory", lambda: 300)
+    monkeypatch.setattr("dreampolish.optim.costs.peak_memory", lambda: 300)
     second = opened(tmp_path)
     second.latest()
     assert second.cost().peak_memory == 800
