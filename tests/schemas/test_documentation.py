@@ -12,7 +12,7 @@ from flows.runs.create import CONFIGS
 from schemas.config.presets import load_config
 from schemas.schedule import Ramp
 from schemas.trainings import PriorsTraining
-from stages.runtime.key import PROJECT
+from stages.runtime.files import PROJECT
 
 LONGEST = 140
 """Characters of a setting's line."""

@@ -374,15 +374,8 @@ def test_figures_without_a_better_direction_stand_in_every_step() -> None:
     text = page_text(Results(rough), SETTING)
     row = next(line for line in text.splitlines() if line.startswith("| nerf -> neus"))
     assert "| +2.0 ± 1.0 |" in row and "**" not in row
-<<<<<<< HEAD
     summary = "- **neus** clearly improves nothing, and makes nothing clearly worse. "
     assert f"{summary}Without a better direction: roughness, deg +2.0 ± 1.0." in text
-=======
-    assert (
-        "- **neus** clearly improves nothing, and makes nothing clearly worse. Without a better direction: roughness, deg +2.0 ± 1.0."
-        in text
-    )
->>>>>>> w-flows
     assert "seconds" not in text.partition("## Change by each stage")[2].partition("## Object by object")[0]
 
 
