@@ -21,6 +21,7 @@ from schemas.artifacts import Artifact, ReferenceArtifact, ScoresArtifact
 from schemas.config.shared import PreviewConfig
 from stages.guidance.priors import alignment
 from stages.guidance.reference_view import REFERENCE_FOV_DEG, REFERENCE_VIEW, ReferenceView, load_reference
+from stages.results.observer import as_bytes, strip
 from stages.results.surfaces import open_artifact
 from stages.runtime.code import code_of
 from stages.runtime.context import RunContext
@@ -102,6 +103,7 @@ def compute_scores(stage: Stage, artifact: Artifact, reference: ReferenceArtifac
             judged = render_previews(preview.model_copy(update={"size": JUDGED_VIEWS_SIZE}), render, stage.device)
         view = load_reference(stage, reference, min(preview.size, JUDGED_SIZE))
         figures = figures_of(stage.run, view, render, judged)
+    stage.image("views", 0, as_bytes(strip(views)))
     return stage.publish(ScoresArtifact, metrics=figures, previews=_write_previews(stage, views))
 
 

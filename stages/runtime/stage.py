@@ -172,7 +172,7 @@ class Stage:
             remedy = "try another seed or lower learning rates" if first["type"] == "finite_number" else "report it"
             raise StageError(f"{self.name}: {where}{value}: {first['msg']}", None, remedy) from error
         assert self._work is not None
-        if self._progress is not None:
+        if self._progress is not None and self._place == self.name:
             self._progress.result(artifact, self.state)
         self.published = self.store.publish(self._work, artifact)
         return artifact
@@ -390,7 +390,7 @@ def _scores(stage: Stage, scorer: Scorer, artifact: Artifact, given: Mapping[str
         found = scoring.cached(ScoresArtifact)
         if found is not None:
             return found
-        scoring._work = stage.store.work_folder("scores", key)
+        scoring._work, scoring._progress = stage.store.work_folder("scores", key), stage._progress
         try:
             return scorer.compute(scoring, artifact, reference, given["config"])
         finally:

@@ -125,6 +125,8 @@ def test_every_setting_of_a_stage_is_read_by_it() -> None:
         read = _attributes({name.rpartition(".")[0] for name in reached} | WATCHING)
         section = type(getattr(Config(), stage))
         unread = [name for name in names(section) if name.rpartition(".")[2] not in read | {"start", "end", "begin", "until"}]
+        # The export stage shows no steps; its previews have one class with those that do.
+        unread = [name for name in unread if (stage, name) != ("export", "preview.interval")]
         assert unread == [], f"nothing in the {stage} stage reads {unread}"
 
 
