@@ -69,4 +69,12 @@ def checked(mesh: TexturedMesh) -> None:
 
 def plain_asset(mesh: TexturedMesh, name: str, extras: dict[str, Any]) -> Asset:
     """A mesh with its base colours alone, rough and not metallic, as it is."""
-    return Asset(mesh, torch.arange(len(mesh.vertices), device=mesh.vertices.device), None, 0.9, 0.0, name, extras)
+    return Asset(
+        mesh=mesh,
+        source=torch.arange(len(mesh.vertices), device=mesh.vertices.device),
+        normal_map=None,
+        roughness=0.9,
+        metallic=0.0,
+        name=name,
+        extras=extras,
+    )

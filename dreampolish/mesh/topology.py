@@ -37,7 +37,7 @@ def topology(faces: Int[Tensor, "f 3"]) -> Topology:
     """
     used = torch.unique(faces)
     if len(faces) == 0:
-        return Topology(0, 0, 0, 0, 0, 0)
+        return Topology(n_vertices=0, n_faces=0, n_components=0, n_border_edges=0, n_nonmanifold_edges=0, euler=0)
     counts = torch.unique(_edge_keys(faces).reshape(-1), return_counts=True)[1]
     return Topology(
         n_vertices=len(used),
