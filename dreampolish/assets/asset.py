@@ -74,5 +74,11 @@ PLAIN_ROUGHNESS, PLAIN_METALLIC = 0.9, 0.0
 def plain_asset(mesh: TexturedMesh, name: str, extras: dict[str, Any]) -> Asset:
     """A mesh with its base colours alone, rough and not metallic, as it is."""
     return Asset(
-        mesh, torch.arange(len(mesh.vertices), device=mesh.vertices.device), None, PLAIN_ROUGHNESS, PLAIN_METALLIC, name, extras
+        mesh=mesh,
+        source=torch.arange(len(mesh.vertices), device=mesh.vertices.device),
+        normal_map=None,
+        roughness=PLAIN_ROUGHNESS,
+        metallic=PLAIN_METALLIC,
+        name=name,
+        extras=extras,
     )

@@ -51,7 +51,11 @@ def texels_of(mesh: Unwrapped, size: int, dilation: int) -> Texels:
         raise ValueError("no texel is covered: the texture coordinates span no area, or the texture is too small")
     row, column, nearest_row, nearest_column = _dilated(atlas.mask[0], dilation)
     return Texels(
-        row, column, atlas.face_index[0, nearest_row, nearest_column], atlas.barycentric[0, nearest_row, nearest_column], size
+        row=row,
+        column=column,
+        face=atlas.face_index[0, nearest_row, nearest_column],
+        barycentric=atlas.barycentric[0, nearest_row, nearest_column],
+        size=size,
     )
 
 
@@ -63,8 +67,14 @@ def faces_of_texels(mesh: Unwrapped, size: int) -> Int[Tensor, "size size"]:
 def _atlas(mesh: Unwrapped, size: int) -> Fragments:
     plane = torch.stack([2 * mesh.uv[:, 0] - 1, 1 - 2 * mesh.uv[:, 1], -torch.ones_like(mesh.uv[:, 0])], dim=-1)
     zero = plane.new_zeros(1)
-    camera = Cameras(torch.eye(4, device=plane.device, dtype=plane.dtype)[None], zero + 90, zero, zero, size)
-    return rasterize(plane, mesh.faces, camera, False)
+    camera = Cameras(
+        world_from_camera=torch.eye(4, device=plane.device, dtype=plane.dtype)[None],
+        fov_deg=zero + 90,
+        azimuth_deg=zero,
+        elevation_deg=zero,
+        size=size,
+    )
+    return rasterize(plane, mesh.faces, camera, cull_backfaces=False)
 
 
 def _dilated(covered: Tensor, dilation: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:

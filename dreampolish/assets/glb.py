@@ -117,7 +117,13 @@ def _attributes(buffer: _Buffer, mesh: TexturedMesh) -> dict[str, int]:
         "TEXCOORD_0": uv,
     }
     return {
-        key: buffer.accessor(values.contiguous().numpy(), _FLOAT, f"VEC{values.shape[1]}", _VERTEX_DATA, key == "POSITION")
+        key: buffer.accessor(
+            values=values.contiguous().numpy(),
+            component=_FLOAT,
+            kind=f"VEC{values.shape[1]}",
+            target=_VERTEX_DATA,
+            bounds=key == "POSITION",
+        )
         for key, values in turned.items()
     }
 
@@ -128,7 +134,9 @@ def _indices(buffer: _Buffer, mesh: TexturedMesh, number: int) -> int:
     # 65535 restarts a strip in 16 bits, so it must not occur.
     small = len(mesh.vertices) <= 65535
     values = corners.astype(np.uint16 if small else np.uint32)
-    return buffer.accessor(values, _UINT16 if small else _UINT32, "SCALAR", _INDEX_DATA, False)
+    return buffer.accessor(
+        values=values, component=_UINT16 if small else _UINT32, kind="SCALAR", target=_INDEX_DATA, bounds=False
+    )
 
 
 def _image(buffer: _Buffer, texture: Tensor, jpeg_quality: int | None) -> dict[str, Any]:
@@ -207,7 +215,14 @@ def _piece(part: trimesh.Trimesh, transform: np.ndarray, name: str) -> TexturedM
     else:
         normals = vertex_normals(vertices, faces)
     texture = _texture_of_part(part, name)
-    return TexturedMesh(vertices, normals, _uv_of_part(part), faces, (texture,), torch.zeros(len(faces), dtype=torch.int64))
+    return TexturedMesh(
+        vertices=vertices,
+        normals=normals,
+        uv=_uv_of_part(part),
+        faces=faces,
+        textures=(texture,),
+        face_texture=torch.zeros(len(faces), dtype=torch.int64),
+    )
 
 
 def _uv_of_part(part: trimesh.Trimesh) -> Tensor:

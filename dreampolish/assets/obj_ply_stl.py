@@ -4,19 +4,18 @@ OBJ and PLY: +Y up, +Z front, metres, as in glTF. STL: z up and front +x, as pri
 are the asset's metres.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+import trimesh
 from PIL import Image
 from torch import Tensor
+from trimesh.exchange.ply import export_ply
 
 from dreampolish.assets.asset import GLTF_FROM_WORLD, Asset, checked, pixels_of
 from dreampolish.mesh.topology import face_normals
 
-_PLY_VERTEX = np.dtype([("place", "<f4", 3), ("normal", "<f4", 3), ("color", "u1", 3)])
-_PLY_FACE = np.dtype([("count", "u1"), ("corners", "<i4", 3)])
 _STL_FACE = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attributes", "<u2")])
 
 
@@ -68,25 +67,18 @@ def _picture(path: Path, texture: Tensor) -> Path:
 
 
 def write_ply(path: Path, asset: Asset) -> list[Path]:
-    """Binary little-endian PLY: places, normals and sRGB colours at the vertices of the mesh without texture seams."""
+    """Binary little-endian PLY: places, normals and opaque sRGB colours at the vertices of the mesh without texture seams."""
     checked(asset.mesh)
     solid = asset.seamless()
-    vertices, faces = np.zeros(len(solid.vertices), _PLY_VERTEX), np.zeros(len(solid.faces), _PLY_FACE)
-    vertices["place"] = solid.vertices[:, GLTF_FROM_WORLD].cpu().numpy()
-    vertices["normal"] = solid.normals[:, GLTF_FROM_WORLD].cpu().numpy()
-    vertices["color"] = pixels_of(solid.colors[None])[0]
-    faces["count"], faces["corners"] = 3, solid.faces.cpu().numpy()
-    path.write_bytes(_ply_header(len(vertices), len(faces)).encode() + vertices.tobytes() + faces.tobytes())
+    mesh = trimesh.Trimesh(
+        vertices=solid.vertices[:, GLTF_FROM_WORLD].cpu().numpy(),
+        faces=solid.faces.cpu().numpy(),
+        vertex_normals=solid.normals[:, GLTF_FROM_WORLD].cpu().numpy(),
+        vertex_colors=pixels_of(solid.colors[None])[0],
+        process=False,
+    )
+    path.write_bytes(export_ply(mesh, vertex_normal=True))
     return [path]
-
-
-def _ply_header(n_vertices: int, n_faces: int) -> str:
-    def properties(kind: str, names: Sequence[str]) -> list[str]:
-        return [f"property {kind} {name}" for name in names]
-
-    lines = ["ply", "format binary_little_endian 1.0", f"element vertex {n_vertices}"]
-    lines += properties("float", ("x", "y", "z", "nx", "ny", "nz")) + properties("uchar", ("red", "green", "blue"))
-    return "\n".join([*lines, f"element face {n_faces}", "property list uchar int vertex_indices", "end_header"]) + "\n"
 
 
 def write_stl(path: Path, asset: Asset) -> list[Path]:

@@ -52,12 +52,12 @@ class TexturedMesh:
     def to(self, device: torch.device | str) -> "TexturedMesh":
         """The same mesh on another device."""
         return TexturedMesh(
-            self.vertices.to(device),
-            self.normals.to(device),
-            self.uv.to(device),
-            self.faces.to(device),
-            tuple(texture.to(device) for texture in self.textures),
-            self.face_texture.to(device),
+            vertices=self.vertices.to(device),
+            normals=self.normals.to(device),
+            uv=self.uv.to(device),
+            faces=self.faces.to(device),
+            textures=tuple(texture.to(device) for texture in self.textures),
+            face_texture=self.face_texture.to(device),
         )
 
     def normalized(self, radius: float) -> "TexturedMesh":
@@ -92,12 +92,12 @@ def render_textured_mesh(mesh: TexturedMesh, cameras: Cameras, supersample: int,
     fine = cameras.at_size(cameras.size * supersample)
     fragments = rasterize(mesh.vertices, mesh.faces, fine, cull_backfaces)
     return shaded(
-        fragments,
-        mesh.vertices,
-        mesh.faces,
-        mesh.normals,
-        fine,
-        lambda points, normals: mesh.color_of(fragments),
-        supersample,
-        mesh.adjacency,
+        fragments=fragments,
+        vertices=mesh.vertices,
+        faces=mesh.faces,
+        normals_of_vertices=mesh.normals,
+        cameras=fine,
+        color_of=lambda points, normals: mesh.color_of(fragments),
+        supersample=supersample,
+        adjacency=mesh.adjacency,
     )

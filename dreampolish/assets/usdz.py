@@ -86,10 +86,10 @@ def _define_material(stage: Usd.Stage, folder: Path, asset: Asset) -> UsdShade.M
     reader.CreateIdAttr("UsdPrimvarReader_float2")
     reader.CreateInput("varname", Sdf.ValueTypeNames.String).Set("st")
     reader.CreateOutput("result", Sdf.ValueTypeNames.Float2)
-    color = _texture(stage, reader, folder, "base_color", asset.mesh.textures[0], "sRGB")
+    color = _texture(stage=stage, reader=reader, folder=folder, name="base_color", texture=asset.mesh.textures[0], space="sRGB")
     surface.CreateInput("diffuseColor", Sdf.ValueTypeNames.Color3f).ConnectToSource(color.ConnectableAPI(), "rgb")
     if asset.normal_map is not None:
-        normal = _texture(stage, reader, folder, "normal", asset.normal_map, "raw")
+        normal = _texture(stage=stage, reader=reader, folder=folder, name="normal", texture=asset.normal_map, space="raw")
         normal.CreateInput("scale", Sdf.ValueTypeNames.Float4).Set(_NORMAL_SCALE)
         normal.CreateInput("bias", Sdf.ValueTypeNames.Float4).Set(_NORMAL_BIAS)
         surface.CreateInput("normal", Sdf.ValueTypeNames.Normal3f).ConnectToSource(normal.ConnectableAPI(), "rgb")

@@ -192,7 +192,13 @@ class RenderedViews(StoredViews):
         luminance = torch.tensor([_luminance(self._looks[place].paint_rgb) for place in objects])
         contrast = KEPT_CONTRAST[0] + KEPT_CONTRAST[1] * torch.rand(len(objects), generator=generator)
         shade = (target * jitter).clamp(0, 1)
-        return Repaint(words, active, shade.to(self.device), luminance.to(self.device), contrast.to(self.device))
+        return Repaint(
+            words=words,
+            active=active,
+            target=shade.to(self.device),
+            luminance=luminance.to(self.device),
+            contrast=contrast.to(self.device),
+        )
 
     def own_color(self, place: int) -> str | None:
         """The word for an object's own colour where one paint dominates and is nearly plain."""
@@ -217,7 +223,11 @@ class RenderedViews(StoredViews):
         rows = torch.nonzero(repaint.active).flatten()
         if len(rows):
             albedo[rows] = recolor(
-                albedo[rows], found.paint[rows], repaint.target[rows], repaint.luminance[rows], repaint.contrast[rows]
+                albedo=albedo[rows],
+                paint=found.paint[rows],
+                target_rgb=repaint.target[rows],
+                mean_luminance=repaint.luminance[rows],
+                contrast=repaint.contrast[rows],
             )
         wooden = torch.tensor([place for place in rows.tolist() if repaint.words[place] == "wooden"], dtype=torch.int64)
         if len(wooden):
@@ -236,11 +246,11 @@ class RenderedViews(StoredViews):
         seen = (found.paint.sum(dim=(1, 2, 3)) >= SEEN_PAINT * found.coverage.sum(dim=(1, 2, 3))).tolist()
         captions = [
             random_caption(
-                self._nouns[self.view_objects[view]],
-                repaint.words[row] if seen[row] else None,
-                float(self.azimuth_deg[view]),
-                float(self.elevation_deg[view]),
-                generator,
+                nouns=self._nouns[self.view_objects[view]],
+                color=repaint.words[row] if seen[row] else None,
+                azimuth_deg=float(self.azimuth_deg[view]),
+                elevation_deg=float(self.elevation_deg[view]),
+                generator=generator,
             )
             for row, view in enumerate(views)
         ]
@@ -299,10 +309,18 @@ class RenderedViews(StoredViews):
         halves = []
         for part in (slice(0, n), slice(n, 2 * n)):
             piece = ViewBuffers(
-                found.albedo[part], found.normals[part], found.coverage[part], found.paint[part], found.cameras[part]
+                albedo=found.albedo[part],
+                normals=found.normals[part],
+                coverage=found.coverage[part],
+                paint=found.paint[part],
+                cameras=found.cameras[part],
             )
             mine = Repaint(
-                repaint.words[part], repaint.active[part], repaint.target[part], repaint.luminance[part], repaint.contrast[part]
+                words=repaint.words[part],
+                active=repaint.active[part],
+                target=repaint.target[part],
+                luminance=repaint.luminance[part],
+                contrast=repaint.contrast[part],
             )
             halves.append(self._paint(views[part], piece, mine, torch.Generator().manual_seed(seed)))
         return torch.cat(halves)
@@ -354,11 +372,11 @@ def _luminance(rgb: tuple[float, float, float]) -> float:
 def _twice(repaint: Repaint) -> Repaint:
     """The same colours for references and targets."""
     return Repaint(
-        repaint.words * 2,
-        repaint.active.repeat(2),
-        repaint.target.repeat(2, 1),
-        repaint.luminance.repeat(2),
-        repaint.contrast.repeat(2),
+        words=repaint.words * 2,
+        active=repaint.active.repeat(2),
+        target=repaint.target.repeat(2, 1),
+        luminance=repaint.luminance.repeat(2),
+        contrast=repaint.contrast.repeat(2),
     )
 
 

@@ -73,7 +73,14 @@ def baked_light() -> Lighting:
 def seen_points(mesh: PaintedMesh, budget: ObjectBudget, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Points (P, 3) of the surface that are seen from outside and their lit colours (P, 3)."""
     generator = torch.Generator().manual_seed(seed)
-    cameras = random_cameras(budget.views, (0.0, 360.0), (-60.0, 75.0), (20.0, 20.0), budget.view_size, generator)
+    cameras = random_cameras(
+        n_views=budget.views,
+        azimuth_range_deg=(0.0, 360.0),
+        elevation_range_deg=(-60.0, 75.0),
+        fov_range_deg=(20.0, 20.0),
+        size=budget.view_size,
+        generator=generator,
+    )
     caster, light = RayCaster(mesh), baked_light()
     points, colors = [], []
     for index in range(budget.views):
@@ -111,7 +118,12 @@ def small_textured_mesh(mesh: PaintedMesh, budget: ObjectBudget, seed: int) -> T
 
     texture = bake(color_of, cut, texels_of(cut, budget.texture_size, 4))
     return TexturedMesh(
-        cut.vertices, cut.normals, cut.uv, cut.faces, (texture,), torch.zeros(len(cut.faces), dtype=torch.int64)
+        vertices=cut.vertices,
+        normals=cut.normals,
+        uv=cut.uv,
+        faces=cut.faces,
+        textures=(texture,),
+        face_texture=torch.zeros(len(cut.faces), dtype=torch.int64),
     )
 
 
@@ -121,14 +133,14 @@ def painted_from_textured(mesh: TexturedMesh) -> PaintedMesh:
     texture = (mesh.textures[0].clamp(0, 1) * 255).round().to(torch.uint8).numpy()
     opaque = np.full((*texture.shape[:2], 1), 255, np.uint8)
     return PaintedMesh(
-        mesh.vertices.numpy(),
-        mesh.faces.numpy(),
-        mesh.normals[mesh.faces].numpy(),
-        uv[mesh.faces].numpy(),
-        np.zeros(len(mesh.faces), np.int64),
-        np.ones((1, 3), np.float32),
-        np.ones(1, np.float32),
-        (np.concatenate([texture, opaque], axis=2),),
+        vertices=mesh.vertices.numpy(),
+        faces=mesh.faces.numpy(),
+        corner_normals=mesh.normals[mesh.faces].numpy(),
+        corner_uvs=uv[mesh.faces].numpy(),
+        face_paints=np.zeros(len(mesh.faces), np.int64),
+        colors=np.ones((1, 3), np.float32),
+        opacities=np.ones(1, np.float32),
+        textures=(np.concatenate([texture, opaque], axis=2),),
     )
 
 

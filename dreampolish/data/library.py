@@ -141,7 +141,7 @@ def load_model(entry: CatalogEntry, folder: Path, sample_size: float) -> Painted
             content = read(name)
             materials |= parse_mtl(content.decode("latin-1")) if content else {}
         pictures = {m.texture: _read_texture(read, m.texture) for m in materials.values() if m.texture}
-    return _painted(mesh, materials, pictures, entry, sample_size)
+    return _painted(mesh=mesh, materials=materials, pictures=pictures, entry=entry, sample_size=sample_size)
 
 
 def stretched(mesh: PaintedMesh, factors: tuple[float, float, float]) -> PaintedMesh:
@@ -236,14 +236,14 @@ def _painted(
         near = np.abs((stated * face_normals[:, None]).sum(axis=-1)) > np.cos(np.radians(STATED_NORMAL_DEG))
         normals = np.where(((corners[:, :, 2] >= 0) & near)[..., None], stated, normals)
     return PaintedMesh(
-        positions.astype(np.float32),
-        faces,
-        normals.astype(np.float32),
-        uvs.astype(np.float32),
-        face_paints,
-        np.array([m.diffuse for m in first], dtype=np.float32),
-        opacities.astype(np.float32),
-        textures,
+        vertices=positions.astype(np.float32),
+        faces=faces,
+        corner_normals=normals.astype(np.float32),
+        corner_uvs=uvs.astype(np.float32),
+        face_paints=face_paints,
+        colors=np.array([m.diffuse for m in first], dtype=np.float32),
+        opacities=opacities.astype(np.float32),
+        textures=textures,
     )
 
 

@@ -51,7 +51,9 @@ class RayCaster:
     def cast(self, origins: np.ndarray, directions: np.ndarray) -> Hits:
         """The first opaque surface of each ray; origins and unit directions (R, 3), float32, world frame."""
         n = len(origins)
-        hits = Hits(np.zeros(n, bool), np.ones((n, 3)), np.zeros((n, 3)), np.full(n, -1), np.zeros(n))
+        hits = Hits(
+            hit=np.zeros(n, bool), rgb=np.ones((n, 3)), normals=np.zeros((n, 3)), paints=np.full(n, -1), distance=np.zeros(n)
+        )
         live, start = np.arange(n), np.zeros(n, dtype=np.float32)
         for _ in range(MAX_LAYERS):
             from_here = origins[live] + start[live, None] * directions[live]
@@ -121,11 +123,11 @@ class RayCaster:
         normals = normals / np.maximum(np.linalg.norm(normals, axis=0, keepdims=True), 1e-6)
         paint = pooled((hits.paints == main_paint)[:, None].astype(np.float64))[0] / supersampling**2
         return Buffers(
-            np.round(albedo * 255).astype(np.uint8),
-            np.round(covered[0] / supersampling**2 * 255).astype(np.uint8),
-            np.round(paint * 255).astype(np.uint8),
-            np.round(normals * 127).astype(np.int8),
-            (pooled(depth[:, None]) / count)[0].astype(np.float16),
+            albedo=np.round(albedo * 255).astype(np.uint8),
+            coverage=np.round(covered[0] / supersampling**2 * 255).astype(np.uint8),
+            paint=np.round(paint * 255).astype(np.uint8),
+            normals=np.round(normals * 127).astype(np.int8),
+            relative_depth=(pooled(depth[:, None]) / count)[0].astype(np.float16),
         )
 
 

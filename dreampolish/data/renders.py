@@ -189,7 +189,7 @@ def render_all(libraries: Path, output: Path, plan: RenderPlan) -> None:
     stretched_names = [f"{STRETCHED}{number}" for number in range(plan.stretched_rounds)]
     for name in [names[0], EVALUATION, FRONT, *names[1:], *stretched_names]:
         if not (output / name / "index.json").exists():
-            render_round(name, entries, libraries, output, plan)
+            render_round(name=name, entries=entries, libraries=libraries, output=output, plan=plan)
 
 
 def main() -> None:

@@ -104,7 +104,13 @@ class StoredViews:
             torch.from_numpy(self.fov_deg[views]),
             self.size,
         )
-        return ViewBuffers(floats[:, :3] / 255, normals, floats[:, 6:7] / 255, floats[:, 7:8] / 255, cameras)
+        return ViewBuffers(
+            albedo=floats[:, :3] / 255,
+            normals=normals,
+            coverage=floats[:, 6:7] / 255,
+            paint=floats[:, 7:8] / 255,
+            cameras=cameras,
+        )
 
     def positions_world(self, views: np.ndarray, cameras: Cameras) -> Float[Tensor, "n 3 s s"]:
         """Surface points of views that `cameras` saw; meaningless on the background."""

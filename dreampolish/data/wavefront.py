@@ -82,13 +82,13 @@ def parse_obj(text: str) -> WavefrontMesh:
     if not corners:
         raise ValueError("the OBJ text holds no face")
     return WavefrontMesh(
-        _numbers(positions, 3),
-        _numbers(uvs, 2),
-        _numbers(normals, 3),
-        np.array(corners, dtype=np.int64),
-        np.array(material_indices, dtype=np.int64),
-        list(names),
-        libraries,
+        positions=_numbers(positions, 3),
+        uvs=_numbers(uvs, 2),
+        normals=_numbers(normals, 3),
+        corners=np.array(corners, dtype=np.int64),
+        material_indices=np.array(material_indices, dtype=np.int64),
+        material_names=list(names),
+        material_libraries=libraries,
     )
 
 

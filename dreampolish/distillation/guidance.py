@@ -34,7 +34,13 @@ class PromptEmbeddings:
         rows = [VIEWS.index(view_words(azimuth, elevation, self._front_deg)) for azimuth, elevation in angles]
         n = len(rows)
         prompt, plain, empty, negative = (self._all.rows(each) for each in (rows, [4] * n, [5] * n, [6] * n))
-        return TextConditions(prompt, empty, negative, plain, self._rival(rows) if self._perp_neg_weight > 0 else None)
+        return TextConditions(
+            prompt=prompt,
+            empty=empty,
+            negative=negative,
+            plain=plain,
+            rival=self._rival(rows) if self._perp_neg_weight > 0 else None,
+        )
 
     def _rival(self, rows: list[int]) -> Rival:
         """The prompts that views of these words are kept away from."""
@@ -73,10 +79,19 @@ def text_guidance(
     text = prompts.conditions(cameras)
 
     def predict(noised: Noised) -> dict[str, Tensor]:
-        return text_scores(prior, variational, noised, text, cameras.world_from_camera, weights)
+        return text_scores(
+            prior=prior,
+            variational=variational,
+            noised=noised,
+            text=text,
+            world_from_camera=cameras.world_from_camera,
+            weights=weights,
+        )
 
     images = images_at_prior(rgb, prior.image_size)
-    return GuidanceStep(*distil(prior, images, t_range, predict, weights, generator), text)
+    return GuidanceStep(
+        *distil(prior=prior, images=images, t_range=t_range, predict=predict, weights=weights, generator=generator), text
+    )
 
 
 def view_guidance(
@@ -96,7 +111,9 @@ def view_guidance(
         return view_scores(prior, noised, reference, pose)
 
     images = images_at_prior(rgb, prior.image_size)
-    return GuidanceStep(*distil(prior, images, t_range, predict, weights, generator), None)
+    return GuidanceStep(
+        *distil(prior=prior, images=images, t_range=t_range, predict=predict, weights=weights, generator=generator), None
+    )
 
 
 def mean_norm(delta: Float[Tensor, "b c m n"]) -> float:

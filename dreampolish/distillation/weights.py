@@ -39,17 +39,17 @@ class SplitWeights:
 
 def sds_weights(guidance_scale: float) -> ScoreWeights:
     """(e_y - eps) + (s - 1)(e_y - e_0) (source: DreamFusion, arXiv:2209.14988, Eq. 3 with classifier-free guidance)."""
-    return ScoreWeights(guidance_scale, 1 - guidance_scale, 0.0, 0.0, -1.0)
+    return ScoreWeights(prompt=guidance_scale, empty=1 - guidance_scale, negative=0.0, variational=0.0, noise=-1.0)
 
 
 def csd_weights(negative_share: float) -> ScoreWeights:
     """e_y + a e_0 + b e_n with a + b = -1, b = -negative_share in [0, 1] (source: CSD, arXiv:2310.19415, Eq. 8)."""
-    return ScoreWeights(1.0, negative_share - 1, -negative_share, 0.0, 0.0)
+    return ScoreWeights(prompt=1.0, empty=negative_share - 1, negative=-negative_share, variational=0.0, noise=0.0)
 
 
 def vsd_weights(guidance_scale: float) -> ScoreWeights:
     """(e_y - e_lora) + (s - 1)(e_y - e_0) (source: ProlificDreamer, arXiv:2305.16213, Eq. 9)."""
-    return ScoreWeights(guidance_scale, 1 - guidance_scale, 0.0, -1.0, 0.0)
+    return ScoreWeights(prompt=guidance_scale, empty=1 - guidance_scale, negative=0.0, variational=-1.0, noise=0.0)
 
 
 NFSD_SPLIT = 200
@@ -58,8 +58,8 @@ NFSD_SPLIT = 200
 
 def nfsd_weights(guidance_scale: float) -> SplitWeights:
     """d + s (e_y - e_0) with d = e_0 for t < NFSD_SPLIT, else e_0 - e_n (source: NFSD, arXiv:2310.17590, Eq. 7)."""
-    low = ScoreWeights(guidance_scale, 1 - guidance_scale, 0.0, 0.0, 0.0)
-    high = ScoreWeights(guidance_scale, 1 - guidance_scale, -1.0, 0.0, 0.0)
+    low = ScoreWeights(prompt=guidance_scale, empty=1 - guidance_scale, negative=0.0, variational=0.0, noise=0.0)
+    high = ScoreWeights(prompt=guidance_scale, empty=1 - guidance_scale, negative=-1.0, variational=0.0, noise=0.0)
     return SplitWeights(low, high, NFSD_SPLIT)
 
 
@@ -68,7 +68,9 @@ def dsd_weights(lambda_realistic: float, lambda_stable: float) -> ScoreWeights:
 
     Source: the form that DreamPolish's abstract (arXiv:2411.01602) and its two weights determine; our reading, not its equation.
     """
-    return ScoreWeights(lambda_realistic + lambda_stable, -lambda_stable, 0.0, -lambda_realistic, 0.0)
+    return ScoreWeights(
+        prompt=lambda_realistic + lambda_stable, empty=-lambda_stable, negative=0.0, variational=-lambda_realistic, noise=0.0
+    )
 
 
 def needs(weights: ScoreWeights | SplitWeights) -> set[str]:

@@ -18,7 +18,9 @@ class ColorField(nn.Module):
         """The field starts mid-grey. The parameters live on the generator's device."""
         super().__init__()
         self.hidden_width = hidden_width
-        self.network = GridNetwork(grid_sizes, hidden_width, 3, "relu", generator)
+        self.network = GridNetwork(
+            sizes=grid_sizes, hidden_width=hidden_width, n_outputs=3, activation="relu", generator=generator
+        )
 
     @property
     def field_config(self) -> dict[str, Any]:

@@ -33,7 +33,9 @@ class DensityField(nn.Module):
         super().__init__()
         self.density_scale, self.blob_scale, self.blob_std, self.blob_offset = density_scale, blob_scale, blob_std, blob_offset
         self.hidden_width = hidden_width
-        self.network = GridNetwork(grid_sizes, hidden_width, 4, "relu", generator)
+        self.network = GridNetwork(
+            sizes=grid_sizes, hidden_width=hidden_width, n_outputs=4, activation="relu", generator=generator
+        )
 
     @property
     def field_config(self) -> dict[str, Any]:

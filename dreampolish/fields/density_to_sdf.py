@@ -123,7 +123,9 @@ def automatic_level(
     median = _first_crossing(optical_depth, t, math.log(2), step_size)
     top = float(along.max())
     levels = np.geomspace(_LEVEL_SHARES[0] * top, _LEVEL_SHARES[1] * top, n_levels).tolist()
-    return max(levels, key=lambda level: _likeness(along, t, level, step_size, solid, median))
+    return max(
+        levels, key=lambda level: _likeness(along=along, t=t, level=level, step_size=step_size, solid=solid, median=median)
+    )
 
 
 def _likeness(along: Tensor, t: Tensor, level: float, step_size: float, solid: Tensor, median: Tensor) -> float:
@@ -187,9 +189,19 @@ def sdf_from_density(
     half_size = occupancy.half_size
     densities = density_lattice(field, occupancy, resolution)
     blurred = _blurred(densities, smoothing)
-    level = automatic_level(densities, blurred, half_size, cameras, step_size, n_levels)
+    level = automatic_level(
+        densities=densities, blurred=blurred, half_size=half_size, cameras=cameras, step_size=step_size, n_levels=n_levels
+    )
     solid = solid_from_density(blurred, level, min_component_share)
-    whole = with_faint_parts(densities, solid, level, half_size, outlined.cameras, step_size, faint_agreement)
+    whole = with_faint_parts(
+        densities=densities,
+        solid=solid,
+        level=level,
+        half_size=half_size,
+        cameras=outlined.cameras,
+        step_size=step_size,
+        agreement=faint_agreement,
+    )
     # What hangs on nothing is dropped again. Around a solid point below the level the surface lies half-way to an empty one or farther.
     solid = _large_components(_inside_box(whole), min_component_share)
     raised = torch.from_numpy(solid).to(blurred.device) & (blurred <= level)

@@ -77,12 +77,12 @@ def _levels_from_sizes(sizes: GridSizes, active: int, device: torch.device) -> _
     stride_z = [side**2 if level < n_dense else _PRIMES[2] for level, side in enumerate(sides)]
     offsets = [sum(entries[:level]) for level in range(active)]
     return _Levels(
-        column(resolutions),
-        (column(stride_y), column(stride_z)),
-        column(offsets),
-        n_dense,
-        sizes.table_size - 1,
-        sizes.half_size,
+        resolution=column(resolutions),
+        stride=(column(stride_y), column(stride_z)),
+        offset=column(offsets),
+        n_dense=n_dense,
+        mask=sizes.table_size - 1,
+        half_size=sizes.half_size,
     )
 
 

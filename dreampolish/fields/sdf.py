@@ -39,7 +39,9 @@ class SdfField(nn.Module):
         """sphere_radius: world units. initial_inverse_std: per world unit. The parameters live on the generator's device."""
         super().__init__()
         self.sphere_radius, self.initial_inverse_std, self.hidden_width = sphere_radius, initial_inverse_std, hidden_width
-        self.network = GridNetwork(grid_sizes, hidden_width, 4, "softplus", generator)
+        self.network = GridNetwork(
+            sizes=grid_sizes, hidden_width=hidden_width, n_outputs=4, activation="softplus", generator=generator
+        )
         start = math.log(initial_inverse_std) / _SHARPNESS_SCALE
         self.sharpness = nn.Parameter(torch.tensor(start, device=generator.device))
 

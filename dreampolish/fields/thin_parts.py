@@ -65,7 +65,12 @@ def with_faint_parts(
     body = ndimage.binary_opening(solid, _CUBE)
     there = ndimage.gaussian_filter(densities.cpu().numpy(), _DENSITY_BLUR) > _LEAST_DENSITY * level
     seen, missed = _shares(
-        ~body & there, densities, body, half_size, cameras.at_size(max(1, round(_PICTURE_SHARE * len(solid)))), step_size
+        asked=~body & there,
+        densities=densities,
+        body=body,
+        half_size=half_size,
+        cameras=cameras.at_size(max(1, round(_PICTURE_SHARE * len(solid)))),
+        step_size=step_size,
     )
     shown = seen >= agreement
     step = 2 * half_size / (len(solid) - 1)

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 from torch import Tensor
+from trimesh.graph import connected_component_labels
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ def topology(faces: Int[Tensor, "f 3"]) -> Topology:
     """
     used = torch.unique(faces)
     if len(faces) == 0:
-        return Topology(0, 0, 0, 0, 0, 0)
+        return Topology(n_vertices=0, n_faces=0, n_components=0, n_border_edges=0, n_nonmanifold_edges=0, euler=0)
     counts = torch.unique(_edge_keys(faces).reshape(-1), return_counts=True)[1]
     return Topology(
         n_vertices=len(used),
@@ -73,9 +72,7 @@ def component_of_face(faces: Int[Tensor, "f 3"]) -> Int[Tensor, " f"]:
     """The number of the vertex-connected component that each face belongs to, from 0."""
     corner = faces.cpu().numpy()
     n = int(corner.max()) + 1 if corner.size else 0
-    rows, columns = np.concatenate([corner[:, 0], corner[:, 1]]), np.concatenate([corner[:, 1], corner[:, 2]])
-    graph = coo_matrix((np.ones(len(rows), dtype=bool), (rows, columns)), shape=(n, n))
-    label = connected_components(graph, directed=False)[1]
+    label = connected_component_labels(np.concatenate([corner[:, :2], corner[:, 1:]]), node_count=n)
     of_face = np.unique(label[corner[:, 0]], return_inverse=True)[1]
     return torch.from_numpy(of_face.astype(np.int64)).to(faces.device)
 

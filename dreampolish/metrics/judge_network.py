@@ -52,9 +52,9 @@ class InvertedBlock(nn.Module):
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
         wide = inputs * expansion
-        self.expand = SameConv(inputs, wide, 1, 1, 1) if expansion > 1 else None
-        self.depthwise = SameConv(wide, wide, kernel, stride, wide)
-        self.project = SameConv(wide, outputs, 1, 1, 1)
+        self.expand = SameConv(inputs=inputs, outputs=wide, kernel=1, stride=1, groups=1) if expansion > 1 else None
+        self.depthwise = SameConv(inputs=wide, outputs=wide, kernel=kernel, stride=stride, groups=wide)
+        self.project = SameConv(inputs=wide, outputs=outputs, kernel=1, stride=1, groups=1)
         self._skips = stride == 1 and inputs == outputs
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d m n"]:
@@ -69,12 +69,15 @@ class LiteTrunk(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = SameConv(3, STEM_CHANNELS, 3, 2, 1)
+        self.stem = SameConv(inputs=3, outputs=STEM_CHANNELS, kernel=3, stride=2, groups=1)
         self.stages = nn.ModuleList()
         widths = [STEM_CHANNELS, *(stage[-1] for stage in STAGES)]
         for (repeats, kernel, stride, expansion, _), (inputs, outputs) in zip(STAGES, pairwise(widths), strict=True):
-            blocks = [InvertedBlock(inputs, outputs, kernel, stride, expansion)]
-            blocks += [InvertedBlock(outputs, outputs, kernel, 1, expansion) for _ in range(repeats - 1)]
+            blocks = [InvertedBlock(inputs=inputs, outputs=outputs, kernel=kernel, stride=stride, expansion=expansion)]
+            blocks += [
+                InvertedBlock(inputs=outputs, outputs=outputs, kernel=kernel, stride=1, expansion=expansion)
+                for _ in range(repeats - 1)
+            ]
             self.stages.append(nn.Sequential(*blocks))
 
     @torch.no_grad()

@@ -42,7 +42,9 @@ class Lpips(nn.Module):
         super().__init__()
         self.features = nn.ModuleDict(
             {
-                str(place): nn.Conv2d(inputs, outputs, kernel, stride, padding)
+                str(place): nn.Conv2d(
+                    in_channels=inputs, out_channels=outputs, kernel_size=kernel, stride=stride, padding=padding
+                )
                 for place, inputs, outputs, kernel, stride, padding in LAYERS
             }
         )

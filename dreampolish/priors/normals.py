@@ -42,10 +42,16 @@ class DiffusionNormalPrior(LatentSpace):
         text = self._empty_text.expand(len(images))
 
         def predict_v(noisy: Tensor, timesteps: Tensor) -> Tensor:
-            return self.v_from_output(normals_output(self.unet, noisy, timesteps, latents, text), noisy, timesteps)
+            return self.v_from_output(
+                normals_output(unet=self.unet, noisy=noisy, timesteps=timesteps, image_latents=latents, text=text),
+                noisy,
+                timesteps,
+            )
 
         noise = self.draw_noise(len(images), generator)
-        pictures = self.decode(sample_ddim(predict_v, noise, self.alphas_cumprod, steps, None))
+        pictures = self.decode(
+            sample_ddim(predict_v=predict_v, noise=noise, alphas_cumprod=self.alphas_cumprod, steps=steps, renewal=None)
+        )
         if pictures.shape[-2:] != images.shape[-2:]:
             pictures = functional.interpolate(pictures, images.shape[-2:], mode="bilinear", align_corners=False)
         return normals_from_pictures(pictures)

@@ -106,7 +106,13 @@ def sample_ddim(
     renewal: Renewal | None,
 ) -> Float[Tensor, "b c m n"]:
     """DDIM from pure noise over trailing timesteps; the last step lands on the predicted z. renewal: as for `denoise_ddim`."""
-    return denoise_ddim(predict_v, noise, alphas_cumprod, trailing_timesteps(len(alphas_cumprod), steps), renewal)
+    return denoise_ddim(
+        predict_v=predict_v,
+        noisy=noise,
+        alphas_cumprod=alphas_cumprod,
+        timesteps=trailing_timesteps(len(alphas_cumprod), steps),
+        renewal=renewal,
+    )
 
 
 @torch.no_grad()

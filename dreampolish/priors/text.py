@@ -109,7 +109,15 @@ class DiffusionTextPrior(LatentSpace):
             return guided(conditional, unconditional, guidance_scale)
 
         renewal = Renewal(renewed, lambda: self.draw_noise(n, generator))
-        return self.decode(sample_ddim(predict_v, self.draw_noise(n, generator), self.alphas_cumprod, steps, renewal))
+        return self.decode(
+            sample_ddim(
+                predict_v=predict_v,
+                noise=self.draw_noise(n, generator),
+                alphas_cumprod=self.alphas_cumprod,
+                steps=steps,
+                renewal=renewal,
+            )
+        )
 
     def add_lora(self, rank: int, generator: torch.Generator) -> LoraDomain:
         """The variational domain: a LoRA adapter with a camera embedding on the frozen network. One at a time."""

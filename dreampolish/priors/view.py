@@ -118,7 +118,15 @@ class DiffusionViewPrior(LatentSpace):
             tokens = noisy.new_zeros(n, max(self.projection.config.tokens, 1), self.projection.config.context_dim)
         else:
             latents, tokens = reference.latent.expand(n, -1, -1, -1), reference.context.expand(n, -1, -1)
-        return view_output(self.unet, self.projection, noisy, timesteps, latents, tokens, pose)
+        return view_output(
+            unet=self.unet,
+            projection=self.projection,
+            noisy=noisy,
+            timesteps=timesteps,
+            reference_latents=latents,
+            tokens=tokens,
+            pose=pose,
+        )
 
     @torch.no_grad()
     def predict_epsilon(
@@ -144,7 +152,15 @@ class DiffusionViewPrior(LatentSpace):
         """Novel views by DDIM, one per row of `pose`; a guidance scale of 1 needs one network call a step. renewed: DDIM's eta."""
         predict_v = self._guided_v(reference, pose, guidance_scale)
         renewal = Renewal(renewed, lambda: self.draw_noise(len(pose), generator))
-        return self.decode(sample_ddim(predict_v, self.draw_noise(len(pose), generator), self.alphas_cumprod, steps, renewal))
+        return self.decode(
+            sample_ddim(
+                predict_v=predict_v,
+                noise=self.draw_noise(len(pose), generator),
+                alphas_cumprod=self.alphas_cumprod,
+                steps=steps,
+                renewal=renewal,
+            )
+        )
 
     @torch.no_grad()
     def repaint(
@@ -173,7 +189,11 @@ class DiffusionViewPrior(LatentSpace):
         latents = torch.zeros_like(noise) if strength >= 1 else self.encode(images)
         noisy = noisy_latents(latents, noise, self.alphas_cumprod, timesteps[:1].expand(len(pose)))
         predict_v, renewal = self._guided_v(reference, pose, guidance_scale), Renewal(renewed, shared_noise)
-        return self.decode(denoise_ddim(predict_v, noisy, self.alphas_cumprod, timesteps, renewal))
+        return self.decode(
+            denoise_ddim(
+                predict_v=predict_v, noisy=noisy, alphas_cumprod=self.alphas_cumprod, timesteps=timesteps, renewal=renewal
+            )
+        )
 
     def _guided_v(self, reference: ViewCondition, pose: Float[Tensor, "b 4"], guidance_scale: float) -> Predictor:
         """v under guidance on the reference."""

@@ -55,7 +55,16 @@ def render_mesh(
     normals = vertex_normals(vertices, faces) if smooth else None
     if painted_at is not None:
         color_of = _color_at(color_of, interpolate_covered(fragments, faces, painted_at))
-    return shaded(fragments, vertices, faces, normals, fine, color_of, supersample, adjacency)
+    return shaded(
+        fragments=fragments,
+        vertices=vertices,
+        faces=faces,
+        normals_of_vertices=normals,
+        cameras=fine,
+        color_of=color_of,
+        supersample=supersample,
+        adjacency=adjacency,
+    )
 
 
 def _color_at(color_of: ColorOf, places: Float[Tensor, "n 3"]) -> ColorOf:
@@ -88,7 +97,9 @@ def shaded(
     white = torch.ones(mask.numel(), 4, dtype=colors.dtype, device=colors.device)
     white[:, 3] = 0
     picture = white.index_copy(0, covered, colors).reshape(*mask.shape, 4)
-    picture = antialias(picture, fragments, vertices, faces, cameras, adjacency)
+    picture = antialias(
+        colors=picture, fragments=fragments, vertices=vertices, faces=faces, cameras=cameras, adjacency=adjacency
+    )
     extras = torch.cat([normals, fragments.depth.reshape(-1, 1).index_select(0, covered), points], dim=-1)
     dense = extras.new_zeros(mask.numel(), 7).index_copy(0, covered, extras).reshape(*mask.shape, 7)
     picture, dense = _pooled(picture, supersample), _mean_of_covered(dense, mask, supersample)
@@ -114,7 +125,9 @@ def coverage(
 ) -> Float[Tensor, "b h w"]:
     """Antialiased masks alone, 0..1, differentiable in the vertices."""
     mask = fragments.mask[..., None].to(vertices.dtype)
-    return antialias(mask, fragments, vertices, faces, cameras, adjacency)[..., 0]
+    return antialias(colors=mask, fragments=fragments, vertices=vertices, faces=faces, cameras=cameras, adjacency=adjacency)[
+        ..., 0
+    ]
 
 
 def _face_normals_covered(fragments: Fragments, vertices: Tensor, faces: Tensor) -> Tensor:

@@ -60,7 +60,13 @@ def weights_from_alphas(samples: RaySamples, alphas: Float[Tensor, " n"]) -> Flo
 def update_surface_occupancy(occupancy: OccupancyGrid, field: SdfField, margin: float, generator: torch.Generator) -> None:
     """Mark the cells with |sdf| < margin + one cell's diagonal, from one evaluation in each cell. margin: world units."""
     reach = margin + 2 * occupancy.half_size / occupancy.resolution * 3**0.5
-    occupancy.update(lambda points: (field.sdf(points).abs() < reach).float(), 0.5, 0.0, 1.0, generator)
+    occupancy.update(
+        value_of=lambda points: (field.sdf(points).abs() < reach).float(),
+        threshold=0.5,
+        decay=0.0,
+        fraction=1.0,
+        generator=generator,
+    )
 
 
 def _slopes_between(samples: RaySamples, sdf: Tensor) -> Tensor:
@@ -84,7 +90,9 @@ def visible_shell(samples: RaySamples, field: SdfField, min_transmittance: float
         lengths = samples.t_ends - samples.t_starts
         sdf = field.sdf(samples.points)
         sharpness = torch.minimum(field.inverse_std, 2 / lengths.mean())
-        alphas = alphas_from_sdf(sdf, _slopes_between(samples, sdf), lengths, sharpness, cosine_anneal)
+        alphas = alphas_from_sdf(
+            sdf=sdf, cosines=_slopes_between(samples, sdf), lengths=lengths, inverse_std=sharpness, cosine_anneal=cosine_anneal
+        )
         _, transmittance = render_weight_from_alpha(samples.dense(alphas))
         return samples.keep(
             (samples.packed(transmittance) > min_transmittance) & ((alphas > _LEAST_ALPHA) | (sdf.abs() < lengths / 2))
@@ -109,14 +117,27 @@ def render_sdf(
     `alphas_from_sdf`. generator: stratified sampling; None gives the same picture every time.
     """
     origins, directions = (rays.reshape(-1, 3) for rays in rays_from_cameras(cameras))
-    samples = sample_rays(origins, directions, occupancy, step_size, generator)
+    samples = sample_rays(origins=origins, directions=directions, occupancy=occupancy, step_size=step_size, generator=generator)
     if parts > 0 and len(samples.slots):
         samples = split_samples(visible_shell(samples, field, min_transmittance, cosine_anneal), parts, origins, directions)
     sdf, gradients, colors = field.with_gradient(samples.points)
     along = directions[samples.ray_indices]
     normals = nn.functional.normalize(gradients, dim=-1)
     cosines = (gradients * along).sum(dim=-1)  # slopes of f, as in NeuS's own code: exact for any field
-    alphas = alphas_from_sdf(sdf, cosines, samples.t_ends - samples.t_starts, field.inverse_std, cosine_anneal)
+    alphas = alphas_from_sdf(
+        sdf=sdf,
+        cosines=cosines,
+        lengths=samples.t_ends - samples.t_starts,
+        inverse_std=field.inverse_std,
+        cosine_anneal=cosine_anneal,
+    )
     record = SampleRecord(samples, weights_from_alphas(samples, alphas), along, normals)
-    picture = composite(cameras, directions, record, (samples.t_starts + samples.t_ends) / 2, colors, background)
+    picture = composite(
+        cameras=cameras,
+        directions=directions,
+        record=record,
+        t=(samples.t_starts + samples.t_ends) / 2,
+        colors=colors,
+        background=background,
+    )
     return NeusRender(picture, sdf, gradients)

@@ -140,7 +140,9 @@ def _visible_faces(points_camera: Tensor, faces: Tensor, cameras: Cameras, cull_
     chunk = torch.div(area.cumsum(0), CANDIDATES_PER_CHUNK, rounding_mode="floor")
     for part in torch.split(torch.arange(len(face), device=faces.device), torch.bincount(chunk).tolist() if len(chunk) else []):
         if len(part):
-            _draw(nearest, camera[part], face[part], boxes[part], corner[part], cameras)
+            _draw(
+                nearest=nearest, camera=camera[part], face=face[part], boxes=boxes[part], corner=corner[part], cameras=cameras
+            )
     ids = nearest & 0xFFFFFFFF
     return torch.where(nearest == _NOTHING, -1, ids).reshape(len(cameras), size, size)
 

@@ -29,7 +29,12 @@ class RaySamples:
     def keep(self, mask: Bool[Tensor, " n"]) -> "RaySamples":
         """The samples where the mask is true, in their old slots."""
         return RaySamples(
-            self.ray_indices[mask], self.slots[mask], self.t_starts[mask], self.t_ends[mask], self.points[mask], self.n_rays
+            ray_indices=self.ray_indices[mask],
+            slots=self.slots[mask],
+            t_starts=self.t_starts[mask],
+            t_ends=self.t_ends[mask],
+            points=self.points[mask],
+            n_rays=self.n_rays,
         )
 
     @property
@@ -72,7 +77,14 @@ def sample_rays(
     slots = (inside.cumsum(dim=1) - 1)[row, column]
     middle, rays = t[row, column], hit[row]
     points = torch.addcmul(origins[rays], directions[rays], middle[:, None])
-    return RaySamples(rays, slots, middle - step_size / 2, middle + step_size / 2, points, len(origins))
+    return RaySamples(
+        ray_indices=rays,
+        slots=slots,
+        t_starts=middle - step_size / 2,
+        t_ends=middle + step_size / 2,
+        points=points,
+        n_rays=len(origins),
+    )
 
 
 def split_samples(
@@ -90,4 +102,6 @@ def split_samples(
     counts = torch.bincount(rays, minlength=samples.n_rays)
     slots = torch.arange(len(rays), device=origins.device) - (counts.cumsum(0) - counts)[rays]
     points = torch.addcmul(origins[rays], directions[rays], (starts + length / 2)[:, None])
-    return RaySamples(rays, slots, starts, starts + length, points, samples.n_rays)
+    return RaySamples(
+        ray_indices=rays, slots=slots, t_starts=starts, t_ends=starts + length, points=points, n_rays=samples.n_rays
+    )

@@ -104,7 +104,9 @@ def composite(
     if record.normals is not None:
         normals_world = torch.nn.functional.normalize(accumulate(record.normals), dim=-1, eps=1e-6)
         normals = normals_camera_from_world(normals_world.view(*shape, 3), cameras)
-    return VolumeRender(rgb.view(*shape, 3), opacity.view(shape), depth.view(shape), normals, record)
+    return VolumeRender(
+        rgb=rgb.view(*shape, 3), opacity=opacity.view(shape), depth=depth.view(shape), normals_camera=normals, samples=record
+    )
 
 
 def render_density(
@@ -123,7 +125,7 @@ def render_density(
     much again. generator: stratified sampling; None gives the same picture every time.
     """
     origins, directions = (rays.reshape(-1, 3) for rays in rays_from_cameras(cameras))
-    samples = sample_rays(origins, directions, occupancy, step_size, generator)
+    samples = sample_rays(origins=origins, directions=directions, occupancy=occupancy, step_size=step_size, generator=generator)
     if min_transmittance > 0:
         samples = visible_samples(samples, field, min_transmittance)
     normals = None
@@ -133,4 +135,11 @@ def render_density(
         densities, colors = field(samples.points)
     weights, _ = weights_from_densities(samples, densities)
     record = SampleRecord(samples, weights, directions[samples.ray_indices], normals)
-    return composite(cameras, directions, record, (samples.t_starts + samples.t_ends) / 2, colors, background)
+    return composite(
+        cameras=cameras,
+        directions=directions,
+        record=record,
+        t=(samples.t_starts + samples.t_ends) / 2,
+        colors=colors,
+        background=background,
+    )

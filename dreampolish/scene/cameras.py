@@ -40,21 +40,31 @@ class Cameras:
     def __getitem__(self, index: slice | list[int] | Tensor) -> "Cameras":
         """The cameras of a slice or an index list, still a batch."""
         return Cameras(
-            self.world_from_camera[index], self.fov_deg[index], self.azimuth_deg[index], self.elevation_deg[index], self.size
+            world_from_camera=self.world_from_camera[index],
+            fov_deg=self.fov_deg[index],
+            azimuth_deg=self.azimuth_deg[index],
+            elevation_deg=self.elevation_deg[index],
+            size=self.size,
         )
 
     def at_size(self, size: int) -> "Cameras":
         """The same cameras with pictures of another size."""
-        return Cameras(self.world_from_camera, self.fov_deg, self.azimuth_deg, self.elevation_deg, size)
+        return Cameras(
+            world_from_camera=self.world_from_camera,
+            fov_deg=self.fov_deg,
+            azimuth_deg=self.azimuth_deg,
+            elevation_deg=self.elevation_deg,
+            size=size,
+        )
 
     def to(self, device: torch.device | str) -> "Cameras":
         """The same cameras on another device."""
         return Cameras(
-            self.world_from_camera.to(device),
-            self.fov_deg.to(device),
-            self.azimuth_deg.to(device),
-            self.elevation_deg.to(device),
-            self.size,
+            world_from_camera=self.world_from_camera.to(device),
+            fov_deg=self.fov_deg.to(device),
+            azimuth_deg=self.azimuth_deg.to(device),
+            elevation_deg=self.elevation_deg.to(device),
+            size=self.size,
         )
 
 
@@ -82,7 +92,7 @@ def orbit_cameras(
     pose[:, :3, 0], pose[:, :3, 1], pose[:, :3, 2] = right, up, backward
     pose[:, :3, 3] = backward * distance_from_fov(fov_deg)[:, None]
     pose[:, 3, 3] = 1
-    return Cameras(pose, fov_deg, azimuth_deg, elevation_deg, size)
+    return Cameras(world_from_camera=pose, fov_deg=fov_deg, azimuth_deg=azimuth_deg, elevation_deg=elevation_deg, size=size)
 
 
 def turntable_cameras(n_views: int, elevation_deg: float, fov_deg: float, size: int) -> Cameras:

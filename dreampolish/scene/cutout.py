@@ -82,7 +82,7 @@ def _unmixed(rgb: np.ndarray, mask: np.ndarray, background: np.ndarray, toleranc
     near = np.zeros(depth.shape, dtype=bool)
     near[inside] = (depth[inside] > 0) & (depth[inside] <= RIM_DEPTH + 1)
     rows, columns = np.nonzero(near)
-    share, own = _shares(offset, depth, rows, columns, tolerance)
+    share, own = _shares(offset=offset, depth=depth, rows=rows, columns=columns, tolerance=tolerance)
     coverage = (depth > 0).astype(rgb.dtype)
     coverage[rows, columns] = share
     rises = coverage[rows, columns] + RIM_RISE <= _inward(coverage, depth, rows, columns)

@@ -111,7 +111,14 @@ def view_scores(
     sampled, means = (
         torch.cat(
             [
-                prior.sample(prior.condition(reference[None]), pose[None], scale, n_steps, RENEWED, generator)
+                prior.sample(
+                    reference=prior.condition(reference[None]),
+                    pose=pose[None],
+                    guidance_scale=scale,
+                    steps=n_steps,
+                    renewed=RENEWED,
+                    generator=generator,
+                )
                 for reference, pose in zip(trial.references, trial.pose, strict=True)
             ]
         )
@@ -158,7 +165,18 @@ def text_sheet(
     """One picture a prompt."""
     empty = prior.embed([""])
     chunks = [list(prompts[start : start + 8]) for start in range(0, len(prompts), 8)]
-    return torch.cat([prior.sample(prior.embed(chunk), empty, guidance_scale, steps, RENEWED, generator) for chunk in chunks])
+    pictures = [
+        prior.sample(
+            text=prior.embed(chunk),
+            negative=empty,
+            guidance_scale=guidance_scale,
+            steps=steps,
+            renewed=RENEWED,
+            generator=generator,
+        )
+        for chunk in chunks
+    ]
+    return torch.cat(pictures)
 
 
 def ranked_first(scorer: ImageTextScorer, pictures: Float[Tensor, "n 3 h w"], prompts: Sequence[str]) -> float:

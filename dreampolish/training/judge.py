@@ -129,7 +129,16 @@ def train_heads(samples: Samples, settings: JudgeSettings, checkpoints: Checkpoi
     def factor(step: int) -> float:
         return min(1.0, (step + 1) / 50) * 0.5 * (1 + float(np.cos(np.pi * step / settings.steps)))
 
-    fit(losses, optimizer, factor, settings.steps, generator, {"heads": heads}, checkpoints, _Log())
+    fit(
+        losses=losses,
+        optimizer=optimizer,
+        learning_rate_factor=factor,
+        steps=settings.steps,
+        generator=generator,
+        stateful={"heads": heads},
+        checkpoints=checkpoints,
+        observer=_Log(),
+    )
     return heads.eval()
 
 
@@ -178,7 +187,9 @@ def train_judge(renders: Path, split: Path, folder: Path, work: Path, settings: 
     """Train, write and measure the judge; checkpoints and features lie in `work`. Answers the held-out figures."""
     trunk, sentences = LiteTrunk().eval(), SentenceEncoder()
     load_weights(trunk, load_file(folder / "trunk.safetensors"))
-    samples = collect_samples(RenderedViews(renders, split, "train"), trunk, sentences, settings.samples, settings.seed)
+    samples = collect_samples(
+        views=RenderedViews(renders, split, "train"), trunk=trunk, sentences=sentences, n=settings.samples, seed=settings.seed
+    )
     heads = train_heads(samples, settings, Checkpoints(work, interval=200, keep=2))
     scorer = AlignmentScorer(trunk, heads["image"], heads["text"], sentences)  # type: ignore[arg-type]
     figures = retrieval(scorer, RenderedViews(renders, split, "held_out"), settings.seed)
@@ -208,7 +219,10 @@ def main() -> None:
         embedding=192,
         seed=20,
     )
-    log.info("%s", train_judge(options.renders, options.split, options.folder, options.work, settings))
+    log.info(
+        "%s",
+        train_judge(renders=options.renders, split=options.split, folder=options.folder, work=options.work, settings=settings),
+    )
 
 
 if __name__ == "__main__":

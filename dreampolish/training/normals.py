@@ -37,6 +37,8 @@ def normals_denoiser(unet: UNet2DConditionModel, empty_text: TextEmbedding) -> D
     """The network as a function of what NormalBatches tells, under the empty text."""
 
     def denoise(noisy: Tensor, timesteps: Tensor, told: dict[str, Any]) -> Tensor:
-        return normals_output(unet, noisy, timesteps, told["image_latents"], empty_text.expand(len(noisy)))
+        return normals_output(
+            unet=unet, noisy=noisy, timesteps=timesteps, image_latents=told["image_latents"], text=empty_text.expand(len(noisy))
+        )
 
     return denoise

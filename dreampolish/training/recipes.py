@@ -68,7 +68,14 @@ def latent_space(autoencoder: Any) -> LatentSpace:
 def _shape(space: LatentSpace, size: Size, inputs: int, context_dim: int, pose_labels: bool) -> UnetShape:
     channels, side, _ = space.latent_shape
     return UnetShape(
-        inputs * channels, channels, side, size.block_channels, size.attended, size.heads, context_dim, pose_labels
+        in_channels=inputs * channels,
+        out_channels=channels,
+        sample_size=side,
+        block_channels=size.block_channels,
+        attended=size.attended,
+        heads=size.heads,
+        context_dim=context_dim,
+        pose_labels=pose_labels,
     )
 
 
@@ -84,7 +91,9 @@ def text_recipe(views: RenderedViews, space: LatentSpace, size: Size, draws: Dra
     unet = build_unet(_shape(space, size, 1, width, pose_labels=False), size.seed)
     prepare_for_training(unet, views.device)
     remembering = RememberingTower(tower, REMEMBERED_PROMPTS)
-    draw = TextBatches(views.text_batch, space, remembering, draws.batch, draws.unconditional)
+    draw = TextBatches(
+        draw=views.text_batch, space=space, tower=remembering, batch=draws.batch, unconditional=draws.unconditional
+    )
     references = {"vae": "../autoencoder", "text_encoder": TEXT_ENCODER_REFERENCE, "tokenizer": TEXT_ENCODER_REFERENCE}
     return Recipe({"unet": unet}, text_denoiser(unet), draw, references)
 
@@ -128,6 +137,8 @@ def view_recipe(
         )
     projection.train().to(views.device)
     context = LatentPatchContext(CONTEXT_PATCH)
-    draw = ViewBatches(views.view_batch, space, context, draws.batch, draws.unconditional)
+    draw = ViewBatches(
+        draw=views.view_batch, space=space, context=context, batch=draws.batch, unconditional=draws.unconditional
+    )
     modules: dict[str, nn.Module] = {"unet": unet, "cc_projection": projection}
     return Recipe(modules, view_denoiser(unet, projection), draw, {"vae": "../autoencoder"})

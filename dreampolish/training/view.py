@@ -44,6 +44,14 @@ def view_denoiser(unet: UNet2DConditionModel, projection: PoseProjection) -> Den
     """The network and the pose projection as a function of what ViewBatches tells."""
 
     def denoise(noisy: Tensor, timesteps: Tensor, told: dict[str, Any]) -> Tensor:
-        return view_output(unet, projection, noisy, timesteps, told["latents"], told["tokens"], told["pose"])
+        return view_output(
+            unet=unet,
+            projection=projection,
+            noisy=noisy,
+            timesteps=timesteps,
+            reference_latents=told["latents"],
+            tokens=told["tokens"],
+            pose=told["pose"],
+        )
 
     return denoise

@@ -11,7 +11,7 @@ import torch
 import trimesh
 from torch import Tensor
 
-from dreampolish.assets.asset import Asset
+from dreampolish.assets.asset import GLTF_FROM_WORLD, Asset, pixels_of
 from dreampolish.assets.bake import bake, texels_of
 from dreampolish.assets.findings import FileFindings
 from dreampolish.assets.glb import write_glb
@@ -63,6 +63,13 @@ def test_ply_is_closed_and_coloured_at_its_vertices(asset: Asset, tmp_path: Path
     assert back.volume == pytest.approx(0.15)
     expected = back.vertices[:, [2, 0, 1]] / np.array(SIZES) + 0.5
     assert np.abs(back.visual.vertex_colors[:, :3] / 255 - expected).max() < 0.12  # a texel of the short side
+    solid = asset.seamless()
+    assert np.array_equal(back.vertices.astype(np.float32), solid.vertices[:, GLTF_FROM_WORLD].numpy())
+    stored = back.metadata["_ply_raw"]["vertex"]["data"]  # trimesh computes normals anew
+    normals = np.stack([stored[name] for name in ("nx", "ny", "nz")], axis=-1)
+    assert np.array_equal(normals, solid.normals[:, GLTF_FROM_WORLD].numpy())
+    assert np.array_equal(back.faces, solid.faces.numpy())
+    assert np.array_equal(back.visual.vertex_colors[:, :3], pixels_of(solid.colors[None])[0])
     assert not findings_of(tmp_path / "box.ply").errors
 
 

@@ -80,7 +80,7 @@ class FaintLeg(SoftBall):
 
 
 def test_a_faint_leg_is_solid_after_the_conversion_and_what_hangs_on_nothing_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conversion, "automatic_level", lambda *_: 200.0)  # a real field's noise keeps it above its legs
+    monkeypatch.setattr(conversion, "automatic_level", lambda **_: 200.0)  # a real field's noise keeps it above its legs
     cameras = orbit_cameras(torch.arange(12) * 30.0, torch.tensor([-30.0, 0.0, 30.0]).repeat(4), torch.full((12,), 20.0), 32)
     smoothing = Smoothing(cameras, 0.0, 0.0)
     leg, piece = torch.tensor([[0.0, 0.0, z] for z in (0.0, -0.2, -0.4, -0.55)]), torch.tensor([[0.4, 0.4, -0.3]])

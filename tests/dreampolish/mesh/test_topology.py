@@ -26,6 +26,12 @@ def test_counts_of_sphere_torus_and_open_surface() -> None:
     assert (opened.n_border_edges, opened.watertight, opened.euler) == (3, False, 1)
 
 
+def test_components_are_numbered_by_their_first_vertex() -> None:
+    faces = torch.tensor([[7, 8, 9], [0, 1, 2], [2, 3, 4], [9, 10, 11]])
+    assert mesh_topology.component_of_face(faces).tolist() == [1, 0, 0, 1]
+    assert mesh_topology.component_of_face(torch.zeros(0, 3, dtype=torch.int64)).tolist() == []
+
+
 def test_nonmanifold_edges_are_counted_and_have_no_neighbour() -> None:
     fan = torch.tensor([[0, 1, 2], [1, 0, 3], [0, 1, 4]])
     figures = mesh_topology.topology(fan)
