@@ -132,15 +132,15 @@ def page(found: Found) -> str:
         "",
         "## Damage",
         "",
-        f"Of its artifacts and scores: {', '.join(f'{count} {kind}' for kind, count in found.damages.items())}; all detected before use"
+        f"Of the run's results and scores: {', '.join(f'{count} {kind}' for kind, count in found.damages.items())}; all detected before use"
         if not any(line.startswith("not detected") for line in found.wrong)
         else "Not all damage was detected, see below",
         "(truncations at each tenth of every file; swaps of every two files of an artifact; manifests included).",
         "",
         "## The same is the same",
         "",
-        "In another process, with another hash seed, in a moved checkout: no stage of the run is stale. After an edit of",
-        f"`{EDITED}` there: {', '.join(found.edited)}.",
+        "In another process, with another hash seed, in a moved checkout with a comment more: no stage of the run is stale. After an edit",
+        f"of `{EDITED}` there: {', '.join(found.edited)}.",
         f"With nothing changed nothing runs: all seven stages were looked up and verified, and the output folder written, in "
         f"{found.lookup_s:.1f} s of CPU time; making the run, at the smallest sizes, took {found.computing_s:.1f} s.",
     ]

@@ -81,25 +81,34 @@ import sys
 from pathlib import Path
 from flows.runs.create import stale_stages
 from schemas.runs import STAGES
-from stages.runtime.files import PROJECT
 from stages.runtime.records import read_record
-store, run, edited = Path(sys.argv[1]), sys.argv[2], PROJECT / sys.argv[3]
-print(" ".join(stale_stages(read_record(store, run), store, STAGES)))
-edited.write_text(edited.read_text() + "\\n# edited\\n")
+store, run = Path(sys.argv[1]), sys.argv[2]
 print(" ".join(stale_stages(read_record(store, run), store, STAGES)))
 """
 EDITED = "dreampolish/renderers/rasterizer.py"
+EDIT = ("NEAREST_DEPTH = 1e-3", "NEAREST_DEPTH = 2e-3")
 
 
 def stale_elsewhere(root: Path, store: Path, run: str) -> tuple[list[str], list[str]]:
-    """The stages that another process, with another hash seed, finds stale in a copy of this checkout; then after an edit of EDITED."""
+    """The stages that another process, with another hash seed, finds stale in a copy of this checkout with a new comment in EDITED; then
+    after an edit of it."""
     for name in ("flows", "stages", "schemas", "dreampolish", "configs", "priors/home/judge"):
         shutil.copytree(PROJECT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+    edited = root / EDITED
+    source = edited.read_text()
+    edited.write_text(f"# Moved.\n{source}")
+    before = _stale_in(root, store, run)
+    if source.count(EDIT[0]) != 1:
+        raise RuntimeError(f"{EDITED} has no line {EDIT[0]!r} to edit")
+    edited.write_text(source.replace(*EDIT))
+    return before, _stale_in(root, store, run)
+
+
+def _stale_in(root: Path, store: Path, run: str) -> list[str]:
     answer = subprocess.run(
-        [sys.executable, "-c", STALE, str(store), run, EDITED],
+        [sys.executable, "-c", STALE, str(store), run],
         cwd=root, env={**os.environ, "PYTHONPATH": str(root), "PYTHONHASHSEED": "77"}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     if answer.returncode != 0:
         raise RuntimeError(answer.stderr)
-    before, after = answer.stdout.splitlines()[-2:]
-    return before.split(), after.split()
+    return answer.stdout.splitlines()[-1].split()
