@@ -14,6 +14,7 @@ import stages.runtime.tracking.progress
 from dreampolish.metrics.pictures import psnr, ssim
 from schemas.artifacts import NerfArtifact
 from schemas.config.nerf import NerfConfig
+from schemas.runs import StageRecord
 from stages.results.observer import Preview, StageObserver, reference_figures
 from stages.runtime.context import RunContext
 from stages.runtime.stage import Stage, open_stage
@@ -106,7 +107,10 @@ def test_the_best_of_a_resumed_stage_counts_what_came_before(run_context: RunCon
         second = StageProgress(*place)
         second.log(10, {"psnr": 99.0})  # computed again after a resume: the journal keeps the first
         second.log(15, {"psnr": 25.0, "sharpness": 7.0})
-        second.finish(stage.published, "resumed")
+        done = StageRecord(
+            name="nerf", state="resumed", seconds=1.0, fingerprint=stage.fingerprint, metrics=stage.published.metrics
+        )
+        second.finish(stage.published, done)
     lines = (store / "journals" / run_context.run_id / "nerf-0123.jsonl").read_text().splitlines()
     best = {
         key: value for line in lines for key, value in json.loads(line).get("metrics", {}).items() if key.startswith("best/")
