@@ -179,17 +179,30 @@ class Mesh:
     def render(self, cameras: Cameras, color_of: ColorOf, supersample: int, smooth: bool) -> MeshRender:
         """Pictures; back faces count, so that an open mesh shows no holes that are not there."""
         return render_mesh(
-            self.vertices, self.faces, cameras, color_of, supersample, smooth, False, self.adjacency, self.painted_at
+            vertices=self.vertices,
+            faces=self.faces,
+            cameras=cameras,
+            color_of=color_of,
+            supersample=supersample,
+            smooth=smooth,
+            cull_backfaces=False,
+            adjacency=self.adjacency,
+            painted_at=self.painted_at,
         )
 
     def silhouette(self, cameras: Cameras) -> Float[Tensor, "b h w"]:
         """The mask alone, as `render` gives it without supersampling."""
-        fragments = rasterize(self.vertices, self.faces, cameras, False)
-        return coverage(fragments, self.vertices, self.faces, cameras, self.adjacency)
+        fragments = rasterize(self.vertices, self.faces, cameras, cull_backfaces=False)
+        return self._covered(fragments, cameras)
 
     def coverage(self, render: MeshRender, cameras: Cameras) -> Float[Tensor, "b h w"]:
         """The mask of a render of these faces where they are now, not supersampled, differentiable in the vertices alone."""
-        return coverage(render.fragments, self.vertices, self.faces, cameras, self.adjacency)
+        return self._covered(render.fragments, cameras)
+
+    def _covered(self, fragments: Fragments, cameras: Cameras) -> Float[Tensor, "b h w"]:
+        return coverage(
+            fragments=fragments, vertices=self.vertices, faces=self.faces, cameras=cameras, adjacency=self.adjacency
+        )
 
 
 def mesh_from_parts(vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"]) -> Mesh:

@@ -18,6 +18,8 @@ LATER_SHARE = 0.1
 """Share of the empty cells that later updates look at. [choice]"""
 EMPTY_CELL_OPACITY = 0.01
 """A step through an empty cell stops less than this share of the light. (source: instant-ngp's 0.01, arXiv:2201.05989)"""
+DENSITY_TRANSMITTANCE, SDF_TRANSMITTANCE = 1e-2, 1e-3
+"""Where rays end: what passes on is darker than that. A sharp surface leaves less behind it. [choice]"""
 DECAY = 0.9
 """Of a cell's remembered density between two updates. (source: instant-ngp uses 0.95)"""
 
@@ -40,13 +42,24 @@ class DensityScene:
         """Follow the field: every cell at first, later the occupied ones and some others."""
         fraction = 1.0 if step < EARLY_STEPS else LATER_SHARE
         threshold = EMPTY_CELL_OPACITY / self.step_size
-        self.occupancy.update(self.field.density, threshold, DECAY, fraction, self.generator)
+        self.occupancy.update(
+            value_of=self.field.density, threshold=threshold, decay=DECAY, fraction=fraction, generator=self.generator
+        )
 
     def render(self, cameras: Cameras, *, with_normals: bool, stratified: bool) -> VolumeRender:
         """Pictures on white; stratified: with jitter along the rays."""
         white = torch.ones(3, device=self.generator.device)
         generator = self.generator if stratified else None
-        return render_density(self.field, self.occupancy, cameras, self.step_size, 1e-2, white, with_normals, generator)
+        return render_density(
+            field=self.field,
+            occupancy=self.occupancy,
+            cameras=cameras,
+            step_size=self.step_size,
+            min_transmittance=DENSITY_TRANSMITTANCE,
+            background=white,
+            with_normals=with_normals,
+            generator=generator,
+        )
 
     def picture(self, cameras: Cameras) -> Tensor:
         """Colours alone, the same every time."""
@@ -72,7 +85,17 @@ class SdfScene:
         """Pictures on white, at NeuS's exact opacity: its cosine annealing helps a sphere find a shape, ours begins with one."""
         white = torch.ones(3, device=self.generator.device)
         generator = self.generator if stratified else None
-        return render_sdf(self.field, self.occupancy, cameras, self.step_size, self.shell_parts, 1e-3, 1.0, white, generator)
+        return render_sdf(
+            field=self.field,
+            occupancy=self.occupancy,
+            cameras=cameras,
+            step_size=self.step_size,
+            parts=self.shell_parts,
+            min_transmittance=SDF_TRANSMITTANCE,
+            cosine_anneal=1.0,
+            background=white,
+            generator=generator,
+        )
 
     def picture(self, cameras: Cameras) -> Tensor:
         """Colours alone, the same every time."""
