@@ -249,4 +249,4 @@ def test_the_second_of_two_resumes_waits_and_computes_nothing(store: Path, calls
     assert [os.waitpid(pid, 0)[1] for pid in pids] == [0, 0]
     counts = sorted(len(path.read_text().split()) for path in store.glob("calls-*"))
     assert counts == [0, len(STAGES)]
-    assert flows.chain.stages_of(read_record(store, record.run)) == STAGES
+    assert set(read_record(store, record.run).stages) == set(STAGES)
