@@ -183,7 +183,7 @@ def prepared(store: Path, prompts: Sequence[str], preset: str, overrides: Sequen
                 entry.end("skipped", record.output or "")
             continue
         try:
-            entry.run = new_run(store, prompt, preset, overrides, None).run
+            entry.run = new_run(store=store, prompt=prompt, preset=preset, overrides=overrides, image=None).run
         except ConfigError as error:
             entry.end("failed", str(error))
     return entries

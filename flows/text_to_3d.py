@@ -51,7 +51,11 @@ def text_to_3d(
 ) -> dict[str, Any]:
     """Make an asset; `run` continues a run that exists, with its own prompt, settings and stages. Returns what `--json` prints."""
     store = store_folder()
-    record = new_run(store, prompt, preset, override_lines(overrides), image) if run is None else read_record(store, run)
+    record = (
+        new_run(store=store, prompt=prompt, preset=preset, overrides=override_lines(overrides), image=image)
+        if run is None
+        else read_record(store, run)
+    )
     with open_run(record, store, show_progress=show_progress) as this:
         config, context = this.config, this.context
         reference = make_reference(context, record.prompt, picture_of(record, store), config.reference)

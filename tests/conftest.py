@@ -159,7 +159,10 @@ def _stand_in(name: StageName, calls: list[str]) -> StandIn:
 def _fields(stage: Stage, artifact_class: type[Artifact], inputs: dict[str, object]) -> dict[str, object]:
     """Small valid contents for each artifact class."""
     payload = stage.path("payload.bin")
-    payload.write_bytes(torch.randint(0, 256, (64,), generator=stage.generator, dtype=torch.uint8).numpy().tobytes())
+    payload.write_bytes(
+        torch.randint(0, 256, (64,), generator=stage.generator, dtype=torch.uint8).numpy().tobytes()
+        + stage.fingerprint.encode()
+    )
     mesh = {"mesh": payload, "color_field": payload, "color_config": {}, "n_vertices": 4, "n_faces": 4}
     field = {"field": payload, "field_config": {}, "steps": 1, "switch_reason": "step cap 1"}
     picture = _png(stage.path("picture.png"), 30)

@@ -127,7 +127,7 @@ def _measure_objects(pipeline: Pipeline, subjects: Sequence[Subject], results: R
 def _measure_prompts(pipeline: Pipeline, prompts: Sequence[str], names: Sequence[str], results: Results) -> None:
     for number, prompt in enumerate(prompts):
         say(f"prompt {number + 1} of {len(prompts)}: {prompt}")
-        done = _isolated(prompt, results, partial(one_prompt, pipeline, number, prompts, names))
+        done = _isolated(prompt, results, partial(one_prompt, pipeline=pipeline, place=number, prompts=prompts, names=names))
         if done is not None:
             results.prompts.append(done)
             say(f"  the judge takes {done.hits} of {done.views} views for it, most for: {done.nearest}")

@@ -28,7 +28,7 @@ def run(
     """Make a textured 3D asset from a prompt."""
 
     def work(store: Path) -> dict[str, Any]:
-        record = new_run(store, prompt, preset, overrides or [], image)
+        record = new_run(store=store, prompt=prompt, preset=preset, overrides=overrides or [], image=image)
         return _continue(record.run, record.prompt, f"run {record.run}: {record.prompt}")
 
     finish(work, as_json)

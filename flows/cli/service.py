@@ -26,7 +26,7 @@ def up(
 
     def work(store: Path) -> dict[str, Any]:
         say("starting Prefect, MLflow and a worker; the first time takes a minute")
-        pages = services.up(store, Path.cwd(), port, mlflow_port, at_once)
+        pages = services.up(store=store, folder=Path.cwd(), server_port=port, mlflow_port=mlflow_port, runs_at_once=at_once)
         if not as_json:
             answer(f"Prefect  {pages['prefect']}")
             answer(f"MLflow   {pages['mlflow']}")

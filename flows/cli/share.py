@@ -104,7 +104,7 @@ def export(
         config = merged(record.config, {}, [*settings, *(overrides or [])])
         if config.export.quality == "base" and triangles is not None:
             raise ConfigError("base keeps every triangle; leave --triangles away, or take --quality web")
-        done = export_run(record, config, store, name, OUTPUTS)
+        done = export_run(record=record, config=config, store=store, kind=name, outputs=OUTPUTS)
         say(f"{done.triangles:,} triangles, {done.files[0].stat().st_size / 1e6:.2f} MB")
         for note in done.notes:
             say(note)

@@ -43,7 +43,9 @@ def chart(name: str, series: Sequence[Curve]) -> Chart:
         f'<svg viewBox="0 -2 {WIDTH} {HEIGHT + 4}" preserveAspectRatio="none" aria-hidden="true">{"".join(paths)}</svg>'
     )
     last = tuple(figure(curve[-1][1]) for curve in series)
-    return Chart(name.replace("_", " "), svg, figure(low), figure(high), last, max(steps), is_log)
+    return Chart(
+        name=name.replace("_", " "), svg=svg, low=figure(low), high=figure(high), last=last, steps=max(steps), is_log=is_log
+    )
 
 
 def figure(value: float) -> str:

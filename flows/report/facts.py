@@ -87,7 +87,11 @@ def facts_of_run(record: RunRecord, artifacts: Mapping[StageName, Artifact], sto
     asset = artifacts.get("export")
     return RunFacts(
         record=record,
-        stages=tuple(_stage(record, name, artifacts[name], store, max_side) for name in STAGES if name in artifacts),
+        stages=tuple(
+            _stage(record=record, name=name, artifact=artifacts[name], store=store, max_side=max_side)
+            for name in STAGES
+            if name in artifacts
+        ),
         glb=_path(store, asset, asset.glb.path).read_bytes() if isinstance(asset, AssetArtifact) else None,
         candidates=None if (drawn := candidates_path(artifacts, store)) is None else picture_uri(drawn),
         changes=tuple(changes_from_default(record.config)),

@@ -49,11 +49,11 @@ def export_run(record: RunRecord, config: Config, store: Path, kind: str, output
     files = StoredFiles(LocalStore(store), run.torch_device)
     settings = config.export if kind == "glb" else config.export.model_copy(update={"size_limit_mb": UNLIMITED_MB})
     made = make_asset(
-        load_mesh(files, texture),
-        load_colors(files, texture),
-        settings,
-        slug_from_prompt(record.prompt),
-        asset_extras(run, reference, texture, None),
+        source=load_mesh(files, texture),
+        colors=load_colors(files, texture),
+        config=settings,
+        name=slug_from_prompt(record.prompt),
+        extras=asset_extras(run, reference, texture, None),
     )
     folder = Path(record.output) if record.output else outputs / f"{slug_from_prompt(record.prompt)}-{record.run}"
     with disk_errors_in_one_line(folder):

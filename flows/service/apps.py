@@ -122,7 +122,8 @@ def serve_mlflow(port: int, options: Sequence[str]) -> None:
     command_for = mlflow.server._build_uvicorn_command
 
     def guarded(uvicorn_opts: str | None, host: str, port: int, workers: int, *_others: object) -> list[str]:
-        return command_for(uvicorn_opts, host, port, workers, f"flows.service.apps:{mlflow_app.__name__}", is_factory=True)
+        app = f"flows.service.apps:{mlflow_app.__name__}"
+        return command_for(uvicorn_opts=uvicorn_opts, host=host, port=port, workers=workers, app_name=app, is_factory=True)
 
     mlflow.server._build_uvicorn_command = guarded
     os.environ[TRACKER_PORT] = str(port)

@@ -113,7 +113,7 @@ def open_journal_findings(store: Path, tracking_uri: str | None) -> list[Finding
             found.append(
                 Finding(
                     f"run {folder.name} is still open in MLflow ({', '.join(dead)}), but {GONE}; dreampolish doctor --mend",
-                    partial(close_journals, store, folder, dead, tracking_uri),
+                    partial(close_journals, store=store, folder=folder, names=dead, tracking_uri=tracking_uri),
                 )
             )
     return found

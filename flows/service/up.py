@@ -122,7 +122,7 @@ def _let_runs_end(store: Path, worker: Service) -> None:
         os.environ.update({"PREFECT_API_URL": api_url(page), **prefect_environment(read_secret(store) or "")})
         with suppress(Exception):
             # A server that is in trouble must not keep the worker from being stopped.
-            pause_pool(True)
+            pause_pool(paused=True)
     stop_runs(worker)
 
 
@@ -158,7 +158,15 @@ def _start_server(store: Path, port: int, secret: str, started: list[Service]) -
         "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
         **server_environment(secret, port),
     }
-    started.append(start(store, "server", ["-m", "flows.service.apps", "server", str(port)], environment, url))
+    started.append(
+        start(
+            store=store,
+            name="server",
+            command=["-m", "flows.service.apps", "server", str(port)],
+            environment=environment,
+            url=url,
+        )
+    )
     return started[-1]
 
 
@@ -175,7 +183,7 @@ def _start_mlflow(store: Path, port: int, secret: str, started: list[Service]) -
         *("--cors-allowed-origins", ",".join(own_origins(port))),
     ]
     command = ["-m", "flows.service.apps", "mlflow", str(port), *options]
-    started.append(start(store, "mlflow", command, {TRACKER_SECRET: secret}, url))
+    started.append(start(store=store, name="mlflow", command=command, environment={TRACKER_SECRET: secret}, url=url))
     return started[-1]
 
 
@@ -183,7 +191,7 @@ def _start_worker(store: Path, server_url: str, environment: dict[str, str], sec
     told = {"PREFECT_API_URL": api_url(server_url), "PREFECT_LOGGING_LEVEL": "INFO", "PREFECT_LOGGING_TO_API_ENABLED": "true"}
     command = ["-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process", "--name", f"{POOL}-{os.getpid()}"]
     inherited = {**prefect_environment(secret), **tracker_environment(secret)}
-    return start(store, "worker", command, {**environment, **told, **inherited}, "")
+    return start(store=store, name="worker", command=command, environment={**environment, **told, **inherited}, url="")
 
 
 def _one_at_a_time(store: Path) -> AbstractContextManager[object]:

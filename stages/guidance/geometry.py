@@ -22,7 +22,14 @@ def guidance_cameras(
     step, steps = progress
     share = 1.0 if config.widen_until == 0 else min(1.0, (step + 1) / steps / config.widen_until)
     azimuth = (config.azimuth_deg[0] * share, config.azimuth_deg[1] * share)
-    return random_cameras(n_views, azimuth, config.elevation_deg, config.fov_deg, size, generator).to(generator.device)
+    return random_cameras(
+        n_views=n_views,
+        azimuth_range_deg=azimuth,
+        elevation_range_deg=config.elevation_deg,
+        fov_range_deg=config.fov_deg,
+        size=size,
+        generator=generator,
+    ).to(generator.device)
 
 
 class GeometryGuide:
@@ -38,20 +45,24 @@ class GeometryGuide:
         self._config, self._text, self._view, self._generator = config, text, view, generator
         settings = config.text
         self._prompts = PromptEmbeddings(
-            text, reference.prompt, settings.negative_prompt, settings.front_deg, settings.perp_neg_weight
+            prior=text,
+            prompt=reference.prompt,
+            negative=settings.negative_prompt,
+            front_deg=settings.front_deg,
+            perp_neg_weight=settings.perp_neg_weight,
         )
         self._reference = view.condition(images_at_prior(reference.rgb, view.image_size))
         self._elevation_deg = reference.elevation_deg
         self._targets = None
         if config.targets.wanted:
             self._targets = ViewTargets(
-                config.targets,
-                config.steps,
-                config.guidance_size,
-                view,
-                self._reference,
-                reference.elevation_deg,
-                generator,
+                config=config.targets,
+                steps=config.steps,
+                size=config.guidance_size,
+                prior=view,
+                reference=self._reference,
+                reference_elevation_deg=reference.elevation_deg,
+                generator=generator,
             )
         self._chosen: Tensor | None = None
 
@@ -71,7 +82,11 @@ class GeometryGuide:
             self._chosen, cameras = self._targets.draw(config.guidance_views, config.guidance_size)
             return cameras
         return guidance_cameras(
-            config.cameras, (step, config.steps), config.guidance_views, config.guidance_size, self._generator
+            config=config.cameras,
+            progress=(step, config.steps),
+            n_views=config.guidance_views,
+            size=config.guidance_size,
+            generator=self._generator,
         )
 
     def terms(
@@ -94,14 +109,14 @@ class GeometryGuide:
         if weight == 0:
             return {}
         guided = view_guidance(
-            self._view,
-            self._reference,
-            self._elevation_deg,
-            rgb,
-            cameras,
-            (settings.t_min.at(step, steps), settings.t_max.at(step, steps)),
-            sds_weights(settings.guidance_scale.at(step, steps)),
-            self._generator,
+            prior=self._view,
+            reference=self._reference,
+            reference_elevation_deg=self._elevation_deg,
+            rgb=rgb,
+            cameras=cameras,
+            t_range=(settings.t_min.at(step, steps), settings.t_max.at(step, steps)),
+            weights=sds_weights(settings.guidance_scale.at(step, steps)),
+            generator=self._generator,
         )
         return {"view": Term(guided.loss, weight)}
 
@@ -112,13 +127,13 @@ class GeometryGuide:
         if weight == 0:
             return {}
         guided = text_guidance(
-            self._text,
-            self._prompts,
-            None,
-            rgb,
-            cameras,
-            (settings.t_min.at(step, steps), settings.t_max.at(step, steps)),
-            weights_at(settings, step, steps),
-            self._generator,
+            prior=self._text,
+            prompts=self._prompts,
+            variational=None,
+            rgb=rgb,
+            cameras=cameras,
+            t_range=(settings.t_min.at(step, steps), settings.t_max.at(step, steps)),
+            weights=weights_at(settings, step, steps),
+            generator=self._generator,
         )
         return {"text": Term(guided.loss, weight)}

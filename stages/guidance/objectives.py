@@ -39,7 +39,7 @@ def _variational_weights(config: GeometryTextConfig | DistillationConfig, step: 
 def _own_weights(own: FrozenWeights, step: int, steps: int) -> ScoreWeights:
     variational = own.e_lora.at(step, steps) if isinstance(own, PredictionWeights) else 0.0
     prompt, empty, negative, noise = (ramp.at(step, steps) for ramp in (own.e_y, own.e_0, own.e_n, own.eps))
-    return ScoreWeights(prompt, empty, negative, variational, noise)
+    return ScoreWeights(prompt=prompt, empty=empty, negative=negative, variational=variational, noise=noise)
 
 
 def needs_variational(config: DistillationConfig) -> bool:

@@ -74,12 +74,12 @@ def load_reference(files: ReferenceFiles, reference: ReferenceArtifact, size: in
     )
     rgb = (rgba[..., :3] * alpha + 1 - alpha)[None].to(files.device)
     view = ReferenceView(
-        rgb,
-        alpha[None, ..., 0].to(files.device),
-        normals[None].to(files.device),
-        camera.to(files.device),
-        reference.prompt,
-        rgb,
+        rgb=rgb,
+        mask=alpha[None, ..., 0].to(files.device),
+        normals_camera=normals[None].to(files.device),
+        camera=camera.to(files.device),
+        prompt=reference.prompt,
+        original=rgb,
     )
     return view.at_size(size)
 

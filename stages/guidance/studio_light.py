@@ -97,11 +97,20 @@ def smooth_normals(vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"]) ->
 def render_in_light(mesh: Mesh, cameras: Cameras, color_of: ColorOf, light: PaintedLight, supersample: int) -> MeshRender:
     """Pictures of a mesh in a light, which falls on its smoothed normals; the render's own normals are these."""
     if light == NO_LIGHT:
-        return mesh.render(cameras, color_of, supersample, True)
+        return mesh.render(cameras, color_of, supersample, smooth=True)
     fine = cameras.at_size(cameras.size * supersample)
-    fragments = rasterize(mesh.vertices, mesh.faces, fine, False)
+    fragments = rasterize(mesh.vertices, mesh.faces, fine, cull_backfaces=False)
     normals = smooth_normals(mesh.vertices, mesh.faces)
-    return shaded(fragments, mesh.vertices, mesh.faces, normals, fine, light.on(color_of), supersample, mesh.adjacency)
+    return shaded(
+        fragments=fragments,
+        vertices=mesh.vertices,
+        faces=mesh.faces,
+        normals_of_vertices=normals,
+        cameras=fine,
+        color_of=light.on(color_of),
+        supersample=supersample,
+        adjacency=mesh.adjacency,
+    )
 
 
 def measured_light(colors: Float[Tensor, "n 3"], normals_world: Float[Tensor, "n 3"], view: ReferenceView) -> PaintedLight:

@@ -73,14 +73,14 @@ class ViewTargets:
         strength = self._config.strength.at(step, self._steps)
         with torch.no_grad():
             painted = self._prior.repaint(
-                self._reference,
-                self._present(picture, strength),
-                self._pose,
-                strength,
-                self._config.guidance_scale,
-                self._config.sampling_steps,
-                self._config.renewed,
-                self._generator,
+                reference=self._reference,
+                images=self._present(picture, strength),
+                pose=self._pose,
+                strength=strength,
+                guidance_scale=self._config.guidance_scale,
+                steps=self._config.sampling_steps,
+                renewed=self._config.renewed,
+                generator=self._generator,
             )
         self._keep(painted.permute(0, 2, 3, 1).contiguous())
 

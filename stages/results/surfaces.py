@@ -77,7 +77,7 @@ def opened_from_textured(mesh: TexturedMesh) -> ViewableResult:
 
     def render(cameras: Cameras) -> View:
         with torch.no_grad():
-            picture = render_textured_mesh(mesh, cameras, 2, False)
+            picture = render_textured_mesh(mesh, cameras, 2, cull_backfaces=False)
         return View(picture.rgb, picture.alpha, picture.normals_camera)
 
     return ViewableResult(render, lambda: (mesh.vertices, mesh.faces))
@@ -88,7 +88,7 @@ def _opened_mesh(artifact: MeshArtifact | PolishedMeshArtifact | TexturedMeshArt
 
     def render(cameras: Cameras) -> View:
         with torch.no_grad():
-            picture = mesh.render(cameras, color_of, 2, True)
+            picture = mesh.render(cameras, color_of, 2, smooth=True)
         return View(picture.rgb, picture.alpha, picture.normals_camera)
 
     return ViewableResult(render, lambda: (mesh.vertices, mesh.faces))
@@ -109,7 +109,14 @@ def _opened_density(artifact: NerfArtifact, config: NerfConfig, files: ArtifactF
     def mesh() -> tuple[Tensor, Tensor]:
         densities = density_lattice(scene.field, scene.occupancy, LATTICE)
         cameras = turntable_cameras(8, 15.0, REFERENCE_FOV_DEG, 64).to(files.device)
-        level = automatic_level(densities, densities, SCENE_HALF_SIZE, cameras, scene.step_size, 24)
+        level = automatic_level(
+            densities=densities,
+            blurred=densities,
+            half_size=SCENE_HALF_SIZE,
+            cameras=cameras,
+            step_size=scene.step_size,
+            n_levels=24,
+        )
         # A density is high inside, a signed distance low.
         return surface_of_lattice(level - densities)
 
@@ -120,7 +127,13 @@ def _opened_sdf(artifact: SdfArtifact, config: NeusConfig, files: ArtifactFiles)
     field = load_sdf(files, artifact)
     generator = torch.Generator(device=files.device).manual_seed(0)
     fresh = OccupancyGrid(config.occupancy_resolution, SCENE_HALF_SIZE, files.device)
-    scene = SdfScene(field, fresh, step_size_for(config.samples_per_ray), config.shell_parts, generator)
+    scene = SdfScene(
+        field=field,
+        occupancy=fresh,
+        step_size=step_size_for(config.samples_per_ray),
+        shell_parts=config.shell_parts,
+        generator=generator,
+    )
     if artifact.occupancy is None:
         scene.update_occupancy()
     else:

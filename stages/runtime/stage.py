@@ -14,7 +14,6 @@ Parents are the parameters that are artifacts; the function sees only the fields
 """
 
 import functools
-import hashlib
 import inspect
 import logging
 import shutil
@@ -41,7 +40,7 @@ from stages.runtime.code import Code, code_of
 from stages.runtime.context import RunContext, seeded_generator, stage_seed
 from stages.runtime.errors import StageError
 from stages.runtime.files import PROJECT, disk_errors_in_one_line
-from stages.runtime.key import read_fields, stage_key
+from stages.runtime.key import input_value, only_read, read_fields, stage_key
 from stages.runtime.records import record_stage
 from stages.runtime.signals import StopSignal, stop_on_signals
 from stages.runtime.store import DamagedArtifactError, LocalStore
@@ -51,9 +50,6 @@ P = ParamSpec("P")
 A = TypeVar("A", bound=Artifact)
 R = TypeVar("R", bound=Artifact, covariant=True)
 log = logging.getLogger(__name__)
-
-ALWAYS_READ = ("stage", "schema_version")
-"""Fields of a parent that say what it is."""
 
 
 class Scorer(Protocol):
@@ -82,7 +78,8 @@ class Stage:
     ) -> None:
         self.name, self.run, self.config, self.fingerprint = name, run, config, key
         self.store = LocalStore(run.store)
-        self.parents: dict[str, str] = {parent.stage: parent.fingerprint for parent in parents}
+        # Copies: where one result holds the very string of another, Prefect takes the one for a parent of whoever reads the other.
+        self.parents: dict[str, str] = {parent.stage: parent.fingerprint.encode().decode() for parent in parents}
         self.device = run.torch_device
         self.generator = seeded_generator(run.seed, name, self.device)
         self.checkpoints = CostedCheckpoints(
@@ -255,19 +252,29 @@ class StageTask(Generic[P, R]):
         return bound.arguments
 
     def _key(self, run: RunContext, given: Mapping[str, Any]) -> str:
-        inputs = {name: _input_value(value) for name, value in given.items() if name not in (*self.parents, "config")}
+        inputs = {name: input_value(value) for name, value in given.items() if name not in (*self.parents, "config")}
         reads = {name: read_fields(given[name], self.reads[name]) for name in self.parents}
-        return stage_key(self.name, run, given["config"], inputs, reads, self.priors, function_code(self._function, self.name))
+        return stage_key(
+            name=self.name,
+            run=run,
+            settings=given["config"],
+            inputs=inputs,
+            reads=reads,
+            priors=self.priors,
+            code=function_code(self._function, self.name),
+        )
 
     def _outcome(self, run: RunContext, given: Mapping[str, Any]) -> tuple[R, StageState]:
         with disk_errors_in_one_line(run.store):
             if self.name in run.taken_over:
                 return LocalStore(run.store).open(self.name, run.taken_over[self.name], self.artifact_class), "cached"
             parents = [given[name] for name in self.parents]
-            with open_stage(self.name, run, given["config"], parents, self._key(run, given)) as stage:
+            with open_stage(
+                name=self.name, run=run, config=given["config"], parents=parents, key=self._key(run, given)
+            ) as stage:
                 artifact = stage.cached(self.artifact_class)
                 if artifact is None:
-                    seen = {name: _only_read(given[name], self.reads[name]) for name in self.parents}
+                    seen = {name: only_read(given[name], self.reads[name]) for name in self.parents}
                     artifact = self._checked(stage, **{**given, **seen})  # type: ignore[call-arg]
                 stage.checkpoints.clear()
                 scores = None if self._scorer is None else _scores(stage, self._scorer, artifact, given)
@@ -302,29 +309,13 @@ def stage(
     """
 
     def decorate(function: Callable[Concatenate[Stage, P], R]) -> StageTask[P, R]:
-        return StageTask(name, function, reads, priors, scorer)
+        return StageTask(name=name, function=function, reads=reads, priors=priors, scorer=scorer)
 
     return decorate
 
 
 def _is_artifact(annotation: object) -> bool:
     return isinstance(annotation, type) and issubclass(annotation, Artifact)
-
-
-def _input_value(value: Any) -> Any:
-    """An input as it enters a key: a file by its content. Raises StageError for one that cannot be read."""
-    if not isinstance(value, Path):
-        return value
-    try:
-        return hashlib.sha256(value.read_bytes()).hexdigest()
-    except OSError as error:
-        raise StageError(f"cannot read the picture {value}: {error.strerror}", None, "name another file") from error
-
-
-def _only_read(artifact: Artifact, names: Sequence[str]) -> Artifact:
-    """The artifact with the named fields alone: reading another one raises AttributeError."""
-    kept = {name: getattr(artifact, name) for name in (*ALWAYS_READ, *names)}
-    return type(artifact).model_construct(**kept)
 
 
 @contextmanager
@@ -335,8 +326,8 @@ def open_stage(name: StageName, run: RunContext, config: BaseModel, parents: Seq
     stop was asked for before the stage began.
     """
     with disk_errors_in_one_line(run.store), ExitStack() as held:
-        stage = Stage(name, run, config, key, parents)
-        _verify(stage.store, parents)
+        stage = Stage(name=name, run=run, config=config, key=key, parents=parents)
+        stage.store.check_parents(parents)
         stop = stage._stop = held.enter_context(stop_on_signals())
         stop.check(f"the {name} stage")
         # The lock is taken on a hit too: it costs nothing and a look-up never meets a half-renamed folder.
@@ -351,21 +342,14 @@ def open_stage(name: StageName, run: RunContext, config: BaseModel, parents: Seq
         stage.checkpoints.clear()
 
 
-def _verify(store: LocalStore, parents: Sequence[Artifact]) -> None:
-    for parent in parents:
-        try:
-            store.open(parent.stage, parent.fingerprint, type(parent))
-        except (KeyError, DamagedArtifactError) as error:
-            what = str(error.args[0])
-            raise StageError(what, None, f"run the {parent.stage} stage again: its damaged result is not used") from error
-
-
 def _prepare(stage: Stage, held: ExitStack) -> None:
     """Work folder, seeds, threads, tracker; on a hit only the tracker."""
     run = stage.run
     key = f"{stage.name}-{stage.fingerprint[:12]}"
     if run.log_steps:
-        stage._progress = StageProgress(stage.name, key, stage.store.root, run.run_id, run.tracking_uri, run.show_progress)
+        stage._progress = StageProgress(
+            stage.name, key, stage.store.root, run.run_id, tracking_uri=run.tracking_uri, show=run.show_progress
+        )
         held.callback(stage._progress.close)
         stage._progress.params({stage.name: stage.config.model_dump(mode="json")})
     if stage.store.has(stage.name, stage.fingerprint):
@@ -385,7 +369,7 @@ def _scores(stage: Stage, scorer: Scorer, artifact: Artifact, given: Mapping[str
     """The scores of a result: found in the store, or made now, beside it."""
     reference = given["reference"]
     key = scorer.key(stage.run, artifact, reference, given["config"])
-    scoring = Stage(stage.name, stage.run, stage.config, key, [artifact, reference], place="scores")
+    scoring = Stage(name=stage.name, run=stage.run, config=stage.config, key=key, parents=[artifact, reference], place="scores")
     with stage.store.lock("scores", key, lambda: stage._stop.requested):
         found = scoring.cached(ScoresArtifact)
         if found is not None:

@@ -7,15 +7,16 @@ A folder without a manifest is no artifact. Work happens in `<store>/work/` on t
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from pydantic import ValidationError
 
 from dreampolish.optim.atomic_files import sha256_of, sync_file, sync_folder, write_atomically
 from schemas.artifacts import Artifact, FileRef
+from stages.runtime.errors import StageError
 from stages.runtime.files import disk_errors_in_one_line, take_lock
 from stages.runtime.signals import StoppedError
 
@@ -29,24 +30,8 @@ class DamagedArtifactError(RuntimeError):
     """A stored artifact is not what was published: a file is missing, altered, or the manifest cannot be read."""
 
 
-class Store(Protocol):
-    """What stages ask of a store; an object store could take the folder's place."""
-
-    def has(self, stage: str, fingerprint: str) -> bool:
-        """Whether an artifact is published."""
-        ...
-
-    def open(self, stage: str, fingerprint: str, artifact_class: type[A]) -> A:
-        """The artifact, every file verified. Raises KeyError if it is absent, DamagedArtifactError if it is not whole."""
-        ...
-
-    def publish(self, work: Path, artifact: A) -> A:
-        """Make a work folder's files and their artifact visible at once."""
-        ...
-
-
 class LocalStore:
-    """The store as a folder on this machine."""
+    """The store: a folder on this machine."""
 
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
@@ -87,6 +72,15 @@ class LocalStore:
                 raise DamagedArtifactError(f"{path} is missing")
             if path.stat().st_size != reference.bytes or sha256_of(path) != reference.sha256:
                 raise DamagedArtifactError(f"{path} differs from what was published")
+
+    def check_parents(self, parents: Iterable[Artifact]) -> None:
+        """Raises StageError, with the stage to run again, for a parent that is absent or damaged."""
+        for parent in parents:
+            try:
+                self.open(parent.stage, parent.fingerprint, type(parent))
+            except (KeyError, DamagedArtifactError) as error:
+                remedy = f"run the {parent.stage} stage again: its damaged result is not used"
+                raise StageError(str(error.args[0]), None, remedy) from error
 
     def work_folder(self, stage: str, fingerprint: str) -> Path:
         """A new empty folder on the store's filesystem for one attempt; older attempts' leavings are removed.

@@ -35,16 +35,22 @@ def train_autoencoder(place: TrainingPlace, config: PriorsTraining) -> dict[str,
     generator = torch.Generator().manual_seed(settings.seed)
     autoencoder = _with_basis(views, settings, generator)
     folder, journal = place.project / config.home / "autoencoder", place.journal("autoencoder")
-    loss = ReconstructionLoss(autoencoder, mixed_pictures(views), settings.batch, settings.latent_noise, generator)
+    loss = ReconstructionLoss(
+        autoencoder=autoencoder,
+        draw=mixed_pictures(views),
+        batch=settings.batch,
+        noise=settings.latent_noise,
+        generator=generator,
+    )
     fitted = fit(
-        loss,
-        torch.optim.AdamW(trained_parameters(autoencoder), lr=settings.learning_rate, weight_decay=0.0),
-        lambda step: learning_rate_factor(step, 50, settings.steps // 4, settings.steps),
-        settings.steps,
-        generator,
-        {"autoencoder": autoencoder},
-        place.checkpoints("autoencoder", config.checkpoint_interval),
-        TrainingWatch(place, journal, lambda: write_folder(folder, autoencoder), views),
+        losses=loss,
+        optimizer=torch.optim.AdamW(trained_parameters(autoencoder), lr=settings.learning_rate, weight_decay=0.0),
+        learning_rate_factor=lambda step: learning_rate_factor(step, 50, settings.steps // 4, settings.steps),
+        steps=settings.steps,
+        generator=generator,
+        stateful={"autoencoder": autoencoder},
+        checkpoints=place.checkpoints("autoencoder", config.checkpoint_interval),
+        observer=TrainingWatch(place, journal, lambda: write_folder(folder, autoencoder), views),
     )
     write_folder(folder, autoencoder)
     return _judge(place, config, autoencoder.eval().requires_grad_(False), fitted.steps)
@@ -57,7 +63,13 @@ def _with_basis(views: RenderedViews, settings: AutoencoderTraining, generator: 
         hidden_channels=settings.hidden_channels,
         sample_size=views.size,
     )
-    fit_basis(autoencoder, mixed_pictures(views), settings.basis_pictures, settings.whitening, generator)
+    fit_basis(
+        autoencoder=autoencoder,
+        draw=mixed_pictures(views),
+        pictures=settings.basis_pictures,
+        whitening=settings.whitening,
+        generator=generator,
+    )
     autoencoder.encoder.requires_grad_(False)
     return autoencoder
 
@@ -79,4 +91,4 @@ def _judge(place: TrainingPlace, config: PriorsTraining, autoencoder: PatchAutoe
     shown = [part[:16] for part in (pictures, space.decode(space.encode(pictures)))]
     sheet = tiled(interleaved(shown), columns=8, gap=4)
     write_png(sheet, place.project / config.home / "autoencoder" / "sheet.png")
-    return finish(place, place.journal("autoencoder"), scores, sheet, step)
+    return finish(place=place, journal=place.journal("autoencoder"), scores=scores, sheet=sheet, step=step)

@@ -33,7 +33,7 @@ def train_text(place: TrainingPlace, config: PriorsTraining) -> dict[str, float]
     """Train the text prior and write `<home>/text` with its sheet of prompts. The judge, not a figure here, says how well it aligns."""
     views = open_views(place, config, "train", _device(config))
     recipe = text_recipe(views, open_space(place, config, views.device), _size(config.text), _draws(config.text))
-    fitted = _fit(place, config, "text", recipe, views)
+    fitted = _fit(place=place, config=config, kind="text", recipe=recipe, views=views)
     words = training_words(views.nouns(index) for index in range(len(views.entries)))
     (place.project / config.home / "text" / "vocabulary.json").write_text(json.dumps(words))
     return judge_text(place, config, fitted.steps)
@@ -45,9 +45,14 @@ def train_view(place: TrainingPlace, config: PriorsTraining) -> dict[str, float]
     start = _start(place, config, "text", "view")
     context_dim = int(start.config.cross_attention_dim)  # type: ignore[union-attr,arg-type]
     recipe = view_recipe(
-        views, open_space(place, config, views.device), _size(config.view), _draws(config.view), context_dim, start
+        views=views,
+        space=open_space(place, config, views.device),
+        size=_size(config.view),
+        draws=_draws(config.view),
+        context_dim=context_dim,
+        start=start,
     )
-    fitted = _fit(place, config, "view", recipe, views)
+    fitted = _fit(place=place, config=config, kind="view", recipe=recipe, views=views)
     return judge_view(place, config, fitted.steps)
 
 
@@ -56,9 +61,13 @@ def train_normals(place: TrainingPlace, config: PriorsTraining) -> dict[str, flo
     views = open_views(place, config, "train", _device(config))
     start = _start(place, config, "view", "normal")
     recipe = normals_recipe(
-        views, open_space(place, config, views.device), _size(config.normals), _draws(config.normals), start
+        views=views,
+        space=open_space(place, config, views.device),
+        size=_size(config.normals),
+        draws=_draws(config.normals),
+        start=start,
     )
-    fitted = _fit(place, config, "normals", recipe, views)
+    fitted = _fit(place=place, config=config, kind="normals", recipe=recipe, views=views)
     return judge_normals(place, config, fitted.steps)
 
 
@@ -96,16 +105,17 @@ def _fit(place: TrainingPlace, config: PriorsTraining, kind: Kind, recipe: Recip
     if settings.continued:
         _take_weights(recipe.modules, PriorSource(str(folder), None))
     average = RunningAverage(parameters, settings.average_decay)
+    weights = open_space(place, config, views.device).autoencoder.channel_weights(settings.pixel_emphasis)
     loss = DenoisingLoss(
-        recipe.denoiser,
-        average,
-        recipe.draw,
-        alphas_cumprod,
-        open_space(place, config, views.device).autoencoder.channel_weights(settings.pixel_emphasis).to(views.device),
-        settings.gamma,
-        settings.timestep_exponent,
-        settings.autocast,
-        generator,
+        denoiser=recipe.denoiser,
+        average=average,
+        draw=recipe.draw,
+        alphas_cumprod=alphas_cumprod,
+        channel_weights=weights.to(views.device),
+        gamma=settings.gamma,
+        exponent=settings.timestep_exponent,
+        autocast=settings.autocast,
+        generator=generator,
     )
 
     def export() -> None:
@@ -113,14 +123,14 @@ def _fit(place: TrainingPlace, config: PriorsTraining, kind: Kind, recipe: Recip
             write_prior(folder, {**recipe.modules, "scheduler": build_schedule()}, recipe.references)
 
     fitted = fit(
-        loss,
-        torch.optim.AdamW(parameters, lr=settings.learning_rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True),
-        lambda step: learning_rate_factor(step, settings.warmup, settings.decay_from, settings.steps),
-        settings.steps,
-        generator,
-        {**recipe.modules, "average": average},
-        place.checkpoints(kind, config.checkpoint_interval),
-        TrainingWatch(place, place.journal(kind), export, views),
+        losses=loss,
+        optimizer=torch.optim.AdamW(parameters, lr=settings.learning_rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True),
+        learning_rate_factor=lambda step: learning_rate_factor(step, settings.warmup, settings.decay_from, settings.steps),
+        steps=settings.steps,
+        generator=generator,
+        stateful={**recipe.modules, "average": average},
+        checkpoints=place.checkpoints(kind, config.checkpoint_interval),
+        observer=TrainingWatch(place, place.journal(kind), export, views),
     )
     export()
     return fitted
@@ -146,14 +156,22 @@ def judge_text(place: TrainingPlace, config: PriorsTraining, step: int) -> dict[
     folder, source = _source(place, config, "text")
     generator = torch.Generator().manual_seed(1)
     prior = load_text_prior(source)
-    pictures = text_sheet(prior, TEXT_SHEET, config.text_guidance, config.sampling_steps, generator)
+    pictures = text_sheet(
+        prior=prior, prompts=TEXT_SHEET, guidance_scale=config.text_guidance, steps=config.sampling_steps, generator=generator
+    )
     sheet = tiled(pictures, columns=8, gap=4)
     write_png(sheet, folder / "sheet.png")
-    unseen = text_sheet(prior, UNSEEN_PAIRS, config.text_guidance, config.sampling_steps, torch.Generator().manual_seed(1))
+    unseen = text_sheet(
+        prior=prior,
+        prompts=UNSEEN_PAIRS,
+        guidance_scale=config.text_guidance,
+        steps=config.sampling_steps,
+        generator=torch.Generator().manual_seed(1),
+    )
     write_png(tiled(unseen, columns=8, gap=4), folder / "unseen_pairs.png")
     judge = place.project / config.home / "judge"
     if not (judge / "config.json").is_file():
-        return finish(place, place.journal("text"), {}, sheet, step)
+        return finish(place=place, journal=place.journal("text"), scores={}, sheet=sheet, step=step)
     scorer = load_alignment(judge)
     scores = {
         "prompt_ranked_first": ranked_first(scorer, pictures, TEXT_SHEET),
@@ -161,7 +179,7 @@ def judge_text(place: TrainingPlace, config: PriorsTraining, step: int) -> dict[
         "unseen_pair_ranked_first": ranked_first(scorer, unseen, UNSEEN_PAIRS),
         "unseen_pair_chance": 1 / len(UNSEEN_PAIRS),
     }
-    return finish(place, place.journal("text"), scores, sheet, step)
+    return finish(place=place, journal=place.journal("text"), scores=scores, sheet=sheet, step=step)
 
 
 def judge_view(place: TrainingPlace, config: PriorsTraining, step: int) -> dict[str, float]:
@@ -169,11 +187,17 @@ def judge_view(place: TrainingPlace, config: PriorsTraining, step: int) -> dict[
     folder, source = _source(place, config, "view")
     trial = held_out_trial(open_views(place, config, "held_out"), open_views(place, config, "train"), config.view_pairs)
     generator = torch.Generator().manual_seed(1)
-    scores, sampled = view_scores(load_view_prior(source), trial, config.view_guidance, config.view_sampling_steps, generator)
+    scores, sampled = view_scores(
+        prior=load_view_prior(source),
+        trial=trial,
+        guidance_scale=config.view_guidance,
+        steps=config.view_sampling_steps,
+        generator=generator,
+    )
     shown = [part[:24] for part in (trial.references, trial.targets, sampled)]
     sheet = tiled(interleaved(shown), columns=12, gap=4)
     write_png(sheet, folder / "sheet.png")
-    return finish(place, place.journal("view"), scores, sheet, step)
+    return finish(place=place, journal=place.journal("view"), scores=scores, sheet=sheet, step=step)
 
 
 def judge_normals(place: TrainingPlace, config: PriorsTraining, step: int) -> dict[str, float]:
@@ -181,8 +205,15 @@ def judge_normals(place: TrainingPlace, config: PriorsTraining, step: int) -> di
     folder, source = _source(place, config, "normals")
     generator = torch.Generator().manual_seed(1)
     pictures, normals, mask = open_views(place, config, "held_out").normal_batch(config.sheet_pictures, generator)
-    scores, found = normal_scores(load_normal_prior(source), pictures, normals, mask, config.normal_steps, generator)
+    scores, found = normal_scores(
+        prior=load_normal_prior(source),
+        pictures=pictures,
+        normals=normals,
+        mask=mask,
+        steps=config.normal_steps,
+        generator=generator,
+    )
     shown = [part[:24] for part in (pictures, pictures_from_normals(normals, mask), pictures_from_normals(found, mask))]
     sheet = tiled(interleaved(shown), columns=12, gap=4)
     write_png(sheet, folder / "sheet.png")
-    return finish(place, place.journal("normals"), scores, sheet, step)
+    return finish(place=place, journal=place.journal("normals"), scores=scores, sheet=sheet, step=step)

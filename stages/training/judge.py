@@ -10,11 +10,11 @@ def train_judge(place: TrainingPlace, config: PriorsTraining) -> dict[str, float
     """Train the image-text judge into `<home>/judge` and return its retrieval figures on held-out objects."""
     settings = JudgeSettings(**config.judge.model_dump())
     scores = fit_judge(
-        place.project / config.renders,
-        place.project / config.split,
-        place.project / config.home / "judge",
-        place.work / "judge",
-        settings,
+        renders=place.project / config.renders,
+        split=place.project / config.split,
+        folder=place.project / config.home / "judge",
+        work=place.work / "judge",
+        settings=settings,
     )
     journal = place.journal("judge")
     journal.metrics(settings.steps, {f"final/{name}": float(value) for name, value in scores.items()})

@@ -145,11 +145,12 @@ def test_one_stage_four_ways_gives_one_result(tmp_path: Path, empty_tracker: Pat
         shutil.copyfile(empty_tracker, store / "mlflow.db")
         monkeypatch.setenv("DREAMPOLISH_STORE", str(store))
         record = new_run(store, prompt, "smoke", overrides, None)
-        arguments = (prompt, None, record.config.reference, context_of(record, store, None, show_progress=False))
+        context = context_of(record, store, None, show_progress=False)
+        arguments = (prompt, None, record.config.reference)
         if way == "call":
-            make_reference.fn(*arguments)
+            make_reference.compute(context, *arguments)
         elif way == "task":
-            make_reference(*arguments)
+            make_reference(context, *arguments)
         elif way == "command":
             answer = CliRunner().invoke(app, ["stage", "reference", "--run", record.run])
             assert answer.exit_code == 0, answer.output

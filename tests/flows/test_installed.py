@@ -33,7 +33,7 @@ def test_the_wheel_holds_every_file_of_the_packages_with_presets_weights_and_ben
     assert [str(path) for path in own if path.relative_to(PROJECT).as_posix() not in held] == []
     beside = [PROJECT / "prefect.yaml", *(PROJECT / "configs").rglob("*.yaml"), *(PROJECT / "configs" / "data").iterdir()]
     beside += [*(PROJECT / "priors" / "home").rglob("*.safetensors"), *(PROJECT / "priors" / "home").rglob("*.json")]
-    beside += [PROJECT / "benchmark" / "prompts.txt", *(PROJECT / "benchmark").rglob("mesh.glb")]
+    beside += [PROJECT / "benchmark" / "objects" / "prompts.txt", *(PROJECT / "benchmark").rglob("mesh.glb")]
     assert len(beside) > 30
     assert [str(path) for path in beside if f"{SHIPPED}/{path.relative_to(PROJECT).as_posix()}" not in held] == []
 
@@ -49,7 +49,7 @@ def test_an_installed_package_finds_them_from_any_folder(wheel: Path, tmp_path: 
         "from flows.runs.create import CONFIGS, check_priors, new_run\n"
         "from stages.runtime.files import project_file\n"
         "record = new_run(Path('store').resolve(), 'a red armchair', 'smoke', [], None)\n"
-        "objects = objects_folder(Path('benchmark'))\n"
+        "objects = objects_folder(Path('benchmark/objects'))\n"
         "print(CONFIGS, project_file(record.config.priors.text.source), study_path(Path('polish')), objects, sep='\\n')\n"
         "print(len(found_subjects(objects, [], 0.0)), len(prompts_of(Path('.'))))\n"
     )
@@ -60,7 +60,8 @@ def test_an_installed_package_finds_them_from_any_folder(wheel: Path, tmp_path: 
     assert ended.returncode == 0, ended.stderr
     *paths, counts = ended.stdout.splitlines()
     assert paths == [
-        str(site / SHIPPED / name) for name in ("configs", "priors/home/text", "configs/ablations/polish.yaml", "benchmark")
+        str(site / SHIPPED / name)
+        for name in ("configs", "priors/home/text", "configs/ablations/polish.yaml", "benchmark/objects")
     ]
     assert counts == "10 8"
 

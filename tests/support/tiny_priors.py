@@ -48,7 +48,16 @@ SETTINGS = (
 
 def tiny_unet(in_channels: int, pose_labels: bool) -> UNet2DConditionModel:
     """A U-Net of two resolutions whose last layer is not zero."""
-    shape = UnetShape(in_channels, CHANNELS, 4, (16, 16), (False, True), 2, CONTEXT, pose_labels)
+    shape = UnetShape(
+        in_channels=in_channels,
+        out_channels=CHANNELS,
+        sample_size=4,
+        block_channels=(16, 16),
+        attended=(False, True),
+        heads=2,
+        context_dim=CONTEXT,
+        pose_labels=pose_labels,
+    )
     unet = build_unet(shape, seed=0)
     with torch.no_grad():
         unet.conv_out.weight.normal_(generator=torch.Generator().manual_seed(1), std=0.1)
@@ -92,7 +101,7 @@ def tiny_view_prior() -> DiffusionViewPrior:
         torch.manual_seed(3)
         projection = PoseProjection(context_dim=CHANNELS * 4, output_dim=CONTEXT, tokens=4, context="latent_patches", patch=2)
         projection.eval().requires_grad_(False)
-    return DiffusionViewPrior(space, tiny_unet(2 * CHANNELS, True), projection, LatentPatchContext(2))
+    return DiffusionViewPrior(space, tiny_unet(2 * CHANNELS, pose_labels=True), projection, LatentPatchContext(2))
 
 
 def write_text_encoder(folder: Path) -> None:
@@ -118,8 +127,8 @@ def write_priors(home: Path) -> tuple[str, ...]:
     write_prior(home / "space", {"vae": tiny_space().autoencoder}, {})
     references = {"vae": "../space/vae", "text_encoder": "../words", "tokenizer": "../words"}
     view, schedule = tiny_view_prior(), build_schedule()
-    write_prior(home / "text", {"unet": tiny_unet(CHANNELS, False), "scheduler": schedule}, references)
-    write_prior(home / "normals", {"unet": tiny_unet(2 * CHANNELS, False), "scheduler": schedule}, references)
+    write_prior(home / "text", {"unet": tiny_unet(CHANNELS, pose_labels=False), "scheduler": schedule}, references)
+    write_prior(home / "normals", {"unet": tiny_unet(2 * CHANNELS, pose_labels=False), "scheduler": schedule}, references)
     components = {"unet": view.unet, "cc_projection": view.projection, "scheduler": schedule}
     write_prior(home / "view", components, {"vae": "../space/vae"})
     return tuple(f"priors.{name}.source={home / name}" for name in ("text", "view", "normals"))
@@ -138,4 +147,4 @@ def write_picture(path: Path) -> Path:
 def tiny_run(store: Path, priors: tuple[str, ...], picture: Path) -> RunRecord:
     """The record of a new tiny run in a store; every run made with the same arguments has the same fingerprints."""
     torch.set_num_threads(1)
-    return new_run(store, PROMPT, "smoke", [*SETTINGS, *priors], picture)
+    return new_run(store=store, prompt=PROMPT, preset="smoke", overrides=[*SETTINGS, *priors], image=picture)

@@ -240,7 +240,7 @@ def _replay(folder: Path, name: str, place: Place, wait_s: float) -> str:
         if parent is not None:
             send_parent = _replay if parent == folder else replay
             parent_id = send_parent(parent, PARENT_JOURNAL, place, wait_s)
-        cursor["run"] = _create(client, place, f"{folder.name}/{name}", first, parent_id)
+        cursor["run"] = _create(client=client, place=place, key=f"{folder.name}/{name}", first=first, parent_id=parent_id)
         write_cursor(folder, name, cursor)
     entries = list(entries_of(content[cursor["sent"] :]))
     _send(client, cursor["run"], folder, entries)

@@ -180,7 +180,7 @@ class Running:
         return subprocess.run(command, cwd=self.root, env=inside, capture_output=True, text=True, timeout=600, check=False)
 
     def command(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
-        return self.python("-m", "flows.cli.commands", *arguments)
+        return self.python("-m", "flows.cli", *arguments)
 
     @property
     def auth(self) -> tuple[str, str]:
@@ -299,9 +299,9 @@ def test_doctor_tells_a_wrong_and_a_missing_secret_from_a_missing_server(running
     assert path.stat().st_mode & 0o777 == 0o600
     elsewhere = {"DREAMPOLISH_STORE": str(running.root / "other"), "PREFECT_API_URL": f"{running.prefect}/api"}
     (running.root / "other").mkdir()
-    told = running.python("-m", "flows.cli.commands", "doctor", **elsewhere, PREFECT_API_AUTH_STRING="dreampolish:old")
+    told = running.python("-m", "flows.cli", "doctor", **elsewhere, PREFECT_API_AUTH_STRING="dreampolish:old")
     assert "asks for a secret and PREFECT_API_AUTH_STRING is wrong" in told.stdout
-    gone = running.python("-m", "flows.cli.commands", "doctor", **{**elsewhere, "PREFECT_API_URL": "http://127.0.0.1:9/api"})
+    gone = running.python("-m", "flows.cli", "doctor", **{**elsewhere, "PREFECT_API_URL": "http://127.0.0.1:9/api"})
     assert "gives no answer" in gone.stdout
 
 

@@ -17,7 +17,7 @@ from schemas.config.nerf import NerfConfig
 from schemas.runs import StageRecord
 from stages.results.observer import Preview, StageObserver, reference_figures
 from stages.runtime.context import RunContext
-from stages.runtime.stage import Stage, open_stage
+from stages.runtime.stage import Stage, _record, open_stage
 from stages.runtime.tracking.journal import Journal, Place
 from stages.runtime.tracking.progress import StageProgress
 
@@ -61,6 +61,8 @@ def test_the_reference_views_figures_are_a_curve_with_a_best(
             assert watch.on_step(step, {"reference_rgb": 1.0 / step}) is None
         assert torch.equal(stage.generator.get_state(), before)
         _publish(stage)
+        assert stage.published is not None
+        _record(stage, stage.published, None)
     entries = _journal(store)
     curve = {entry["step"]: entry["metrics"]["nerf/psnr"] for entry in entries if "nerf/psnr" in entry.get("metrics", {})}
     assert sorted(curve) == list(shown)

@@ -192,6 +192,8 @@ KNOWN_GETATTR = [
     "dreampolish/assets/glb.py",
     "dreampolish/assets/glb.py",
     "dreampolish/assets/validate.py",
+    "dreampolish/assets/validate.py",
+    "dreampolish/assets/validate.py",
     "dreampolish/distillation/weights.py",
     "dreampolish/distillation/weights.py",
     "dreampolish/distillation/weights.py",

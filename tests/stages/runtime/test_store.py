@@ -60,7 +60,7 @@ def test_publish_then_open(local: LocalStore) -> None:
     assert local.publish(work, artifact) == artifact
     assert local.open("nerf", KEY, NerfArtifact) == artifact
     assert not work.exists()
-    assert len(file_refs(artifact)) == 3
+    assert len(file_refs(artifact)) == 2
 
 
 def test_the_first_publisher_wins(local: LocalStore) -> None:

@@ -12,7 +12,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from stages.runtime import tracking
+from stages.runtime.tracking import journal as tracking
 from stages.runtime.tracking.files import flattened, sending
 from stages.runtime.tracking.journal import Journal, place_from_store, replay, replay_all, run_id_at_tracker
 
