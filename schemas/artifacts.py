@@ -27,8 +27,8 @@ class Artifact(Frozen):
     stage: StageName | Literal["scores"]
     fingerprint: str = Field(pattern=r"^[0-9a-f]{64}$")
     """The key under which the store holds it."""
-    parents: dict[StageName, Digest]
-    """Keys of the artifacts this one was made from."""
+    parents: dict[str, Digest]
+    """Keys of the artifacts this one was made from, by stage."""
     metrics: dict[str, FiniteFloat]
     seconds: FiniteFloat = Field(ge=0)
     peak_memory: int = Field(ge=0)

@@ -49,7 +49,7 @@ class StageFacts:
     notes: tuple[str, ...]
     """Why the stage handed over, and what else a reader should hear."""
     fingerprint: str
-    parents: dict[StageName, str]
+    parents: dict[str, str]
     strip: Strip | None
     curves: dict[str, Curve]
 

@@ -79,7 +79,7 @@ class Stage:
         self.name, self.run, self.config, self.fingerprint = name, run, config, key
         self.store = LocalStore(run.store)
         # Copies: where one result holds the very string of another, Prefect takes the one for a parent of whoever reads the other.
-        self.parents: dict[str, str] = {parent.stage: parent.fingerprint.encode().decode() for parent in parents}
+        self.parents: dict[str, str] = {_copy(parent.stage): _copy(parent.fingerprint) for parent in parents}
         self.device = run.torch_device
         self.generator = seeded_generator(run.seed, name, self.device)
         self.checkpoints = CostedCheckpoints(
@@ -280,6 +280,11 @@ class StageTask(Generic[P, R]):
                 scores = None if self._scorer is None else _scores(stage, self._scorer, artifact, given)
                 _record(stage, artifact, scores)
                 return artifact, stage.state
+
+
+def _copy(text: str) -> str:
+    """Equal, but another object."""
+    return text.encode().decode()
 
 
 def function_code(function: Callable[..., Any], name: StageName) -> Code:

@@ -197,6 +197,7 @@ KNOWN_GETATTR = [
     "dreampolish/distillation/weights.py",
     "dreampolish/distillation/weights.py",
     "dreampolish/distillation/weights.py",
+    "dreampolish/distillation/weights.py",
     "dreampolish/priors/latents.py",
     "stages/guidance/priors.py",
 ]
