@@ -35,6 +35,7 @@ from flows.benchmark.subjects import Subject, found_subjects, prompts_of, remark
 from flows.cli import app
 from schemas.config.presets import ConfigError
 from stages.runtime.errors import StageError
+from stages.runtime.files import PROJECT
 from tests.support.balls import ball
 
 FIGURE = {figure.key: figure for figure in FIGURES}
@@ -207,7 +208,7 @@ def test_the_command_ends_with_1_after_failures(monkeypatch: pytest.MonkeyPatch)
     assert ended.exit_code == 1
     assert "1 could not be measured, first ball: empty" in ended.stderr
     assert json.loads(ended.stdout)["output"] == "docs/benchmarks/index.md"
-    assert (seen["only"], seen["with_prompts"], seen["objects"]) == (["ball", "cube"], False, Path("benchmark/objects"))
+    assert (seen["only"], seen["with_prompts"], seen["objects"]) == (["ball", "cube"], False, PROJECT / "benchmark" / "objects")
 
 
 def test_a_benchmark_without_prompts_keeps_those_of_the_page() -> None:
