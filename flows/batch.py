@@ -18,13 +18,14 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, FlowRunFilterState, FlowRunFilterTags
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.deployments import run_deployment
+from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled
 from pydantic import Field
 
 from flows.runs.console import say
 from flows.runs.create import CONFIGS, check_priors, new_run
 from flows.runs.parameters import Overrides, Preset, override_lines
-from flows.service.deployments import POOL, RUN_QUEUE
+from flows.service.deployments import POOL, RUN_QUEUE, prefect_url
 from flows.service.marks import at_work
 from schemas.config.presets import ConfigError, load_config
 from schemas.config.run import Config
@@ -74,8 +75,6 @@ def listed(lines: Sequence[str], source: str) -> list[str]:
 
 def refuse_without_worker() -> None:
     """Raise StageError when no server runs for this store, or no worker would take a run."""
-    from flows.service.deployments import prefect_url
-
     if prefect_url() is None:
         raise StageError("no Prefect server runs for this store", None, "dreampolish up starts one, with a worker")
     if online_workers() == 0:
@@ -84,11 +83,6 @@ def refuse_without_worker() -> None:
 
 def online_workers() -> int:
     """How many workers serve our pool now; 0 when there is no pool."""
-    from prefect.client.orchestration import get_client
-    from prefect.exceptions import ObjectNotFound
-
-    from flows.service.deployments import POOL
-
     with get_client(sync_client=True) as client:
         try:
             workers = client.read_workers_for_work_pool(POOL)
@@ -227,10 +221,10 @@ def _submitted(entry: Entry) -> UUID:
 
 
 def wait(client: SyncPrefectClient, store: Path, entries: Sequence[Entry]) -> None:
-    """Wait until every run has ended, telling each as it does, and once when nobody takes them."""
+    """Wait until every run has ended, naming each as it does, and say once when no worker is up."""
     by_flow_run = {entry.flow_run: entry for entry in entries if entry.outcome is None and entry.flow_run is not None}
     say(f"{len(entries)} prompts, {len(entries) - len(by_flow_run)} of them need no run")
-    checked, told = time.monotonic(), False
+    checked, warned = time.monotonic(), False
     while by_flow_run:
         for run in _ended(client, list(by_flow_run)):
             entry = by_flow_run.pop(run.id)
@@ -238,10 +232,10 @@ def wait(client: SyncPrefectClient, store: Path, entries: Sequence[Entry]) -> No
             say(f"{entry.outcome:<7} {entry.prompt[:60]}: {entry.message}")
         if by_flow_run:
             time.sleep(POLL_S)
-        if time.monotonic() - checked > WORKER_CHECK_S and not told:
+        if time.monotonic() - checked > WORKER_CHECK_S and not warned:
             checked = time.monotonic()
-            told = online_workers() == 0
-            if told:
+            warned = online_workers() == 0
+            if warned:
                 say("no worker is up, the runs wait; dreampolish up starts one")
 
 

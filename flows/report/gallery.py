@@ -52,7 +52,7 @@ class Entry:
 
 def write_gallery(records: Sequence[RunRecord], store: Path, folder: Path) -> Path:
     """Write the pictures and index.md, whose path is returned. Raises StageError for a run without an asset, OSError."""
-    assets = [_asset(record, store) for record in records]
+    assets = [open_recorded(AssetArtifact, record, store) for record in records]
     folder.mkdir(parents=True, exist_ok=True)
     files = StoredFiles(LocalStore(store), torch.device("cpu"))
     names = picture_names(records)
@@ -103,10 +103,6 @@ def escaped(prompt: str) -> str:
     return "".join(f"\\{letter}" if letter in "\\`*_{}[]<>()#!|&~" else letter for letter in prompt)
 
 
-def _asset(record: RunRecord, store: Path) -> AssetArtifact:
-    return open_recorded(AssetArtifact, record, store)
-
-
 def _write_strip(asset: AssetArtifact, record: RunRecord, files: StoredFiles, path: Path) -> None:
     azimuths = torch.tensor(AZIMUTHS_DEG)
     cameras = orbit_cameras(
@@ -124,6 +120,6 @@ def _figures(record: RunRecord, asset: AssetArtifact, store: Path) -> str:
     seconds = sum(open_recorded(artifact_class_of(name), record, store).seconds for name in record.stages)
     figures = record.stages["export"].metrics
     labels = {"alignment": "alignment {}", "psnr": "reference view {} dB"}
-    told = [label.format(figure(figures[name])) for name, label in labels.items() if name in figures]
-    told += [f"{asset.n_faces:,} triangles", size(asset.glb_bytes), f"preset {record.config.preset}"]
-    return " · ".join([*told, f"seed {record.config.seed}", duration(seconds)])
+    parts = [label.format(figure(figures[name])) for name, label in labels.items() if name in figures]
+    parts += [f"{asset.n_faces:,} triangles", size(asset.glb_bytes), f"preset {record.config.preset}"]
+    return " · ".join([*parts, f"seed {record.config.seed}", duration(seconds)])

@@ -98,7 +98,7 @@ def _brief(seconds: float) -> str:
 
 def _headline(facts: RunFacts) -> list[tuple[str, str]]:
     """The headline figures that the run has."""
-    told = [
+    rows = [
         ("Alignment", _of_metric(facts, "alignment", "")),
         ("Reference PSNR", _of_metric(facts, "psnr", " dB")),
         ("Triangles", _of_metric(facts, "triangles", "")),
@@ -106,7 +106,7 @@ def _headline(facts: RunFacts) -> list[tuple[str, str]]:
         ("Time", _brief(facts.seconds)),
         ("Peak memory", f"{facts.peak_memory / 2**20:,.0f} MiB"),
     ]
-    return [(name, value) for name, value in told if value]
+    return [(name, value) for name, value in rows if value]
 
 
 def _of_metric(facts: RunFacts, name: str, unit: str) -> str:

@@ -160,7 +160,7 @@ def _differences(before: Mapping[str, Any], after: Mapping[str, Any], prefix: st
         old = before.get(key)
         if old == new:
             continue
-        # Sections are told key by key; a schedule, and a section that came, went or changed its kind, is told whole.
+        # Sections are listed key by key; a schedule, and a section that came, went or changed its kind, is listed whole.
         if isinstance(old, Mapping) and isinstance(new, Mapping) and old.keys() == new.keys() != Ramp.model_fields.keys():
             yield from _differences(old, new, f"{prefix}{key}.")
         else:

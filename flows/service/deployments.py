@@ -96,24 +96,13 @@ def _make_queues(runs_at_once: int) -> None:
 def _make_slot() -> None:
     from prefect.client.orchestration import get_client
 
-    from flows.service.deployments import GPU_SLOT
-
     with get_client(sync_client=True) as client:
         client.upsert_global_concurrency_limit_by_name(GPU_SLOT, 1)
 
 
 def _register(server_url: str) -> None:
     file = project_file("prefect.yaml")
-    command = [
-        sys.executable,
-        "-m",
-        "prefect",
-        "--no-prompt",
-        "deploy",
-        "--all",
-        "--prefect-file",
-        str(file),
-    ]
+    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(file)]
     environment = {**os.environ, "PREFECT_API_URL": api_url(server_url), "PREFECT_LOGGING_LEVEL": "ERROR", "NO_COLOR": "1"}
     ended = subprocess.run(command, cwd=file.parent, env=environment, capture_output=True, text=True, check=False)
     if ended.returncode != 0:
@@ -140,8 +129,6 @@ def gpu_slot(device: torch.device) -> Iterator[None]:
     from prefect.client.orchestration import get_client
     from prefect.concurrency.sync import concurrency
     from prefect.exceptions import ObjectNotFound
-
-    from flows.service.deployments import prefect_url
 
     with get_client(sync_client=True) as client:
         try:

@@ -35,7 +35,7 @@ def findings(store: Path) -> list[Finding]:
 
 def mend(found: list[Finding]) -> list[str]:
     """Mend what can be mended safely; one line for each attempt."""
-    told = []
+    lines = []
     for finding in found:
         if finding.mend is not None:
             what = finding.line.partition(";")[0]
@@ -43,10 +43,10 @@ def mend(found: list[Finding]) -> list[str]:
                 finding.mend()
             except Exception as error:
                 # Whatever keeps one from being mended, the others still are.
-                told.append(f"could not mend: {what} ({' '.join(str(error).split())[:200]})")
+                lines.append(f"could not mend: {what} ({' '.join(str(error).split())[:200]})")
             else:
-                told.append(f"mended: {what}")
-    return told
+                lines.append(f"mended: {what}")
+    return lines
 
 
 def _prior_findings() -> list[Finding]:
@@ -88,7 +88,7 @@ def _service_findings(store: Path) -> list[Finding]:
         try:
             found += [*server_findings(store), *stuck_flow_findings(store)]
         except Exception as error:
-            found += server_trouble(url, error, told=bool(closed))
+            found += server_trouble(url, error, is_known=bool(closed))
     return [*found, *open_journal_findings(store, os.environ.get("MLFLOW_TRACKING_URI"))]
 
 

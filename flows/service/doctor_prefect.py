@@ -1,4 +1,4 @@
-"""Runs that Prefect or MLflow show as running although their process is gone, and how both are told."""
+"""Runs that Prefect or MLflow show as running although their process is gone, and what sets both right."""
 
 import os
 import socket
@@ -72,7 +72,7 @@ def stuck_flow_findings(store: Path) -> list[Finding]:
 
 
 def process_is_gone(run: FlowRun) -> bool:
-    """Whether the process that a worker of this machine started for a flow run is gone; False where that cannot be told."""
+    """Whether the process that a worker of this machine started for a flow run is gone; False where that cannot be known."""
     host, _, pid = (run.infrastructure_pid or "").rpartition(":")
     return pid.isdigit() and host in ("", socket.gethostname()) and mark_of(int(pid)) is None
 
@@ -120,7 +120,7 @@ def open_journal_findings(store: Path, tracking_uri: str | None) -> list[Finding
 
 
 def close_journals(store: Path, folder: Path, names: Sequence[str], tracking_uri: str | None) -> None:
-    """Mark journals' runs KILLED; the tracker is told now, or with the next run when it is away."""
+    """Mark journals' runs KILLED; sent to the tracker now, or with the next run when it is away."""
     place = place_from_store(store, tracking_uri)
     for name in names:
         journal = Journal(folder, name, name, {})
@@ -160,7 +160,7 @@ def process_findings(store: Path) -> list[Finding]:
 
 def _gone(store: Path, name: ServiceName, service: Service) -> Finding:
     line = f"the {WORDS[name]} is gone (process {service.process.pid} ended); {UP}"
-    # Without a server commands work on its files; a worker's absence is worth telling until there is one again.
+    # Without a server commands work on its files; a worker's absence is reported until there is one again.
     return Finding(line, None if name == "worker" else partial(forget_service, store, name))
 
 
@@ -189,12 +189,12 @@ def _closed_wrongly(service: Service, path: Path, secret: str | None) -> list[Fi
     return []
 
 
-def server_trouble(url: str, error: Exception, told: bool) -> list[Finding]:
-    """Why a server that was to be asked could not be. told: something of its secret is known already."""
+def server_trouble(url: str, error: Exception, is_known: bool) -> list[Finding]:
+    """Why a server that was to be asked could not be. is_known: its secret is reported already."""
     if not is_refusal(error):
         # Every other kind of trouble with a server means the same to the user.
         return [Finding(f"the Prefect server at {url} gives no answer ({type(error).__name__}); {UP}")]
-    if told:
+    if is_known:
         return []
     known = (
         "PREFECT_API_AUTH_STRING is wrong" if os.environ.get("PREFECT_API_AUTH_STRING") else "no PREFECT_API_AUTH_STRING is set"

@@ -28,7 +28,7 @@ MARK = "# Written by `dreampolish up`, removed by `dreampolish down`; the Prefec
 
 @dataclass(frozen=True)
 class ProcessMark:
-    """A process that another with the same number cannot be taken for. started: empty where that cannot be told."""
+    """A process that another with the same number cannot be taken for. started: empty where that cannot be known."""
 
     pid: int
     started: str

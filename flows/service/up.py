@@ -80,7 +80,12 @@ def _stop_unlocked(store: Path) -> None:
     worker = read_service(store, "worker")
     if worker is not None:
         stop_runs(worker)
-    for name in SERVICES[::-1]:
+    _stop_services(store)
+
+
+def _stop_services(store: Path) -> None:
+    """The worker first, then the servers."""
+    for name in reversed(SERVICES):
         service = read_service(store, name)
         if service is not None:
             stop(store, service)
@@ -107,10 +112,7 @@ def down(store: Path) -> list[ServiceName]:
         stopped: list[ServiceName] = [name for name, service in noted.items() if service is not None and service.alive]
         if worker is not None and worker.alive:
             _let_runs_end(store, worker)
-        for name in ("worker", "mlflow", "server"):
-            service = noted[name]
-            if service is not None:
-                stop(store, service)
+        _stop_services(store)
         remove_settings_file(Path.cwd(), None if server is None else server.process)
         return stopped
 
@@ -131,8 +133,13 @@ def run_environment(store: Path, tracker_url: str) -> dict[str, str]:
 
     Prefect's database keeps it, so the secret is not in it: runs inherit that from their worker.
     """
-    told = {name: value for name, value in QUIET.items() if "LOGGING" not in name and "EPHEMERAL" not in name}
-    return {**told, "DREAMPOLISH_STORE": str(store), "MLFLOW_TRACKING_URI": tracker_url, "PREFECT_HOME": str(store / "prefect")}
+    inherited = {name: value for name, value in QUIET.items() if "LOGGING" not in name and "EPHEMERAL" not in name}
+    return {
+        **inherited,
+        "DREAMPOLISH_STORE": str(store),
+        "MLFLOW_TRACKING_URI": tracker_url,
+        "PREFECT_HOME": str(store / "prefect"),
+    }
 
 
 def _running(store: Path, name: ServiceName) -> Service | None:
@@ -188,10 +195,10 @@ def _start_mlflow(store: Path, port: int, secret: str, started: list[Service]) -
 
 
 def _start_worker(store: Path, server_url: str, environment: dict[str, str], secret: str) -> Service:
-    told = {"PREFECT_API_URL": api_url(server_url), "PREFECT_LOGGING_LEVEL": "INFO", "PREFECT_LOGGING_TO_API_ENABLED": "true"}
+    client = {"PREFECT_API_URL": api_url(server_url), "PREFECT_LOGGING_LEVEL": "INFO", "PREFECT_LOGGING_TO_API_ENABLED": "true"}
     command = ["-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process", "--name", f"{POOL}-{os.getpid()}"]
     inherited = {**prefect_environment(secret), **tracker_environment(secret)}
-    return start(store=store, name="worker", command=command, environment={**environment, **told, **inherited}, url="")
+    return start(store=store, name="worker", command=command, environment={**environment, **client, **inherited}, url="")
 
 
 def _one_at_a_time(store: Path) -> AbstractContextManager[object]:

@@ -3,7 +3,7 @@
 A journal is a JSON-lines file; beside it `<name>.sent.json` holds the tracker's run id and how many bytes have been sent. A line
 carries its own timestamp, and MLflow's store keys a metric by (run, key, timestamp, step, value), so a batch that is sent twice after
 a kill is stored once. A step that is computed again after a resume is not journalled again. Without a tracker the journal waits.
-MLflow's parameters cannot change: a setting that does, is told by a tag. One process sends a run's journals at a time.
+MLflow's parameters cannot change: a setting that does is noted in a tag. One process sends a run's journals at a time.
 """
 
 import errno
@@ -335,16 +335,16 @@ def _send(client: MlflowClient, run: str, folder: Path, entries: list[dict[str, 
 
 def _fresh_params(client: MlflowClient, run: str, entries: list[dict[str, Any]]) -> tuple[dict[str, str], dict[str, str]]:
     """The parameters that a run has not yet, and the newest values of those that it has with another value."""
-    told = [(key, value) for entry in entries for key, value in entry.get("params", {}).items()]
-    if not told:
+    given = [(key, value) for entry in entries for key, value in entry.get("params", {}).items()]
+    if not given:
         return {}, {}
     known = dict(client.get_run(run).data.params)
     fresh: dict[str, str] = {}
-    for key, value in told:
+    for key, value in given:
         if key not in known:
             fresh.setdefault(key, value)
     first = {**fresh, **known}
-    return fresh, {key: value for key, value in told if first[key] != value}
+    return fresh, {key: value for key, value in given if first[key] != value}
 
 
 def _send_image(client: MlflowClient, run: str, file: Path, entry: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What a stage tells while it runs: metrics and pictures to the tracker, how far it is to Prefect and the terminal."""
+"""What a stage reports while it runs: metrics and pictures to the tracker, how far it is to Prefect and the terminal."""
 
 import math
 import time
@@ -40,7 +40,7 @@ def in_a_task_run() -> bool:
 
 
 class StageProgress:
-    """Metrics, pictures and the time left of one stage. Nothing here can end a stage: telling is not worth a result.
+    """Metrics, pictures and the time left of one stage. Nothing here can end a stage: a report is not worth a result.
 
     What goes over a wire goes out on a thread, so that the steps need not wait; what goes into the journal is on disk at once.
 
@@ -53,13 +53,13 @@ class StageProgress:
         self._journal = Journal(store / "journals" / run_id, key, name, {"stage": name, "dreampolish.run": run_id})
         self._status = TerminalLine(name) if show else None
         self._started, self._first_step = time.monotonic(), -1
-        self._told_share = 0.0
+        self._shown_share = 0.0
         self._prefect_artifact: UUID | None = None
         self._page: str | None = None
         self._silent = False
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"telling-{name}")
         self._errand: Future[None] | None = None
-        self._ended = self._told_result = False
+        self._ended = self._has_result = False
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Metrics of a step, less those that are not finite: what they come from ends the stage with its own words."""
@@ -86,9 +86,9 @@ class StageProgress:
         if self._status is not None:
             self._status.show(step, total, left)
         share = step / max(total, 1)
-        due = share - self._told_share >= SHARE or share >= 1.0 > self._told_share
+        due = share - self._shown_share >= SHARE or share >= 1.0 > self._shown_share
         if due and self._send_out(lambda: self._tell_prefect(share, left)):
-            self._told_share = share
+            self._shown_share = share
 
     def _send_out(self, errand: Callable[[], None]) -> bool:
         """Do an errand on the thread, in this task run's context; False, and nothing is done, while the last one is not back."""
@@ -102,14 +102,14 @@ class StageProgress:
         return self._errand is None or bool(wait([self._errand], timeout=ERRAND_S).done)
 
     def result(self, artifact: Artifact, state: StageState) -> None:
-        """How the result came about, once: told before it is published, so that no published result lacks it."""
+        """How the result came about, once: noted before it is published, so that no published result lacks it."""
         # A resumed run finds its own finished stages cached; they keep the state they got when they were computed.
-        if self._told_result or (state == "cached" and not self._journal.is_new):
+        if self._has_result or (state == "cached" and not self._journal.is_new):
             return
         reason = {"switch_reason": artifact.switch_reason} if isinstance(artifact, NerfArtifact | SdfArtifact) else {}
         found = self._origin() if state == "cached" else {}
         self._journal.set_tags({"state": state, "fingerprint": artifact.fingerprint, **reason, **found})
-        self._told_result = True
+        self._has_result = True
 
     def finish(self, artifact: Artifact, record: StageRecord) -> None:
         """Final and best figures; closes the stage's run at the tracker."""
