@@ -15,8 +15,12 @@ class NeusConfig(VolumeConfig):
     switch: SwitchConfig = SwitchConfig(window=20)
     conversion_resolution: int = Field(default=128, ge=16, le=512)
     """Lattice points of a side on which the density is converted."""
+    conversion_levels: int = Field(default=24, ge=2, le=1000)
+    """Candidates for the density level that becomes the surface, log-spaced."""
     conversion_steps: int = Field(default=400, ge=1)
     """Steps that fit the SDF's network to the converted distances."""
+    conversion_batch: int = Field(default=8192, ge=2)
+    """Points in one step of that fit: half near the surface, half anywhere."""
     grid: GridConfig = GridConfig()
     """Hash grid of the signed distance field."""
     grid_lr: float = Field(default=0.01, gt=0.0)
@@ -43,10 +47,14 @@ class NeusConfig(VolumeConfig):
     """Sharpness of the surface at the start, per world unit."""
     occupancy_resolution: int = Field(default=64, ge=8, le=512)
     """Cells of a side of the occupancy grid."""
+    occupancy_interval: int = Field(default=16, ge=1)
+    """Steps between two updates of the occupancy grid."""
     samples_per_ray: int = Field(default=112, ge=4, le=4096)
     """Even steps along the scene box's diagonal; sets the step's length."""
     hold_weight: Weight = constant(20.0)
     """Weight of the surface's mean distance from the points where the conversion found it, world units."""
+    held_points: int = Field(default=4096, ge=1)
+    """Points in one step at which the surface is held to the conversion's."""
     eikonal_weight: Weight = constant(10.0)
     """Weight of the mean of (|gradient| - 1)^2."""
     orientation_weight: Weight = constant(0.0)
