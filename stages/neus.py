@@ -16,6 +16,7 @@ from dreampolish.fields.hash_grid import ADAM_EPSILON
 from dreampolish.fields.occupancy import OccupancyGrid
 from dreampolish.fields.sdf import SdfField
 from dreampolish.fields.smoothing import Smoothing
+from dreampolish.fields.thin_parts import ThinPartsSizes
 from dreampolish.optim.fit import Term, fit
 from dreampolish.optim.regularizers import eikonal_loss, opacity_entropy_loss, orientation_loss, sparsity_loss
 from dreampolish.renderers.neus import NeusRender
@@ -124,7 +125,13 @@ def _converted(stage: Stage, nerf: NerfArtifact, config: NeusConfig) -> Conversi
             n_levels=config.conversion_levels,
             min_component_share=config.conversion_component_share,
             faint_agreement=config.conversion_agreement,
-            outlined=Smoothing(_onlookers(), config.conversion_closing, config.conversion_blur),
+            thin_parts=ThinPartsSizes(**config.thin_parts.model_dump(), least_part=config.smoothing.least_part),
+            outlined=Smoothing(
+                cameras=_onlookers(),
+                closing_radius=config.conversion_closing,
+                blur_std=config.conversion_blur,
+                **config.smoothing.model_dump(),
+            ),
         )
     except EmptyFieldError as error:
         raise StageError(f"neus: {error}", None, "or use another seed") from error
