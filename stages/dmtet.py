@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dreampolish.fields.color import ColorField, fit_colors
+from dreampolish.fields.hash_grid import ADAM_EPSILON
 from dreampolish.fields.sdf import SdfField
 from dreampolish.mesh.marching_tetrahedra import EmptyLevelSetError, marching_tetrahedra
 from dreampolish.mesh.tet_grid import TetGrid, tet_grid
@@ -39,8 +40,8 @@ from stages.results.scores import TURNTABLE
 from stages.runtime.errors import StageError
 from stages.runtime.stage import Stage, stage
 
-HELD_POINTS = 4096
-"""Places a step at which the surface's colours are held to the SDF's."""
+POINTS_AT_ONCE = 65_536
+"""Points evaluated at once, for the memory's sake."""
 
 
 class TetSurface(torch.nn.Module):
@@ -70,8 +71,10 @@ def extract_mesh(stage: Stage, reference: ReferenceArtifact, neus: SdfArtifact, 
     source = load_sdf(stage, neus)
     surface = TetSurface(*_grid_values(config, source, stage))
     in_studio = config.drawn_light == "studio" and not reference.is_user_image
-    colors, light = _colors_from_sdf(config, source, surface, stage, view if in_studio else None)
-    _refine(config, stage, view, surface, colors, light)
+    colors, light = _colors_from_sdf(
+        config=config, source=source, surface=surface, stage=stage, in_studio=view if in_studio else None
+    )
+    _refine(config=config, stage=stage, view=view, surface=surface, colors=colors, light=light)
     with torch.no_grad():
         mesh = mesh_from_parts(*without_crumbs(surface.mesh().vertices, surface.mesh().faces, config.crumb_share))
     figures = {**mesh_figures(mesh), **light.figures}
@@ -81,7 +84,7 @@ def extract_mesh(stage: Stage, reference: ReferenceArtifact, neus: SdfArtifact, 
 def _grid_values(config: DmtetConfig, source: SdfField, stage: Stage) -> tuple[TetGrid, Tensor]:
     grid = tet_grid(config.tet_resolution, SCENE_HALF_SIZE).to(stage.device)
     with torch.no_grad():
-        values = torch.cat([source.sdf(part) for part in grid.vertices.split(65536)])
+        values = torch.cat([source.sdf(part) for part in grid.vertices.split(POINTS_AT_ONCE)])
     # The scene box's skin stays outside, so that every surface is closed.
     skin = grid.vertices.abs().amax(dim=-1) > SCENE_HALF_SIZE - grid.spacing / 2
     return grid, torch.where(skin, values.abs().clamp_min(grid.spacing), values)
@@ -100,15 +103,23 @@ def _colors_from_sdf(
             mesh = surface.mesh()
         except EmptyLevelSetError as error:
             raise StageError(f"dmtet: {error}", 0, "look at the neus stage's previews; try another seed") from error
-        noise = torch.randn(4, *mesh.vertices.shape, generator=stage.generator, device=stage.device)
+        noise = torch.randn(config.color_fit_copies, *mesh.vertices.shape, generator=stage.generator, device=stage.device)
         around = (mesh.vertices + noise * surface._grid.spacing).reshape(-1, 3)
-        wanted = torch.cat([source.color(part) for part in around.split(65536)])
+        wanted = torch.cat([source.color(part) for part in around.split(POINTS_AT_ONCE)])
         light = NO_LIGHT
         if in_studio is not None:
             normals = smooth_normals(mesh.vertices, mesh.faces).repeat(len(noise), 1)
             light = measured_light(wanted, normals, in_studio)
             wanted = light.removed(wanted, normals)
-    fit_colors(colors, around, wanted, config.color_fit_steps, 8192, config.color_fit_lr, stage.generator)
+    fit_colors(
+        field=colors,
+        points=around,
+        colors=wanted,
+        steps=config.color_fit_steps,
+        batch=config.color_fit_batch,
+        learning_rate=config.color_fit_lr,
+        generator=stage.generator,
+    )
     return colors, light
 
 
@@ -120,7 +131,13 @@ def _refine(
     colors: ColorField,
     light: PaintedLight,
 ) -> None:
-    guide = GeometryGuide(config, open_text_prior(stage.run), open_view_prior(stage.run), view, stage.generator)
+    guide = GeometryGuide(
+        config=config,
+        text=open_text_prior(stage.run),
+        view=open_view_prior(stage.run),
+        reference=view,
+        generator=stage.generator,
+    )
     shape = {"lr": config.geometry_lr, "floor": config.gradient_floor}
     optimizer = FlooredAdam(
         [
@@ -130,20 +147,36 @@ def _refine(
             {"params": list(colors.parameters()), "lr": config.color_lr},
         ],
         betas=config.betas,
-        eps=1e-15,
+        eps=ADAM_EPSILON,
     )
 
-    preview = Preview(lambda: {"view": surface.mesh().render(view.camera, color_of_field(colors), 1, True).rgb[0]})
+    preview = Preview(lambda: {"view": surface.mesh().render(view.camera, color_of_field(colors), 1, smooth=True).rgb[0]})
     try:
         fit(
-            _losses(config, guide, view, surface, colors, light, preview, stage.generator),
-            optimizer,
-            lambda step: 1.0,
-            config.steps,
-            stage.generator,
-            {"surface": surface, "colors": colors, **guide.stateful()},
-            stage.checkpoints,
-            StageObserver(stage, config.steps, config.preview.interval, preview, None, view.rgb),
+            losses=_losses(
+                config=config,
+                guide=guide,
+                view=view,
+                surface=surface,
+                colors=colors,
+                light=light,
+                preview=preview,
+                generator=stage.generator,
+            ),
+            optimizer=optimizer,
+            learning_rate_factor=lambda step: 1.0,
+            steps=config.steps,
+            generator=stage.generator,
+            stateful={"surface": surface, "colors": colors, **guide.stateful()},
+            checkpoints=stage.checkpoints,
+            observer=StageObserver(
+                stage=stage,
+                steps=config.steps,
+                preview_interval=config.preview.interval,
+                shown=preview,
+                switch=None,
+                reference=view.rgb,
+            ),
         )
     except EmptyLevelSetError as error:
         raise StageError(f"dmtet: {error}", None, "lower dmtet.geometry_lr or the guidance weights") from error
@@ -159,7 +192,7 @@ def _losses(
     preview: Preview,
     generator: torch.Generator,
 ) -> Callable[[int], dict[str, Term]]:
-    start = copy.deepcopy(colors).requires_grad_(False)
+    start = copy.deepcopy(colors).requires_grad_(requires_grad=False)
 
     def losses(step: int) -> dict[str, Term]:
         progress = (step, config.steps)
@@ -167,30 +200,40 @@ def _losses(
         # Pictures teach colours, their masks shape: wrong colours would bend the surface until it shows others.
         still = mesh.moved(mesh.vertices.detach())
         # What is painted is lit; what is learned of it are the surface's own colours. What the reference shows stays as drawn.
-        guide.prepare(step, lambda cameras: render_in_light(still, cameras, color_of, light, 2).rgb)
-        front = mesh.render(view.camera, fixed_color_of_field(colors), 1, True)
-        terms = anchor_terms(config.anchors, progress, view, None, front.alpha, front.normals_camera)
+        guide.prepare(
+            step,
+            lambda cameras: render_in_light(mesh=still, cameras=cameras, color_of=color_of, light=light, supersample=2).rgb,
+        )
+        front = mesh.render(view.camera, fixed_color_of_field(colors), 1, smooth=True)
+        terms = anchor_terms(
+            anchors=config.anchors,
+            progress=progress,
+            reference=view,
+            rgb=None,
+            opacity=front.alpha,
+            normals_camera=front.normals_camera,
+        )
         preview.keep()
         if config.anchors.rgb.at(*progress) > 0:
-            painted = still.render(view.camera, color_of, 1, True)
+            painted = still.render(view.camera, color_of, 1, smooth=True)
             loss = reference_color_loss(painted.rgb, view, config.mask_erosion)
             terms["reference_color"] = Term(loss, config.anchors.rgb.at(*progress))
             preview.keep(view=painted.rgb)
         if step % config.guidance_interval == 0:
             cameras = guide.cameras(step)
             if config.targets.wanted:
-                seen = render_in_light(still, cameras, color_of, light, 1)
+                seen = render_in_light(mesh=still, cameras=cameras, color_of=color_of, light=light, supersample=1)
                 terms.update(guide.target_terms(step, seen.rgb, mesh.coverage(seen, cameras)))
             if max(config.view.weight.at(*progress), config.text.weight.at(*progress)) > 0:
                 novel = mesh.render(
-                    cameras, light.on(color_of if config.guide_colors else fixed_color_of_field(colors)), 1, True
+                    cameras, light.on(color_of if config.guide_colors else fixed_color_of_field(colors)), 1, smooth=True
                 )
                 terms.update(guide.view_terms(step, novel.rgb, cameras))
                 as_normals = float(torch.rand((), generator=generator, device=generator.device)) < config.normal_guidance_share
                 terms.update(guide.text_terms(step, _normal_picture(novel) if as_normals else novel.rgb, cameras))
         if config.hold_colors_weight.at(*progress) > 0:
             places = mesh.vertices.detach()
-            chosen = torch.randint(len(places), (HELD_POINTS,), generator=generator, device=generator.device)
+            chosen = torch.randint(len(places), (config.held_points,), generator=generator, device=generator.device)
             change = (colors(places[chosen]) - start(places[chosen])).abs().mean()
             terms["hold_colors"] = Term(change, config.hold_colors_weight.at(*progress))
         smooth = normal_consistency_loss(mesh.vertices, mesh.faces, mesh.adjacency)

@@ -33,13 +33,15 @@ from stages.runtime.errors import StageError
 from stages.runtime.stage import Stage, stage
 
 WEB_TRIANGLES = 150_000
+"""Triangles of a web asset, at most, whatever its size limit."""
+LEAST_TRIANGLES = 4
+"""Of a closed mesh: a tetrahedron."""
 BYTES_PER_TRIANGLE = 45
 """Of a GLB without its maps: 48 bytes a vertex, three vertices for four triangles once cut at seams, two or four bytes a corner."""
 GEOMETRY_SHARE = 0.6
 """Of a web asset's bytes, at most; the maps have the rest."""
-JPEG_QUALITIES = (98, 95, 90, 85, 75, 60)
-"""The first that fits is taken."""
 LEAST_TEXTURE = 128
+"""Side of the maps that a web asset is shrunk to at most, pixels; the smallest that `texture_size` may ask for."""
 COMPARED_VIEWS = 8
 """Of the turntable's, at most, in which the written file is compared with the texture stage's mesh."""
 
@@ -62,12 +64,27 @@ def make_asset(source: Mesh, colors: ColorField, config: ExportConfig, name: str
         vertices, faces = decimated(vertices, faces, budget)
     unwrapped = unwrap(vertices, faces, config.texture_size, config.chart_padding)
     texels = texels_of(unwrapped, config.texture_size, config.dilation)
-    base_color, normal_map = _maps(unwrapped, texels, source, colors, config)
+    base_color, normal_map = _maps(unwrapped=unwrapped, texels=texels, source=source, colors=colors, config=config)
     used = vertices[faces.unique()]
     scale = config.longest_side / float((used.amax(0) - used.amin(0)).max())
     everywhere = torch.zeros(len(unwrapped.faces), dtype=torch.long, device=unwrapped.faces.device)
-    mesh = TexturedMesh(unwrapped.vertices * scale, unwrapped.normals, unwrapped.uv, unwrapped.faces, (base_color,), everywhere)
-    asset = Asset(mesh, unwrapped.source, normal_map, config.roughness, config.metallic, name, extras)
+    mesh = TexturedMesh(
+        vertices=unwrapped.vertices * scale,
+        normals=unwrapped.normals,
+        uv=unwrapped.uv,
+        faces=unwrapped.faces,
+        textures=(base_color,),
+        face_texture=everywhere,
+    )
+    asset = Asset(
+        mesh=mesh,
+        source=unwrapped.source,
+        normal_map=normal_map,
+        roughness=config.roughness,
+        metallic=config.metallic,
+        name=name,
+        extras=extras,
+    )
     return MadeAsset(asset, mesh_from_parts(vertices, faces), scale, notes)
 
 
@@ -77,7 +94,7 @@ def triangle_budget(config: ExportConfig) -> tuple[int, tuple[str, ...]]:
     if config.quality == "base" or config.triangle_budget <= allowed:
         return config.triangle_budget, ()
     note = f"at most {allowed:,} triangles fit into {config.size_limit_mb:g} MB (asked for: {config.triangle_budget:,})"
-    return max(allowed, 4), (note,)
+    return max(allowed, LEAST_TRIANGLES), (note,)
 
 
 def _maps(
@@ -111,7 +128,7 @@ def packed_glb(made: MadeAsset, config: ExportConfig) -> tuple[bytes, tuple[str,
     asset, limit = made.asset, int(config.size_limit_mb * 1e6)
     size = int(config.texture_size)
     while True:
-        for quality in JPEG_QUALITIES:
+        for quality in config.jpeg_qualities:
             content = glb_bytes(asset, quality)
             if len(content) <= limit:
                 note = f"maps of {size} pixels, not {config.texture_size}, to fit into {config.size_limit_mb:g} MB"
@@ -161,12 +178,18 @@ def export_asset(
 ) -> AssetArtifact:
     """Write the GLB, its turntable and its figures; `export_psnr` compares the file, read back, with the texture stage's mesh."""
     source, colors = load_mesh(stage, texture), load_colors(stage, texture)
-    made = make_asset(source, colors, config, "asset", asset_extras(stage.run, reference, texture, stage.fingerprint))
+    made = make_asset(
+        source=source,
+        colors=colors,
+        config=config,
+        name="asset",
+        extras=asset_extras(stage.run, reference, texture, stage.fingerprint),
+    )
     stage.progress(1, 3)
     notes = _write(stage, made, config)
     asset = _read_back(stage, made)
     stage.progress(2, 3)
-    return _published(stage, made, asset, (source, colors), notes)
+    return _published(stage=stage, made=made, asset=asset, truth=(source, colors), notes=notes)
 
 
 def _write(stage: Stage, made: MadeAsset, config: ExportConfig) -> tuple[str, ...]:
@@ -191,14 +214,17 @@ def _published(
     stage: Stage, made: MadeAsset, asset: TexturedMesh, truth: tuple[Mesh, ColorField], notes: tuple[str, ...]
 ) -> AssetArtifact:
     config, (source, colors) = ExportConfig.model_validate(stage.config), truth
-    cameras = turntable_cameras(config.turntable_views, 15.0, REFERENCE_FOV_DEG, config.turntable_size).to(stage.device)
+    cameras = turntable_cameras(
+        config.turntable_views, config.turntable_elevation_deg, REFERENCE_FOV_DEG, config.turntable_size
+    ).to(stage.device)
     with torch.no_grad():
-        frames = [render_textured_mesh(asset, cameras[[index]], 2, False).rgb for index in range(len(cameras))]
+        frames = [render_textured_mesh(asset, cameras[[index]], 2, cull_backfaces=False).rgb for index in range(len(cameras))]
         compared = range(0, len(cameras), -(-len(cameras) // COMPARED_VIEWS))
         agreement = [
-            psnr(frames[index], source.render(cameras[[index]], color_of_field(colors), 2, True).rgb) for index in compared
+            psnr(frames[index], source.render(cameras[[index]], color_of_field(colors), 2, smooth=True).rgb)
+            for index in compared
         ]
-    write_turntable(stage.path("turntable.webp"), torch.cat(frames), 4.0)
+    write_turntable(stage.path("turntable.webp"), torch.cat(frames), config.turntable_seconds)
     glb, normal = stage.path("asset.glb"), stage.path("normal.png")
     maps = {"base_color": stage.path("base_color.png"), **({} if made.asset.normal_map is None else {"normal": normal})}
     return stage.publish(

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from dreampolish.fields.density import DensityField
+from dreampolish.fields.hash_grid import ADAM_EPSILON
 from dreampolish.fields.occupancy import OccupancyGrid
 from dreampolish.optim.fit import Term, fit
 from dreampolish.optim.regularizers import distortion_loss, opacity_entropy_loss, orientation_loss, sparsity_loss
@@ -28,8 +29,11 @@ from stages.results.scores import TURNTABLE
 from stages.runtime.errors import StageError
 from stages.runtime.stage import Stage, stage
 
-OCCUPANCY_INTERVAL = 8
-"""Steps between two updates of the occupancy grid."""
+EARLY_UPDATES = 4
+"""First updates of the occupancy grid, which look at every cell."""
+
+LEAST_OPACITY = 0.5
+"""Opacity (0..1) that a pixel of the front view must reach, or the field counts as empty."""
 
 
 @stage("nerf", reads={"reference": REFERENCE_VIEW}, priors=("text", "view"), scorer=TURNTABLE)
@@ -38,33 +42,46 @@ def fit_nerf(stage: Stage, reference: ReferenceArtifact, config: NerfConfig) -> 
     view = load_reference(stage, reference, config.reference_size)
     scene = _empty_scene(config, stage.generator)
     if config.steps == 0:
-        scene.update_occupancy(0)
-    guide = GeometryGuide(config, open_text_prior(stage.run), open_view_prior(stage.run), view, stage.generator)
+        scene.update_occupancy(0, early_steps=EARLY_UPDATES * config.occupancy_interval)
+    guide = GeometryGuide(
+        config=config,
+        text=open_text_prior(stage.run),
+        view=open_view_prior(stage.run),
+        reference=view,
+        generator=stage.generator,
+    )
     handover = Handover(config.switch, config.steps)
     preview = Preview(lambda: {"view": scene.picture(view.camera)[0]})
     result = fit(
-        _losses(config, scene, guide, view, handover, preview),
-        _optimizer(scene, config),
-        lambda step: 1.0,
-        config.steps,
-        stage.generator,
-        {"field": scene.field, "occupancy": scene.occupancy, "switch": handover, **guide.stateful()},
-        stage.checkpoints,
-        StageObserver(stage, config.steps, config.preview.interval, preview, handover, view.rgb),
+        losses=_losses(config=config, scene=scene, guide=guide, view=view, handover=handover, preview=preview),
+        optimizer=_optimizer(scene, config),
+        learning_rate_factor=lambda step: 1.0,
+        steps=config.steps,
+        generator=stage.generator,
+        stateful={"field": scene.field, "occupancy": scene.occupancy, "switch": handover, **guide.stateful()},
+        checkpoints=stage.checkpoints,
+        observer=StageObserver(
+            stage=stage,
+            steps=config.steps,
+            preview_interval=config.preview.interval,
+            shown=preview,
+            switch=handover,
+            reference=view.rgb,
+        ),
     )
     open_all_levels(scene.field.network.grid)
-    return _published(stage, scene, view, result.steps, result.reason)
+    return _published(stage, scene, view, steps=result.steps, reason=result.reason)
 
 
 def _empty_scene(config: NerfConfig, generator: torch.Generator) -> DensityScene:
     field = DensityField(
-        grid_sizes(config.grid),
-        config.grid.hidden_size,
-        config.density_scale,
-        config.blob_scale,
-        config.blob_std,
-        config.blob_offset,
-        generator,
+        grid_sizes=grid_sizes(config.grid),
+        hidden_width=config.grid.hidden_size,
+        density_scale=config.density_scale,
+        blob_scale=config.blob_scale,
+        blob_std=config.blob_std,
+        blob_offset=config.blob_offset,
+        generator=generator,
     )
     occupancy = OccupancyGrid(config.occupancy_resolution, SCENE_HALF_SIZE, generator.device)
     return DensityScene(field, occupancy, step_size_for(config.samples_per_ray), generator)
@@ -74,7 +91,7 @@ def _optimizer(scene: DensityScene, config: NerfConfig) -> torch.optim.Optimizer
     table = scene.field.network.grid.table
     network = [parameter for parameter in scene.field.parameters() if parameter is not table]
     groups = [{"params": [table], "lr": config.grid_lr}, {"params": network, "lr": config.network_lr}]
-    return torch.optim.Adam(groups, betas=config.betas, eps=1e-15)
+    return torch.optim.Adam(groups, betas=config.betas, eps=ADAM_EPSILON)
 
 
 def _losses(
@@ -83,14 +100,23 @@ def _losses(
     def losses(step: int) -> Mapping[str, Term]:
         progress = (step, config.steps)
         scene.field.network.grid.active_levels = active_levels(scene.field.network.grid, config.grid, progress)
-        if step % OCCUPANCY_INTERVAL == 0:
-            scene.update_occupancy(step)
+        if step % config.occupancy_interval == 0:
+            scene.update_occupancy(step, early_steps=EARLY_UPDATES * config.occupancy_interval)
         guide.prepare(step, scene.picture)
         terms = {}
         preview.keep()
         if step % config.anchor_interval == 0:
             front = scene.render(view.camera, with_normals=config.anchors.normal.at(*progress) > 0, stratified=True)
-            terms.update(anchor_terms(config.anchors, progress, view, front.rgb, front.opacity, front.normals_camera))
+            terms.update(
+                anchor_terms(
+                    anchors=config.anchors,
+                    progress=progress,
+                    reference=view,
+                    rgb=front.rgb,
+                    opacity=front.opacity,
+                    normals_camera=front.normals_camera,
+                )
+            )
             handover.observe(front.rgb, front.opacity, view)
             preview.keep(view=front.rgb)
         if step % config.guidance_interval == 0:
@@ -119,10 +145,10 @@ def _regularizers(config: NerfConfig, progress: tuple[int, int], render: VolumeR
     return terms
 
 
-def _published(stage: Stage, scene: DensityScene, view: ReferenceView, steps: int, reason: str) -> NerfArtifact:
+def _published(stage: Stage, scene: DensityScene, view: ReferenceView, *, steps: int, reason: str) -> NerfArtifact:
     with torch.no_grad():
         front = scene.render(view.camera, with_normals=False, stratified=False)
-        if float(front.opacity.max()) < 0.5:
+        if float(front.opacity.max()) < LEAST_OPACITY:
             raise StageError(
                 f"the density field is empty: no pixel of the front view is more than {float(front.opacity.max()):.0%} opaque",
                 steps,

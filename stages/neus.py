@@ -12,9 +12,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from dreampolish.fields.density_to_sdf import EmptyFieldError, FitReport, fit_sdf, sdf_from_density
+from dreampolish.fields.hash_grid import ADAM_EPSILON
 from dreampolish.fields.occupancy import OccupancyGrid
 from dreampolish.fields.sdf import SdfField
 from dreampolish.fields.smoothing import Smoothing
+from dreampolish.fields.thin_parts import ThinPartsSizes
 from dreampolish.optim.fit import Term, fit
 from dreampolish.optim.regularizers import eikonal_loss, opacity_entropy_loss, orientation_loss, sparsity_loss
 from dreampolish.renderers.neus import NeusRender
@@ -33,11 +35,23 @@ from stages.results.scores import TURNTABLE
 from stages.runtime.errors import StageError
 from stages.runtime.stage import Stage, stage
 
-OCCUPANCY_INTERVAL = 16
-"""Steps between two updates of the occupancy grid."""
+START_RADIUS = 0.5
+"""Radius (world units) of the sphere that the SDF's network starts from, before the fit to the converted distances."""
 
-HELD_POINTS = 4096
-"""Points a step at which the surface is held to the conversion's."""
+LEVEL_AZIMUTHS = 12
+"""Evenly spaced azimuths of the views in which the automatic level is judged."""
+
+LEVEL_ELEVATIONS_DEG = (-10.0, 15.0, 50.0)
+"""Elevations that these views take in turns."""
+
+ONLOOKERS = ((-60.0, 6), (-30.0, 10), (0.0, 14), (30.0, 14), (60.0, 8), (85.0, 2))
+"""Elevations (degrees) and numbers of views whose outlines the conversion's smoothing leaves alone; 54 in all."""
+
+CONVERSION_SIZE = 64
+"""Side of both kinds of views, pixels; smoothing draws its own in the lattice's resolution."""
+
+LEAST_OPACITY = 0.5
+"""Opacity (0..1) that a pixel of the front view must reach, or the field counts as without surface."""
 
 
 @dataclass(frozen=True)
@@ -66,20 +80,33 @@ def refine_sdf(stage: Stage, reference: ReferenceArtifact, nerf: NerfArtifact, c
     view = load_reference(stage, reference, config.reference_size)
     conversion = _converted(stage, nerf, config)
     scene = conversion.scene
-    guide = GeometryGuide(config, open_text_prior(stage.run), open_view_prior(stage.run), view, stage.generator)
+    guide = GeometryGuide(
+        config=config,
+        text=open_text_prior(stage.run),
+        view=open_view_prior(stage.run),
+        reference=view,
+        generator=stage.generator,
+    )
     handover = Handover(config.switch, config.steps)
     preview = Preview(lambda: {"view": scene.picture(view.camera)[0]})
     result = fit(
-        _losses(config, conversion, guide, view, handover, preview),
-        _optimizer(scene.field, config),
-        lambda step: 1.0,
-        config.steps,
-        stage.generator,
-        {"field": scene.field, "occupancy": scene.occupancy, "switch": handover, **guide.stateful()},
-        stage.checkpoints,
-        StageObserver(stage, config.steps, config.preview.interval, preview, handover, view.rgb),
+        losses=_losses(config=config, conversion=conversion, guide=guide, view=view, handover=handover, preview=preview),
+        optimizer=_optimizer(scene.field, config),
+        learning_rate_factor=lambda step: 1.0,
+        steps=config.steps,
+        generator=stage.generator,
+        stateful={"field": scene.field, "occupancy": scene.occupancy, "switch": handover, **guide.stateful()},
+        checkpoints=stage.checkpoints,
+        observer=StageObserver(
+            stage=stage,
+            steps=config.steps,
+            preview_interval=config.preview.interval,
+            shown=preview,
+            switch=handover,
+            reference=view.rgb,
+        ),
     )
-    return _published(stage, conversion, view, result.steps, result.reason)
+    return _published(stage, conversion, view, steps=result.steps, reason=result.reason)
 
 
 def _converted(stage: Stage, nerf: NerfArtifact, config: NeusConfig) -> Conversion:
@@ -89,36 +116,61 @@ def _converted(stage: Stage, nerf: NerfArtifact, config: NeusConfig) -> Conversi
     step_size = step_size_for(config.samples_per_ray)
     try:
         target = sdf_from_density(
-            source, occupancy, cameras, config.conversion_resolution, config.conversion_smoothing, step_size, 24,
-            config.conversion_component_share, config.conversion_agreement,
-            Smoothing(_onlookers(), config.conversion_closing, config.conversion_blur),
-        )  # fmt: skip
+            field=source,
+            occupancy=occupancy,
+            cameras=cameras,
+            resolution=config.conversion_resolution,
+            smoothing=config.conversion_smoothing,
+            step_size=step_size,
+            n_levels=config.conversion_levels,
+            min_component_share=config.conversion_component_share,
+            faint_agreement=config.conversion_agreement,
+            thin_parts=ThinPartsSizes(**config.thin_parts.model_dump(), least_part=config.smoothing.least_part),
+            outlined=Smoothing(
+                cameras=_onlookers(),
+                closing_radius=config.conversion_closing,
+                blur_std=config.conversion_blur,
+                **config.smoothing.model_dump(),
+            ),
+        )
     except EmptyFieldError as error:
         raise StageError(f"neus: {error}", None, "or use another seed") from error
-    field = SdfField(grid_sizes(config.grid), config.grid.hidden_size, 0.5, config.initial_inverse_std, stage.generator)
-    report = fit_sdf(field, target, source, config.conversion_steps, 8192, config.grid_lr, stage.generator)
+    field = SdfField(
+        grid_sizes=grid_sizes(config.grid),
+        hidden_width=config.grid.hidden_size,
+        sphere_radius=START_RADIUS,
+        initial_inverse_std=config.initial_inverse_std,
+        generator=stage.generator,
+    )
+    report = fit_sdf(
+        field=field,
+        target=target,
+        source=source,
+        steps=config.conversion_steps,
+        batch=config.conversion_batch,
+        learning_rate=config.grid_lr,
+        generator=stage.generator,
+    )
     fresh = OccupancyGrid(config.occupancy_resolution, SCENE_HALF_SIZE, stage.device)
-    scene = SdfScene(field, fresh, step_size, config.shell_parts, stage.generator)
+    scene = SdfScene(
+        field=field, occupancy=fresh, step_size=step_size, shell_parts=config.shell_parts, generator=stage.generator
+    )
     scene.update_occupancy()
     return Conversion(scene, target.surface, report)
 
 
 def _conversion_cameras() -> Cameras:
     """Views at three heights, from which the automatic level is judged."""
-    azimuth = torch.arange(12, dtype=torch.float32) * 30
-    elevation = torch.tensor([-10.0, 15.0, 50.0]).repeat(4)
-    return orbit_cameras(azimuth, elevation, torch.full((12,), REFERENCE_FOV_DEG), 64)
+    azimuth = torch.arange(LEVEL_AZIMUTHS, dtype=torch.float32) * (360 / LEVEL_AZIMUTHS)
+    elevation = torch.tensor(LEVEL_ELEVATIONS_DEG).repeat(LEVEL_AZIMUTHS // len(LEVEL_ELEVATIONS_DEG))
+    return orbit_cameras(azimuth, elevation, torch.full((LEVEL_AZIMUTHS,), REFERENCE_FOV_DEG), CONVERSION_SIZE)
 
 
 def _onlookers() -> Cameras:
     """Views from all around, above and below, whose outlines the conversion's smoothing leaves alone."""
-    views = [
-        (360 * index / count, elevation)
-        for elevation, count in ((-60.0, 6), (-30.0, 10), (0.0, 14), (30.0, 14), (60.0, 8), (85.0, 2))
-        for index in range(count)
-    ]
+    views = [(360 * index / count, elevation) for elevation, count in ONLOOKERS for index in range(count)]
     azimuth, elevation = torch.tensor(views).unbind(-1)
-    return orbit_cameras(azimuth, elevation, torch.full((len(views),), REFERENCE_FOV_DEG), 64)
+    return orbit_cameras(azimuth, elevation, torch.full((len(views),), REFERENCE_FOV_DEG), CONVERSION_SIZE)
 
 
 def _optimizer(field: SdfField, config: NeusConfig) -> torch.optim.Optimizer:
@@ -129,7 +181,7 @@ def _optimizer(field: SdfField, config: NeusConfig) -> torch.optim.Optimizer:
         {"params": network, "lr": config.network_lr},
         {"params": [field.sharpness], "lr": config.sharpness_lr},
     ]
-    return torch.optim.Adam(groups, betas=config.betas, eps=1e-15)
+    return torch.optim.Adam(groups, betas=config.betas, eps=ADAM_EPSILON)
 
 
 def _losses(
@@ -139,7 +191,7 @@ def _losses(
 
     def losses(step: int) -> Mapping[str, Term]:
         progress = (step, config.steps)
-        if step % OCCUPANCY_INTERVAL == 0:
+        if step % config.occupancy_interval == 0:
             scene.update_occupancy()
         guide.prepare(step, scene.picture)
         terms = {}
@@ -147,12 +199,21 @@ def _losses(
         if step % config.anchor_interval == 0:
             front = scene.render(view.camera, stratified=True)
             picture = front.picture
-            terms.update(anchor_terms(config.anchors, progress, view, picture.rgb, picture.opacity, picture.normals_camera))
+            terms.update(
+                anchor_terms(
+                    anchors=config.anchors,
+                    progress=progress,
+                    reference=view,
+                    rgb=picture.rgb,
+                    opacity=picture.opacity,
+                    normals_camera=picture.normals_camera,
+                )
+            )
             terms["eikonal"] = Term(eikonal_loss(front.gradients), config.eikonal_weight.at(*progress))
             handover.observe(picture.rgb, picture.opacity, view)
             preview.keep(view=picture.rgb)
         if config.hold_weight.at(*progress) > 0:
-            terms["hold"] = Term(conversion.distance(HELD_POINTS), config.hold_weight.at(*progress))
+            terms["hold"] = Term(conversion.distance(config.held_points), config.hold_weight.at(*progress))
         if step % config.guidance_interval == 0:
             cameras = guide.cameras(step)
             novel = scene.render(cameras, stratified=True)
@@ -176,12 +237,12 @@ def _regularizers(config: NeusConfig, progress: tuple[int, int], render: NeusRen
     return terms
 
 
-def _published(stage: Stage, conversion: Conversion, view: ReferenceView, steps: int, reason: str) -> SdfArtifact:
+def _published(stage: Stage, conversion: Conversion, view: ReferenceView, *, steps: int, reason: str) -> SdfArtifact:
     scene = conversion.scene
     with torch.no_grad():
         scene.update_occupancy()
         front = scene.render(view.camera, stratified=False)
-        if float(front.picture.opacity.max()) < 0.5:
+        if float(front.picture.opacity.max()) < LEAST_OPACITY:
             raise StageError("the signed distance field has no surface in the front view", steps, "lower neus.sparsity_weight")
         moved = scene.field.sdf(conversion.surface).abs()
         eikonal = float(eikonal_loss(front.gradients))

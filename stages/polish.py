@@ -33,6 +33,15 @@ from stages.results.observer import Preview, StageObserver
 from stages.results.scores import TURNTABLE
 from stages.runtime.stage import Stage, stage
 
+AGREEMENT_VIEWS = 8
+"""Evenly spaced views in which the agreement with the normal prior is measured."""
+
+AGREEMENT_ELEVATION_DEG, AGREEMENT_FOV_DEG = 15.0, 40.0
+"""Elevation and vertical field of view of these views, degrees; the field of view is the middle of those that polishing draws."""
+
+POINTS_AT_ONCE = 65_536
+"""Points evaluated at once, for the memory's sake."""
+
 
 @dataclass(frozen=True)
 class Polishing:
@@ -56,14 +65,14 @@ def polish_mesh(stage: Stage, reference: ReferenceArtifact, dmtet: MeshArtifact,
     """Polish the mesh under the normal prior. Reports how well its normals agree with the prior before and after."""
     view = load_reference(stage, reference, config.size)
     prior = open_normal_prior(stage.run)
-    mesh, colors = load_mesh(stage, dmtet), load_colors(stage, dmtet).requires_grad_(False)
-    polishing = Polishing(config, prior, view, mesh, colors, stage.generator)
+    mesh, colors = load_mesh(stage, dmtet), load_colors(stage, dmtet).requires_grad_(requires_grad=False)
+    polishing = Polishing(config=config, prior=prior, view=view, mesh=mesh, colors=colors, generator=stage.generator)
     before = prior_agreement(polishing, mesh, seeded_noise(stage.run, "agreement"))
     vertices = _moved_vertices(polishing, stage)
     after = prior_agreement(polishing, _polished(polishing, vertices), seeded_noise(stage.run, "agreement"))
     error = 0.0
     if config.steps > 0 and config.color_fit_steps > 0:
-        error = carry_colors(config, mesh, vertices, colors, stage.generator)
+        error = carry_colors(config=config, mesh=mesh, vertices=vertices, colors=colors, generator=stage.generator)
     polished = mesh.moved(vertices)
     figures = {
         "color_fit_error": error,
@@ -76,14 +85,15 @@ def polish_mesh(stage: Stage, reference: ReferenceArtifact, dmtet: MeshArtifact,
 
 
 def prior_agreement(polishing: Polishing, mesh: Mesh, generator: torch.Generator) -> float:
-    """Mean cosine between the mesh's normals and the prior's on eight fixed views at FOV 40."""
-    cameras = turntable_cameras(8, 15.0, 40.0, polishing.config.size).to(generator.device)
+    """Mean cosine between the mesh's normals and the prior's on fixed views."""
+    cameras = turntable_cameras(AGREEMENT_VIEWS, AGREEMENT_ELEVATION_DEG, AGREEMENT_FOV_DEG, polishing.config.size)
+    cameras = cameras.to(generator.device)
     cosines = []
     with torch.no_grad():
         for index in range(len(cameras)):
-            render = mesh.render(cameras[[index]], color_of_field(polishing.colors), 1, True)
+            render = mesh.render(cameras[[index]], color_of_field(polishing.colors), 1, smooth=True)
             wanted = estimated_normals(polishing, render.rgb, generator)
-            seen = render.alpha > 0.9
+            seen = render.alpha > polishing.config.counted_coverage
             cosines.append((render.normals_camera * wanted).sum(-1)[seen].mean())
     return float(torch.stack(cosines).nanmean())
 
@@ -116,11 +126,17 @@ def carry_colors(
         return torch.cat([corners, (shares * corners[mesh.faces]).sum(1)])
 
     with torch.no_grad():
-        wanted = torch.cat([colors(part) for part in places(mesh.vertices).split(65536)])
+        wanted = torch.cat([colors(part) for part in places(mesh.vertices).split(POINTS_AT_ONCE)])
     error = fit_colors(
-        colors.requires_grad_(True), places(vertices), wanted, config.color_fit_steps, 8192, config.color_fit_lr, generator
+        field=colors.requires_grad_(requires_grad=True),
+        points=places(vertices),
+        colors=wanted,
+        steps=config.color_fit_steps,
+        batch=config.color_fit_batch,
+        learning_rate=config.color_fit_lr,
+        generator=generator,
     )
-    colors.requires_grad_(False)
+    colors.requires_grad_(requires_grad=False)
     return float(error)
 
 
@@ -132,21 +148,29 @@ def _moved_vertices(polishing: Polishing, stage: Stage) -> Tensor:
         return mesh.vertices
 
     def draw() -> dict[str, Tensor]:
-        render = _polished(polishing, moving()).render(polishing.view.camera, color_of_field(polishing.colors), 1, True)
+        mesh = _polished(polishing, moving())
+        render = mesh.render(polishing.view.camera, color_of_field(polishing.colors), 1, smooth=True)
         return {"view": render.rgb[0], "normals": (render.normals_camera[0] + 1) / 2}
 
     preview = Preview(draw)
     fit(
-        _losses(polishing, moving, preview),
-        FlooredAdam(
-            [{"params": list(moving.parameters()), "lr": config.vertex_lr, "floor": config.gradient_floor}], betas=(0.9, 0.99)
+        losses=_losses(polishing, moving, preview),
+        optimizer=FlooredAdam(
+            [{"params": list(moving.parameters()), "lr": config.vertex_lr, "floor": config.gradient_floor}], betas=config.betas
         ),
-        lambda step: 1.0,
-        config.steps,
-        stage.generator,
-        {"vertices": moving},
-        stage.checkpoints,
-        StageObserver(stage, config.steps, config.preview.interval, preview, None, polishing.view.rgb),
+        learning_rate_factor=lambda step: 1.0,
+        steps=config.steps,
+        generator=stage.generator,
+        stateful={"vertices": moving},
+        checkpoints=stage.checkpoints,
+        observer=StageObserver(
+            stage=stage,
+            steps=config.steps,
+            preview_interval=config.preview.interval,
+            shown=preview,
+            switch=None,
+            reference=polishing.view.rgb,
+        ),
     )
     return moving().detach()
 
@@ -158,13 +182,22 @@ def _losses(polishing: Polishing, moving: SmoothVertices, preview: Preview) -> C
     def losses(step: int) -> Mapping[str, Term]:
         progress = (step, config.steps)
         mesh = _polished(polishing, moving())
-        front = mesh.render(view.camera, color_of, 1, True)
+        front = mesh.render(view.camera, color_of, 1, smooth=True)
         preview.keep(view=front.rgb, normals=(front.normals_camera + 1) / 2)
-        terms = anchor_terms(config.anchors, progress, view, front.rgb, front.alpha, front.normals_camera)
-        cameras = guidance_cameras(config.cameras, progress, config.views, config.size, polishing.generator)
-        novel = mesh.render(cameras, color_of, 1, True)
+        terms = anchor_terms(
+            anchors=config.anchors,
+            progress=progress,
+            reference=view,
+            rgb=front.rgb,
+            opacity=front.alpha,
+            normals_camera=front.normals_camera,
+        )
+        cameras = guidance_cameras(
+            config=config.cameras, progress=progress, n_views=config.views, size=config.size, generator=polishing.generator
+        )
+        novel = mesh.render(cameras, color_of, 1, smooth=True)
         wanted = estimated_normals(polishing, novel.rgb, polishing.generator)
-        mask = novel.alpha.detach() > 0.9
+        mask = novel.alpha.detach() > config.counted_coverage
         loss = normal_cosine_loss(novel.normals_camera, wanted, mask, config.keep_quantile)
         terms["normal"] = Term(loss, config.normal_weight.at(*progress))
         if config.silhouette_weight.at(*progress) > 0:

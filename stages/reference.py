@@ -47,9 +47,10 @@ def make_reference(stage: Stage, prompt: str, image: Path | None, config: Refere
     if image is not None:
         picture = _users_picture(image, config)
         stage.progress(1, 2)
-        return _published(stage, config, prompt, picture, None, notes)
+        return _published(stage=stage, config=config, prompt=prompt, rgba=picture, candidates=None, notes=notes)
     candidates = _drawn(stage, config, prompt)
-    return _published(stage, config, prompt, candidates.pictures[candidates.best], candidates, notes)
+    best = candidates.pictures[candidates.best]
+    return _published(stage=stage, config=config, prompt=prompt, rgba=best, candidates=candidates, notes=notes)
 
 
 def _users_picture(image: Path, config: ReferenceConfig) -> Float[Tensor, "h w 4"]:
@@ -71,7 +72,14 @@ def _drawn(stage: Stage, config: ReferenceConfig, prompt: str) -> Candidates:
     prior = open_text_prior(stage.run)
     texts = prior.embed([f"{prompt}, {config.view_words}"] * config.n_candidates + [config.negative_prompt])
     text, negative = texts.rows(slice(0, config.n_candidates)), texts.rows(slice(config.n_candidates, None))
-    drawn = prior.sample(text, negative, config.guidance_scale, config.sampling_steps, config.renewed, stage.generator)
+    drawn = prior.sample(
+        text=text,
+        negative=negative,
+        guidance_scale=config.guidance_scale,
+        steps=config.sampling_steps,
+        renewed=config.renewed,
+        generator=stage.generator,
+    )
     stage.progress(1, 2)
     pictures, alignments, symmetries, scores = [], [], [], []
     for picture in drawn.permute(0, 2, 3, 1).cpu():

@@ -16,6 +16,7 @@ from torch import Tensor
 from dreampolish.distillation.guidance import GuidanceStep, PromptEmbeddings, mean_norm, text_guidance
 from dreampolish.distillation.scores import variational_loss
 from dreampolish.fields.color import ColorField
+from dreampolish.fields.hash_grid import ADAM_EPSILON
 from dreampolish.optim.fit import Stateful, Term, fit
 from dreampolish.priors.protocols import TextPrior, VariationalDomain
 from dreampolish.renderers.mesh import Mesh, color_of_field
@@ -32,6 +33,12 @@ from stages.results.observer import Figures, Preview, StageObserver
 from stages.results.scores import TURNTABLE
 from stages.runtime.stage import Stage, stage
 
+NO_PERP_NEG = 0.0
+"""Perp-Neg's weight in this stage: off."""
+
+LEAST_COVERED = 1e-3
+"""Least covered share of the pictures that the drift is divided by: a guard where the object is out of sight."""
+
 
 class Variational:
     """The LoRA domain with its optimiser, fitted to renders between the texture's own steps."""
@@ -46,13 +53,13 @@ class Variational:
         value = 0.0
         for _ in range(self._config.lora_steps):
             loss = variational_loss(
-                self.domain,
-                self._prior,
-                guided.noised.latents,
-                guided.text.plain,
-                cameras.world_from_camera,
-                self._config.camera_dropout,
-                self._generator,
+                domain=self.domain,
+                prior=self._prior,
+                latents=guided.noised.latents,
+                plain=guided.text.plain,
+                world_from_camera=cameras.world_from_camera,
+                camera_dropout=self._config.camera_dropout,
+                generator=self._generator,
             )
             self._optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -101,10 +108,26 @@ def paint_texture(
     variational = None
     if needs_variational(config):
         variational = Variational(prior.add_lora(config.lora_rank, stage.generator), prior, config, stage.generator)
-    prompts = PromptEmbeddings(prior, view.prompt, config.negative_prompt, config.front_deg, 0.0)
+    prompts = PromptEmbeddings(
+        prior=prior,
+        prompt=view.prompt,
+        negative=config.negative_prompt,
+        front_deg=config.front_deg,
+        perp_neg_weight=NO_PERP_NEG,
+    )
     mesh, colors = load_mesh(stage, polish), load_colors(stage, polish)
-    start = copy.deepcopy(colors).requires_grad_(False)
-    painting = Painting(config, prior, prompts, variational, view, mesh, colors, start, stage.generator)
+    start = copy.deepcopy(colors).requires_grad_(requires_grad=False)
+    painting = Painting(
+        config=config,
+        prior=prior,
+        prompts=prompts,
+        variational=variational,
+        view=view,
+        mesh=mesh,
+        colors=colors,
+        start=start,
+        generator=stage.generator,
+    )
     figures = _paint(painting, stage)
     return stage.publish(TexturedMeshArtifact, metrics=figures, **write_mesh(stage, mesh, colors))
 
@@ -118,24 +141,33 @@ def _paint(painting: Painting, stage: Stage) -> dict[str, float]:
             {"params": [colors.network.grid.table], "lr": config.grid_lr},
             {"params": network, "lr": config.network_lr},
         ],
-        betas=(0.9, 0.99),
-        eps=1e-15,
+        betas=config.betas,
+        eps=ADAM_EPSILON,
     )
 
-    preview = Preview(lambda: {"view": painting.mesh.render(painting.view.camera, color_of_field(colors), 1, True).rgb[0]})
-    observer = StageObserver(stage, config.steps, config.preview.interval, preview, None, painting.view.rgb)
+    preview = Preview(
+        lambda: {"view": painting.mesh.render(painting.view.camera, color_of_field(colors), 1, smooth=True).rgb[0]}
+    )
+    observer = StageObserver(
+        stage=stage,
+        steps=config.steps,
+        preview_interval=config.preview.interval,
+        shown=preview,
+        switch=None,
+        reference=painting.view.rgb,
+    )
     stateful: dict[str, Stateful] = {"colors": colors, "figures": observer.extra}
     if painting.variational is not None:
         stateful["variational"] = painting.variational
     fit(
-        _losses(painting, observer.extra, preview),
-        optimizer,
-        lambda step: config.lr_factor.at(step, config.steps),
-        config.steps,
-        stage.generator,
-        stateful,
-        stage.checkpoints,
-        observer,
+        losses=_losses(painting, observer.extra, preview),
+        optimizer=optimizer,
+        learning_rate_factor=lambda step: config.lr_factor.at(step, config.steps),
+        steps=config.steps,
+        generator=stage.generator,
+        stateful=stateful,
+        checkpoints=stage.checkpoints,
+        observer=observer,
     )
     open_all_levels(colors.network.grid)
     return dict(observer.extra)
@@ -151,26 +183,28 @@ def _losses(painting: Painting, extra: Figures, preview: Preview) -> Callable[[i
         terms = {}
         preview.keep()
         if config.anchors.rgb.at(*progress) > 0:
-            front = painting.mesh.render(painting.view.camera, color_of, 1, True)
+            front = painting.mesh.render(painting.view.camera, color_of, 1, smooth=True)
             loss = reference_color_loss(front.rgb, painting.view, config.mask_erosion)
             terms["reference_rgb"] = Term(loss, config.anchors.rgb.at(*progress))
             preview.keep(view=front.rgb)
-        cameras = guidance_cameras(config.cameras, progress, config.views, config.size, painting.generator)
-        rendered = painting.mesh.render(cameras, color_of, 1, True)
+        cameras = guidance_cameras(
+            config=config.cameras, progress=progress, n_views=config.views, size=config.size, generator=painting.generator
+        )
+        rendered = painting.mesh.render(cameras, color_of, 1, smooth=True)
         guided = text_guidance(
-            painting.prior,
-            painting.prompts,
-            None if painting.variational is None else painting.variational.domain,
-            rendered.rgb,
-            cameras,
-            (config.t_min.at(*progress), config.t_max.at(*progress)),
-            weights_at(config, *progress),
-            painting.generator,
+            prior=painting.prior,
+            prompts=painting.prompts,
+            variational=None if painting.variational is None else painting.variational.domain,
+            rgb=rendered.rgb,
+            cameras=cameras,
+            t_range=(config.t_min.at(*progress), config.t_max.at(*progress)),
+            weights=weights_at(config, *progress),
+            generator=painting.generator,
         )
         terms["distillation"] = Term(guided.loss, config.weight.at(*progress))
         if config.anchors.drift.at(*progress) > 0:
             with torch.no_grad():
-                before = painting.mesh.render(cameras, color_of_field(painting.start), 1, True)
+                before = painting.mesh.render(cameras, color_of_field(painting.start), 1, smooth=True)
             loss = drift_loss(rendered.rgb, before.rgb, before.alpha, config.anchors.drift_window)
             terms["drift"] = Term(loss, config.anchors.drift.at(*progress))
         extra.update(domain_norms(guided, config, progress))
@@ -200,7 +234,7 @@ def drift_loss(
     alpha: of both sets, 0 outside the object, where they agree. Detail that leaves a square's mean alone costs nothing.
     """
     pooled = torch.nn.functional.avg_pool2d((rgb - before).permute(0, 3, 1, 2), window, ceil_mode=True)
-    return pooled.abs().mean() / alpha.mean().clamp_min(1e-3)
+    return pooled.abs().mean() / alpha.mean().clamp_min(LEAST_COVERED)
 
 
 if __name__ == "__main__":

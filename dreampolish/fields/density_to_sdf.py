@@ -16,7 +16,7 @@ from dreampolish.fields.lattice import lattice_along_rays, lattice_points, sampl
 from dreampolish.fields.occupancy import OccupancyGrid
 from dreampolish.fields.sdf import SdfField
 from dreampolish.fields.smoothing import Smoothing, smoothed_within_outlines
-from dreampolish.fields.thin_parts import with_faint_parts
+from dreampolish.fields.thin_parts import ThinPartsSizes, with_faint_parts
 from dreampolish.scene.cameras import Cameras
 
 _COLOR_EMPHASIS = 5.0
@@ -178,13 +178,14 @@ def sdf_from_density(
     n_levels: int,
     min_component_share: float,
     faint_agreement: float,
+    thin_parts: ThinPartsSizes,
     outlined: Smoothing,
 ) -> SignedDistanceGrid:
     """Signed distances to the automatic level set of a density field.
 
     resolution: lattice points of a side. smoothing: Gaussian blur in lattice steps, of the densities and of the distances.
-    cameras, step_size, n_levels: see `automatic_level`. faint_agreement: see `with_faint_parts`, which looks through the smoothing's
-    cameras. outlined: the smoothing that leaves outlines alone. Raises EmptyFieldError.
+    cameras, step_size, n_levels: see `automatic_level`. faint_agreement, thin_parts: see `with_faint_parts`, which looks through
+    the smoothing's cameras. outlined: the smoothing that leaves outlines alone. Raises EmptyFieldError.
     """
     half_size = occupancy.half_size
     densities = density_lattice(field, occupancy, resolution)
@@ -201,6 +202,7 @@ def sdf_from_density(
         cameras=outlined.cameras,
         step_size=step_size,
         agreement=faint_agreement,
+        sizes=thin_parts,
     )
     # What hangs on nothing is dropped again. Around a solid point below the level the surface lies half-way to an empty one or farther.
     solid = _large_components(_inside_box(whole), min_component_share)

@@ -16,34 +16,31 @@ from scipy import ndimage
 from dreampolish.fields.lattice import lattice_points, signed_distances
 from dreampolish.scene.cameras import Cameras, pixels_of_points
 
-_BAND = 3.0
-"""Lattice steps from a surface within which points are examined; others cannot change sides unseen."""
-
-LEAST_PART = 0.035
-"""Side of the cube whose volume a part must have to count as one, world units: smaller ones are frays, not legs. [choice]"""
-
-_CLIP = 3.0
-"""Standard deviations at which distances are cut before a blur, so that far parts do not pull at the surface. [choice]"""
-
-_KEPT_MARGIN = 2
-"""Lattice steps around a lost part that are kept with it. [choice]"""
-
 
 @dataclass(frozen=True)
 class Smoothing:
-    """How a solid is smoothed. cameras: views whose outlines stay. closing_radius, blur_std: in world units, 0 for none."""
+    """How a solid is smoothed; why so, docs/choices.md says.
+
+    cameras: views whose outlines stay. closing_radius, blur_std: in world units, 0 for none. least_part: side of the cube whose volume
+    a part must have to count as one, world units. clip: standard deviations at which distances are cut before the blur. kept_margin:
+    lattice steps around a lost part that are kept with it. band: lattice steps from a surface within which points are examined;
+    others cannot change sides unseen.
+    """
 
     cameras: Cameras
     closing_radius: float
     blur_std: float
+    least_part: float
+    clip: float
+    kept_margin: int
+    band: float
 
 
 def smoothed_within_outlines(
     signed: Float[np.ndarray, "r r r"], half_size: float, smoothing: Smoothing
 ) -> Float[np.ndarray, "r r r"]:
     """Close the pits, then blur the surface."""
-    closed = closed_within_outlines(signed, half_size, smoothing.cameras, smoothing.closing_radius)
-    return blurred_within_outlines(closed, half_size, smoothing.cameras, smoothing.blur_std)
+    return blurred_within_outlines(closed_within_outlines(signed, half_size, smoothing), half_size, smoothing)
 
 
 def covered(
@@ -69,39 +66,44 @@ def covered(
     return result.reshape(where.shape)
 
 
-def large_parts(where: Bool[np.ndarray, "r r r"], step: float) -> Bool[np.ndarray, "r r r"]:
-    """Those of the connected parts that are no frays. step: between lattice points, world units."""
+def large_parts(where: Bool[np.ndarray, "r r r"], step: float, least_part: float) -> Bool[np.ndarray, "r r r"]:
+    """Those of the connected parts that are no frays: with the volume of a cube of side least_part. step: between lattice points.
+
+    Both in world units.
+    """
     parts, _ = ndimage.label(where, np.ones((3, 3, 3)))
-    large = np.bincount(parts.ravel()) * step**3 >= LEAST_PART**3
+    large = np.bincount(parts.ravel()) * step**3 >= least_part**3
     large[0] = False
     return large[parts]
 
 
 def closed_within_outlines(
-    signed: Float[np.ndarray, "r r r"], half_size: float, cameras: Cameras, radius: float
+    signed: Float[np.ndarray, "r r r"], half_size: float, smoothing: Smoothing
 ) -> Float[np.ndarray, "r r r"]:
-    """Morphological closing: what a ball of `radius` world units cannot enter from outside becomes solid, where no outline grows."""
+    """Morphological closing: what a ball of `closing_radius` cannot enter from outside becomes solid, where no outline grows."""
+    radius = smoothing.closing_radius
     if radius == 0:
         return signed
     step = 2 * half_size / (len(signed) - 1)
     closed = _redistanced(signed - radius, step) + radius
-    hidden = covered((signed >= 0) & (closed < _BAND * step), signed, half_size, cameras)
+    hidden = covered((signed >= 0) & (closed < smoothing.band * step), signed, half_size, smoothing.cameras)
     return _redistanced(np.where(hidden, np.minimum(signed, closed), signed), step)
 
 
 def blurred_within_outlines(
-    signed: Float[np.ndarray, "r r r"], half_size: float, cameras: Cameras, std: float
+    signed: Float[np.ndarray, "r r r"], half_size: float, smoothing: Smoothing
 ) -> Float[np.ndarray, "r r r"]:
-    """Gaussian blur of the distances by `std` world units, but where an outline would grow, or lose more than a lattice step or a fray."""
+    """Gaussian blur of the distances by `blur_std`, but where an outline would grow, or lose more than a lattice step or a fray."""
+    std, cameras = smoothing.blur_std, smoothing.cameras
     if std == 0:
         return signed
     step = 2 * half_size / (len(signed) - 1)
-    blurred = ndimage.gaussian_filter(np.clip(signed, -_CLIP * std, _CLIP * std), std / step)
-    near = (np.abs(signed) < _BAND * step) | (np.abs(blurred) < _BAND * step)
+    blurred = ndimage.gaussian_filter(np.clip(signed, -smoothing.clip * std, smoothing.clip * std), std / step)
+    near = (np.abs(signed) < smoothing.band * step) | (np.abs(blurred) < smoothing.band * step)
     filled = np.where(covered(near, signed, half_size, cameras), blurred, np.maximum(signed, blurred))
     shown = near & ~covered(near, filled, half_size, cameras)
-    lost = large_parts(shown & (signed < 0) & (filled >= 0), step)
-    kept = shown & ndimage.binary_dilation(lost, iterations=_KEPT_MARGIN)
+    lost = large_parts(shown & (signed < 0) & (filled >= 0), step, smoothing.least_part)
+    kept = shown & ndimage.binary_dilation(lost, iterations=smoothing.kept_margin)
     return _redistanced(np.where(kept, np.minimum(signed, filled), filled), step)
 
 

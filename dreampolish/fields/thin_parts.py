@@ -5,6 +5,8 @@ to be seen from everywhere and yet mostly below the level that fits the seat. Su
 all views show something, and many views show it beside everything that the level set has. [choice]
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
@@ -15,34 +17,31 @@ from dreampolish.fields.lattice import lattice_along_rays, lattice_points
 from dreampolish.fields.smoothing import large_parts
 from dreampolish.scene.cameras import Cameras, pixels_of_points
 
-_PICTURE_SHARE = 0.75
-"""Pixels of a side of the views, per lattice point of a side: about a lattice step each. [choice]"""
-
-_HOLE = 3
-"""Holes in a view's opacity up to this width are closed, pixels: a sponge is full of them. [choice]"""
-
-_LEAST_OPACITY = 0.25
-"""Opacity from which a view shows something, 0..1. [choice]"""
-
-_HALO = 2.0
-"""Least width of the soft edge around the level set's outline, pixels. [choice]"""
-
-_BORDER_QUANTILE = 0.25
-"""The soft edge reaches a pixel beyond this quantile of the border's distances: it is wider where a field is softer. [choice]"""
-
-_MISSED_SHARE = 0.25
-"""Least share of the views that show a faint part beside the level set; in others a thicker part lies in line. [choice]"""
-
-_DENSITY_BLUR = 1.5
-"""Standard deviation of the blur of densities that bridges a sponge, lattice steps. [choice]"""
-
-_LEAST_DENSITY = 0.05
-"""Share of the level, after that blur, below which nothing is raised. [choice]"""
-
-_REACH = 6.0
-"""Radius of the ball whose inaccessible gaps between a faint part and the body close where something is shown, lattice steps. [choice]"""
-
 _CUBE = np.ones((3, 3, 3), dtype=bool)
+
+
+@dataclass(frozen=True)
+class ThinPartsSizes:
+    """What counts as a faint part; the settings `neus.thin_parts`, whose reasons docs/choices.md gives.
+
+    picture_share: pixels of a side of the views, per lattice point of a side. hole: widest holes in a view's opacity that are closed,
+    pixels. least_opacity: from which a view shows something, 0..1. halo: least width of the soft edge around the level set's outline,
+    pixels; it reaches a pixel beyond the border_quantile of the border's distances. missed_share: least share of the views that show
+    a faint part beside the level set. density_blur: standard deviation, lattice steps. least_density: share of the level, after that
+    blur, below which nothing is raised. reach: radius of the ball whose inaccessible gaps close where something is shown, lattice
+    steps. least_part: side of the cube whose volume a part must have, world units.
+    """
+
+    picture_share: float
+    hole: int
+    least_opacity: float
+    halo: float
+    border_quantile: float
+    missed_share: float
+    density_blur: float
+    least_density: float
+    reach: float
+    least_part: float
 
 
 @torch.no_grad()
@@ -54,6 +53,7 @@ def with_faint_parts(
     cameras: Cameras,
     step_size: float,
     agreement: float,
+    sizes: ThinPartsSizes,
 ) -> Bool[np.ndarray, "r r r"]:
     """A solid with the faint parts of the field that it was cut from.
 
@@ -63,24 +63,25 @@ def with_faint_parts(
     if agreement == 0 or not solid.any():
         return solid
     body = ndimage.binary_opening(solid, _CUBE)
-    there = ndimage.gaussian_filter(densities.cpu().numpy(), _DENSITY_BLUR) > _LEAST_DENSITY * level
+    there = ndimage.gaussian_filter(densities.cpu().numpy(), sizes.density_blur) > sizes.least_density * level
     seen, missed = _shares(
         asked=~body & there,
         densities=densities,
         body=body,
         half_size=half_size,
-        cameras=cameras.at_size(max(1, round(_PICTURE_SHARE * len(solid)))),
+        cameras=cameras.at_size(max(1, round(sizes.picture_share * len(solid)))),
         step_size=step_size,
+        sizes=sizes,
     )
     shown = seen >= agreement
     step = 2 * half_size / (len(solid) - 1)
-    faint = large_parts(shown & (missed >= _MISSED_SHARE), step)
+    faint = large_parts(shown & (missed >= sizes.missed_share), step, sizes.least_part)
     if not faint.any():
         return solid
     # A lattice step more, for a sponge's own border is uncertain and what is thin breaks later on.
     faint = ndimage.binary_dilation(faint, _CUBE, mask=shown)
-    near = ndimage.distance_transform_edt(~faint) <= _REACH
-    return solid | faint | (_closed(body | faint, _REACH) & near & shown)
+    near = ndimage.distance_transform_edt(~faint) <= sizes.reach
+    return solid | faint | (_closed(body | faint, sizes.reach) & near & shown)
 
 
 def _closed(solid: Bool[np.ndarray, "r r r"], radius: float) -> Bool[np.ndarray, "r r r"]:
@@ -91,11 +92,13 @@ def _closed(solid: Bool[np.ndarray, "r r r"], radius: float) -> Bool[np.ndarray,
     return ndimage.distance_transform_edt(~free) > radius
 
 
-def _with_halo(outline: Bool[np.ndarray, "h w"], something: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
+def _with_halo(
+    outline: Bool[np.ndarray, "h w"], something: Bool[np.ndarray, "h w"], sizes: ThinPartsSizes
+) -> Bool[np.ndarray, "h w"]:
     """An outline with the soft edge that belongs to it."""
     distance = ndimage.distance_transform_edt(~outline)
     border = distance[something & ~ndimage.binary_erosion(something)]
-    return distance <= max(_HALO, float(np.quantile(border, _BORDER_QUANTILE)) + 1 if len(border) else 0.0)
+    return distance <= max(sizes.halo, float(np.quantile(border, sizes.border_quantile)) + 1 if len(border) else 0.0)
 
 
 def _shares(
@@ -105,6 +108,7 @@ def _shares(
     half_size: float,
     cameras: Cameras,
     step_size: float,
+    sizes: ThinPartsSizes,
 ) -> tuple[Float[np.ndarray, "r r r"], Float[np.ndarray, "r r r"]]:
     """Of every asked lattice point, 0 elsewhere: the shares of views that show something there, and that do so beside the body."""
     points = lattice_points(len(body), half_size, densities.device)
@@ -118,8 +122,8 @@ def _shares(
         opacity = (1 - (-along.sum(dim=1) * step_size).exp()).view(camera.size, camera.size).cpu().numpy()
         outline = np.zeros(opacity.shape, dtype=bool)
         outline[tuple(axis.cpu().numpy() for axis in pixels_of_points(shell, camera))] = True
-        something = ndimage.grey_closing(opacity, size=_HOLE) > _LEAST_OPACITY
-        outline = _with_halo(ndimage.binary_dilation(outline, np.ones((3, 3), dtype=bool)), something)
+        something = ndimage.grey_closing(opacity, size=sizes.hole) > sizes.least_opacity
+        outline = _with_halo(ndimage.binary_dilation(outline, np.ones((3, 3), dtype=bool)), something, sizes)
         pixels = pixels_of_points(points, camera)
         seen += torch.from_numpy(something).to(points.device)[pixels]
         missed += torch.from_numpy(something & ~outline).to(points.device)[pixels]

@@ -12,8 +12,6 @@ from dreampolish.renderers.neus import NeusRender, render_sdf, update_surface_oc
 from dreampolish.renderers.volume import VolumeRender, render_density
 from dreampolish.scene.cameras import SCENE_HALF_SIZE, Cameras
 
-EARLY_STEPS = 32
-"""Steps in which every cell of a density's occupancy grid is looked at."""
 LATER_SHARE = 0.1
 """Share of the empty cells that later updates look at. [choice]"""
 EMPTY_CELL_OPACITY = 0.01
@@ -38,9 +36,9 @@ class DensityScene:
     step_size: float
     generator: torch.Generator
 
-    def update_occupancy(self, step: int) -> None:
-        """Follow the field: every cell at first, later the occupied ones and some others."""
-        fraction = 1.0 if step < EARLY_STEPS else LATER_SHARE
+    def update_occupancy(self, step: int, *, early_steps: int) -> None:
+        """Follow the field: every cell in the first `early_steps` steps, later the occupied ones and some others."""
+        fraction = 1.0 if step < early_steps else LATER_SHARE
         threshold = EMPTY_CELL_OPACITY / self.step_size
         self.occupancy.update(
             value_of=self.field.density, threshold=threshold, decay=DECAY, fraction=fraction, generator=self.generator

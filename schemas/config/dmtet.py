@@ -29,6 +29,8 @@ class DmtetConfig(GeometryConfig):
     """Whether the priors' scores change colours too, or only the shape."""
     hold_colors_weight: Weight = constant(5.0)
     """Weight of the mean change of the surface's colours from the SDF's."""
+    held_points: int = Field(default=4096, ge=1)
+    """Places in one step at which the surface's colours are held to the SDF's."""
     color_fit_lr: float = Field(default=0.01, gt=0.0)
     """Adam's learning rate while the colour field is fitted to the SDF's colours."""
     drawn_light: Literal["studio", "unknown"] = "studio"
@@ -45,6 +47,10 @@ class DmtetConfig(GeometryConfig):
     """Hash grid of the colour field, which polish and texture go on with."""
     color_fit_steps: int = Field(default=200, ge=1)
     """Steps that fit the colour field to the SDF's colours."""
+    color_fit_batch: int = Field(default=8192, ge=1)
+    """Places in one step of that fit."""
+    color_fit_copies: int = Field(default=4, ge=1, le=64)
+    """Places around each vertex at which that fit asks for colours, Gaussian with a standard deviation of one cell."""
     text: GeometryTextConfig = GeometryTextConfig(weight=constant(0.0), t_min=constant(0.02), t_max=constant(0.5))
     view: ViewGuidanceConfig = ViewGuidanceConfig(weight=constant(0.0), t_min=constant(0.4), t_max=constant(0.7))
     targets: ViewTargetsConfig = ViewTargetsConfig(

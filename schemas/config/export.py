@@ -1,6 +1,6 @@
 """Settings of the export stage: mesh and colours become a GLB."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -19,6 +19,8 @@ class ExportConfig(Frozen):
     """Side of the maps, pixels."""
     size_limit_mb: float = Field(default=3.0, ge=0.1, le=1000.0)
     """Largest size of a `web` GLB, millions of bytes."""
+    jpeg_qualities: tuple[Annotated[int, Field(ge=1, le=100)], ...] = Field(default=(98, 95, 90, 85, 75, 60), min_length=1)
+    """JPEG qualities (1..100) of a `web` asset's maps; the first that fits into `size_limit_mb` is taken."""
     longest_side: float = Field(default=1.0, gt=0.0, le=10_000.0)
     """Longest side of the object's box in the file, metres."""
     dilation: int = Field(default=8, ge=0)
@@ -39,5 +41,9 @@ class ExportConfig(Frozen):
     """Frames of the turntable."""
     turntable_size: int = Field(default=256, ge=16, le=1024)
     """Side of the turntable's frames, pixels."""
+    turntable_elevation_deg: float = Field(default=15.0, gt=-90.0, lt=90.0)
+    """Elevation of the turntable, degrees."""
+    turntable_seconds: float = Field(default=4.0, gt=0.0, le=600.0)
+    """Length of the turntable, seconds."""
     preview: PreviewConfig = PreviewConfig(size=256)
     """The still turntable for the contact sheet."""

@@ -24,6 +24,8 @@ class NerfConfig(VolumeConfig):
     """Adam's learning rate of the network behind the grid."""
     occupancy_resolution: int = Field(default=64, ge=8, le=512)
     """Cells of a side of the occupancy grid."""
+    occupancy_interval: int = Field(default=8, ge=1)
+    """Steps between two updates of the occupancy grid."""
     samples_per_ray: int = Field(default=64, ge=4, le=4096)
     """Even steps along the scene box's diagonal; sets the step's length."""
     density_scale: float = Field(default=15.0, gt=0.0)

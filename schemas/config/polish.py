@@ -5,7 +5,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from schemas.base import Frozen
-from schemas.config.shared import AnchorConfig, CameraConfig, Floor, ImageSize, PreviewConfig, Views, refuse_all_zero
+from schemas.config.shared import AnchorConfig, Betas, CameraConfig, Floor, ImageSize, PreviewConfig, Views, refuse_all_zero
 from schemas.schedule import Weight, constant
 
 
@@ -24,12 +24,16 @@ class PolishConfig(Frozen):
     """Sampling steps of the normal prior on each render."""
     vertex_lr: float = Field(default=0.001, gt=0.0)
     """Adam's learning rate of the reparametrised vertices."""
+    betas: Betas = (0.9, 0.99)
+    """Adam's decay rates."""
     gradient_floor: Floor = 0.05
     """Adam's epsilon for the vertices, as a share of the largest root mean square gradient; 0: plain Adam."""
     smoothness: float = Field(default=30.0, ge=0.0)
     """Weight of the Laplacian in the vertices' reparametrisation (source: Large Steps in Inverse Rendering)."""
     keep_quantile: float = Field(default=0.85, gt=0.0, le=1.0)
     """Share of the pixels that count, those that agree best with the prior (source: Wonder3D)."""
+    counted_coverage: float = Field(default=0.9, ge=0.0, lt=1.0)
+    """Coverage (0..1) above which a pixel's normals are compared with the prior's."""
     normal_weight: Weight = constant(100.0)
     """Weight of the mean of 1 - cosine between the renders' normals and the prior's."""
     curvature_weight: Weight = constant(0.0)
@@ -44,6 +48,8 @@ class PolishConfig(Frozen):
     """Weight of the vertices' mean square distance from their neighbours' mean."""
     color_fit_steps: int = Field(default=100, ge=0)
     """Steps that teach the colour field its colours on the moved surface; 0: colours stay where they are in space."""
+    color_fit_batch: int = Field(default=8192, ge=1)
+    """Places in one step of that fit."""
     color_fit_lr: float = Field(default=0.003, gt=0.0)
     """Adam's learning rate of that fit."""
     anchors: AnchorConfig = AnchorConfig(rgb=constant(1000.0), mask=constant(100.0), normal=constant(10.0))

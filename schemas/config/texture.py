@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from schemas.config.guidance import DistillationConfig
 from schemas.config.shared import (
+    Betas,
     CameraConfig,
     ColorAnchorConfig,
     ImageSize,
@@ -43,6 +44,8 @@ class TextureConfig(DistillationConfig):
     """Adam's learning rate of the hash grid's table."""
     network_lr: float = Field(default=0.0003, gt=0.0)
     """Adam's learning rate of the network behind the grid."""
+    betas: Betas = (0.9, 0.99)
+    """Adam's decay rates."""
     lr_factor: Fraction = Ramp(start=1.0, end=0.1)
     """Factor on both rates over the stage."""
     anchors: PaintAnchorConfig = PaintAnchorConfig()

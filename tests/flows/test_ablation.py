@@ -187,7 +187,7 @@ def test_pictures_tell_saturation_grain_and_drift() -> None:
 def test_a_nerf_of_no_steps_is_a_solid_ball() -> None:
     config = merged(Config(), {"nerf": {"steps": 0, "occupancy_resolution": 24}}, []).nerf
     scene = _empty_scene(config, torch.Generator().manual_seed(0))
-    scene.update_occupancy(0)
+    scene.update_occupancy(0, early_steps=1)
     with torch.no_grad():
         inside, outside = scene.field.density(torch.zeros(1, 3)), scene.field.density(torch.full((1, 3), 0.6))
     assert float(inside) > 20

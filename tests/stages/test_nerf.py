@@ -18,7 +18,7 @@ CONFIG = NerfConfig(
 
 def _terms(scene: DensityScene, step: int) -> dict[str, Term]:
     cameras = turntable_cameras(2, 15.0, 20.0, 12)
-    scene.update_occupancy(0)
+    scene.update_occupancy(0, early_steps=1)
     return _regularizers(CONFIG, (step, CONFIG.steps), scene.render(cameras, with_normals=False, stratified=False))
 
 

@@ -21,9 +21,12 @@ from dreampolish.fields.lattice import lattice_points, sample_lattice, signed_di
 from dreampolish.fields.occupancy import OccupancyGrid
 from dreampolish.fields.sdf import SdfField
 from dreampolish.fields.smoothing import Smoothing
+from dreampolish.fields.thin_parts import ThinPartsSizes
 from dreampolish.scene.cameras import orbit_cameras, turntable_cameras
+from schemas.config.neus import OutlinedSmoothingConfig, ThinPartsConfig
 
 RADIUS = 0.35
+THIN_PARTS = ThinPartsSizes(**ThinPartsConfig().model_dump(), least_part=0.035)
 
 
 class SoftBall(DensityField):
@@ -46,7 +49,8 @@ class SoftBall(DensityField):
 def converted(peak: float):
     occupancy = OccupancyGrid(16, 0.65, "cpu")
     cameras = turntable_cameras(3, 15.0, 20.0, 24)
-    return sdf_from_density(SoftBall(peak), occupancy, cameras, 48, 0.7, 0.005, 24, 0.02, 0.85, Smoothing(cameras, 0.03, 0.015))
+    smoothing = Smoothing(cameras, 0.03, 0.015, **OutlinedSmoothingConfig().model_dump())
+    return sdf_from_density(SoftBall(peak), occupancy, cameras, 48, 0.7, 0.005, 24, 0.02, 0.85, THIN_PARTS, smoothing)
 
 
 def test_sampling_a_lattice_inverts_building_one() -> None:
@@ -82,12 +86,14 @@ class FaintLeg(SoftBall):
 def test_a_faint_leg_is_solid_after_the_conversion_and_what_hangs_on_nothing_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conversion, "automatic_level", lambda **_: 200.0)  # a real field's noise keeps it above its legs
     cameras = orbit_cameras(torch.arange(12) * 30.0, torch.tensor([-30.0, 0.0, 30.0]).repeat(4), torch.full((12,), 20.0), 32)
-    smoothing = Smoothing(cameras, 0.0, 0.0)
+    smoothing = Smoothing(cameras, 0.0, 0.0, **OutlinedSmoothingConfig().model_dump())
     leg, piece = torch.tensor([[0.0, 0.0, z] for z in (0.0, -0.2, -0.4, -0.55)]), torch.tensor([[0.4, 0.4, -0.3]])
     inside = {}
     for agreement in (0.0, 0.85):
         occupancy = OccupancyGrid(16, 0.65, "cpu")
-        target = sdf_from_density(FaintLeg(500.0), occupancy, cameras, 64, 0.3, 0.01, 24, 0.02, agreement, smoothing)
+        target = sdf_from_density(
+            FaintLeg(500.0), occupancy, cameras, 64, 0.3, 0.01, 24, 0.02, agreement, THIN_PARTS, smoothing
+        )
         assert float(target.at(piece)) > 0
         assert float(target.values[:, :, 0].min()) > 0  # closed below
         inside[agreement] = bool((target.at(leg) < 0).all())

@@ -7,11 +7,13 @@ from scipy import ndimage
 from torch import Tensor
 
 from dreampolish.fields.lattice import lattice_points
-from dreampolish.fields.smoothing import LEAST_PART
-from dreampolish.fields.thin_parts import with_faint_parts
+from dreampolish.fields.thin_parts import ThinPartsSizes, with_faint_parts
 from dreampolish.scene.cameras import Cameras, orbit_cameras
+from schemas.config.neus import ThinPartsConfig
 
 HALF, RESOLUTION = 0.65, 64
+LEAST_PART = 0.035
+SIZES = ThinPartsSizes(**ThinPartsConfig().model_dump(), least_part=LEAST_PART)
 STEP = 2 * HALF / (RESOLUTION - 1)
 LEVEL, MATTER, FAINT = 40.0, 200.0, 25.0
 """FAINT takes half of the light within 0.028 world units, and lies below the level."""
@@ -35,7 +37,7 @@ LEG = box((0.2, 0.2, -0.2), (0.04, 0.04, 0.26))
 def raised(densities: Tensor, agreement: float) -> np.ndarray:
     """What is added to the level set."""
     solid = (densities > LEVEL).numpy()
-    result = with_faint_parts(densities, solid, LEVEL, HALF, views(), 0.01, agreement)
+    result = with_faint_parts(densities, solid, LEVEL, HALF, views(), 0.01, agreement, SIZES)
     assert result[solid].all()
     return result & ~solid
 
