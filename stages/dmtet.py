@@ -236,13 +236,20 @@ def _losses(
             chosen = torch.randint(len(places), (config.held_points,), generator=generator, device=generator.device)
             change = (colors(places[chosen]) - start(places[chosen])).abs().mean()
             terms["hold_colors"] = Term(change, config.hold_colors_weight.at(*progress))
-        smooth = normal_consistency_loss(mesh.vertices, mesh.faces, mesh.adjacency)
-        terms["normal_consistency"] = Term(smooth, config.normal_consistency_weight.at(*progress))
-        if config.laplacian_weight.at(*progress) > 0:
-            terms["laplacian"] = Term(laplacian_loss(mesh.vertices, mesh.faces), config.laplacian_weight.at(*progress))
+        terms.update(_smoothness(config, progress, mesh))
         return terms
 
     return losses
+
+
+def _smoothness(config: DmtetConfig, progress: tuple[int, int], mesh: Mesh) -> dict[str, Term]:
+    """Terms that ask for a smooth surface."""
+    terms: dict[str, Term] = {}
+    smooth = normal_consistency_loss(mesh.vertices, mesh.faces, mesh.adjacency)
+    terms["normal_consistency"] = Term(smooth, config.normal_consistency_weight.at(*progress))
+    if config.laplacian_weight.at(*progress) > 0:
+        terms["laplacian"] = Term(laplacian_loss(mesh.vertices, mesh.faces), config.laplacian_weight.at(*progress))
+    return terms
 
 
 def _normal_picture(render: MeshRender) -> Float[Tensor, "b h w 3"]:

@@ -16,8 +16,8 @@ from peft import LoraConfig
 from torch import Tensor, nn
 
 from dreampolish.priors.latents import LatentSpace
+from dreampolish.priors.loading import unet_output
 from dreampolish.priors.protocols import TextEmbedding
-from dreampolish.priors.unet import unet_output
 
 ADAPTER = "variational"
 ATTENTION_TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]

@@ -12,11 +12,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from dreampolish.priors.latents import LatentSpace
-from dreampolish.priors.loading import PriorSource, load_autoencoder, load_schedule, load_text_encoder, load_unet
+from dreampolish.priors.loading import PriorSource, load_autoencoder, load_schedule, load_text_encoder, load_unet, unet_output
 from dreampolish.priors.protocols import TextEmbedding
 from dreampolish.priors.sampling import sample_ddim
 from dreampolish.priors.text import TextTower
-from dreampolish.priors.unet import unet_output
 
 
 class DiffusionNormalPrior(LatentSpace):

@@ -9,11 +9,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dreampolish.priors.latents import LatentSpace
-from dreampolish.priors.loading import PriorSource, load_autoencoder, load_schedule, load_text_encoder, load_unet
+from dreampolish.priors.loading import PriorSource, load_autoencoder, load_schedule, load_text_encoder, load_unet, unet_output
 from dreampolish.priors.lora import LoraDomain
 from dreampolish.priors.protocols import TextEmbedding
 from dreampolish.priors.sampling import Renewal, guided, sample_ddim
-from dreampolish.priors.unet import unet_output
 
 
 @runtime_checkable

@@ -40,7 +40,7 @@ from stages.runtime.code import Code, code_of
 from stages.runtime.context import RunContext, seeded_generator, stage_seed
 from stages.runtime.errors import StageError
 from stages.runtime.files import PROJECT, disk_errors_in_one_line
-from stages.runtime.key import input_value, only_read, read_fields, stage_key
+from stages.runtime.key import copied, input_value, only_read, read_fields, stage_key
 from stages.runtime.records import record_stage
 from stages.runtime.signals import StopSignal, stop_on_signals
 from stages.runtime.store import DamagedArtifactError, LocalStore
@@ -79,7 +79,7 @@ class Stage:
         self.name, self.run, self.config, self.fingerprint = name, run, config, key
         self.store = LocalStore(run.store)
         # Copies: where one result holds the very string of another, Prefect takes the one for a parent of whoever reads the other.
-        self.parents: dict[str, str] = {_copy(parent.stage): _copy(parent.fingerprint) for parent in parents}
+        self.parents: dict[str, str] = {copied(parent.stage): copied(parent.fingerprint) for parent in parents}
         self.device = run.torch_device
         self.generator = seeded_generator(run.seed, name, self.device)
         self.checkpoints = CostedCheckpoints(
@@ -231,7 +231,7 @@ class StageTask(Generic[P, R]):
         return self._key(run, self._bind(args, kwargs))
 
     def parent_names(self) -> tuple[StageName, ...]:
-        """The stages whose results it reads, in the order of its parameters."""
+        """The stages whose results it reads, in order."""
         return tuple(stage_of(parent) for parent in self.parents.values())
 
     def arguments(
@@ -280,11 +280,6 @@ class StageTask(Generic[P, R]):
                 scores = None if self._scorer is None else _scores(stage, self._scorer, artifact, given)
                 _record(stage, artifact, scores)
                 return artifact, stage.state
-
-
-def _copy(text: str) -> str:
-    """Equal, but another object."""
-    return text.encode().decode()
 
 
 def function_code(function: Callable[..., Any], name: StageName) -> Code:

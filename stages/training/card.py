@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dreampolish.data.library import entry_from_fields
 from dreampolish.data.split import read_split
-from dreampolish.training.card import write_card as write
+from dreampolish.training.folders import write_card as write
 
 FIGURES = "figures.json"
 

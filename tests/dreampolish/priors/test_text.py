@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from dreampolish.priors.loading import unet_output
 from dreampolish.priors.sampling import epsilon_from_v, sample_ddim
 from dreampolish.priors.text import DiffusionTextPrior
-from dreampolish.priors.unet import unet_output
 from tests.support.tiny_priors import CHANNELS, CountingTower, tiny_space, tiny_unet
 
 

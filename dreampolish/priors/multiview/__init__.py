@@ -1,0 +1,1 @@
+"""The joint prior: six views of one object denoised together."""
