@@ -108,8 +108,8 @@ def _colors_from_sdf(
         wanted = torch.cat([source.color(part) for part in around.split(POINTS_AT_ONCE)])
         light = NO_LIGHT
         if in_studio is not None:
-            normals = smooth_normals(mesh.vertices, mesh.faces).repeat(len(noise), 1)
-            light = measured_light(wanted, normals, in_studio)
+            normals = smooth_normals(mesh.vertices, mesh.faces, config.light.smoothing_rounds).repeat(len(noise), 1)
+            light = measured_light(wanted, normals, in_studio, config.light)
             wanted = light.removed(wanted, normals)
     fit_colors(
         field=colors,
@@ -202,7 +202,16 @@ def _losses(
         # What is painted is lit; what is learned of it are the surface's own colours. What the reference shows stays as drawn.
         guide.prepare(
             step,
-            lambda cameras: render_in_light(mesh=still, cameras=cameras, color_of=color_of, light=light, supersample=2).rgb,
+            lambda cameras: (
+                render_in_light(
+                    mesh=still,
+                    cameras=cameras,
+                    color_of=color_of,
+                    light=light,
+                    supersample=2,
+                    smoothing_rounds=config.light.smoothing_rounds,
+                ).rgb
+            ),
         )
         front = mesh.render(view.camera, fixed_color_of_field(colors), 1, smooth=True)
         terms = anchor_terms(
@@ -222,7 +231,14 @@ def _losses(
         if step % config.guidance_interval == 0:
             cameras = guide.cameras(step)
             if config.targets.wanted:
-                seen = render_in_light(mesh=still, cameras=cameras, color_of=color_of, light=light, supersample=1)
+                seen = render_in_light(
+                    mesh=still,
+                    cameras=cameras,
+                    color_of=color_of,
+                    light=light,
+                    supersample=1,
+                    smoothing_rounds=config.light.smoothing_rounds,
+                )
                 terms.update(guide.target_terms(step, seen.rgb, mesh.coverage(seen, cameras)))
             if max(config.view.weight.at(*progress), config.text.weight.at(*progress)) > 0:
                 novel = mesh.render(

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from safetensors.torch import save_file
 from torch import Tensor
 
-from dreampolish.scene.cutout import as_framed, check_foreground, cut_from_plain_background, on_white, recentre
+from dreampolish.scene.cutout import CutoutSizes, as_framed, check_foreground, cut_from_plain_background, on_white, recentre
 from dreampolish.scene.pictures import PictureError, read_picture, sheet, write_picture
 from schemas.artifacts import ReferenceArtifact
 from schemas.config.reference import ReferenceConfig
@@ -58,7 +58,9 @@ def _users_picture(image: Path, config: ReferenceConfig) -> Float[Tensor, "h w 4
     try:
         rgba = read_picture(image)
         if bool((rgba[..., 3] == 1).all()):
-            rgba = cut_from_plain_background(rgba[..., :3], config.background_tolerance)
+            rgba = cut_from_plain_background(
+                rgba[..., :3], config.background_tolerance, CutoutSizes(**config.cutout.model_dump())
+            )
         check_foreground(rgba[..., 3])
         if config.framing == "as_is":
             return as_framed(rgba, config.size)
@@ -105,7 +107,7 @@ def mirror_symmetry(alpha: Float[Tensor, "h w"]) -> float:
 def _cut(picture: Float[Tensor, "h w 3"], config: ReferenceConfig) -> tuple[Float[Tensor, "h w 4"], bool]:
     """A drawn picture cut out and centred, and whether there was an object in it."""
     try:
-        rgba = cut_from_plain_background(picture, config.background_tolerance)
+        rgba = cut_from_plain_background(picture, config.background_tolerance, CutoutSizes(**config.cutout.model_dump()))
         check_foreground(rgba[..., 3])
     except PictureError:
         opaque = torch.cat([picture, torch.ones_like(picture[..., :1])], dim=-1)

@@ -1,5 +1,7 @@
 """A reference picture made canonical: foreground cut from a plain background, recentred, scaled as the priors' objects are."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -15,9 +17,6 @@ OBJECT_RADIUS = 0.6
 LARGEST_SHARE = 0.8
 """Longest side of the object over the picture's side: leaves the 10 % border on each side."""
 
-LARGEST_STRAY_BORDER = 0.2
-"""Share of the border's pixels that may differ from its colour, or the background is not plain. [choice]"""
-
 LEAST_SPECK = 0.02
 """Foreground components below this share of the largest one's area are dropped. [choice]"""
 
@@ -27,23 +26,26 @@ LEAST_FOREGROUND, LARGEST_FOREGROUND = 0.01, 0.98
 LEAST_ALPHA = 1e-3
 """Coverage below which a resampled pixel has no colour of its own and becomes white."""
 
-RIM_DEPTH = 3
-"""Pixels from the outside that may be mixed with the background: drawn outlines are softer than one pixel. [choice]"""
 
-RIM_REACH = 2
-"""Pixels around a rim's pixel in which the object's own colour is looked for. [choice]"""
+@dataclass(frozen=True)
+class CutoutSizes:
+    """How an object is cut from a plain background; the settings `reference.cutout`, whose reasons docs/choices.md gives.
 
-RIM_OPAQUE = 0.85
-"""Coverage from which a rim's pixel stays as it is: texture varies by as much. [choice]"""
+    largest_stray_border: share of the border's pixels that may differ from its colour. rim_depth: pixels from the outside that may be
+    mixed with the background. rim_reach: pixels around a rim's pixel in which the object's own colour is looked for. rim_opaque:
+    coverage from which a rim's pixel stays as it is. rim_contrast: tolerances by which a rim's own colour must differ from the
+    background's. rim_rise: least rise of coverage towards the inside.
+    """
 
-RIM_CONTRAST = 2
-"""Tolerances by which a rim's own colour must differ from the background's. [choice]"""
+    largest_stray_border: float
+    rim_depth: int
+    rim_reach: int
+    rim_opaque: float
+    rim_contrast: float
+    rim_rise: float
 
-RIM_RISE = 0.1
-"""Least rise of coverage towards the inside: a pale stripe along an outline is no mixture. [choice]"""
 
-
-def cut_from_plain_background(rgb: Float[Tensor, "h w 3"], tolerance: float) -> Float[Tensor, "h w 4"]:
+def cut_from_plain_background(rgb: Float[Tensor, "h w 3"], tolerance: float, sizes: CutoutSizes) -> Float[Tensor, "h w 4"]:
     """RGBA of a picture whose border is one plain colour: the object is what a flood from the border does not reach, and at its rim,
     where a pixel mixes both, the background's colour is taken out again (`_unmixed`).
 
@@ -54,53 +56,56 @@ def cut_from_plain_background(rgb: Float[Tensor, "h w 3"], tolerance: float) -> 
     border = np.concatenate([array[0], array[-1], array[:, 0], array[:, -1]])
     colour = np.median(border, axis=0)
     off = np.abs(border - colour).max(axis=1) > tolerance
-    if off.mean() > LARGEST_STRAY_BORDER:
+    if off.mean() > sizes.largest_stray_border:
         raise PictureError(
-            f"the background is not plain: {off.mean():.0%} of the border differs from its main colour (limit {LARGEST_STRAY_BORDER:.0%}); "
+            f"the background is not plain: {off.mean():.0%} of the border differs from its main colour "
+            f"(limit {sizes.largest_stray_border:.0%}); "
             "give a picture with a transparent (RGBA) or one-coloured background"
         )
     near = np.abs(array - colour).max(axis=2) <= tolerance
     labels, _ = ndimage.label(near)
     reached = np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))
     background = np.isin(labels, reached[reached > 0])
-    return torch.from_numpy(_unmixed(array, _without_specks(~background), colour, tolerance).astype(np.float32, copy=False))
+    unmixed = _unmixed(rgb=array, mask=_without_specks(~background), background=colour, tolerance=tolerance, sizes=sizes)
+    return torch.from_numpy(unmixed.astype(np.float32, copy=False))
 
 
-def _unmixed(rgb: np.ndarray, mask: np.ndarray, background: np.ndarray, tolerance: float) -> np.ndarray:
+def _unmixed(rgb: np.ndarray, mask: np.ndarray, background: np.ndarray, tolerance: float, sizes: CutoutSizes) -> np.ndarray:
     """RGBA with the rim's coverage and own colour, where a pixel shows alpha * own + (1 - alpha) * background.
 
-    The own colour of a pixel is the one around it (RIM_REACH) that is farthest from the background's, of those on whose way to the
+    The own colour of a pixel is the one around it (rim_reach) that is farthest from the background's, of those on whose way to the
     background the pixel lies, to the tolerance; alpha is its place on that way. A pixel counts as mixed only where coverage rises
     inwards, from the outside on, and where it and its own colour stand out; all others stay as they are. A lighter pixel of the
     object at its very outline cannot be told from a mixture; over the background the picture is the same to the tolerance.
     """
-    depth = ndimage.distance_transform_cdt(np.pad(mask, RIM_REACH, mode="edge"), "chessboard")
+    reach = sizes.rim_reach
+    depth = ndimage.distance_transform_cdt(np.pad(mask, reach, mode="edge"), "chessboard")
     if depth.min() != 0:
         return np.dstack([rgb, mask.astype(rgb.dtype)])
-    offset = np.pad(rgb - background, ((RIM_REACH, RIM_REACH), (RIM_REACH, RIM_REACH), (0, 0)), mode="edge")
-    inside = np.s_[RIM_REACH:-RIM_REACH, RIM_REACH:-RIM_REACH]
+    offset = np.pad(rgb - background, ((reach, reach), (reach, reach), (0, 0)), mode="edge")
+    inside = np.s_[reach:-reach, reach:-reach]
     near = np.zeros(depth.shape, dtype=bool)
-    near[inside] = (depth[inside] > 0) & (depth[inside] <= RIM_DEPTH + 1)
+    near[inside] = (depth[inside] > 0) & (depth[inside] <= sizes.rim_depth + 1)
     rows, columns = np.nonzero(near)
-    share, own = _shares(offset=offset, depth=depth, rows=rows, columns=columns, tolerance=tolerance)
+    share, own = _shares(offset=offset, depth=depth, rows=rows, columns=columns, tolerance=tolerance, sizes=sizes)
     coverage = (depth > 0).astype(rgb.dtype)
     coverage[rows, columns] = share
-    rises = coverage[rows, columns] + RIM_RISE <= _inward(coverage, depth, rows, columns)
+    rises = coverage[rows, columns] + sizes.rim_rise <= _inward(coverage, depth, rows, columns)
     mixed = np.zeros(depth.shape, dtype=bool)
-    for layer in range(1, RIM_DEPTH + 1):
+    for layer in range(1, sizes.rim_depth + 1):
         # What lies deeper is mixed only beside what is.
         open_to = ndimage.binary_dilation(mixed if layer > 1 else depth == 0, np.ones((3, 3)))
-        found = rises & (share < RIM_OPAQUE) & (depth[rows, columns] == layer) & open_to[rows, columns]
+        found = rises & (share < sizes.rim_opaque) & (depth[rows, columns] == layer) & open_to[rows, columns]
         mixed[rows[found], columns[found]] = True
     chosen = mixed[rows, columns]
     alpha, colour = mask.astype(rgb.dtype), rgb.copy()
-    at = rows[chosen] - RIM_REACH, columns[chosen] - RIM_REACH
+    at = rows[chosen] - reach, columns[chosen] - reach
     alpha[at], colour[at] = share[chosen], own[chosen] + background
     return np.dstack([colour, alpha])
 
 
 def _shares(
-    offset: np.ndarray, depth: np.ndarray, rows: np.ndarray, columns: np.ndarray, tolerance: float
+    offset: np.ndarray, depth: np.ndarray, rows: np.ndarray, columns: np.ndarray, tolerance: float, sizes: CutoutSizes
 ) -> tuple[np.ndarray, np.ndarray]:
     """Of some pixels the place on the way from the background to their own colour, 0..1, and that colour's offset from the
     background. offset: of all pixels, padded. depth: in pixels from the outside, 0 there."""
@@ -108,14 +113,14 @@ def _shares(
     farthest, share, own = np.abs(here).max(axis=1), np.ones(len(rows), dtype=offset.dtype), here.copy()
     # What is as pale as the background was not reached from outside: it is the object's.
     stands_out = farthest > tolerance
-    span = range(-RIM_REACH, RIM_REACH + 1)
+    span = range(-sizes.rim_reach, sizes.rim_reach + 1)
     for row, column in ((row, column) for row in span for column in span):
         way = offset[rows + row, columns + column]
         distance = np.abs(way).max(axis=1)
         place = (here * way).sum(axis=1) / np.maximum((way**2).sum(axis=1), 1e-12)
         on_the_way = np.abs(here - place[:, None] * way).max(axis=1) <= tolerance
         better = (
-            (distance > np.maximum(farthest, RIM_CONTRAST * tolerance))
+            (distance > np.maximum(farthest, sizes.rim_contrast * tolerance))
             & (depth[rows + row, columns + column] > 0)
             & stands_out & on_the_way & (place > 0) & (place < 1)
         )  # fmt: skip

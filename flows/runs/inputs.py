@@ -109,12 +109,12 @@ def keep_image(store: Path, image: Path, config: ReferenceConfig) -> str:
 
 def _check_shows_an_object(image: Path, config: ReferenceConfig) -> None:
     """Raise PictureError for what the reference stage would refuse."""
-    from dreampolish.scene.cutout import as_framed, check_foreground, cut_from_plain_background
+    from dreampolish.scene.cutout import CutoutSizes, as_framed, check_foreground, cut_from_plain_background
     from dreampolish.scene.pictures import PictureError, read_picture
 
     rgba = read_picture(image)
     if bool((rgba[..., 3] == 1).all()):
-        rgba = cut_from_plain_background(rgba[..., :3], config.background_tolerance)
+        rgba = cut_from_plain_background(rgba[..., :3], config.background_tolerance, CutoutSizes(**config.cutout.model_dump()))
     if not bool((rgba[..., 3] > 0.5).any()):
         raise PictureError("no object stands out from the background; give a picture of one object on another colour, or RGBA")
     check_foreground(rgba[..., 3])

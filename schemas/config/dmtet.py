@@ -4,9 +4,23 @@ from typing import Literal
 
 from pydantic import Field
 
+from schemas.base import Frozen
 from schemas.config.guidance import GeometryTextConfig, ViewGuidanceConfig, ViewTargetsConfig
 from schemas.config.shared import Floor, GeometryConfig, GridConfig, ImageSize
 from schemas.schedule import Ramp, Weight, constant
+
+
+class LightConfig(Frozen):
+    """How the studio's light in a surface's colours is measured (stages/guidance/studio_light.py)."""
+
+    near: float = Field(default=0.1, gt=0.0, le=2.0)
+    """Distance of chromaticities (colour / sum of channels) up to which a place has the reference's main colour."""
+    least_share: float = Field(default=0.1, ge=0.0, le=1.0)
+    """Share of the places that must have the main colour for the light to be measured."""
+    least_normal_up: float = Field(default=-0.5, ge=-1.0, le=1.0)
+    """Places whose unit normal has a smaller upward part (-1..1) do not count."""
+    smoothing_rounds: int = Field(default=8, ge=0, le=1000)
+    """Rounds in which the normals that light falls on are smoothed."""
 
 
 class DmtetConfig(GeometryConfig):
@@ -35,6 +49,8 @@ class DmtetConfig(GeometryConfig):
     """Adam's learning rate while the colour field is fitted to the SDF's colours."""
     drawn_light: Literal["studio", "unknown"] = "studio"
     """The light in drawn references. "studio": what the SDF's colours show of it is measured and removed; "unknown": it is kept."""
+    light: LightConfig = LightConfig()
+    """How the light in drawn references is measured."""
     normal_guidance_share: float = Field(default=0.0, ge=0.0, le=1.0)
     """Share of the steps in which the text prior sees the normal map, not the colours."""
     normal_consistency_weight: Weight = constant(3.0)

@@ -7,6 +7,23 @@ from pydantic import Field
 from schemas.base import Frozen
 
 
+class CutoutConfig(Frozen):
+    """How the object is cut from a plain background (dreampolish/scene/cutout.py)."""
+
+    largest_stray_border: float = Field(default=0.2, ge=0.0, le=1.0)
+    """Share of the border's pixels that may differ from its colour, or the background is not plain."""
+    rim_depth: int = Field(default=3, ge=0, le=64)
+    """Pixels from the outside that may be mixed with the background."""
+    rim_reach: int = Field(default=2, ge=1, le=64)
+    """Pixels around a rim's pixel in which the object's own colour is looked for."""
+    rim_opaque: float = Field(default=0.85, ge=0.0, le=1.0)
+    """Coverage (0..1) from which a rim's pixel stays as it is."""
+    rim_contrast: float = Field(default=2.0, ge=0.0, le=100.0)
+    """Multiples of `background_tolerance` by which a rim's own colour must differ from the background's."""
+    rim_rise: float = Field(default=0.1, ge=0.0, le=1.0)
+    """Least rise of coverage (0..1) towards the inside for a pixel to be a mixture."""
+
+
 class ReferenceConfig(Frozen):
     """Stage 0: candidates from the text prior, or a user's picture."""
 
@@ -32,6 +49,8 @@ class ReferenceConfig(Frozen):
     """Sampling steps of the normal prior on the reference."""
     background_tolerance: float = Field(default=0.1, ge=0.0, le=1.0)
     """Largest distance per channel from the border's colour that still counts as background, 0..1."""
+    cutout: CutoutConfig = CutoutConfig()
+    """How the object is cut from its background."""
     framing: Literal["fit", "as_is"] = "fit"
     """A user's picture: "fit" moves and scales the object to the canonical frame; "as_is" only resizes a square picture."""
     unknown_words: Literal["refuse", "allow"] = "refuse"

@@ -17,16 +17,9 @@ from dreampolish.renderers.rasterizer import rasterize
 from dreampolish.scene.cameras import Cameras
 from dreampolish.scene.lighting import mean_studio_lighting
 from dreampolish.scene.shading import shade
+from schemas.config.dmtet import LightConfig
 from stages.guidance.reference_view import ReferenceView
 
-NEAR = 0.1
-"""Distance of chromaticities (colour / sum of channels) up to which a place has the reference's main colour. [choice]"""
-LEAST_SHARE = 0.1
-"""Share of the places that must have the main colour for the light to be measured. [choice]"""
-LEAST_NORMAL_UP = -0.5
-"""Places whose normal points further down do not count: painted views hardly show them. [choice]"""
-SMOOTHING_ROUNDS = 8
-"""Rounds in which the normals that light falls on are smoothed, some three edges wide. [choice]"""
 DARKEST = 0.02
 """Colours below this count as this much, for logarithms. [choice]"""
 LEAST_SUM = 0.05
@@ -85,22 +78,24 @@ def studio_factor(normals_world: Float[Tensor, "n 3"]) -> Float[Tensor, "n 1"]:
     return (shades[:-1] / shades[-1]).clamp(max=1.0)
 
 
-def smooth_normals(vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"]) -> Float[Tensor, "v 3"]:
-    """Unit normals of the vertices without the surface's bumps: each becomes the mean of its faces' corners, over and over."""
+def smooth_normals(vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"], rounds: int) -> Float[Tensor, "v 3"]:
+    """Unit normals of the vertices without the surface's bumps: each becomes the mean of its faces' corners, `rounds` times."""
     normals, corners = vertex_normals(vertices, faces), faces.reshape(-1)
-    for _ in range(SMOOTHING_ROUNDS):
+    for _ in range(rounds):
         of_faces = normals[faces].sum(dim=1).repeat_interleave(3, dim=0)
         normals = torch.nn.functional.normalize(torch.zeros_like(normals).index_add(0, corners, of_faces), dim=-1)
     return normals
 
 
-def render_in_light(mesh: Mesh, cameras: Cameras, color_of: ColorOf, light: PaintedLight, supersample: int) -> MeshRender:
+def render_in_light(
+    mesh: Mesh, cameras: Cameras, color_of: ColorOf, light: PaintedLight, supersample: int, smoothing_rounds: int
+) -> MeshRender:
     """Pictures of a mesh in a light, which falls on its smoothed normals; the render's own normals are these."""
     if light == NO_LIGHT:
         return mesh.render(cameras, color_of, supersample, smooth=True)
     fine = cameras.at_size(cameras.size * supersample)
     fragments = rasterize(mesh.vertices, mesh.faces, fine, cull_backfaces=False)
-    normals = smooth_normals(mesh.vertices, mesh.faces)
+    normals = smooth_normals(mesh.vertices, mesh.faces, smoothing_rounds)
     return shaded(
         fragments=fragments,
         vertices=mesh.vertices,
@@ -113,15 +108,17 @@ def render_in_light(mesh: Mesh, cameras: Cameras, color_of: ColorOf, light: Pain
     )
 
 
-def measured_light(colors: Float[Tensor, "n 3"], normals_world: Float[Tensor, "n 3"], view: ReferenceView) -> PaintedLight:
+def measured_light(
+    colors: Float[Tensor, "n 3"], normals_world: Float[Tensor, "n 3"], view: ReferenceView, config: LightConfig
+) -> PaintedLight:
     """How much of the studio's light is in a surface's colours.
 
     For each channel the slope of its log over that of `studio_factor`, by least absolute deviations, bounded to 0..1, over the places in
     the reference's main colour: a car's windows are not a car in the shade. None where too few are in it.
     """
-    near = (_chromaticity(colors) - _main_chromaticity(view)).norm(dim=-1) < NEAR
-    asked = near & (normals_world[:, 2] > LEAST_NORMAL_UP)
-    if int(asked.sum()) < max(LEAST_SHARE * len(colors), 2):
+    near = (_chromaticity(colors) - _main_chromaticity(view)).norm(dim=-1) < config.near
+    asked = near & (normals_world[:, 2] > config.least_normal_up)
+    if int(asked.sum()) < max(config.least_share * len(colors), 2):
         return NO_LIGHT
     darkness = studio_factor(normals_world[asked])[:, 0].log()
     slopes = [_robust_slope(darkness, channel) for channel in colors[asked].clamp_min(DARKEST).log().unbind(-1)]

@@ -78,8 +78,8 @@ def test_only_drawn_references_stand_in_the_studio(
 ) -> None:
     view, stage = yellow_picture(), SimpleNamespace(device=torch.device("cpu"), run=run_context)
 
-    def ask(config: Any, source: Any, surface: Any, stage: Any, given: ReferenceView | None) -> None:
-        raise Asked(given is view)
+    def ask(config: Any, source: Any, surface: Any, stage: Any, in_studio: ReferenceView | None) -> None:
+        raise Asked(in_studio is view)
 
     monkeypatch.setattr(dmtet, "load_reference", lambda *arguments: view)
     monkeypatch.setattr(dmtet, "load_sdf", lambda *arguments: LitBall())

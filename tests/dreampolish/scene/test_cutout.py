@@ -9,6 +9,9 @@ from torch import Tensor
 
 from dreampolish.scene import cutout, pictures
 from dreampolish.scene.cameras import FRAMING_HALF_HEIGHT
+from schemas.config.reference import CutoutConfig
+
+SIZES = cutout.CutoutSizes(**CutoutConfig().model_dump())
 
 
 def square_on(
@@ -22,7 +25,7 @@ def square_on(
 
 @pytest.mark.parametrize("background", [(1.0, 1.0, 1.0), (0.2, 0.5, 0.3)])
 def test_a_plain_background_is_cut_exactly(background: tuple[float, float, float]) -> None:
-    rgba = cutout.cut_from_plain_background(square_on(background), 0.06)
+    rgba = cutout.cut_from_plain_background(square_on(background), 0.06, SIZES)
     expected = torch.zeros(64, 64)
     expected[10:30, 20:50] = 1
     assert torch.equal(rgba[..., 3], expected)
@@ -39,10 +42,10 @@ def test_a_soft_outline_loses_the_backgrounds_colour(background: tuple[float, fl
     rows, columns = torch.meshgrid(torch.arange(48) - 24.0 + shift, torch.arange(48) - 23.7 + shift, indexing="ij")
     coverage = ((12 - (rows**2 + columns**2).sqrt()) / blur + 0.5).clamp(0, 1)[..., None]
     picture = coverage * OWN + (1 - coverage) * torch.tensor(background)
-    rgba = cutout.cut_from_plain_background(picture, 0.06)
+    rgba = cutout.cut_from_plain_background(picture, 0.06, SIZES)
     seen, was = rgba[..., 3] > 0, (picture - OWN).abs().amax(dim=-1)
-    # What is covered by RIM_OPAQUE or more keeps the rest of the background's colour.
-    left = 1 - cutout.RIM_OPAQUE
+    # What is covered by rim_opaque or more keeps the rest of the background's colour.
+    left = 1 - SIZES.rim_opaque
     assert float(was[seen].max()) > 0.5
     assert float((rgba[..., :3] - OWN).abs().amax(dim=-1)[seen].max()) < left * 0.9 + 0.01
     assert float((rgba[..., 3:] - coverage)[seen].abs().max()) < left + 0.01
@@ -68,7 +71,7 @@ def test_a_sharp_outline_in_colours_of_its_own_stays(
     stripes = torch.stack([torch.tensor((first, second)[column // width % 2]) for column in range(24)])
     picture = torch.tensor(background).expand(48, 48, 3).clone()
     picture[12:36, 12:36] = stripes[:, None] if turned else stripes
-    rgba = cutout.cut_from_plain_background(picture, 0.06)
+    rgba = cutout.cut_from_plain_background(picture, 0.06, SIZES)
     assert torch.equal(rgba[12:36, 12:36, :3], picture[12:36, 12:36])
     assert bool((rgba[12:36, 12:36, 3] == 1).all()) and float(rgba[..., 3].sum()) == 24 * 24
 
@@ -77,7 +80,7 @@ def test_a_textured_outline_stays_nearly_whole() -> None:
     picture = square_on((1, 1, 1))
     texture = 0.05 * torch.randn(20, 30, 1, generator=torch.Generator().manual_seed(0))
     picture[10:30, 20:50] = torch.tensor([0.5, 0.3, 0.2]) + texture
-    alpha = cutout.cut_from_plain_background(picture, 0.06)[10:30, 20:50, 3]
+    alpha = cutout.cut_from_plain_background(picture, 0.06, SIZES)[10:30, 20:50, 3]
     assert float((alpha < 1).float().mean()) < 0.02 and float(alpha.min()) > 0.6
 
 
@@ -85,13 +88,13 @@ def test_a_grey_rim_two_pixels_wide_around_black_stays() -> None:
     picture = square_on((1, 1, 1))
     picture[10:30, 20:50] = 0.75
     picture[12:28, 22:48] = 0.0
-    assert bool((cutout.cut_from_plain_background(picture, 0.06)[10:30, 20:50, 3] == 1).all())
+    assert bool((cutout.cut_from_plain_background(picture, 0.06, SIZES)[10:30, 20:50, 3] == 1).all())
 
 
 def test_enclosed_background_colour_belongs_to_the_object() -> None:
     picture = square_on((1, 1, 1))
     picture[15:20, 30:35] = 1.0
-    assert cutout.cut_from_plain_background(picture, 0.06)[17, 32, 3] == 1
+    assert cutout.cut_from_plain_background(picture, 0.06, SIZES)[17, 32, 3] == 1
 
 
 @pytest.mark.parametrize("wall", [0.0, 0.8])
@@ -100,13 +103,13 @@ def test_what_a_thin_frame_encloses_is_not_eaten(wall: float) -> None:
     picture[12:36, 12:36] = 0.0
     picture[13:35, 13:35] = 1.0
     picture[12, 20:28] = wall
-    assert float(cutout.cut_from_plain_background(picture, 0.06)[13:35, 13:35, 3].min()) == 1
+    assert float(cutout.cut_from_plain_background(picture, 0.06, SIZES)[13:35, 13:35, 3].min()) == 1
 
 
 def test_a_busy_background_is_refused() -> None:
     noise = torch.rand(64, 64, 3, generator=torch.Generator().manual_seed(0))
     with pytest.raises(pictures.PictureError, match="not plain.*limit 20%.*RGBA"):
-        cutout.cut_from_plain_background(noise, 0.06)
+        cutout.cut_from_plain_background(noise, 0.06, SIZES)
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])
@@ -117,7 +120,7 @@ def test_missing_and_overfull_foregrounds_are_refused(value: float) -> None:
 
 def test_recentring_fills_the_training_sphere() -> None:
     rgb = square_on((1, 1, 1), 64, (4, 4, 24, 44))  # 40 wide, 20 high
-    rgba = cutout.cut_from_plain_background(rgb, 0.06)
+    rgba = cutout.cut_from_plain_background(rgb, 0.06, SIZES)
     out = cutout.recentre(rgba, 256, keep_scale=False)
     rows, columns = torch.nonzero(out[..., 3] > 0.5, as_tuple=True)
     width, height = columns.max() - columns.min() + 1, rows.max() - rows.min() + 1

@@ -6,11 +6,13 @@ import trimesh
 
 from dreampolish.mesh.topology import vertex_normals
 from dreampolish.scene.cameras import orbit_cameras
+from schemas.config.dmtet import LightConfig
 from stages.guidance.reference_view import ReferenceView
 from stages.guidance.studio_light import NO_LIGHT, PaintedLight, measured_light, render_in_light, smooth_normals, studio_factor
 from stages.results.files import Mesh, mesh_from_parts
 
 YELLOW, GREY = torch.tensor([0.8, 0.7, 0.1]), torch.tensor([0.3, 0.3, 0.35])
+ROUNDS = LightConfig().smoothing_rounds
 
 
 def reference_of(color: torch.Tensor, covered: float = 1.0) -> ReferenceView:
@@ -43,12 +45,14 @@ def test_the_share_of_the_light_is_found_among_other_colours(normals: torch.Tens
     own = torch.where(painted | (normals[:, :1] > 0), YELLOW, GREY)
     grain = 1 + 0.03 * torch.randn(len(normals), 1, generator=generator)
     seen = own * grain * studio_factor(normals) ** share
-    assert measured_light(seen, normals, reference_of(YELLOW)).shares == pytest.approx((share, share, share), abs=0.03)
+    assert measured_light(seen, normals, reference_of(YELLOW), LightConfig()).shares == pytest.approx(
+        (share, share, share), abs=0.03
+    )
 
 
 def test_a_cast_in_the_shade_is_found(normals: torch.Tensor) -> None:
     seen = YELLOW * studio_factor(normals) ** torch.tensor([0.9, 0.6, 0.3])
-    light = measured_light(seen, normals, reference_of(YELLOW))
+    light = measured_light(seen, normals, reference_of(YELLOW), LightConfig())
     assert light.shares == pytest.approx((0.9, 0.6, 0.3), abs=1e-3)
     torch.testing.assert_close(light.removed(seen, normals), YELLOW.expand(len(normals), 3), atol=1e-3, rtol=0)
     assert light.figures["light_removed_blue"] == light.shares[2]
@@ -68,17 +72,17 @@ def test_colours_stay_in_range(normals: torch.Tensor) -> None:
 
 def test_a_surface_that_is_lighter_in_the_shade_is_left_alone(normals: torch.Tensor) -> None:
     colors = YELLOW / studio_factor(normals) ** 0.3
-    assert measured_light(colors, normals, reference_of(YELLOW)) == NO_LIGHT
+    assert measured_light(colors, normals, reference_of(YELLOW), LightConfig()) == NO_LIGHT
 
 
 def test_nothing_is_measured_on_a_surface_of_other_colours(normals: torch.Tensor) -> None:
     colors = YELLOW * studio_factor(normals)
-    assert measured_light(colors, normals, reference_of(torch.tensor([0.1, 0.2, 0.8]))) == NO_LIGHT
+    assert measured_light(colors, normals, reference_of(torch.tensor([0.1, 0.2, 0.8])), LightConfig()) == NO_LIGHT
 
 
 def test_nothing_is_measured_where_all_places_are_lit_alike() -> None:
     normals = torch.tensor([[1.0, 0.0, 0.0]]).expand(500, 3)
-    assert measured_light(YELLOW.expand(500, 3), normals, reference_of(YELLOW)) == NO_LIGHT
+    assert measured_light(YELLOW.expand(500, 3), normals, reference_of(YELLOW), LightConfig()) == NO_LIGHT
 
 
 def test_no_light_changes_nothing(normals: torch.Tensor) -> None:
@@ -91,7 +95,9 @@ def test_no_light_changes_nothing(normals: torch.Tensor) -> None:
 
 def test_a_reference_without_a_pixel_all_covered_will_do(normals: torch.Tensor) -> None:
     colors = YELLOW * studio_factor(normals)
-    assert measured_light(colors, normals, reference_of(YELLOW, 0.8)).shares == pytest.approx((1, 1, 1), abs=1e-3)
+    assert measured_light(colors, normals, reference_of(YELLOW, 0.8), LightConfig()).shares == pytest.approx(
+        (1, 1, 1), abs=1e-3
+    )
 
 
 def bumpy_ball() -> Mesh:
@@ -107,7 +113,7 @@ def test_light_falls_on_a_surface_without_its_bumps() -> None:
     true = torch.nn.functional.normalize(mesh.vertices, dim=-1)
     error = [
         torch.rad2deg((normals * true).sum(-1).clamp(-1, 1).acos().mean()).item()
-        for normals in (vertex_normals(mesh.vertices, mesh.faces), smooth_normals(mesh.vertices, mesh.faces))
+        for normals in (vertex_normals(mesh.vertices, mesh.faces), smooth_normals(mesh.vertices, mesh.faces, ROUNDS))
     ]
     assert error[0] > 5 and error[1] < 1
 
@@ -118,7 +124,7 @@ def test_a_render_in_the_studio_is_darker_behind() -> None:
 
     def middles(light: PaintedLight) -> torch.Tensor:
         return (
-            render_in_light(mesh, cameras, lambda points, normals: YELLOW.expand(len(points), 3), light, 1)
+            render_in_light(mesh, cameras, lambda points, normals: YELLOW.expand(len(points), 3), light, 1, ROUNDS)
             .rgb[:, 14:18, 14:18]
             .mean((1, 2))
         )
