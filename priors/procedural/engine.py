@@ -1,0 +1,212 @@
+"""Makes procedural objects with Infinigen, one worker process at a time; see README.md beside this file.
+
+    python priors/procedural/engine.py --install --env ENV              # the environment of Blender and Infinigen, once, 2 GB
+    python priors/procedural/engine.py --out FOLDER --env ENV           # goes on where it stopped
+    python priors/procedural/engine.py --out FOLDER --manifest          # only describes what is there
+
+FOLDER gets objects/<generator>_<seed>.npz (worker.py says what they hold), made.jsonl and failed.jsonl (the workers' answers) and
+manifest.jsonl.
+"""
+
+import argparse
+import json
+import logging
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+HERE = Path(__file__).parent
+TRIANGLES = 10_000
+"""Triangles that an object is reduced to: baking takes seconds, and 128 pixels show no more."""
+FIRST_SEEDS = 3
+"""Objects of each generator that has none yet, made before all others."""
+WORKER_OBJECTS = 6
+"""Objects after which a worker is replaced: Blender's memory grows."""
+START_LIMIT_S = 180.0
+"""Seconds that a worker may take to start, beside the limit of its first object."""
+DEFAULT_LIMIT_S = 240.0
+DROPPED_AFTER = 4
+"""Failures of a generator, without any success, after which it is left out."""
+log = logging.getLogger("procedural")
+
+
+@dataclass(frozen=True)
+class Generator:
+    """One entry of generators.yaml."""
+
+    name: str
+    module: str
+    words: tuple[str, ...]
+    seeds: int
+    limit_s: float = DEFAULT_LIMIT_S
+    arguments: dict[str, Any] = field(default_factory=dict)
+    spawn: dict[str, Any] = field(default_factory=dict)
+    front_deg: float | None = None
+    use: bool = True
+    reason: str = ""
+
+
+def read_generators(path: Path) -> dict[str, Generator]:
+    """The generators of a file, by name. Raises ValueError for an unknown field."""
+    entries = yaml.safe_load(path.read_text())
+    try:
+        return {name: Generator(name, **{**entry, "words": tuple(entry["words"])}) for name, entry in entries.items()}
+    except TypeError as problem:
+        raise ValueError(f"{path}: {problem}") from problem
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The records of a JSON-lines file; none where it is missing. A line cut off by a crash is left out."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
+
+
+def append_line(path: Path, record: dict[str, Any]) -> None:
+    """Add one record to a JSON-lines file."""
+    with path.open("a") as file:
+        file.write(json.dumps(record) + "\n")
+
+
+def plan(generators: dict[str, Generator], have: set[tuple[str, int]], failed: set[tuple[str, int]]) -> list[tuple[str, int]]:
+    """(generator, seed) in the order of work: a few of each generator that has nothing yet, then all in turn, by lowest seed."""
+    started = {name for name, _ in have}
+    jobs = []
+    for rank, generator in enumerate(generators.values()):
+        tried_in_vain = sum(name == generator.name for name, _ in failed)
+        if not generator.use or (tried_in_vain >= DROPPED_AFTER and generator.name not in started):
+            continue
+        missing = [seed for seed in range(generator.seeds) if (generator.name, seed) not in have | failed]
+        for place, seed in enumerate(missing):
+            first = generator.name not in started and place < FIRST_SEEDS
+            jobs.append((not first, place, rank, generator.name, seed))
+    return [(name, seed) for *_, name, seed in sorted(jobs)]
+
+
+class Worker:
+    """A process of worker.py, its answers read by a thread so that waiting can end."""
+
+    def __init__(self, env: Path, noise: Path) -> None:
+        settings = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
+        command = [str(env / "bin" / "python"), str(HERE / "worker.py")]
+        with noise.open("w") as log_file:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log_file,
+                text=True,
+                env=os.environ | settings,
+                start_new_session=True,
+            )
+        self._answers: queue.Queue[str] = queue.Queue()
+        threading.Thread(target=self._listen, daemon=True).start()
+        self.n_asked = 0
+
+    def _listen(self) -> None:
+        """Hand on every line, and an empty one at the end."""
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._answers.put(line)
+        self._answers.put("")
+
+    def ask(self, job: dict[str, Any], limit_s: float) -> dict[str, Any]:
+        """The answer to one job; a failure when the worker dies or takes too long, after which it must be replaced."""
+        assert self._process.stdin is not None
+        allowed = limit_s + (START_LIMIT_S if self.n_asked == 0 else 0)
+        self.n_asked += 1
+        try:
+            self._process.stdin.write(json.dumps(job) + "\n")
+            self._process.stdin.flush()
+            line = self._answers.get(timeout=allowed)
+        except queue.Empty:
+            return {"ok": False, "lost": True, "reason": f"not within {allowed:.0f} s"}
+        except BrokenPipeError:
+            line = ""
+        return json.loads(line) if line else {"ok": False, "lost": True, "reason": "the worker died"}
+
+    def close(self) -> None:
+        """End the process, at once."""
+        self._process.kill()
+        self._process.wait()
+
+
+def make_objects(jobs: list[tuple[str, int]], generators: dict[str, Generator], out: Path, env: Path) -> Iterator[dict[str, Any]]:
+    """Do the jobs in order; yields the answers, each with generator and seed."""
+    worker: Worker | None = None
+    try:
+        for name, seed in jobs:
+            generator = generators[name]
+            worker = worker or Worker(env, out / "worker.log")
+            job = {"generator": name, "seed": seed, "module": generator.module, "triangles": TRIANGLES}
+            job |= {"arguments": generator.arguments, "spawn": generator.spawn}
+            job["path"] = str((out / "objects" / f"{name}_{seed:04d}.npz").absolute())
+            answer = worker.ask(job, generator.limit_s)
+            if answer.pop("lost", False) or worker.n_asked >= WORKER_OBJECTS:
+                worker.close()
+                worker = None
+            yield {"generator": name, "seed": seed, **answer}
+    finally:
+        if worker is not None:
+            worker.close()
+
+
+def objects_in(folder: Path) -> set[tuple[str, int]]:
+    """(generator, seed) of every object file in a folder."""
+    names = (path.stem for path in folder.glob("*_*.npz") if not path.name.endswith(".tmp.npz"))
+    return {(stem.rsplit("_", 1)[0], int(stem.rsplit("_", 1)[1])) for stem in names}
+
+
+def run(generators: dict[str, Generator], out: Path, env: Path, known: list[Path]) -> None:
+    """Make what is missing until nothing is; after a run of failures of one generator the plan is made anew without it."""
+    (out / "objects").mkdir(parents=True, exist_ok=True)
+    while True:
+        have = set().union(*(objects_in(folder) for folder in [out / "objects", *known]))
+        failed = {(line["generator"], line["seed"]) for line in read_lines(out / "failed.jsonl")}
+        jobs = plan(generators, have, failed)
+        if not jobs:
+            return
+        log.info("%d objects there, %d failed, %d to make", len(have), len(failed), len(jobs))
+        for answer in make_objects(jobs[:60], generators, out, env):
+            append_line(out / ("made.jsonl" if answer["ok"] else "failed.jsonl"), answer | {"at": round(time.time())})
+            log.info("%s %d: %s", answer["generator"], answer["seed"], answer.get("reason") or answer["seconds"])
+
+
+def install(env: Path) -> None:
+    """Make the environment of Blender and Infinigen with this Python, which must be 3.11."""
+    if sys.version_info[:2] != (3, 11):
+        raise SystemExit(f"Python {sys.version.split()[0]}: Blender 4.2's module needs 3.11; call this with python3.11")
+    subprocess.run([sys.executable, "-m", "venv", str(env)], check=True)
+    pip = [str(env / "bin" / "python"), "-m", "pip", "install"]
+    subprocess.run([*pip, "--only-binary=:all:", "-r", str(HERE / "requirements.txt")], check=True)
+    subprocess.run([*pip, "--no-deps", "infinigen==1.15.5"], check=True)
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, help="folder of the objects")
+    parser.add_argument("--env", type=Path, help="folder of the environment of Blender and Infinigen")
+    parser.add_argument("--install", action="store_true", help="make that environment")
+    parser.add_argument("--known", type=Path, action="append", default=[], help="a folder whose objects are not made again")
+    parser.add_argument("--generators", type=Path, default=HERE / "generators.yaml")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    os.nice(19)
+    if options.install:
+        install(options.env)
+    if options.out:
+        run(read_generators(options.generators), options.out, options.env, options.known)
+
+
+if __name__ == "__main__":
+    main()
