@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -53,6 +54,7 @@ class Generator:
     front_deg: float | None = None
     use: bool = True
     reason: str = ""
+    leave_out: tuple[int, ...] = ()
 
 
 def read_generators(path: Path) -> dict[str, Generator]:
@@ -106,7 +108,6 @@ class Worker:
                 stderr=log_file,
                 text=True,
                 env=os.environ | settings,
-                start_new_session=True,
             )
         self._answers: queue.Queue[str] = queue.Queue()
         threading.Thread(target=self._listen, daemon=True).start()
@@ -140,7 +141,9 @@ class Worker:
         self._process.wait()
 
 
-def make_objects(jobs: list[tuple[str, int]], generators: dict[str, Generator], out: Path, env: Path) -> Iterator[dict[str, Any]]:
+def make_objects(
+    jobs: list[tuple[str, int]], generators: dict[str, Generator], out: Path, env: Path
+) -> Iterator[dict[str, Any]]:
     """Do the jobs in order; yields the answers, each with generator and seed."""
     worker: Worker | None = None
     try:
@@ -202,6 +205,7 @@ def main() -> None:
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     os.nice(19)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that the worker ends too
     if options.install:
         install(options.env)
     if options.out:

@@ -1,4 +1,7 @@
-"""Small corrections of Infinigen 1.15.5 in memory: crabs, lobsters and reptiles call their colouring with arguments it no longer gets."""
+"""Small corrections of Infinigen 1.15.5 in memory.
+
+Crabs, lobsters and reptiles call their colouring with arguments that it no longer gets; a bed's cloth falls for longer than it moves.
+"""
 
 import inspect
 
@@ -6,7 +9,21 @@ from infinigen.assets.composition import material_assignments
 from infinigen.assets.materials.creature import eyeball
 from infinigen.assets.objects.creatures import crustacean, reptile
 from infinigen.assets.objects.creatures.util import joining
+from infinigen.assets.scatters import clothes
 from infinigen.core.util.random import weighted_sample
+
+CLOTH_FRAMES = 20
+"""Frames (of 1/24 s) that sheets and covers fall: they start on the mattress."""
+
+
+def shorten_cloth():
+    """Let cloth simulations end after CLOTH_FRAMES frames."""
+    simulate = clothes.cloth_sim
+
+    def shortened(cloth, obstacles=None, end_frame=CLOTH_FRAMES, **options):
+        return simulate(cloth, obstacles, end_frame=min(end_frame, CLOTH_FRAMES), **options)
+
+    clothes.cloth_sim = shortened
 
 
 def mend_creatures():

@@ -29,7 +29,7 @@ for absent in ("OpenEXR", "Imath", "submitit", "coacd", "fcl"):
 
 from infinigen.core.util import blender as butil  # noqa: E402
 from infinigen.core.util.math import FixedSeed  # noqa: E402
-from mends import mend_creatures  # noqa: E402
+from mends import mend_creatures, shorten_cloth  # noqa: E402
 
 LARGEST_INPUT = 3_000_000
 """Triangles above which an object is refused: reducing it would take minutes and gigabytes."""
@@ -60,7 +60,7 @@ def spawn(job):
         try:
             factory.finalize_assets([made])
         except Exception as problem:  # some generators finalise a single object, some nothing
-            print("finalize:", type(problem).__name__, problem, file=sys.stderr)
+            print("finalize:", type(problem).__name__, problem, file=sys.stderr)  # noqa: T201
             if "list" in str(problem):
                 factory.finalize_assets(made)
     return made
@@ -108,7 +108,7 @@ def apply_modifiers(part, realize):
         try:
             bpy.ops.object.modifier_apply(modifier=modifier.name)
         except RuntimeError as problem:
-            print("modifier:", problem, file=sys.stderr)
+            print("modifier:", problem, file=sys.stderr)  # noqa: T201
             part.modifiers.remove(modifier)
 
 
@@ -264,6 +264,7 @@ def set_up_cycles():
 def main():
     """Answer every job of standard input."""
     mend_creatures()
+    shorten_cloth()
     for line in sys.stdin:
         job = json.loads(line)
         set_up_cycles()
