@@ -7,7 +7,7 @@ display-referred sRGB in [0, 1].
 
 import json
 import math
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,10 +142,10 @@ def main_color(item: ProceduralObject, least_share: float) -> str | None:
     colors = item.corner_colors.mean(axis=1)
     areas = face_areas(item.vertices, item.faces)
     steps, which = np.unique(np.round(colors * (COLOR_LEVELS - 1)).astype(int), axis=0, return_inverse=True)
-    shares: Counter[str | None] = Counter()
+    shares: dict[str | None, float] = defaultdict(float)
     for step, area in zip(steps, np.bincount(which.reshape(-1), areas), strict=True):
         shares[color_word((step / (COLOR_LEVELS - 1)).tolist())] += float(area)
-    word, largest = shares.most_common(1)[0]
+    word, largest = max(shares.items(), key=lambda item: item[1])
     return word if largest >= least_share * float(areas.sum()) else None
 
 
