@@ -18,6 +18,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,9 +33,10 @@ FIRST_SEEDS = 3
 """Objects of each generator that has none yet, made before all others."""
 WORKER_OBJECTS = 6
 """Objects after which a worker is replaced: Blender's memory grows."""
-START_LIMIT_S = 180.0
-"""Seconds that a worker may take to start, beside the limit of its first object."""
 DEFAULT_LIMIT_S = 240.0
+"""Seconds of processor time that an object may take, a worker's start included."""
+WALL_FACTOR, POLL_S = 10.0, 2.0
+"""How many times as long an object may take by the clock; seconds between two looks at it."""
 DROPPED_AFTER = 4
 """Failures of a generator, without any success, after which it is left out."""
 log = logging.getLogger("procedural")
@@ -54,7 +56,7 @@ class Generator:
     front_deg: float | None = None
     use: bool = True
     reason: str = ""
-    leave_out: tuple[int, ...] = ()
+    leave_out: list[int] = field(default_factory=list)
 
 
 def read_generators(path: Path) -> dict[str, Generator]:
@@ -80,17 +82,17 @@ def append_line(path: Path, record: dict[str, Any]) -> None:
 
 
 def plan(generators: dict[str, Generator], have: set[tuple[str, int]], failed: set[tuple[str, int]]) -> list[tuple[str, int]]:
-    """(generator, seed) in the order of work: a few of each generator that has nothing yet, then all in turn, by lowest seed."""
-    started = {name for name, _ in have}
+    """(generator, seed) in the order of work: first until each generator has a few objects, then all in turn, lowest seeds first."""
+    n_have, n_failed = Counter(name for name, _ in have), Counter(name for name, _ in failed)
     jobs = []
     for rank, generator in enumerate(generators.values()):
-        tried_in_vain = sum(name == generator.name for name, _ in failed)
-        if not generator.use or (tried_in_vain >= DROPPED_AFTER and generator.name not in started):
+        present = n_have[generator.name]
+        if not generator.use or (n_failed[generator.name] >= DROPPED_AFTER and not present):
             continue
         missing = [seed for seed in range(generator.seeds) if (generator.name, seed) not in have | failed]
         for place, seed in enumerate(missing):
-            first = generator.name not in started and place < FIRST_SEEDS
-            jobs.append((not first, place, rank, generator.name, seed))
+            is_first = present + place < FIRST_SEEDS
+            jobs.append((not is_first, present + place if is_first else place, rank, generator.name, seed))
     return [(name, seed) for *_, name, seed in sorted(jobs)]
 
 
@@ -123,17 +125,28 @@ class Worker:
     def ask(self, job: dict[str, Any], limit_s: float) -> dict[str, Any]:
         """The answer to one job; a failure when the worker dies or takes too long, after which it must be replaced."""
         assert self._process.stdin is not None
-        allowed = limit_s + (START_LIMIT_S if self.n_asked == 0 else 0)
+        started, used = time.monotonic(), self._cpu_seconds()
         self.n_asked += 1
         try:
             self._process.stdin.write(json.dumps(job) + "\n")
             self._process.stdin.flush()
-            line = self._answers.get(timeout=allowed)
-        except queue.Empty:
-            return {"ok": False, "lost": True, "reason": f"not within {allowed:.0f} s"}
         except BrokenPipeError:
-            line = ""
-        return json.loads(line) if line else {"ok": False, "lost": True, "reason": "the worker died"}
+            return {"ok": False, "lost": True, "reason": "the worker died"}
+        while self._cpu_seconds() - used < limit_s and time.monotonic() - started < WALL_FACTOR * limit_s:
+            try:
+                line = self._answers.get(timeout=POLL_S)
+            except queue.Empty:
+                continue
+            return json.loads(line) if line else {"ok": False, "lost": True, "reason": "the worker died"}
+        return {"ok": False, "lost": True, "reason": f"not within {limit_s:.0f} s of the processor"}
+
+    def _cpu_seconds(self) -> float:
+        """Processor time of the process so far (Linux): on a busy machine the clock says nothing about an object."""
+        try:
+            fields = Path(f"/proc/{self._process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        except FileNotFoundError:
+            return 0.0
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def close(self) -> None:
         """End the process, at once."""

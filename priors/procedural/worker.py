@@ -33,6 +33,8 @@ from mends import mend_creatures, shorten_cloth  # noqa: E402
 
 LARGEST_INPUT = 3_000_000
 """Triangles above which an object is refused: reducing it would take minutes and gigabytes."""
+SPIKES = 5
+"""How many times larger than the box of 98 % of the vertices the whole may be."""
 COLOR_INPUTS = {
     "BSDF_PRINCIPLED": "Base Color",
     "BSDF_DIFFUSE": "Color",
@@ -120,11 +122,22 @@ def n_triangles(part):
 
 
 def reduce(part, triangles):
-    """Decimate a part to about that many triangles."""
+    """Decimate a part to about that many triangles, within its box: Blender throws single vertices far away."""
     present = n_triangles(part)
     if present > triangles:
+        before = positions(part)
         part.modifiers.new("fewer", "DECIMATE").ratio = triangles / present
         bpy.ops.object.modifier_apply(modifier="fewer")
+        after = np.clip(positions(part), before.min(axis=0), before.max(axis=0))
+        part.data.vertices.foreach_set("co", after.reshape(-1))
+        part.data.update()
+
+
+def positions(part):
+    """Vertices (V, 3) of a part in its own frame."""
+    values = np.zeros(len(part.data.vertices) * 3, np.float32)
+    part.data.vertices.foreach_get("co", values)
+    return values.reshape(-1, 3)
 
 
 def shine_colors(tree, seen):
@@ -191,16 +204,15 @@ def arrays_of(part):
     mesh.calc_loop_triangles()
     n = len(mesh.loop_triangles)
     loops, faces, slots = np.zeros(n * 3, np.int32), np.zeros(n * 3, np.int32), np.zeros(n, np.int32)
-    areas, vertices = np.zeros(n, np.float32), np.zeros(len(mesh.vertices) * 3, np.float32)
+    areas = np.zeros(n, np.float32)
     for name, values in (("loops", loops), ("vertices", faces), ("material_index", slots), ("area", areas)):
         mesh.loop_triangles.foreach_get(name, values)
-    mesh.vertices.foreach_get("co", vertices)
     pose = np.array(part.matrix_world, dtype=np.float32)
     names = [slot.name.split(".")[0] if slot else "none" for slot in mesh.materials]
     area = Counter()
     for slot in np.unique(slots):
         area[names[min(slot, len(names) - 1)]] += float(areas[slots == slot].sum())
-    return vertices.reshape(-1, 3) @ pose[:3, :3].T + pose[:3, 3], faces.reshape(-1, 3), colors[loops].reshape(-1, 3, 3), area
+    return positions(part) @ pose[:3, :3].T + pose[:3, 3], faces.reshape(-1, 3), colors[loops].reshape(-1, 3, 3), area
 
 
 def write(path, vertices, faces, colors):
@@ -211,6 +223,9 @@ def write(path, vertices, faces, colors):
     size = float(np.linalg.norm(high - low))
     if not np.isfinite(vertices).all() or size < 1e-4:
         raise ValueError(f"box of {size} m")
+    core = float(np.linalg.norm(np.subtract(*np.percentile(vertices, (99, 1), axis=0))))
+    if size > SPIKES * core:
+        raise ValueError(f"spikes: box of {size:.3g} m, 98 % of the vertices within {core:.3g} m")
     whole = np.rint((vertices - (low + high) / 2) / size * 65534)
     temporary = f"{path}.{os.getpid()}.tmp.npz"
     np.savez_compressed(
