@@ -14,6 +14,7 @@ import json
 import os
 import sys
 import time
+import traceback
 import types
 from collections import Counter
 
@@ -286,7 +287,10 @@ def main():
         try:
             answer = make(job)
         except Exception as problem:
-            answer = {"ok": False, "reason": f"{type(problem).__name__}: {str(problem)[:200]}"}
+            frame = traceback.extract_tb(problem.__traceback__)[-1]
+            place = f"{os.path.basename(frame.filename)}:{frame.lineno}"
+            callers = " < ".join(step.name for step in traceback.extract_tb(problem.__traceback__)[:-5:-1])
+            answer = {"ok": False, "reason": f"{type(problem).__name__}: {str(problem)[:200]} ({place}, {callers})"}
         answers.write(json.dumps({"generator": job["generator"], "seed": job["seed"], **answer}) + "\n")
 
 
