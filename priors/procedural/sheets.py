@@ -1,4 +1,4 @@
-"""Contact sheets of procedural objects: python priors/procedural/sheets.py OBJECTS OUT [--raw] [generator ...].
+"""Contact sheets of procedural objects: python priors/procedural/sheets.py OBJECTS OUT [--raw] [--only GENERATOR ...].
 
 A row a generator: the first object from azimuth 0 (the front, once generators.yaml names it), 45, 90, 180 and 270 degrees, then others
 from 0 and 45 in turn. --raw ignores generators.yaml's fronts: for finding them.
@@ -53,13 +53,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Contact sheets of procedural objects.")
     parser.add_argument("objects", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("names", nargs="*")
+    parser.add_argument("--only", nargs="+", default=[], metavar="GENERATOR")
     parser.add_argument("--raw", action="store_true")
     options = parser.parse_args()
     generators = read_generators(HERE / "generators.yaml")
     seeds = defaultdict(list)
     for name, seed in sorted(objects_in(options.objects)):
-        if not options.names or name in options.names:
+        if not options.only or name in options.only:
             seeds[name].append(seed)
     torch.set_num_threads(1)
     options.out.mkdir(parents=True, exist_ok=True)

@@ -22,6 +22,7 @@ answers = os.fdopen(os.dup(1), "w", buffering=1)
 os.dup2(2, 1)  # Blender prints to standard output
 os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # Blender takes as many threads as it sees cores
 
+import bmesh  # noqa: E402
 import bpy  # noqa: E402
 import numpy as np  # noqa: E402
 
@@ -34,8 +35,8 @@ from mends import mend_creatures, shorten_cloth  # noqa: E402
 
 LARGEST_INPUT = 3_000_000
 """Triangles above which an object is refused: reducing it would take minutes and gigabytes."""
-SPIKES = 5
-"""How many times larger than the box of 98 % of the vertices the whole may be."""
+SPIKES = 30
+"""How many times farther from the middle than nine tenths of the vertices a vertex may lie: some modifiers throw vertices kilometres away."""
 COLOR_INPUTS = {
     "BSDF_PRINCIPLED": "Base Color",
     "BSDF_DIFFUSE": "Color",
@@ -134,6 +135,19 @@ def reduce(part, triangles):
         part.data.update()
 
 
+def drop_spikes(part):
+    """Delete the vertices of a part that lie far from all others."""
+    distance = np.linalg.norm(positions(part) - np.median(positions(part), axis=0), axis=1)
+    far = np.flatnonzero(~(distance <= SPIKES * np.percentile(distance, 90)))
+    if len(far):
+        shape = bmesh.new()
+        shape.from_mesh(part.data)
+        shape.verts.ensure_lookup_table()
+        bmesh.ops.delete(shape, geom=[shape.verts[index] for index in far], context="VERTS")
+        shape.to_mesh(part.data)
+        shape.free()
+
+
 def positions(part):
     """Vertices (V, 3) of a part in its own frame."""
     values = np.zeros(len(part.data.vertices) * 3, np.float32)
@@ -224,9 +238,6 @@ def write(path, vertices, faces, colors):
     size = float(np.linalg.norm(high - low))
     if not np.isfinite(vertices).all() or size < 1e-4:
         raise ValueError(f"box of {size} m")
-    core = float(np.linalg.norm(np.subtract(*np.percentile(vertices, (99, 1), axis=0))))
-    if size > SPIKES * core:
-        raise ValueError(f"spikes: box of {size:.3g} m, 98 % of the vertices within {core:.3g} m")
     whole = np.rint((vertices - (low + high) / 2) / size * 65534)
     temporary = f"{path}.{os.getpid()}.tmp.npz"
     np.savez_compressed(
@@ -247,6 +258,8 @@ def make(job):
     for part in parts:
         select_alone(part)
         apply_modifiers(part, realize)
+        if len(part.data.vertices):
+            drop_spikes(part)
     parts = [part for part in parts if len(part.data.polygons)]
     total = sum(n_triangles(part) for part in parts)
     if not 0 < total <= LARGEST_INPUT:
