@@ -39,6 +39,8 @@ WALL_FACTOR, POLL_S = 10.0, 2.0
 """How many times as long an object may take by the clock; seconds between two looks at it."""
 DROPPED_AFTER = 4
 """Failures of a generator, without any success, after which it is left out."""
+DEATHS = 4
+"""Workers that may die one after another: more are no fault of the objects."""
 log = logging.getLogger("procedural")
 
 
@@ -159,6 +161,7 @@ def make_objects(
 ) -> Iterator[dict[str, Any]]:
     """Do the jobs in order; yields the answers, each with generator and seed."""
     worker: Worker | None = None
+    deaths = 0
     try:
         for name, seed in jobs:
             generator = generators[name]
@@ -167,6 +170,9 @@ def make_objects(
             job |= {"arguments": generator.arguments, "spawn": generator.spawn}
             job["path"] = str((out / "objects" / f"{name}_{seed:04d}.npz").absolute())
             answer = worker.ask(job, generator.limit_s)
+            deaths = deaths + 1 if answer.get("reason") == "the worker died" else 0
+            if deaths >= DEATHS:
+                raise RuntimeError(f"{deaths} workers died one after another: see {out / 'worker.log'}")
             if answer.pop("lost", False) or worker.n_asked >= WORKER_OBJECTS:
                 worker.close()
                 worker = None

@@ -22,8 +22,10 @@ answers = os.fdopen(os.dup(1), "w", buffering=1)
 os.dup2(2, 1)  # Blender prints to standard output
 os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # Blender takes as many threads as it sees cores
 
-import bmesh  # noqa: E402
 import bpy  # noqa: E402
+
+# isort: split
+import bmesh  # noqa: E402  (exists once Blender is loaded)
 import numpy as np  # noqa: E402
 
 for absent in ("OpenEXR", "Imath", "submitit", "coacd", "fcl"):
@@ -36,7 +38,7 @@ from mends import mend_creatures, shorten_cloth  # noqa: E402
 LARGEST_INPUT = 3_000_000
 """Triangles above which an object is refused: reducing it would take minutes and gigabytes."""
 SPIKES = 30
-"""How many times farther from the middle than nine tenths of the vertices a vertex may lie: some modifiers throw vertices kilometres away."""
+"""How many times farther out than nine tenths of the vertices one may lie: some modifiers throw vertices kilometres away."""
 COLOR_INPUTS = {
     "BSDF_PRINCIPLED": "Base Color",
     "BSDF_DIFFUSE": "Color",

@@ -100,6 +100,11 @@ def test_failures_deaths_and_hanging_workers_are_recorded_and_the_rest_goes_on(t
     assert engine.objects_in(tmp_path / "out" / "objects") == {("Good", 0)}
 
 
+def test_workers_that_die_one_after_another_end_the_run(tmp_path, env):
+    with pytest.raises(RuntimeError, match="workers died one after another"):
+        engine.run(generators(Dies=engine.DEATHS), tmp_path / "out", env, [])
+
+
 def test_a_line_that_a_crash_cut_off_is_left_out(tmp_path):
     path = tmp_path / "made.jsonl"
     path.write_text(json.dumps({"seed": 1}) + "\n" + '{"seed": 2, "na')
