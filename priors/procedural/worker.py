@@ -37,7 +37,7 @@ from mends import mend_creatures, shorten_cloth  # noqa: E402
 
 LARGEST_INPUT = 3_000_000
 """Triangles above which an object is refused: reducing it would take minutes and gigabytes."""
-SPIKES = 30
+SPIKES = 10
 """How many times farther out than nine tenths of the vertices one may lie: some modifiers throw vertices kilometres away."""
 COLOR_INPUTS = {
     "BSDF_PRINCIPLED": "Base Color",
