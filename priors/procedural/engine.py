@@ -39,8 +39,8 @@ WALL_FACTOR, POLL_S = 10.0, 2.0
 """How many times as long an object may take by the clock; seconds between two looks at it."""
 DROPPED_AFTER = 4
 """Failures of a generator, without any success, after which it is left out."""
-DEATHS = 4
-"""Workers that may die one after another: more are no fault of the objects."""
+DEATHS, DEATH_S = 4, 10.0
+"""Workers that may die one after another within so many seconds: more are no fault of the objects."""
 log = logging.getLogger("procedural")
 
 
@@ -169,8 +169,10 @@ def make_objects(
             job = {"generator": name, "seed": seed, "module": generator.module, "triangles": TRIANGLES}
             job |= {"arguments": generator.arguments, "spawn": generator.spawn}
             job["path"] = str((out / "objects" / f"{name}_{seed:04d}.npz").absolute())
+            started = time.monotonic()
             answer = worker.ask(job, generator.limit_s)
-            deaths = deaths + 1 if answer.get("reason") == "the worker died" else 0
+            early = answer.get("reason") == "the worker died" and time.monotonic() - started < DEATH_S
+            deaths = deaths + 1 if early else 0
             if deaths >= DEATHS:
                 raise RuntimeError(f"{deaths} workers died one after another: see {out / 'worker.log'}")
             if answer.pop("lost", False) or worker.n_asked >= WORKER_OBJECTS:

@@ -12,14 +12,19 @@ faces (F, 3); colors (F, 3, 3) uint8, sRGB base colour at each corner of each fa
 import importlib
 import json
 import os
+import resource
 import sys
 import time
 import traceback
 import types
 from collections import Counter
 
+MEMORY = 6 << 30
+"""Bytes of address space: a tree with every leaf in full would take all of the machine's; the worker dies instead."""
+
 answers = os.fdopen(os.dup(1), "w", buffering=1)
 os.dup2(2, 1)  # Blender prints to standard output
+resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
 os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # Blender takes as many threads as it sees cores
 
 import bpy  # noqa: E402
