@@ -19,7 +19,110 @@ import numpy as np
 from PIL import Image
 from scipy.sparse import csr_array
 
-from dreampolish.data.wavefront import Material, WavefrontMesh, parse_mtl, parse_obj
+
+@dataclass(frozen=True)
+class WavefrontMesh:
+    """positions (V, 3), uvs (T, 2), normals (N, 3); corners (F, 3, 3): position, uv and normal index of each corner of each
+    triangle; material_indices (F,) into material_names; material_libraries: the MTL files that the text asks for."""
+
+    positions: np.ndarray
+    uvs: np.ndarray
+    normals: np.ndarray
+    corners: np.ndarray
+    material_indices: np.ndarray
+    material_names: list[str]
+    material_libraries: list[str]
+
+
+@dataclass(frozen=True)
+class Material:
+    """diffuse: RGB in [0, 1]; opacity: 1 is opaque; texture: the path of the diffuse map as written, or None."""
+
+    diffuse: tuple[float, float, float]
+    opacity: float
+    texture: str | None
+
+
+def _corner(token: str, counts: tuple[int, int, int]) -> tuple[int, int, int]:
+    """One face token ("3", "3/1", "3//2", "-1/-1/-1") as indices from 0."""
+    parts = token.split("/")
+    found = [-1, -1, -1]
+    for place, part in enumerate(parts[:3]):
+        if part:
+            index = int(part)
+            found[place] = index - 1 if index > 0 else counts[place] + index
+    return found[0], found[1], found[2]
+
+
+def _numbers(lines: list[str], width: int) -> np.ndarray:
+    """The first `width` numbers of each line as (len(lines), width) float64; lines with fewer are padded by 0."""
+    rows = [line.split()[1 : 1 + width] for line in lines]
+    return np.array([row + ["0"] * (width - len(row)) for row in rows], dtype=np.float64).reshape(-1, width)
+
+
+def parse_obj(text: str) -> WavefrontMesh:
+    """Read the positions, uvs, normals, faces and material names of an OBJ text.
+
+    Raises ValueError when the text holds no face.
+    """
+    positions: list[str] = []
+    uvs: list[str] = []
+    normals: list[str] = []
+    corners: list[tuple[tuple[int, int, int], ...]] = []
+    material_indices: list[int] = []
+    names: dict[str, int] = {"": 0}
+    libraries: list[str] = []
+    current = 0
+    for line in text.replace("\\\r\n", " ").replace("\\\n", " ").splitlines():
+        word, _, rest = line.lstrip().partition(" ")
+        if word == "v":
+            positions.append(line)
+        elif word == "vt":
+            uvs.append(line)
+        elif word == "vn":
+            normals.append(line)
+        elif word == "f":
+            counts = (len(positions), len(uvs), len(normals))
+            polygon = [_corner(token, counts) for token in rest.split()]
+            for second in range(1, len(polygon) - 1):
+                corners.append((polygon[0], polygon[second], polygon[second + 1]))
+                material_indices.append(current)
+        elif word == "usemtl":
+            current = names.setdefault(rest.strip(), len(names))
+        elif word == "mtllib":
+            libraries.append(rest.strip())
+    if not corners:
+        raise ValueError("the OBJ text holds no face")
+    return WavefrontMesh(
+        positions=_numbers(positions, 3),
+        uvs=_numbers(uvs, 2),
+        normals=_numbers(normals, 3),
+        corners=np.array(corners, dtype=np.int64),
+        material_indices=np.array(material_indices, dtype=np.int64),
+        material_names=list(names),
+        material_libraries=libraries,
+    )
+
+
+def parse_mtl(text: str) -> dict[str, Material]:
+    """The materials of an MTL text by name; a missing diffuse colour is light grey, a missing opacity 1."""
+    fields: dict[str, dict[str, str]] = {}
+    current: dict[str, str] = {}
+    for line in text.splitlines():
+        word, _, rest = line.strip().partition(" ")
+        if word == "newmtl":
+            current = fields.setdefault(rest.strip(), {})
+        elif word in ("Kd", "d", "Tr", "map_Kd"):
+            current[word] = rest.strip()
+    return {name: _material(found) for name, found in fields.items()}
+
+
+def _material(found: dict[str, str]) -> Material:
+    """A material from its MTL statements."""
+    diffuse = [min(max(float(x), 0.0), 1.0) for x in found.get("Kd", "0.8 0.8 0.8").split()[:3]]
+    opacity = float(found["d"].split()[-1]) if "d" in found else 1.0
+    return Material((diffuse[0], diffuse[-2], diffuse[-1]), opacity, found.get("map_Kd"))
+
 
 BOUNDING_RADIUS = 0.6
 """Radius, world units, of the sphere that holds every normalised object."""

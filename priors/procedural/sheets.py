@@ -13,9 +13,9 @@ import torch
 from engine import HERE, objects_in, read_generators
 from PIL import Image, ImageDraw
 
-from dreampolish.cameras import orbit_cameras
 from dreampolish.data.procedural import load_object, painted_mesh
 from dreampolish.data.raycasting import RayCaster
+from dreampolish.scene.cameras import orbit_cameras
 
 SIZE, ROWS, AROUND, OTHERS = 112, 9, (0.0, 45.0, 90.0, 180.0, 270.0), 5
 

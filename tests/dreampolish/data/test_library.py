@@ -13,9 +13,8 @@ import torch
 
 from dreampolish.data.batches import MILD_STRETCH, RenderedViews
 from dreampolish.data.domain import in_domain
-from dreampolish.data.library import BOUNDING_RADIUS, load_model, read_catalog, stretched
+from dreampolish.data.library import BOUNDING_RADIUS, load_model, parse_mtl, parse_obj, read_catalog, stretched
 from dreampolish.data.renders import FRONT_VIEWS, STRETCHED_VIEWS, RenderPlan, render_all, training_cameras
-from dreampolish.data.wavefront import parse_mtl, parse_obj
 
 CUBE = """mtllib cube.mtl
 v -1 -1 -1\nv 1 -1 -1\nv 1 1 -1\nv -1 1 -1\nv -1 -1 1\nv 1 -1 1\nv 1 1 1\nv -1 1 1

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from dreampolish.cameras import orbit_cameras
 from dreampolish.data import procedural
 from dreampolish.data.procedural import ManifestEntry, ProceduralObject
 from dreampolish.data.raycasting import RayCaster, _wrapped_texels
+from dreampolish.scene.cameras import orbit_cameras
 
 RED, WHITE = (0.9, 0.1, 0.1), (1.0, 1.0, 1.0)
 ENTRY = ManifestEntry(
