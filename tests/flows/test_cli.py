@@ -1,6 +1,5 @@
 """The command line: one line and an exit code for every mistake, JSON on demand."""
 
-import importlib
 import json
 import os
 import shutil
@@ -16,7 +15,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from flows.cli import COMMANDS, app
+from flows.cli import COMMANDS, app, main
 from flows.runs.create import new_run, slug_from_prompt
 from stages.runtime.files import free_space
 
@@ -239,4 +238,4 @@ def test_a_stop_while_a_commands_module_is_imported_is_one_line(tmp_path: Path, 
 def test_the_installed_command_is_there() -> None:
     script = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["scripts"]["dreampolish"]
     module, _, name = script.partition(":")
-    assert getattr(importlib.import_module(module), name) is main
+    assert getattr(import_module(module), name) is main
