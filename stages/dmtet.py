@@ -6,6 +6,7 @@ with offsets tanh(deform) * spacing / 2; text guidance sees the normal map in th
 
 import copy
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -200,19 +201,10 @@ def _losses(
         # Pictures teach colours, their masks shape: wrong colours would bend the surface until it shows others.
         still = mesh.moved(mesh.vertices.detach())
         # What is painted is lit; what is learned of it are the surface's own colours. What the reference shows stays as drawn.
-        guide.prepare(
-            step,
-            lambda cameras: (
-                render_in_light(
-                    mesh=still,
-                    cameras=cameras,
-                    color_of=color_of,
-                    light=light,
-                    supersample=2,
-                    smoothing_rounds=config.light.smoothing_rounds,
-                ).rgb
-            ),
+        lit = partial(
+            render_in_light, mesh=still, color_of=color_of, light=light, smoothing_rounds=config.light.smoothing_rounds
         )
+        guide.prepare(step, lambda cameras: lit(cameras=cameras, supersample=2).rgb)
         front = mesh.render(view.camera, fixed_color_of_field(colors), 1, smooth=True)
         terms = anchor_terms(
             anchors=config.anchors,
@@ -231,14 +223,7 @@ def _losses(
         if step % config.guidance_interval == 0:
             cameras = guide.cameras(step)
             if config.targets.wanted:
-                seen = render_in_light(
-                    mesh=still,
-                    cameras=cameras,
-                    color_of=color_of,
-                    light=light,
-                    supersample=1,
-                    smoothing_rounds=config.light.smoothing_rounds,
-                )
+                seen = lit(cameras=cameras, supersample=1)
                 terms.update(guide.target_terms(step, seen.rgb, mesh.coverage(seen, cameras)))
             if max(config.view.weight.at(*progress), config.text.weight.at(*progress)) > 0:
                 novel = mesh.render(

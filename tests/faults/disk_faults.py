@@ -31,8 +31,9 @@ from pydantic import BaseModel
 import stages.runtime.stage
 from dreampolish.optim.fit import Term, fit
 from schemas.artifacts import Artifact, NerfArtifact, ReferenceArtifact, ScoresArtifact, artifact_class_of
+from schemas.config.nerf import NerfConfig
+from schemas.config.reference import ReferenceConfig
 from schemas.config.run import Config, PriorsConfig
-from schemas.config.stages import NerfConfig, ReferenceConfig
 from schemas.runs import RunRecord
 from stages.runtime.code import Code
 from stages.runtime.context import RunContext

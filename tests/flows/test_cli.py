@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tomllib
 from importlib import import_module
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from flows.cli import COMMANDS, app
+from flows.cli import COMMANDS, app, main
 from flows.runs.create import new_run, slug_from_prompt
 from stages.runtime.files import free_space
 
@@ -232,3 +233,9 @@ def test_a_stop_while_a_commands_module_is_imported_is_one_line(tmp_path: Path, 
         env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{PROJECT}", "DREAMPOLISH_STORE": str(tmp_path / "store")},
     )  # fmt: skip
     assert (ended.returncode, ended.stderr) == (130, "stopped; go on with: the same command\n")
+
+
+def test_the_installed_command_is_there() -> None:
+    script = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["scripts"]["dreampolish"]
+    module, _, name = script.partition(":")
+    assert getattr(import_module(module), name) is main
