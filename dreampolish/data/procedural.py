@@ -124,7 +124,7 @@ def color_atlas(corner_colors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     blocks = np.zeros((rows * columns, 2, 2, 4))
     blocks[:n, 0, 0, :3], blocks[:n, 0, 1, :3], blocks[:n, 1, 0, :3] = first, second, third
     blocks[:n, 1, 1, :3], blocks[..., 3] = second + third - first, 1
-    texture = blocks.reshape(rows, columns, 2, 2, 4).transpose(0, 2, 1, 3, 4).reshape(2 * rows, 2 * columns, 4)
+    texture = blocks.reshape(rows, columns, 2, 2, 4).transpose((0, 2, 1, 3, 4)).reshape(2 * rows, 2 * columns, 4)
     x = 2 * (np.arange(n) % columns)[:, None] + np.array([0.5, 1.5, 0.5])
     y = 2 * (np.arange(n) // columns)[:, None] + np.array([0.5, 0.5, 1.5])
     uvs = np.stack([x / (2 * columns), 1 - y / (2 * rows)], axis=-1)
