@@ -231,6 +231,8 @@ def test_a_stop_while_a_commands_module_is_imported_is_one_line(tmp_path: Path, 
     ended = subprocess.run(
         [sys.executable, "-m", "flows.cli", "doctor"], cwd=tmp_path, capture_output=True, text=True, check=False,
         env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{PROJECT}", "DREAMPOLISH_STORE": str(tmp_path / "store")},
+        # A shell's background jobs ignore SIGINT, and so would this one's child.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     assert (ended.returncode, ended.stderr) == (130, "stopped; go on with: the same command\n")
 
