@@ -9,7 +9,7 @@ import pytest
 PROJECT = Path(__file__).parents[1]
 FOLDERS = ("flows", "stages", "schemas", "dreampolish", "tests")
 CALLING = ("flows", "stages", "schemas", "dreampolish", "tests/support")
-SPREADING = {"Sequential", "view", "reshape", "prior_digests"}
+SPREADING = {"Sequential", "view", "index8", "vec8", "reshape", "prior_digests"}
 """Functions that take any number of alike arguments."""
 SWITCHES = {"requires_grad_"}
 """Methods of torch whose name says what their one boolean means."""
@@ -53,7 +53,7 @@ def test_no_boolean_is_given_by_place(folder: str) -> None:
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_no_folder_has_more_than_twelve_entries(folder: str) -> None:
     folders = [PROJECT / folder, *(path for path in (PROJECT / folder).rglob("*") if path.is_dir())]
-    entries = {path: [entry for entry in path.iterdir() if entry.name != "__pycache__"] for path in folders}
+    entries = {path: [entry for entry in path.iterdir() if entry.name not in ("__pycache__", "__init__.py")] for path in folders}
     assert {str(path): len(found) for path, found in entries.items() if len(found) > MOST_ENTRIES} == {}
 
 

@@ -1,17 +1,21 @@
-"""A multiresolution hash grid in plain torch (source: Instant-NGP, arXiv:2201.05989), with hand-written gradients.
+"""A multiresolution hash grid (source: Instant-NGP, arXiv:2201.05989), with hand-written gradients.
 
-Notation: N points, L levels, C features a level, 8 corners of the cell a point lies in. Everything inside is corner-major, (8,
-L, N), and tables are channel-major, (C, entries), so that a level costs one-dimensional gathers and scatters only: on a CPU
-that is several times faster than `embedding_bag`, whose backward sorts, and than row-wise `index_add_`. A level whose lattice
-fits the table is indexed densely, a finer one is hashed.
+In float32 the kernels of `dreampolish/kernels/hash_grid.py` do the work. In any other precision their twin in plain torch does, which
+is also what the kernels are tested against.
+
+Notation: N points, L levels, C features a level, 8 corners of the cell a point lies in. Tables are channel-major, (C, entries). The
+twin is corner-major inside, (8, L, N). A level whose lattice fits the table is indexed densely, a finer one is hashed.
 """
 
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
+
+from dreampolish.kernels.hash_grid import Encode, Levels
 
 _PRIMES = (1, 2654435761, 805459861)
 """Instant-NGP's hash multipliers, one per axis."""
@@ -137,6 +141,18 @@ def _gather(table: Tensor, index: Tensor, weights: list[Tensor]) -> Tensor:
     return result
 
 
+@cache
+def _rows_from_sizes(sizes: GridSizes, active: int, device: torch.device) -> Tensor:
+    """What the kernels need of a level, int32 (L, 5): cells of a side, strides of y and z, mask (0 where dense), first entry."""
+    levels = _levels_from_sizes(sizes, active, torch.device("cpu"))
+    mask = torch.full_like(levels.resolution, levels.mask)
+    mask[: levels.n_dense] = 0
+    columns = torch.cat([levels.resolution, *levels.stride, mask, levels.offset], dim=1)
+    # The hash multipliers as the signed numbers of the same 32 bits.
+    signed = torch.where(columns >= 2**31, columns - 2**32, columns)
+    return signed.to(torch.int32).to(device)
+
+
 class _Interpolate(torch.autograd.Function):
     """Features (L, C, N) and, on request, their derivatives along the axes (3, L, C, N)."""
 
@@ -206,13 +222,21 @@ class HashGrid(nn.Module):
         return self._encode(points, with_jacobian=True)
 
     def _encode(self, points: Tensor, with_jacobian: bool) -> tuple[Tensor, Tensor]:
-        levels = _levels_from_sizes(self.sizes, self.active_levels, points.device)
-        chunk = _CPU_CHUNK if points.device.type == "cpu" else max(len(points), 1)
-        parts = [_Interpolate.apply(part, self.table, levels, with_jacobian) for part in points.split(chunk)]
-        features = torch.cat([part[0] for part in parts], dim=-1).flatten(0, 1)
-        jacobian = torch.cat([part[1] for part in parts], dim=-1).flatten(1, 2)
+        interpolated = self._by_kernels if self.table.dtype == points.dtype == torch.float32 else self._by_torch
+        features, jacobian = interpolated(points, with_jacobian)
+        features, jacobian = features.flatten(0, 1), jacobian.flatten(1, 2)
         missing = self.n_outputs - features.shape[0]
         if missing:
             features = nn.functional.pad(features, (0, 0, 0, missing))
             jacobian = nn.functional.pad(jacobian, (0, 0, 0, missing))
         return features.t(), jacobian.transpose(1, 2)
+
+    def _by_kernels(self, points: Tensor, with_jacobian: bool) -> tuple[Tensor, Tensor]:
+        rows = _rows_from_sizes(self.sizes, self.active_levels, points.device)
+        return Encode.apply(points, self.table, Levels(rows, 2 * self.sizes.half_size), with_jacobian)
+
+    def _by_torch(self, points: Tensor, with_jacobian: bool) -> tuple[Tensor, Tensor]:
+        levels = _levels_from_sizes(self.sizes, self.active_levels, points.device)
+        chunk = _CPU_CHUNK if points.device.type == "cpu" else max(len(points), 1)
+        parts = [_Interpolate.apply(part, self.table, levels, with_jacobian) for part in points.split(chunk)]
+        return torch.cat([part[0] for part in parts], dim=-1), torch.cat([part[1] for part in parts], dim=-1)

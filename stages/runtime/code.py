@@ -15,8 +15,8 @@ from pathlib import Path
 
 OURS = ("dreampolish", "stages", "schemas", "flows")
 
-ENDS = ("stages.runtime", "stages.results")
-"""Packages at which the walk ends: they move, lock, report, look at and judge results, and choose no byte of them."""
+ENDS = ("stages.runtime", "stages.results", "dreampolish.kernels.runtime")
+"""Packages at which the walk ends: they move, lock, report, look at and judge results, or launch kernels, and choose no byte of them."""
 
 ROOTS = (("schemas.schedule", "Ramp"), ("schemas.schedule", "Schedule"))
 """Definitions that count for every stage: settings reach them by attribute (`config.weight.at(...)`), not by name."""
@@ -148,10 +148,12 @@ class _Walk:
 
 
 class _Plain(ast.NodeTransformer):
-    """Takes docstrings and annotations out of a syntax tree."""
+    """Takes docstrings and annotations out of a syntax tree, but leaves kernels their annotations: they are compiled by them."""
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
         """A function without the annotation of its result."""
+        if _is_kernel(node):
+            return node
         node.returns = None
         return self._body(node)
 
@@ -181,6 +183,11 @@ class _Plain(ast.NodeTransformer):
         self.generic_visit(node)
         node.body = node.body or [ast.Pass()]
         return node
+
+
+def _is_kernel(node: ast.FunctionDef) -> bool:
+    """Whether a decorator of Warp stands above a function."""
+    return any(ast.unparse(each).startswith("wp.") for each in node.decorator_list)
 
 
 def _used_names(node: ast.AST) -> set[str]:

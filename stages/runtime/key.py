@@ -28,6 +28,7 @@ LIBRARIES = {
     "transformers": "transformers",
     "peft": "peft",
     "nerfacc": "nerfacc",
+    "warp": "warp-lang",
     "xatlas": "xatlas",
     "fast_simplification": "fast-simplification",
     "skimage": "scikit-image",

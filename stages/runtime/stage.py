@@ -31,6 +31,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 from pydantic import BaseModel, ValidationError, validate_call
 
+from dreampolish.kernels.announce import announcing
 from dreampolish.optim.atomic_files import sha256_of
 from dreampolish.optim.costs import CostedCheckpoints, reset_peak_memory
 from dreampolish.optim.fit import DivergedError
@@ -351,6 +352,7 @@ def _prepare(stage: Stage, held: ExitStack) -> None:
             stage.name, key, stage.store.root, run.run_id, tracking_uri=run.tracking_uri, show=run.show_progress
         )
         held.callback(stage._progress.close)
+        held.enter_context(announcing(stage._progress.say))
         stage._progress.params({stage.name: stage.config.model_dump(mode="json")})
     if stage.store.has(stage.name, stage.fingerprint):
         # `cached` may still find it damaged, so a work folder is made there too.

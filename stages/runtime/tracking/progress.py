@@ -1,5 +1,6 @@
 """What a stage reports while it runs: metrics and pictures to the tracker, how far it is to Prefect and the terminal."""
 
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -14,6 +15,8 @@ from schemas.artifacts import Artifact, NerfArtifact, SdfArtifact
 from schemas.runs import StageRecord, StageState
 from stages.runtime.tracking.files import folders_with_tag
 from stages.runtime.tracking.journal import Journal, Place, place_from_store, run_page
+
+log = logging.getLogger(__name__)
 
 SHARE = 0.05
 """Of a stage between two updates in Prefect."""
@@ -89,6 +92,13 @@ class StageProgress:
         due = share - self._shown_share >= SHARE or share >= 1.0 > self._shown_share
         if due and self._send_out(lambda: self._tell_prefect(share, left)):
             self._shown_share = share
+
+    def say(self, words: str) -> None:
+        """A line on what the stage does besides its steps: on the terminal while it lasts, else to the log."""
+        if self._status is not None and self._status.is_shown:
+            self._status.say(words)
+        else:
+            log.warning("%s: %s", self.name, words)
 
     def _send_out(self, errand: Callable[[], None]) -> bool:
         """Do an errand on the thread, in this task run's context; False, and nothing is done, while the last one is not back."""
@@ -221,6 +231,16 @@ class TerminalLine:
         if self._status is not None:
             rest = "" if left is None else f", {duration(left)} left"
             self._status.update(f"{self.name}: {step}/{total}{rest}")
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether there is a terminal."""
+        return self._status is not None
+
+    def say(self, words: str) -> None:
+        """Replace the line by words."""
+        if self._status is not None:
+            self._status.update(f"{self.name}: {words}")
 
     def clear(self) -> None:
         """Remove the line."""

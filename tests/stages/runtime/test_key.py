@@ -19,11 +19,16 @@ from stages.runtime.key import read_fields, stage_key
 FILES = {
     "dreampolish/__init__.py": "",
     "dreampolish/field.py": (
-        '"""A field."""\nimport torch\nfrom dreampolish.grid import SIZE as SIDE, Base, cells\n\n'
+        '"""A field."""\nimport torch\nfrom dreampolish.grid import SIZE as SIDE, Base, cells\n'
+        'from dreampolish.kernel import double\n\n'
         'class Field(Base):\n    """Doc."""\n    width: int = 3\n\n    def forward(self, points: "torch.Tensor"):\n'
-        '        """Doc."""\n        return torch.relu(points) * SIDE + cells(points)\n\ndef unused():\n    return 1\n'
+        '        """Doc."""\n        return torch.relu(points) * SIDE + cells(double)\n\ndef unused():\n    return 1\n'
     ),
     "dreampolish/grid.py": "SIZE = 3\nOTHER = 4\n\nclass Base:\n    scale = 2\n\ndef cells(points, count=7):\n    return count\n",
+    "dreampolish/kernel.py": (
+        "from typing import no_type_check\nimport warp as wp\n\n"
+        "@wp.kernel\n@no_type_check\ndef double(values: wp.array(dtype=wp.float32)):\n    values[wp.tid()] *= 2.0\n"
+    ),
     "dreampolish/lookup.py": "TABLE = {}\nTABLE['a'] = 1\n",
     "stages/__init__.py": "",
     "stages/runtime/__init__.py": "",
@@ -88,6 +93,7 @@ def test_what_a_stage_does_not_read_changes_no_key(checkout: Path, name: str, ol
     [
         ("dreampolish/grid.py", "SIZE = 3", "SIZE = 4"),
         ("dreampolish/grid.py", "count=7", "count=8"),
+        ("dreampolish/kernel.py", "wp.float32", "wp.float16"),
         ("dreampolish/grid.py", "scale = 2", "scale = 3"),
         ("dreampolish/field.py", "Field(Base)", "Field"),
         ("dreampolish/field.py", "width: int = 3", "width: int = 4"),
@@ -119,7 +125,7 @@ def test_what_a_module_does_when_imported_counts_for_who_uses_it(checkout: Path)
 
 def test_libraries_and_names_are_those_that_the_code_reaches(checkout: Path) -> None:
     found = code_of("stages.nerf", "fit_nerf", checkout)
-    assert found.libraries == {"torch", "nerfacc"}
+    assert found.libraries == {"torch", "nerfacc", "warp", "typing"}
     assert found.names >= {"stages.nerf.fit_nerf", "stages.nerf.helper", "dreampolish.field.Field", "dreampolish.grid.Base"}
     assert not any(name.startswith(("stages.runtime", "stages.export")) or "unused" in name for name in found.names)
 
