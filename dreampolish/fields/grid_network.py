@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dreampolish.fields.hash_grid import GridSizes, HashGrid
+from dreampolish.kernels.grid_network import Network, Shape
 
 Activation = Literal["relu", "softplus"]
 
@@ -41,6 +42,8 @@ class GridNetwork(nn.Module):
 
     def forward(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n c"]:
         """Raw outputs; differentiable in parameters and points."""
+        if self._has_kernels(points):
+            return self._by_kernels(points, with_gradient=False)[0]
         return self.output(self._activate(self.hidden(self.grid(points))))
 
     def with_gradient(self, points: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, "n c"], Float[Tensor, "n 3"]]:
@@ -49,8 +52,19 @@ class GridNetwork(nn.Module):
         The gradient is output_row * activation'(h) * hidden_matrix * grid_jacobian, so no second backward pass is needed.
         Warning: the gradient is not differentiable in the points.
         """
+        if self._has_kernels(points):
+            return self._by_kernels(points, with_gradient=True)
         features, jacobian = self.grid.with_jacobian(points)
         hidden = self.hidden(features)
         slope = (hidden > 0).to(hidden.dtype) if self.activation == "relu" else torch.sigmoid(SOFTPLUS_BETA * hidden)
         feature_gradient = (slope * self.output.weight[0]) @ self.hidden.weight
         return self.output(self._activate(hidden)), (jacobian * feature_gradient).sum(dim=-1).t()
+
+    def _has_kernels(self, points: Tensor) -> bool:
+        return points.dtype == self.grid.table.dtype == torch.float32
+
+    def _by_kernels(self, points: Tensor, *, with_gradient: bool) -> tuple[Tensor, Tensor]:
+        """The same as plain torch does, in one function that keeps nothing of the hidden layer."""
+        beta = None if self.activation == "relu" else SOFTPLUS_BETA
+        weights = (self.hidden.weight, self.hidden.bias, self.output.weight, self.output.bias)
+        return Network.apply(points, self.grid.table, Shape(self.grid.levels(), beta, with_gradient), *weights)

@@ -221,6 +221,11 @@ class HashGrid(nn.Module):
         """
         return self._encode(points, with_jacobian=True)
 
+    def levels(self) -> Levels:
+        """The active levels as kernels want them, on the table's device."""
+        rows = _rows_from_sizes(self.sizes, self.active_levels, self.table.device)
+        return Levels(rows, 2 * self.sizes.half_size)
+
     def _encode(self, points: Tensor, with_jacobian: bool) -> tuple[Tensor, Tensor]:
         interpolated = self._by_kernels if self.table.dtype == points.dtype == torch.float32 else self._by_torch
         features, jacobian = interpolated(points, with_jacobian)
@@ -232,8 +237,7 @@ class HashGrid(nn.Module):
         return features.t(), jacobian.transpose(1, 2)
 
     def _by_kernels(self, points: Tensor, with_jacobian: bool) -> tuple[Tensor, Tensor]:
-        rows = _rows_from_sizes(self.sizes, self.active_levels, points.device)
-        return Encode.apply(points, self.table, Levels(rows, 2 * self.sizes.half_size), with_jacobian)
+        return Encode.apply(points, self.table, self.levels(), with_jacobian)
 
     def _by_torch(self, points: Tensor, with_jacobian: bool) -> tuple[Tensor, Tensor]:
         levels = _levels_from_sizes(self.sizes, self.active_levels, points.device)

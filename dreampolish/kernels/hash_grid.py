@@ -245,6 +245,74 @@ def _table_gradient_with_jacobian(
             wp.atomic_add(grad_table, channel, index[corner], value)
 
 
+@wp.kernel(module=MODULE, enable_backward=False)
+@no_type_check
+def _table_gradient_with_direction(
+    points: wp.array2d(dtype=wp.float32),
+    grad_features: wp.array3d(dtype=wp.float32),
+    pull: wp.array3d(dtype=wp.float32),
+    directions: wp.array2d(dtype=wp.float32),
+    levels: wp.array2d(dtype=wp.int32),
+    side: wp.float32,
+    grad_table: wp.array2d(dtype=wp.float32),
+    first: wp.int32,
+):
+    """grad_table (C, entries), added to, from grad_features (L, C, N) and from the Jacobian's, which is pull (L, C, N) times
+    directions (N, 3)."""
+    row, n = wp.tid()
+    level = row + first
+    cells = wp.float32(levels[level, 0])
+    place = _place(points, n, side, cells)
+    cell = _cell(place, cells)
+    index = _corners(cell, levels, level)
+    inside = place - cell
+    x = _pair(inside[0])
+    y = _pair(inside[1])
+    z = _pair(inside[2])
+    slope = wp.vec2(-cells / side, cells / side)
+    weight = _product(x, y, z)
+    along_x = _product(slope, y, z)
+    along_y = _product(x, slope, z)
+    along_z = _product(x, y, slope)
+    for channel in range(grad_table.shape[0]):
+        grad = grad_features[level, channel, n]
+        held = pull[level, channel, n]
+        grad_x = held * directions[n, 0]
+        grad_y = held * directions[n, 1]
+        grad_z = held * directions[n, 2]
+        for corner in range(8):
+            value = weight[corner] * grad + along_x[corner] * grad_x
+            value += along_y[corner] * grad_y + along_z[corner] * grad_z
+            wp.atomic_add(grad_table, channel, index[corner], value)
+
+
+def encode(points: Tensor, table: Tensor, levels: Levels, *, with_jacobian: bool) -> Tensor:
+    """Features, and on request their derivatives along x, y, z: (1, L, C, N) or (4, L, C, N). Without a graph."""
+    shape = (len(levels.rows), len(points))
+    result = table.new_empty(4 if with_jacobian else 1, len(levels.rows), len(table), len(points))
+    kernel: Any = _features_and_jacobian if with_jacobian else _features
+    target = result if with_jacobian else result[0]
+    launch_rows(kernel, shape, (points, table, levels.rows, levels.side, target))
+    return result
+
+
+def table_gradient(
+    points: Tensor, table: Tensor, levels: Levels, *, features: Tensor, along: tuple[Tensor, Tensor] | None
+) -> Tensor:
+    """The table's gradient (C, entries) from that of the features (L, C, N), and from that of the Jacobian where it is a product, per
+    point, of along[0] (L, C, N) and along[1] (N, 3).
+    """
+    n_levels, n_points = len(levels.rows), len(points)
+    result = torch.zeros_like(table)
+    layout = (n_levels, len(table), n_points)
+    if along is None:
+        launch_rows(_table_gradient, (n_levels, n_points), (points, features.view(layout), levels.rows, levels.side, result))
+    else:
+        given = (points, features.view(layout), along[0].view(layout), along[1], levels.rows, levels.side, result)
+        launch_rows(_table_gradient_with_direction, (n_levels, n_points), given)
+    return result
+
+
 class Encode(torch.autograd.Function):
     """Features (L, C, N) and, on request, their derivatives along the axes (3, L, C, N), else (0, L, C, N).
 
@@ -255,11 +323,7 @@ class Encode(torch.autograd.Function):
     def forward(ctx: FunctionCtx, points: Tensor, table: Tensor, levels: Levels, with_jacobian: bool) -> tuple[Tensor, Tensor]:
         """points (N, 3), table (C, entries), both float32 and on the levels' device."""
         points, table = points.detach().contiguous(), table.detach().contiguous()
-        shape = (len(levels.rows), len(points))
-        result = table.new_empty(4 if with_jacobian else 1, len(levels.rows), len(table), len(points))
-        kernel: Any = _features_and_jacobian if with_jacobian else _features
-        target = result if with_jacobian else result[0]
-        launch_rows(kernel, shape, (points, table, levels.rows, levels.side, target))
+        result = encode(points, table, levels, with_jacobian=with_jacobian)
         ctx.save_for_backward(points, table)
         ctx.levels, ctx.with_jacobian = levels, with_jacobian  # type: ignore[attr-defined]
         return result[0], result[1:]
@@ -273,17 +337,16 @@ class Encode(torch.autograd.Function):
         points, table = ctx.saved_tensors  # type: ignore[attr-defined]
         needs_points, needs_table = ctx.needs_input_grad[:2]  # type: ignore[attr-defined]
         levels: Levels = ctx.levels  # type: ignore[attr-defined]
-        shape = (len(levels.rows), len(points))
         grad_features = grad_features.contiguous()
         grad_points = grad_table = None
         if needs_points:
-            result = table.new_empty(4, len(levels.rows), len(table), len(points))
-            launch_rows(_features_and_jacobian, shape, (points, table, levels.rows, levels.side, result))
+            result = encode(points, table, levels, with_jacobian=True)
             grad_points = (result[1:] * grad_features).sum(dim=(1, 2)).t()
         if needs_table:
-            grad_table = torch.zeros_like(table)
-            both = ctx.with_jacobian  # type: ignore[attr-defined]
-            kernel: Any = _table_gradient_with_jacobian if both else _table_gradient
-            grads = (grad_features, grad_jacobian.contiguous()) if both else (grad_features,)
-            launch_rows(kernel, shape, (points, *grads, levels.rows, levels.side, grad_table))
+            if ctx.with_jacobian:  # type: ignore[attr-defined]
+                grad_table = torch.zeros_like(table)
+                given = (points, grad_features, grad_jacobian.contiguous(), levels.rows, levels.side, grad_table)
+                launch_rows(_table_gradient_with_jacobian, (len(levels.rows), len(points)), given)
+            else:
+                grad_table = table_gradient(points, table, levels, features=grad_features, along=None)
         return grad_points, grad_table, None, None
