@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dreampolish.fields.occupancy import OccupancyGrid, t_range_from_box
+from dreampolish.kernels.ray_marching import Marched, march
 
 
 @dataclass(frozen=True)
@@ -66,25 +67,41 @@ def sample_rays(
     reproducible.
     """
     near, far = t_range_from_box(origins, directions, *occupancy.bounds())
+    given = (
+        torch.rand(len(origins), generator=generator, device=origins.device) if generator is not None else near.new_tensor(0.5)
+    )
+    spans = torch.stack([near, far, given.expand_as(near)])
+    steps_of = march_in_occupancy if origins.dtype == torch.float32 else steps_by_torch
+    steps = steps_of(torch.stack([origins, directions]), spans, occupancy, step_size)
+    return RaySamples(
+        ray_indices=steps.ray_indices,
+        slots=steps.slots,
+        t_starts=steps.t - step_size / 2,
+        t_ends=steps.t + step_size / 2,
+        points=steps.points,
+        n_rays=len(origins),
+    )
+
+
+def march_in_occupancy(rays: Tensor, spans: Tensor, occupancy: OccupancyGrid, step_size: float) -> Marched:
+    """The kernel, on an occupancy grid."""
+    cube = occupancy.occupied.view(occupancy.resolution, occupancy.resolution, occupancy.resolution)
+    return march(rays, spans, cube, occupancy.half_size, step_size)
+
+
+def steps_by_torch(rays: Tensor, spans: Tensor, occupancy: OccupancyGrid, step_size: float) -> Marched:
+    """What `march` does, in plain torch, in any precision."""
+    (origins, directions), (near, far, shift) = rays, spans
     hit = (far > near).nonzero()[:, 0]
     longest = float((far - near)[hit].max()) if len(hit) else 0.0
     n_steps = math.ceil(longest / step_size)
-    device = origins.device
-    shift = torch.rand(len(hit), 1, generator=generator, device=device) if generator is not None else 0.5
-    t = near[hit, None] + (torch.arange(n_steps, device=device) + shift) * step_size
+    t = near[hit, None] + (torch.arange(n_steps, device=rays.device) + shift[hit, None]) * step_size
     inside = occupancy.at_steps(origins[hit], directions[hit], t) & (t < far[hit, None])
     row, column = inside.nonzero(as_tuple=True)
     slots = (inside.cumsum(dim=1) - 1)[row, column]
-    middle, rays = t[row, column], hit[row]
-    points = torch.addcmul(origins[rays], directions[rays], middle[:, None])
-    return RaySamples(
-        ray_indices=rays,
-        slots=slots,
-        t_starts=middle - step_size / 2,
-        t_ends=middle + step_size / 2,
-        points=points,
-        n_rays=len(origins),
-    )
+    middle, chosen = t[row, column], hit[row]
+    points = torch.addcmul(origins[chosen], directions[chosen], middle[:, None])
+    return Marched(ray_indices=chosen, slots=slots, t=middle, points=points)
 
 
 def split_samples(
