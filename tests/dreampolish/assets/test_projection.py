@@ -24,8 +24,6 @@ from dreampolish.renderers.mesh import render_mesh
 from dreampolish.scene.cameras import turntable_cameras
 from flows.benchmark.browser import browser_path, render_in_browser
 
-THREE = Path(__file__).parents[3] / "node_modules" / "three"
-
 
 def _bumpy_ball() -> tuple[Tensor, Tensor]:
     """A ball of radius 0.5 with shallow bumps that a thousand triangles cannot hold."""
@@ -121,7 +119,7 @@ def test_the_normal_map_holds_the_dense_normals(dense: tuple[Tensor, Tensor], co
     assert median_angle(normal) > 3  # what the map is there for
 
 
-@pytest.mark.skipif(browser_path() is None or not THREE.is_dir(), reason="needs Chromium and npm install three")
+@pytest.mark.skipif(browser_path() is None, reason="needs Chromium")
 def test_another_renderer_sees_the_dense_normals_and_the_colours(
     dense: tuple[Tensor, Tensor], coarse: Unwrapped, tmp_path: Path
 ) -> None:
@@ -132,10 +130,10 @@ def test_another_renderer_sees_the_dense_normals_and_the_colours(
     agreement = {}
     for name, normal_map in (("mapped", asset.normal_map), ("plain", None)):
         write_glb(path, Asset(asset.mesh, asset.source, normal_map, 0.9, 0.0, "ball", {}), None)
-        shown, complaints = render_in_browser(path, cameras, 1.0, "normals", THREE)
+        shown, complaints = render_in_browser(path, cameras, 1.0, "normals")
         assert complaints == []
         agreement[name] = float(psnr(torch.where(inside, shown, 1.0), wanted).mean())
     assert agreement["mapped"] > agreement["plain"] + 6
     assert agreement["mapped"] > 32
-    colors = render_in_browser(path, cameras, 1.0, "colors", THREE)[0]
+    colors = render_in_browser(path, cameras, 1.0, "colors")[0]
     assert psnr(colors, truth.rgb).min() > 32
