@@ -236,27 +236,6 @@ def test_the_temporary_server_ends_with_a_command_that_was_killed(tmp_path: Path
         time.sleep(0.1)
 
 
-def test_only_one_temporary_server_prepares_a_home_at_a_time(tmp_path: Path) -> None:
-    import flows.service.temporary_server as temporary
-
-    waiting = (
-        "import sys; from pathlib import Path; import flows.service.temporary_server as temporary\n"
-        "print('asking', flush=True)\n"
-        "with temporary._alone_in(Path(sys.argv[1])): print('in', flush=True)"
-    )
-    with temporary._alone_in(tmp_path / "home"):
-        other = subprocess.Popen(
-            [sys.executable, "-c", waiting, str(tmp_path / "home")],
-            env={**os.environ, "PYTHONPATH": str(PROJECT)}, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        assert other.stdout is not None
-        assert other.stdout.readline() == "asking\n"
-        with pytest.raises(subprocess.TimeoutExpired):
-            other.wait(timeout=0.5)
-    assert other.communicate(timeout=30)[0] == "in\n"
-    assert other.returncode == 0
-
-
 @pytest.mark.slow
 def test_commands_that_start_together_on_a_new_home_all_get_a_server(tmp_path: Path) -> None:
     environment = {key: value for key, value in os.environ.items() if key != "PREFECT_API_URL"}
