@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import re
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -202,6 +203,7 @@ def test_the_command_ends_with_1_after_failures(monkeypatch: pytest.MonkeyPatch)
         return {"output": "docs/benchmarks/index.md", "failures": [{"name": "ball", "message": "empty"}]}
 
     monkeypatch.setattr("flows.benchmark.flow.benchmark", stand_in)
+    monkeypatch.setattr("flows.cli.study.temporary_server", lambda meanwhile: nullcontext())
     ended = CliRunner().invoke(app, ["benchmark", "--only", "ball", "--only", "cube", "--no-prompts", "--json"])
     assert ended.exit_code == 1
     assert "1 could not be measured, first ball: empty" in ended.stderr
