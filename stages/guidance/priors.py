@@ -11,9 +11,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dreampolish.metrics.judge import load_alignment
-from dreampolish.priors.known_words import content_words, unknown_words
+from dreampolish.priors.folders.known_words import content_words, unknown_words
+from dreampolish.priors.folders.source import PriorError, PriorSource
 from dreampolish.priors.latents import LatentSpace
-from dreampolish.priors.loading import PriorError, PriorSource
 from dreampolish.priors.normals import DiffusionNormalPrior, load_normal_prior
 from dreampolish.priors.text import DiffusionTextPrior, load_text_prior
 from dreampolish.priors.view import DiffusionViewPrior, load_view_prior

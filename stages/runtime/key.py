@@ -15,7 +15,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from dreampolish.priors.loading import PriorError, digest, packaged_digest
+from dreampolish.priors.folders.digests import digest, packaged_digest
+from dreampolish.priors.folders.source import PriorError
 from schemas.artifacts import Artifact, FileRef
 from schemas.config.run import LocalSource, PriorSource
 from stages.runtime.code import Code
