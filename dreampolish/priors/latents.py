@@ -11,6 +11,13 @@ from dreampolish.priors.loading import NoiseSchedule
 from dreampolish.priors.sampling import epsilon_from_v, v_from_epsilon
 
 
+def pixels_per_latent(autoencoder: Any) -> int:
+    """By how much a latent is smaller than its picture: AutoencoderKL halves the picture between its blocks; the patch autoencoder
+    divides it by its patch."""
+    config = autoencoder.config
+    return int(config.patch_size if "patch_size" in config else 2 ** (len(config.block_out_channels) - 1))
+
+
 class LatentSpace:
     """An autoencoder with a scale, and a schedule.
 
@@ -25,11 +32,8 @@ class LatentSpace:
     @property
     def latent_shape(self) -> tuple[int, int, int]:
         """(C, h, w) of one latent."""
-        config = self.autoencoder.config
-        # AutoencoderKL halves the picture between its blocks; the patch autoencoder divides it by its patch.
-        ratio = config.patch_size if "patch_size" in config else 2 ** (len(config.block_out_channels) - 1)
-        side = self.image_size // ratio
-        return config.latent_channels, side, side
+        side = self.image_size // pixels_per_latent(self.autoencoder)
+        return self.autoencoder.config.latent_channels, side, side
 
     def to(self, device: torch.device | str) -> None:
         """Move the autoencoder and the schedule."""

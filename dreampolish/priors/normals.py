@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from dreampolish.priors.folders.source import PriorError, PriorSource, json_object
-from dreampolish.priors.latents import LatentSpace
+from dreampolish.priors.latents import LatentSpace, pixels_per_latent
 from dreampolish.priors.loading import load_autoencoder, load_schedule, load_text_encoder, load_unet, unet_output
 from dreampolish.priors.protocols import TextEmbedding
 from dreampolish.priors.sampling import sample_ddim
@@ -147,8 +147,7 @@ MARIGOLD = "MarigoldNormalsPipeline"
 def load_normal_prior(source: PriorSource, ensemble: int = 1) -> DiffusionNormalPrior:
     """Open a normal prior: the embedded one, or a Marigold normals folder. ensemble: estimates of a picture joined to one."""
     autoencoder, unet = load_autoencoder(source), load_unet(source)
-    shrink = autoencoder.config.patch_size if "patch_size" in autoencoder.config else 8
-    size, tower = int(unet.config.sample_size) * shrink, TextTower(*load_text_encoder(source))
+    size, tower = int(unet.config.sample_size) * pixels_per_latent(autoencoder), TextTower(*load_text_encoder(source))
     index = source.index()
     if index.get("_class_name") != MARIGOLD:
         space = LatentSpace(autoencoder, load_schedule(source), size)

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dreampolish.priors.folders.source import PriorSource
-from dreampolish.priors.latents import LatentSpace
+from dreampolish.priors.latents import LatentSpace, pixels_per_latent
 from dreampolish.priors.loading import load_autoencoder, load_schedule, load_text_encoder, load_unet, unet_output
 from dreampolish.priors.lora import LoraDomain
 from dreampolish.priors.protocols import TextEmbedding
@@ -139,6 +139,6 @@ def load_text_prior(source: PriorSource) -> DiffusionTextPrior:
     autoencoder, unet = load_autoencoder(source), load_unet(source)
     size = int(autoencoder.config.sample_size)
     if "patch_size" not in autoencoder.config:  # Stable Diffusion keeps the latent side in the U-Net
-        size = int(unet.config.sample_size) * 2 ** (len(autoencoder.config.block_out_channels) - 1)
+        size = int(unet.config.sample_size) * pixels_per_latent(autoencoder)
     space = LatentSpace(autoencoder, load_schedule(source), size)
     return DiffusionTextPrior(space, unet, TextTower(*load_text_encoder(source)))

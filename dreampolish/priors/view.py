@@ -4,7 +4,8 @@ The U-Net sees the noisy latent beside the reference's latent (2 C input channel
 pose, four numbers, through one linear projection (source: Zero123, arXiv:2303.11328). Two kinds of context:
 "latent_patches" (the embedded prior): the reference latent cut into square patches, one token each, so nothing besides the
 autoencoder is needed; "image_embedding": one token of a CLIP image tower, as Zero123's released weights expect.
-The unconditional domain keeps the pose and zeroes latent and tokens, as Zero123's training does.
+The unconditional domain keeps the pose and zeroes latent and tokens, as Zero123's training does; with Zero123's released weights the
+projected tokens are zero too, as its pipelines and threestudio sample.
 """
 
 import math
@@ -25,7 +26,7 @@ from transformers import CLIPVisionModelWithProjection
 from dreampolish.priors.folders.architectures import DIFFUSERS_BASE, refuse_other_tensors
 from dreampolish.priors.folders.source import PriorError, PriorSource, json_object
 from dreampolish.priors.folders.weights import tensors_of
-from dreampolish.priors.latents import LatentSpace
+from dreampolish.priors.latents import LatentSpace, pixels_per_latent
 from dreampolish.priors.loading import load_autoencoder, load_schedule, load_unet, open_transformers
 from dreampolish.priors.protocols import ViewCondition
 from dreampolish.priors.sampling import Predictor, Renewal, denoise_ddim, guided, noisy_latents, sample_ddim, trailing_timesteps
@@ -72,7 +73,8 @@ class PoseProjection(ModelMixin, ConfigMixin):
 
     context_dim: D of the tokens that come in. output_dim: the U-Net's cross-attention width. tokens: how many positions get a
     learned offset of their own; 0 for none, as in Zero123. context, patch: the context encoder that the tokens come from.
-    pose: the convention of the pose's fourth number that the projection was trained with.
+    pose: the convention of the pose's fourth number that the projection was trained with. empty_context: whether rows of zero tokens,
+    the unconditional domain, get a context of zeros, as Zero123's pipelines sample; else the projection of the pose alone, as it trains.
     """
 
     config_name = "config.json"
@@ -86,6 +88,7 @@ class PoseProjection(ModelMixin, ConfigMixin):
         context: str = "image_embedding",
         patch: int = 4,
         pose: str = "distance_change",
+        empty_context: bool = False,
     ) -> None:
         super().__init__()
         self.linear = nn.Linear(context_dim + 4, output_dim)
@@ -95,6 +98,8 @@ class PoseProjection(ModelMixin, ConfigMixin):
         """Context with the pose in every token."""
         joined = torch.cat([tokens, pose[:, None].expand(-1, tokens.shape[1], -1)], dim=-1)
         projected = self.linear(joined)
+        if self.config.empty_context:
+            projected = projected * tokens.ne(0).flatten(1).any(dim=1)[:, None, None]
         return projected + self.offsets if self.config.tokens else projected
 
 
@@ -267,7 +272,7 @@ def load_projection(source: PriorSource) -> PoseProjection:
         shape = found.shapes[f"{layer}.weight"]
         if len(shape) != 2:
             raise PriorError(f"{folder} has {layer}.weight of the shape {list(shape)}: the pose projection is one linear layer")
-        projection = PoseProjection(context_dim=shape[1] - 4, output_dim=shape[0])
+        projection = PoseProjection(context_dim=shape[1] - 4, output_dim=shape[0], empty_context=True)
     own = {name: value for name, value in projection.state_dict().items() if layer == "linear" or name != "offsets"}
     state = {
         name.replace(f"{layer}.", "linear.", 1): tensor for path in found.files for name, tensor in load_file(path).items()
@@ -320,8 +325,7 @@ def load_view_prior(source: PriorSource, pose: PoseConvention | None = None) -> 
             f"the U-Net of {source.location} attends to {unet.config.cross_attention_dim} numbers, but its pose projection gives "
             f"{projection.config.output_dim}: they belong to different models"
         )
-    size = int(unet.config.sample_size)
-    shrink = autoencoder.config.patch_size if "patch_size" in autoencoder.config else 8
-    space = LatentSpace(autoencoder, load_schedule(source), size * shrink)
+    size = int(unet.config.sample_size) * pixels_per_latent(autoencoder)
+    space = LatentSpace(autoencoder, load_schedule(source), size)
     context = load_context(source, projection)
     return DiffusionViewPrior(space, unet, projection, context, pose or pose_convention(source))

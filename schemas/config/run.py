@@ -33,6 +33,21 @@ class PriorSource(Frozen):
     """Revision of a hub id, 40 hexadecimal digits."""
 
 
+class ViewSource(PriorSource):
+    """Where the view prior lies, and how its poses are written."""
+
+    pose: Literal["auto", "distance_change", "reference_elevation"] = "auto"
+    """A pose's fourth number: the change of distance (Zero123), the reference's angle from the top (Stable-Zero123); auto: as the
+    folder says."""
+
+
+class NormalSource(PriorSource):
+    """Where the normal prior lies, and how often it looks."""
+
+    ensemble: int = Field(default=1, ge=1, le=32)
+    """Estimates of a picture that are joined to one; each costs as much as the first."""
+
+
 class LocalSource(Frozen):
     """A folder of weights that no hub holds in this form; relative ones start at the project."""
 
@@ -45,9 +60,9 @@ class PriorsConfig(Frozen):
 
     text: PriorSource = PriorSource(source="priors/home/text")
     """Text prior: from a prompt to pictures."""
-    view: PriorSource = PriorSource(source="priors/home/view")
+    view: ViewSource = ViewSource(source="priors/home/view")
     """View prior: from the reference to other views."""
-    normals: PriorSource = PriorSource(source="priors/home/normals")
+    normals: NormalSource = NormalSource(source="priors/home/normals")
     """Normal prior: from a picture to its normals."""
     judge: PriorSource = PriorSource(source="priors/home/judge")
     """Image-text judge, which chooses the reference and measures `alignment`."""

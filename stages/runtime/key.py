@@ -115,13 +115,20 @@ def prior_digests(run: RunContext, *names: str) -> list[str]:
     Raises StageError where a folder is missing.
     """
     try:
-        digests = [f"{name} {source_digest(run, getattr(run.priors, name))}" for name in names]
+        digests = [f"{name} {source_digest(run, getattr(run.priors, name))}{_manner(run, name)}" for name in names]
         if "judge" in names:
             digests.append(packaged_digest(TEXT_ENCODER_REFERENCE))
     except PriorError as error:
         raise StageError(str(error), None, REMEDY) from error
     networks = {"text", "view", "normals"} & set(names)
     return [*digests, run.priors.precision] if networks and run.priors.precision != "float32" else digests
+
+
+def _manner(run: RunContext, name: str) -> str:
+    """How a prior is used, besides which one it is: settings of its source that are not at their default."""
+    setting = getattr(run.priors, name)
+    manner = setting.model_dump(exclude={"source", "revision"}, exclude_defaults=True)
+    return "".join(f" {key}={value}" for key, value in sorted(manner.items()))
 
 
 def source_digest(run: RunContext, setting: PriorSource | LocalSource) -> str:
