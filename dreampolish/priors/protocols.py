@@ -84,6 +84,9 @@ class TextPrior(LatentPrior, Protocol):
 class VariationalDomain(Protocol):
     """A LoRA-fitted score network, conditioned on the camera (source: threestudio's ProlificDreamer guidance)."""
 
+    number_format: torch.dtype
+    """What the network under the adapter computes in; gradients through float16 vanish unless the loss is scaled."""
+
     def parameters(self) -> list[torch.nn.Parameter]:
         """The trainable adapter and camera-embedding parameters, in a fixed order."""
         ...

@@ -18,6 +18,9 @@ PROMPT_LIMIT = 300
 """Longest prompt, characters: MiniLM and CLIP read far less, so more is a mistake."""
 
 
+Precision = Literal["float32", "float16", "bfloat16"]
+
+
 def _known_device(device: str) -> str:
     if re.fullmatch(r"auto|cpu|cuda(:\d+)?", device) is None:
         raise ValueError(f"{device!r} is no device; use auto, cpu, cuda or cuda:N")
@@ -37,8 +40,7 @@ class ViewSource(PriorSource):
     """Where the view prior lies, and how its poses are written."""
 
     pose: Literal["auto", "distance_change", "reference_elevation"] = "auto"
-    """A pose's fourth number: the change of distance (Zero123), the reference's angle from the top (Stable-Zero123); auto: as the
-    folder says."""
+    """A pose's fourth number: change of distance (Zero123) or the reference's angle from the top (Stable-Zero123); auto: the folder's."""
 
 
 class NormalSource(PriorSource):
@@ -70,8 +72,12 @@ class PriorsConfig(Frozen):
     """A real CLIP (transformers' CLIPModel) for `clip_text` and `clip_image`; off unless named."""
     lpips: LocalSource | None = None
     """A folder made by dreampolish/training/converters.py for `lpips`; off unless named."""
-    precision: Literal["float32", "float16", "bfloat16"] = "float32"
-    """Precision in which the priors' networks compute; pictures, latents, predictions and the LoRA stay float32."""
+    precision: Precision = "float32"
+    """Precision in which the priors' networks compute; pictures, latents, predictions and the LoRA's own weights stay float32."""
+    vae_precision: Precision | Literal["auto"] = "auto"
+    """Precision of the autoencoders; auto: as `precision`, but float32 where an autoencoder's config says that float16 overflows."""
+    lora_precision: Precision | Literal["auto"] = "auto"
+    """Precision of the network under the LoRA, whose loss is scaled in float16; auto: as `precision`, another one takes a copy."""
 
 
 class Config(Frozen):

@@ -56,7 +56,12 @@ def _opened(load: Callable[[PriorSource], P], run: RunContext, setting: PriorSet
     except (PriorError, OSError, RuntimeError) as error:
         what = f"the prior {setting.source} cannot be opened: {str(error).splitlines()[0]}"
         raise StageError(what, None, REMEDY) from error
-    prior.compute_in(PRECISIONS[run.priors.precision])
+    formats = run.priors
+    prior.compute_in(
+        PRECISIONS[formats.precision],
+        autoencoder=PRECISIONS.get(formats.vae_precision),
+        adapter=PRECISIONS.get(formats.lora_precision),
+    )
     prior.to(run.torch_device)
     return prior
 

@@ -111,7 +111,7 @@ def input_value(value: Any) -> Any:
 def prior_digests(run: RunContext, *names: str) -> list[str]:
     """Digests of the named priors (text, view, normals, judge): of a folder's content, or the pinned revision of a hub id.
 
-    The judge reads texts with the packaged text encoder, whose files count for it. Another precision than float32 counts as well.
+    The judge reads texts with the packaged text encoder, whose files count for it. Other precisions than the defaults count as well.
     Raises StageError where a folder is missing.
     """
     try:
@@ -121,7 +121,8 @@ def prior_digests(run: RunContext, *names: str) -> list[str]:
     except PriorError as error:
         raise StageError(str(error), None, REMEDY) from error
     networks = {"text", "view", "normals"} & set(names)
-    return [*digests, run.priors.precision] if networks and run.priors.precision != "float32" else digests
+    formats = run.priors.model_dump(include={"precision", "vae_precision", "lora_precision"}, exclude_defaults=True)
+    return [*digests, *(f"{key}={value}" for key, value in sorted(formats.items()) if networks)]
 
 
 def _manner(run: RunContext, name: str) -> str:
