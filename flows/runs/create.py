@@ -9,6 +9,8 @@ from pathlib import Path
 
 from dreampolish.priors.folders.contents import Contents, Role, contents_of
 from dreampolish.priors.folders.source import PriorError, PriorSource
+from dreampolish.scene.matting import Matting
+from dreampolish.scene.pictures import PictureError
 from flows.runs.inputs import check_thing_named, checked_prompt, keep_image
 from schemas.artifacts import Artifact, StageName
 from schemas.config.presets import ConfigError, load_config, merged
@@ -41,7 +43,9 @@ def new_run(store: Path, prompt: str, preset: str, overrides: Sequence[str], ima
     record = RunRecord(run=new_id(), prompt=words, config=config, created=now())
     check_thing_named(words, context_of(record, store, None, show_progress=False), config.reference, drawn=image is None)
     if image is not None:
-        record = record.model_copy(update={"image": keep_image(store, image, config.reference)})
+        record = record.model_copy(
+            update={"image": keep_image(store, image, config.reference, matted=config.priors.matting is not None)}
+        )
     write_record(store, record)
     return record
 
@@ -104,6 +108,11 @@ def check_priors(config: Config) -> None:
             raise ConfigError(
                 f"no {name} weights at {project_file(source.source)}; name another folder, or leave the setting out"
             )
+    if config.priors.matting is not None:
+        try:
+            Matting(project_file(config.priors.matting.source))
+        except PictureError as error:
+            raise ConfigError(f"{error}, or leave priors.matting out") from None
     for name in ("text", "view", "normals", "judge"):
         setting = getattr(config.priors, name)
         folder = project_file(setting.source)

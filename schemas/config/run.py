@@ -70,6 +70,8 @@ class PriorsConfig(Frozen):
     """Image-text judge, which chooses the reference and measures `alignment`."""
     clip: PriorSource | None = None
     """A real CLIP (transformers' CLIPModel) for `clip_text` and `clip_image`; off unless named."""
+    matting: LocalSource | None = None
+    """A folder with ISNet's or BiRefNet's model.onnx, which cuts objects from any background; off unless named."""
     lpips: LocalSource | None = None
     """A folder made by dreampolish/training/converters.py for `lpips`; off unless named."""
     precision: Precision = "float32"

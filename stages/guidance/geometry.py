@@ -51,7 +51,8 @@ class GeometryGuide:
             front_deg=settings.front_deg,
             perp_neg_weight=settings.perp_neg_weight,
         )
-        self._reference = view.condition(images_at_prior(reference.rgb, view.image_size))
+        # Of the picture's own size: a stage may render its reference view smaller than the prior wants to see it.
+        self._reference = view.condition(images_at_prior(reference.original, view.image_size))
         self._elevation_deg = reference.elevation_deg
         self._targets = None
         if config.targets.wanted:

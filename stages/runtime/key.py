@@ -69,7 +69,7 @@ def stage_key(
             "reads": {parent: dict(fields) for parent, fields in reads.items()},
             "seed": run.seed,
             "device": run.torch_device.type,
-            "priors": prior_digests(run, *priors),
+            "priors": prior_digests(run, *(each for each in priors if getattr(settings, f"uses_{each}", True))),
             "libraries": library_versions(code.libraries),
             "code": code.digest,
         }
@@ -109,13 +109,15 @@ def input_value(value: Any) -> Any:
 
 
 def prior_digests(run: RunContext, *names: str) -> list[str]:
-    """Digests of the named priors (text, view, normals, judge): of a folder's content, or the pinned revision of a hub id.
+    """Digests of the named priors (text, view, normals, judge): of a folder's content, or the pinned revision of a hub id. Of clip
+    and matting, which a run need not name, only where it does.
 
     The judge reads texts with the packaged text encoder, whose files count for it. Other precisions than the defaults count as well.
     Raises StageError where a folder is missing.
     """
     try:
-        digests = [f"{name} {source_digest(run, getattr(run.priors, name))}{_manner(run, name)}" for name in names]
+        named = [name for name in names if getattr(run.priors, name) is not None]
+        digests = [f"{name} {source_digest(run, getattr(run.priors, name))}{_manner(run, name)}" for name in named]
         if "judge" in names:
             digests.append(packaged_digest(TEXT_ENCODER_REFERENCE))
     except PriorError as error:
