@@ -19,7 +19,7 @@ from dreampolish.scene.matting import Matting
 from dreampolish.scene.pictures import PictureError, read_picture, sheet, write_picture
 from schemas.artifacts import ReferenceArtifact
 from schemas.config.reference import ReferenceConfig
-from stages.guidance.priors import alignment, check_words, open_normal_prior, open_text_prior
+from stages.guidance.priors import alignment, check_words, open_depth_prior, open_normal_prior, open_text_prior
 from stages.results.observer import as_bytes, strip
 from stages.results.scores import clip_scorer
 from stages.runtime.context import RunContext
@@ -44,7 +44,7 @@ Cut = Callable[[Tensor], Tensor]
 """A picture (H, W, 3) to RGBA; PictureError where no object can be cut out."""
 
 
-@stage("reference", reads={}, priors=("text", "normals", "judge", "clip", "matting"))
+@stage("reference", reads={}, priors=("text", "normals", "judge", "depth", "clip", "matting"))
 def make_reference(stage: Stage, prompt: str, image: Path | None, config: ReferenceConfig) -> ReferenceArtifact:
     """Make or take the reference picture.
 
@@ -127,7 +127,7 @@ def mirror_symmetry(alpha: Float[Tensor, "h w"]) -> float:
 
 def _likeness(run: RunContext, prompt: str, config: ReferenceConfig) -> Callable[[Float[Tensor, "1 h w 3"]], float]:
     """How well a picture fits the prompt: a cosine of the embedded judge, or of the CLIP that the run names."""
-    if not config.uses_clip or run.priors.clip is None:
+    if config.chosen_by == "judge" or run.priors.clip is None:
         return lambda picture: alignment(run, prompt, picture)
     clip = clip_scorer(run)
     text = clip.embed_texts([prompt])[0]
@@ -162,6 +162,9 @@ def _published(
     write_picture(paths["image_rgba"], rgba)
     write_picture(paths["mask"], rgba[..., 3:])
     save_file({"normals_camera": normals.contiguous()}, stage.path("normals.safetensors"))
+    depth_prior = open_depth_prior(stage.run)
+    if depth_prior is not None:
+        save_file({"depth": depth_prior.estimate(images)[0].cpu().contiguous()}, stage.path("depth.safetensors"))
     stage.image("reference", 0, as_bytes(strip(torch.stack([rgb, (normals + 1) / 2]))))
     return stage.publish(
         ReferenceArtifact,
@@ -173,6 +176,7 @@ def _published(
         image_rgba=paths["image_rgba"],
         mask=paths["mask"],
         normals=stage.path("normals.safetensors"),
+        depth=None if depth_prior is None else stage.path("depth.safetensors"),
         candidates=None if candidates is None else _candidate_sheet(stage, candidates),
         prompt=prompt,
         elevation_deg=config.elevation_deg,

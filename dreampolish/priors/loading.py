@@ -78,12 +78,19 @@ def open_diffusers(folder: Path, known: tuple[str, ...]) -> Any:
     return _frozen(_wholly_loaded(network, told, folder))
 
 
-def open_transformers(folder: Path) -> Any:
-    """A frozen encoder of transformers out of a component's folder. PriorError unless its tensors are those that its config names."""
-    kind, _, found = checked_transformers(folder)
-    network, told = kind.from_pretrained(
-        folder, use_safetensors=True, local_files_only=True, variant=found.variant, output_loading_info=True
-    )
+def open_transformers(folder: Path, family: Any = None) -> Any:
+    """A frozen network of transformers out of a component's folder. PriorError unless its tensors are those that its config names.
+
+    family: an Auto class that chooses the network; None: an encoder.
+    """
+    kind, _, found = checked_transformers(folder, family)
+    try:
+        network, told = kind.from_pretrained(
+            folder, use_safetensors=True, local_files_only=True, variant=found.variant, output_loading_info=True
+        )
+    except (RuntimeError, ValueError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise PriorError(f"{folder} holds other tensors than its config says ({said}): fetch it again") from None
     return _frozen(_wholly_loaded(network, told, folder))
 
 
@@ -91,7 +98,10 @@ def _wholly_loaded(network: AnyModule, told: dict[str, Any], folder: Path) -> An
     """The network, unless the library says that it made up a tensor."""
     made_up = sorted(map(str, [*told.get("missing_keys", ()), *told.get("mismatched_keys", ())]))
     if made_up:
-        raise PriorError(f"{folder} gave no values for {made_up[0]} and {len(made_up) - 1} more tensors: fetch it again")
+        raise PriorError(f"{folder} lacks {', '.join(made_up[:3])} ({len(made_up)} tensors in all): fetch it again")
+    unused = sorted(str(name) for name in told.get("unexpected_keys", ()) if not str(name).endswith("position_ids"))
+    if unused:
+        raise PriorError(f"{folder} holds {', '.join(unused[:3])}, which its config does not know: fetch it again")
     return network
 
 

@@ -1,9 +1,9 @@
 """Every setting of a run. This folder is the only home of defaults; presets hold differences."""
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from schemas.base import Frozen
 from schemas.config.dmtet import DmtetConfig
@@ -70,6 +70,8 @@ class PriorsConfig(Frozen):
     """Image-text judge, which chooses the reference and measures `alignment`."""
     clip: PriorSource | None = None
     """A real CLIP (transformers' CLIPModel) for `clip_text` and `clip_image`; off unless named."""
+    depth: PriorSource | None = None
+    """A depth estimator of transformers for `nerf.anchors.depth` and `neus.anchors.depth`; off unless named."""
     matting: LocalSource | None = None
     """A folder with ISNet's or BiRefNet's model.onnx, which cuts objects from any background; off unless named."""
     lpips: LocalSource | None = None
@@ -111,3 +113,12 @@ class Config(Frozen):
     """Stage 5: the colours."""
     export: ExportConfig = ExportConfig()
     """Stage 6: the asset."""
+
+    @model_validator(mode="after")
+    def _depth_is_known(self) -> Self:
+        for name in ("nerf", "neus"):
+            if getattr(self, name).anchors.depth.largest > 0 and self.priors.depth is None:
+                raise ValueError(
+                    f"{name}.anchors.depth needs the reference's depth; name an estimator, priors.depth.source=FOLDER"
+                )
+        return self

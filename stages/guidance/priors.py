@@ -10,11 +10,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dreampolish.metrics.judge import load_alignment
+from dreampolish.priors.estimators.depth import DepthPrior, load_depth_prior
+from dreampolish.priors.estimators.normals import DiffusionNormalPrior, load_normal_prior
 from dreampolish.priors.folders.known_words import content_words, unknown_words
 from dreampolish.priors.folders.licences import licences_of
 from dreampolish.priors.folders.source import PriorError, PriorSource
 from dreampolish.priors.latents import LatentSpace
-from dreampolish.priors.normals import DiffusionNormalPrior, load_normal_prior
 from dreampolish.priors.text import DiffusionTextPrior, load_text_prior
 from dreampolish.priors.view import DiffusionViewPrior, load_view_prior
 from schemas.config.run import PriorSource as PriorSetting
@@ -47,6 +48,20 @@ def open_view_prior(run: RunContext) -> DiffusionViewPrior:
 def open_normal_prior(run: RunContext) -> DiffusionNormalPrior:
     """The normal prior; StageError in one line when it cannot be opened."""
     return _opened(lambda source: load_normal_prior(source, run.priors.normals.ensemble), run, run.priors.normals)
+
+
+def open_depth_prior(run: RunContext) -> DepthPrior | None:
+    """The depth prior, or None where the run names none; StageError in one line when it cannot be opened."""
+    setting = run.priors.depth
+    if setting is None:
+        return None
+    try:
+        prior = load_depth_prior(_source(run, setting))
+    except (PriorError, OSError, RuntimeError) as error:
+        what = f"the prior {setting.source} cannot be opened: {str(error).splitlines()[0]}"
+        raise StageError(what, None, REMEDY) from error
+    prior.to(run.torch_device)
+    return prior
 
 
 def _opened(load: Callable[[PriorSource], P], run: RunContext, setting: PriorSetting) -> P:

@@ -44,18 +44,21 @@ def checked_diffusers(folder: Path, known: tuple[str, ...]) -> tuple[Any, dict[s
     return kind, config, found
 
 
-def checked_transformers(folder: Path) -> tuple[Any, Any, Tensors]:
-    """(class, config, headers) of a transformers component: the class that its config names, else the base model of its type."""
+def checked_transformers(folder: Path, family: Any = None) -> tuple[Any, Any, Tensors]:
+    """(class, config, headers) of a transformers component: the class that its config names, else the base model of its type; or what
+    `family`, an Auto class, makes of it: then only the headers are read, for transformers renames many a network's tensors as it loads."""
     json_object(folder / "config.json")
     found = tensors_of(folder, TRANSFORMERS_BASE)
     try:
         config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
     except (ValueError, OSError, KeyError) as error:
         raise PriorError(f"{folder}/config.json cannot be read: {str(error).splitlines()[0]}") from None
+    if family is not None:
+        return family, config, found
     name = (getattr(config, "architectures", None) or [""])[0]
     kind = getattr(transformers, name, None) if name in NAMED_ENCODERS else transformers.AutoModel
     with torch.device("meta"):
-        make = kind.from_config if kind is transformers.AutoModel else kind
+        make = getattr(kind, "from_config", kind)
         network = _built(lambda: make(config), folder)
     expected = _shapes(network)
     known = {_without_prefix(name, expected): shape for name, shape in found.shapes.items()}

@@ -63,8 +63,9 @@ def test_of_a_repository_one_set_of_weights_a_component_is_wanted() -> None:
 
 def test_every_folder_of_the_sd_presets_is_in_the_list() -> None:
     assert len({entry.folder for entry in known_models()}) == len(known_models())
-    config = load_config("sd", CONFIGS, [])
-    assert [entry.role for entry in models_of_preset(config)] == ["text", "view", "normals"]
+    for preset in ("sd", "sd-fast"):
+        config = load_config(preset, CONFIGS, [])
+        assert [entry.role for entry in models_of_preset(config)] == ["text", "view", "normals"]
     assert models_of_preset(load_config("home", CONFIGS, [])) == []
     with pytest.raises(ConfigError, match="no preset 'models'"):
         load_config("models", CONFIGS, [])

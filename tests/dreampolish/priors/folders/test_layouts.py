@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from dreampolish.priors.estimators.normals import load_normal_prior
 from dreampolish.priors.folders.contents import contents_of
 from dreampolish.priors.folders.source import PriorError, PriorSource
-from dreampolish.priors.normals import load_normal_prior
 from dreampolish.priors.text import load_text_prior
 from dreampolish.priors.view import load_view_prior
 from tests.support.hub_folders import hub_unet, write_index, write_marigold, write_stable_diffusion, write_zero123

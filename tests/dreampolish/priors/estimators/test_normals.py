@@ -7,8 +7,8 @@ import torch
 from diffusers import DDIMScheduler, LCMScheduler, MarigoldNormalsPipeline
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from dreampolish.priors.estimators.normals import closest_to_mean, load_normal_prior
 from dreampolish.priors.folders.source import PriorError, PriorSource
-from dreampolish.priors.normals import closest_to_mean, load_normal_prior
 from tests.support.hub_folders import write_marigold
 
 
