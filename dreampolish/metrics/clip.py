@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoTokenizer, CLIPModel
 
-from dreampolish.priors.loading import PriorError, PriorSource
+from dreampolish.priors.folders.source import PriorError, PriorSource
 
 MEAN, DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 """Of CLIP's pictures (source: openai/CLIP)."""

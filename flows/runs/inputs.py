@@ -5,7 +5,7 @@ import unicodedata
 from pathlib import Path
 
 from dreampolish.optim.atomic_files import write_atomically
-from dreampolish.priors.known_words import content_words
+from dreampolish.priors.folders.known_words import content_words
 from schemas.config.presets import ConfigError
 from schemas.config.reference import ReferenceConfig
 from schemas.config.run import PROMPT_LIMIT
@@ -79,8 +79,8 @@ def _is_letter(word: str) -> bool:
     return len(word) == 1 and word.isascii()
 
 
-def keep_image(store: Path, image: Path, config: ReferenceConfig) -> str:
-    """Check a user's picture and copy it into the store under its hash, which is returned.
+def keep_image(store: Path, image: Path, config: ReferenceConfig, *, matted: bool = False) -> str:
+    """Check a user's picture and copy it into the store under its hash, which is returned. matted: a matting model will cut it.
 
     Raises ConfigError for a picture that cannot be used, StageError where the disk is full.
     """
@@ -93,7 +93,7 @@ def keep_image(store: Path, image: Path, config: ReferenceConfig) -> str:
             raise ConfigError(
                 f"{image} has {image.stat().st_size / 2**20:.0f} MiB, the limit is {MAX_IMAGE_BYTES // 2**20} MiB"
             )
-        _check_shows_an_object(image, config)
+        _check_shows_an_object(image, config, matted=matted)
         payload = image.read_bytes()
     except PictureError as error:
         raise ConfigError(str(error) if str(image) in str(error) else f"{image}: {error}") from None
@@ -107,13 +107,15 @@ def keep_image(store: Path, image: Path, config: ReferenceConfig) -> str:
     return digest
 
 
-def _check_shows_an_object(image: Path, config: ReferenceConfig) -> None:
+def _check_shows_an_object(image: Path, config: ReferenceConfig, *, matted: bool) -> None:
     """Raise PictureError for what the reference stage would refuse."""
     from dreampolish.scene.cutout import CutoutSizes, as_framed, check_foreground, cut_from_plain_background
     from dreampolish.scene.pictures import PictureError, read_picture
 
     rgba = read_picture(image)
     if bool((rgba[..., 3] == 1).all()):
+        if matted:
+            return
         rgba = cut_from_plain_background(rgba[..., :3], config.background_tolerance, CutoutSizes(**config.cutout.model_dump()))
     if not bool((rgba[..., 3] > 0.5).any()):
         raise PictureError("no object stands out from the background; give a picture of one object on another colour, or RGBA")
