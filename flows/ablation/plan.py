@@ -14,7 +14,7 @@ from schemas.artifacts import StageName
 from schemas.config.presets import ConfigError, load_config, merged
 from schemas.config.run import Config
 from schemas.runs import STAGES, RunRecord
-from schemas.studies import FITTED, Settings, Study, Variant, read_study
+from schemas.studies import FITTED, Settings, Study, Variant, study_from_text
 from stages.guidance.priors import check_words
 from stages.runtime.code import code_of_module
 from stages.runtime.context import RunContext, context_of
