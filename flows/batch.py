@@ -135,13 +135,13 @@ class Entry:
 @flow(name="dreampolish", flow_run_name="batch", persist_result=False, log_prints=False)
 @at_work
 def batch(
-    prompts: Annotated[list[str] | Path, Field(union_mode="left_to_right")],
+    prompts: Annotated[list[str], Field(min_length=1, max_length=10 * MAX_PROMPTS)],
     preset: Preset = "home",
     overrides: Overrides = None,
 ) -> dict[str, Any]:
-    """Run every prompt (a list, or a text file with one a line) and sum up. Raises BatchIncompleteError when some have no asset,
+    """Run every prompt of a list and sum up. Raises BatchIncompleteError when some have no asset,
     ConfigError or StageError for what cannot begin."""
-    texts = read_prompts(prompts) if isinstance(prompts, Path) else listed(prompts, "the list")
+    texts = listed(prompts, "the list")
     refuse_without_worker()
     store, changes = store_folder(), override_lines(overrides)
     entries = prepared(store, texts, preset, changes)

@@ -126,7 +126,9 @@ class Study(Frozen):
         table = self.all_variants()
         subjects = sum(len(group) for listed in (self.prompts, self.objects) for group in listed.values())
         if len(table) * subjects * len(self.seeds) > MOST_RUNS:
-            raise ValueError(f"{len(table)} variants of {subjects} subjects and {len(self.seeds)} seeds, the limit is {MOST_RUNS} runs")
+            raise ValueError(
+                f"{len(table)} variants of {subjects} subjects and {len(self.seeds)} seeds, the limit is {MOST_RUNS} runs"
+            )
         if len(table) < 2 and len(self.groups) < 2:
             raise ValueError("nothing to compare: give variants, a matrix of at least two combinations, or two groups")
         if self.base is not None and self.base not in table:

@@ -29,7 +29,7 @@ def read_yaml(text: str) -> Any:
         loader.dispose()
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
     """PyYAML's safe loader, which knows plain values alone, with an end to nesting."""
 
     depth = 0

@@ -16,7 +16,7 @@ CUDA = ("cuda-", "nvidia-", "triton")
 """Beginnings of the names of what only a CUDA build of torch needs."""
 CPU_WHEELS = ("6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b",)
 """Of torch 2.13.0+cpu for Python 3.11 on x86_64 Linux, which comes from PyTorch's own index; to be renewed with torch."""
-HEAD = "# Written by `make lock`: exact versions and the hashes of all their files, for Python 3.11 to 3.13. Install with --require-hashes.\n"
+HEAD = "# Written by `make lock`: exact versions, the hashes of all their files, Python 3.11 to 3.13. For pip's --require-hashes.\n"
 CUDA_HEAD = "# Written by `make lock`: what a CUDA build of torch needs besides requirements.lock.\n"
 
 
@@ -33,7 +33,19 @@ def resolved(newer: list[str]) -> str:
         constraints = Path(folder) / "constraints.txt"
         constraints.write_text("".join(kept))
         options = ["--universal", "--python-version", "3.11", "--generate-hashes", "--no-header", "--no-annotate", "--quiet"]
-        command = ["uv", "pip", "compile", *options, "-c", str(constraints), "--extra", "dvc", "--extra", "dev", "pyproject.toml"]
+        command = [
+            "uv",
+            "pip",
+            "compile",
+            *options,
+            "-c",
+            str(constraints),
+            "--extra",
+            "dvc",
+            "--extra",
+            "dev",
+            "pyproject.toml",
+        ]
         return subprocess.run(command, cwd=PROJECT, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 

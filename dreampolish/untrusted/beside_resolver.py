@@ -12,7 +12,7 @@ from dreampolish.untrusted.images import PICTURE_SIDE, checked_size
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
 
-class BesideResolver(Resolver):
+class BesideResolver(Resolver):  # type: ignore[misc]  # trimesh has no types
     """Gives what lies in a folder and keeps to its bounds. refused: one line for each file that was not given.
 
     trimesh reads a mesh without what it does not get, so a reader asks `refused` after it.

@@ -24,13 +24,16 @@ def read_regular(path: Path, most_bytes: int) -> bytes:
     """
     # Without O_NONBLOCK, opening a pipe waits for its writer.
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(handle, "rb") as file:
+    try:
         found = os.fstat(handle)
         if not stat.S_ISREG(found.st_mode):
-            raise RefusedError(f"{path} is no regular file")
+            raise RefusedError(f"{path} is no file, but a folder, pipe or device")
         if found.st_size > most_bytes:
             raise RefusedError(f"{path} has {mebibytes(found.st_size)}, the limit is {mebibytes(most_bytes)}")
-        content = file.read(most_bytes + 1)
+        with os.fdopen(handle, "rb", closefd=False) as file:
+            content = file.read(most_bytes + 1)
+    finally:
+        os.close(handle)
     if len(content) > most_bytes:
         raise RefusedError(f"{path} grows while it is read")
     return content

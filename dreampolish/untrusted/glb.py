@@ -102,9 +102,9 @@ def _check_views(document: Entry, binary_bytes: int) -> None:
         if "uri" not in buffer and _number(buffer, "byteLength") > binary_bytes:
             raise RefusedError(f"buffer {number} is said to have {buffer['byteLength']} bytes, the file holds {binary_bytes}")
     for number, view in enumerate(_entries(document, "bufferViews")):
-        buffer = _chosen(buffers, view, "buffer")
+        whole = _chosen(buffers, view, "buffer")
         start, length = _number(view, "byteOffset"), _number(view, "byteLength")
-        if start < 0 or length < 0 or (buffer is not None and start + length > _number(buffer, "byteLength")):
+        if start < 0 or length < 0 or (whole is not None and start + length > _number(whole, "byteLength")):
             raise RefusedError(f"bufferView {number} ends at byte {start + length}, behind its buffer")
 
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from flows.runs.inputs import check_thing_named, checked_prompt, keep_image
+from flows.runs.roots import deployed, under_a_root
 from schemas.artifacts import Artifact, StageName
 from schemas.config.presets import ConfigError, load_config, merged
 from schemas.config.run import Config, PriorsConfig
@@ -19,7 +20,6 @@ from stages.runtime.files import project_file
 from stages.runtime.records import read_record, write_record
 
 CONFIGS = project_file("configs")
-OUTPUTS = Path("outputs")
 
 
 def slug_from_prompt(prompt: str) -> str:
@@ -54,6 +54,7 @@ def derived_run(
     """
     before = read_record(store, run_id)
     config = merged(before.config, {}, overrides)
+    check_priors(config)
     missing = [name for name in keep if name not in before.stages]
     if missing:
         raise StageError(f"run {before.run} has no {missing[0]} yet", None, f"dreampolish resume {before.run} first")
@@ -95,7 +96,11 @@ def stale_stages(record: RunRecord, store: Path, among: Sequence[StageName]) -> 
 
 
 def check_priors(config: Config) -> None:
-    """Raise ConfigError when the folder of a prior or of a metric's weights is missing; hub ids are checked when they are opened."""
+    """Raise ConfigError when the folder of a prior or of a metric's weights is missing, or lies where a deployment's run may not read.
+
+    Hub ids are checked when they are opened.
+    """
+    _check_places(config.priors)
     for name, source in (("CLIP", config.priors.clip), ("LPIPS", config.priors.lpips)):
         if source is not None and getattr(source, "revision", None) is None and not project_file(source.source).is_dir():
             raise ConfigError(
@@ -108,6 +113,16 @@ def check_priors(config: Config) -> None:
             own = setting.source == getattr(PriorsConfig(), name).source
             remedy = f"git checkout {setting.source} brings it back" if own else "put one there"
             raise ConfigError(f"no {name} prior at {folder}; {remedy}, --set priors.{name}.source=... names another")
+
+
+def _check_places(priors: PriorsConfig) -> None:
+    """Runs of deployments read weights of the project and of the roots alone."""
+    if not deployed():
+        return
+    for name in PriorsConfig.model_fields:
+        source = getattr(getattr(priors, name), "source", None)
+        if source is not None and (getattr(getattr(priors, name), "revision", None) is None or project_file(source).exists()):
+            under_a_root(project_file(source), f"priors.{name}.source")
 
 
 def new_id() -> str:

@@ -69,7 +69,10 @@ def test_equal_last_names_in_a_matrix_are_told_apart() -> None:
         ({"variants": None, "matrix": {"nerf.steps": [1, 2]}, "leave_out": [{"nerf.steps": 3}]}, "is no combination"),
         ({"until": "render"}, "until: Input should be"),
         ({"name": "../up"}, "name: String should match"),
-        ({"variants": None, "matrix": {f"texture.k{i}": list(range(30)) for i in range(8)}}, "656100000000 combinations, the limit"),
+        (
+            {"variants": None, "matrix": {f"texture.k{i}": list(range(30)) for i in range(8)}},
+            "656100000000 combinations, the limit",
+        ),
         ({"prompts": [f"chair {i}" for i in range(5001)]}, "the limit is 10000 runs"),
     ],
 )

@@ -35,7 +35,9 @@ def test_what_is_out_of_bounds_is_refused_at_once(text: str, why: str) -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 * 1024
 
 
-@pytest.mark.parametrize("text", ["", "a: 1", "- x\n- {y: [1, 2.5, null, true]}", "base: &b {k: 1}\nother: *b\nmore: {<<: *b, l: 2}"])
+@pytest.mark.parametrize(
+    "text", ["", "a: 1", "- x\n- {y: [1, 2.5, null, true]}", "base: &b {k: 1}\nother: *b\nmore: {<<: *b, l: 2}"]
+)
 def test_what_people_write_is_read_as_by_pyyaml(text: str) -> None:
     assert read_yaml(text) == yaml.safe_load(text)
 
