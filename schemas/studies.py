@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import yaml
-from pydantic import Field, JsonValue, ValidationError, field_validator, model_validator
+from pydantic import Field, JsonValue, ValidationError, WithJsonSchema, field_validator, model_validator
 
 from schemas.artifacts import StageName
 from schemas.base import Frozen
@@ -14,6 +14,9 @@ from schemas.config.presets import ConfigError
 from schemas.yaml_text import read_yaml, told
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._=-]*$", max_length=80)]
+_LIST = {"type": "array", "items": {"type": "string"}}
+Grouped = Annotated[dict[str, list[str]], WithJsonSchema({"anyOf": [_LIST, {"type": "object", "additionalProperties": _LIST}]})]
+"""Lists by group; a plain list is the one group without a name."""
 Settings = dict[str, JsonValue]
 """Full names (`texture.lambda_stable`) and their values."""
 
@@ -69,8 +72,8 @@ class Study(Frozen):
     preset: str = "home"
     settings: Settings = {}
     """Common to all variants."""
-    prompts: dict[str, list[str]] = {}
-    objects: dict[str, list[str]] = {}
+    prompts: Grouped = {}
+    objects: Grouped = {}
     objects_folder: str = "benchmark/objects"
     unseen_group: str | None = None
     """The group whose things the text prior never saw; checked against its vocabulary."""

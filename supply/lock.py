@@ -1,6 +1,6 @@
-"""Writes requirements.lock and requirements-cuda.lock from pyproject.toml, with the hashes of every wheel; `make lock` calls it.
+"""Writes requirements.lock, requirements-cuda.lock and requirements-cpu.lock from pyproject.toml, with the hashes of every wheel.
 
-Versions stay as they are where pyproject.toml allows them; name a package to take its newest: `python supply/lock.py --newer prefect`.
+Versions stay as they are where pyproject.toml allows them; name a package to take its newest: `make lock NEWER=prefect`.
 Needs `uv` on the PATH.
 """
 
@@ -11,12 +11,13 @@ import tempfile
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[1]
-LOCK, CUDA_LOCK = PROJECT / "requirements.lock", PROJECT / "requirements-cuda.lock"
+LOCK, CUDA_LOCK, CPU_LOCK = (PROJECT / f"requirements{kind}.lock" for kind in ("", "-cuda", "-cpu"))
 CUDA = ("cuda-", "nvidia-", "triton")
 """Beginnings of the names of what only a CUDA build of torch needs."""
 CPU_WHEELS = ("6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b",)
 """Of torch 2.13.0+cpu for Python 3.11 on x86_64 Linux, which comes from PyTorch's own index; to be renewed with torch."""
 HEAD = "# Written by `make lock`: exact versions, the hashes of all their files, Python 3.11 to 3.13. For pip's --require-hashes.\n"
+CPU_HEAD = "# Written by `make lock`: torch's CPU build, tried first.\n"
 CUDA_HEAD = "# Written by `make lock`: what a CUDA build of torch needs besides requirements.lock.\n"
 
 
@@ -64,6 +65,11 @@ def with_cpu_wheels(entry: str) -> str:
     return entry + "".join(f" \\\n    --hash=sha256:{digest}" for digest in CPU_WHEELS if digest not in entry)
 
 
+def cpu_entry(entry: str) -> str:
+    """The entry that asks for a CPU build of torch alone; pip finds none where only the registry is asked."""
+    return f"{requirement_of(entry)}+cpu" + "".join(f" \\\n    --hash=sha256:{digest}" for digest in CPU_WHEELS)
+
+
 def main() -> None:
     """Write both files."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -73,6 +79,7 @@ def main() -> None:
     cuda = {name for name in entries if name.startswith(CUDA)}
     LOCK.write_text(HEAD + "".join(f"{entry}\n" for name, entry in entries.items() if name not in cuda))
     CUDA_LOCK.write_text(CUDA_HEAD + "".join(f"{entry}\n" for name, entry in entries.items() if name in cuda))
+    CPU_LOCK.write_text(CPU_HEAD + cpu_entry(entries["torch"]) + "\n")
 
 
 if __name__ == "__main__":

@@ -99,7 +99,7 @@ def upload(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="a picture of an object's front: PNG, JPEG or WebP")],
     as_json: Json = False,
 ) -> None:
-    """Put a picture into the store and print its hash, which the deployment `full` takes as its parameter `image`."""
+    """Put a picture into the store and print its hash. The deployment `full` takes it as its parameter `image`."""
 
     def work(store: Path) -> dict[str, Any]:
         digest = keep_image(store, file, ReferenceConfig())
