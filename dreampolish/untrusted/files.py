@@ -11,6 +11,8 @@ MATERIAL_BYTES = 4 * 2**20
 """Of a material library."""
 PICTURE_BYTES = 50 * 2**20
 """Of a picture's file."""
+TEXT_BYTES = 2**20
+"""Of a document that people write: a study, a list of prompts, an attribution."""
 
 
 class RefusedError(ValueError):

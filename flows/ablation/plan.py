@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dreampolish.untrusted.files import read_regular
+from dreampolish.untrusted.files import TEXT_BYTES, read_regular
 from flows.benchmark.subjects import Subject, found_subjects, framing_settings
 from flows.runs.create import CONFIGS, check_priors, slug_from_prompt
 from flows.runs.inputs import check_thing_named, checked_prompt
@@ -25,7 +25,6 @@ from stages.runtime.files import PROJECT
 from stages.runtime.key import prior_digests
 
 STUDIES = CONFIGS / "ablations"
-DOCUMENT_BYTES = 2**20
 SHOWN_STAGES: tuple[StageName, ...] = STAGES[1:]
 """Stages whose result can be looked at."""
 
@@ -103,7 +102,7 @@ def found_study(file: Path) -> Study:
     """
     path = study_path(file)
     try:
-        return study_from_text(read_regular(path, DOCUMENT_BYTES).decode(), path.name)
+        return study_from_text(read_regular(path, TEXT_BYTES).decode(), path.name)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise error if isinstance(error, ConfigError) else ConfigError(f"{path} cannot be read: {reason}") from None
