@@ -14,7 +14,7 @@ from flows.runs.create import slug_from_prompt
 from schemas.artifacts import AssetArtifact
 from schemas.runs import STAGES, RunRecord
 from stages.runtime.command import open_recorded
-from stages.runtime.files import disk_errors_in_one_line
+from stages.runtime.files import disk_errors_in_one_line, for_the_user
 from stages.runtime.records import write_record
 from stages.runtime.store import LocalStore
 
@@ -29,7 +29,7 @@ def write_output(record: RunRecord, store: LocalStore, outputs: Path) -> RunReco
     asset = open_recorded(AssetArtifact, record, store.root)
     target = outputs / f"{slug_from_prompt(record.prompt)}-{record.run}"
     partial = target.with_name(f".{target.name}.partial")
-    with disk_errors_in_one_line(outputs):
+    with for_the_user(), disk_errors_in_one_line(outputs):
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         folder = store.folder("export", asset.fingerprint)
