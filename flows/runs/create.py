@@ -6,6 +6,7 @@ import unicodedata
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import cast
 
 from dreampolish.priors.folders.contents import Contents, Role, contents_of
 from dreampolish.priors.folders.source import PriorError, PriorSource
@@ -124,7 +125,7 @@ def check_priors(config: Config) -> None:
             remedy = f"git checkout {setting.source} brings it back" if own else fetch
             raise ConfigError(f"no {name} prior at {folder}; {remedy}, --set priors.{name}.source=... names another")
         if name != "judge":
-            check_prior(name, str(folder if folder.is_dir() else setting.source), setting.revision)
+            check_prior(cast(Role, name), str(folder if folder.is_dir() else setting.source), setting.revision)
 
 
 def check_prior(role: Role, place: str, revision: str | None) -> Contents:
