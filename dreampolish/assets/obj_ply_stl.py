@@ -82,12 +82,12 @@ def write_ply(path: Path, asset: Asset) -> list[Path]:
 
 
 def write_stl(path: Path, asset: Asset) -> list[Path]:
-    """Binary STL: shape alone."""
+    """Binary STL: shape alone. Its header never begins with `solid`, the mark of the text form, whatever the asset is called."""
     checked(asset.mesh)
     mesh = asset.mesh
     faces = np.zeros(len(mesh.faces), _STL_FACE)
     faces["normal"] = face_normals(mesh.vertices, mesh.faces).cpu().numpy()
     faces["corners"] = mesh.vertices[mesh.faces].cpu().numpy()
-    header = f"{asset.name}, z up, metres".encode()[:80].ljust(80, b" ")
+    header = f"binary STL, z up, metres: {asset.name}".encode()[:80].ljust(80, b" ")
     path.write_bytes(header + len(faces).to_bytes(4, "little") + faces.tobytes())
     return [path]
