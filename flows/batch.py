@@ -24,6 +24,7 @@ from pydantic import Field
 
 from flows.runs.console import say
 from flows.runs.create import CONFIGS, check_priors, new_run
+from flows.runs.inputs import plain_prompt
 from flows.runs.parameters import Overrides, Preset, override_lines
 from flows.service.deployments import POOL, RUN_QUEUE, prefect_url
 from flows.service.marks import at_work
@@ -63,8 +64,8 @@ def read_prompts(path: Path) -> list[str]:
 
 
 def listed(lines: Sequence[str], source: str) -> list[str]:
-    """Lines as prompts: outer and double spaces, empty lines, # comments and repetitions left out. Raises ConfigError."""
-    words = (" ".join(line.split()) for line in lines)
+    """Lines as prompts, each as a run keeps it: empty lines, # comments and repetitions left out. Raises ConfigError."""
+    words = (plain_prompt(line) for line in lines)
     prompts = list(dict.fromkeys(line for line in words if line and not line.startswith("#")))
     if not prompts:
         raise ConfigError(f"{source} holds no prompt; write one a line, as in: a red armchair")

@@ -17,7 +17,7 @@ from dreampolish.scene.cutout import CutoutSizes, as_framed, check_foreground, c
 from dreampolish.scene.pictures import PictureError, read_picture, sheet, write_picture
 from schemas.artifacts import ReferenceArtifact
 from schemas.config.reference import ReferenceConfig
-from stages.guidance.priors import alignment, check_words, open_normal_prior, open_text_prior
+from stages.guidance.priors import alignment, check_words, number_notes, open_normal_prior, open_text_prior
 from stages.results.observer import as_bytes, strip
 from stages.runtime.errors import StageError
 from stages.runtime.stage import Stage, stage
@@ -43,7 +43,7 @@ def make_reference(stage: Stage, prompt: str, image: Path | None, config: Refere
     image: a user's picture (RGBA, or with a plain background), or None to let the text prior draw. Raises StageError in one line for
     pictures that cannot be used and for prompts of which the prior knows no word.
     """
-    notes = check_words(stage.run, prompt, config.unknown_words)
+    notes = [*check_words(stage.run, prompt, config.unknown_words), *number_notes(prompt)]
     if image is not None:
         picture = _users_picture(image, config)
         stage.progress(1, 2)

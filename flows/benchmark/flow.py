@@ -27,7 +27,7 @@ from flows.benchmark.page import setting_of, write_report, write_sheet
 from flows.benchmark.rasterizers import read_rasterizers
 from flows.benchmark.stages import figures_of
 from flows.benchmark.statistics import Failure, ObjectResult, PromptResult, Results, one_line, r_precision, stage_means
-from flows.benchmark.subjects import Subject, found_subjects, framing_settings, held_out_names, prompts_of, reference_picture
+from flows.benchmark.subjects import Subject, found_subjects, framing_settings, held_out_names, left_out, prompts_of, reference_picture
 from flows.benchmark.truth import SIZE, true_mesh
 from flows.report.facts import view_paths
 from flows.runs.console import say
@@ -92,6 +92,8 @@ def benchmark(
     check_priors(config)
     subjects = found_subjects(objects, only or [], config.reference.elevation_deg)
     prompts = prompts_of(objects) if with_prompts else []
+    if others := left_out(objects):
+        say(f"left out: {', '.join(others[:8])}{' and more' * (len(others) > 8)}; objects are <name>.glb or <name>/mesh.glb")
     names = held_out_names()
     overheads, rasterizers = read_overheads(store), read_rasterizers(store)
     pipeline = Pipeline(store, preset, changed, config.device)

@@ -1,5 +1,6 @@
 """Making, finding and describing runs."""
 
+import itertools
 import re
 import secrets
 import unicodedata
@@ -26,6 +27,15 @@ def slug_from_prompt(prompt: str) -> str:
     """At most 40 characters of a-z, 0-9 and single hyphens; `asset` when nothing is left."""
     plain = unicodedata.normalize("NFKD", prompt).encode("ascii", "ignore").decode().lower()
     return re.sub(r"[^a-z0-9]+", "-", plain)[:40].strip("-") or "asset"
+
+
+def unique_names(wanted: Sequence[str]) -> list[str]:
+    """The names, in order, no two alike: whoever comes later with a taken one gets a number behind it, `-2` and so on."""
+    found: list[str] = []
+    for name in wanted:
+        numbered = (f"{name}-{number}" for number in itertools.count(2))
+        found.append(name if name not in found else next(each for each in numbered if each not in found and each not in wanted))
+    return found
 
 
 def new_run(store: Path, prompt: str, preset: str, overrides: Sequence[str], image: Path | None) -> RunRecord:
@@ -111,8 +121,9 @@ def check_priors(config: Config) -> None:
 
 
 def new_id() -> str:
-    """Eight hexadecimal digits."""
-    return secrets.token_hex(4)
+    """Eight hexadecimal digits, the first of them a letter: JSON, which `prefect deployment run --param` reads, would take 12345678 and
+    1234e567 for numbers."""
+    return secrets.choice("abcdef") + secrets.token_hex(4)[1:]
 
 
 def now() -> str:

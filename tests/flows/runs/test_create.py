@@ -1,6 +1,8 @@
 """Runs made from others: what is stale, what a resumed run computes, and how a stop is told. Without Prefect."""
 
+import json
 import os
+import re
 import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,8 +15,8 @@ from PIL import Image
 from dreampolish.optim.fit import FitInterruptedError
 from flows.cli.command import finish
 from flows.runs.chain import CHAIN
-from flows.runs.create import derived_run, new_run, stale_stages
-from flows.runs.inputs import checked_prompt
+from flows.runs.create import derived_run, new_id, new_run, stale_stages, unique_names
+from flows.runs.inputs import checked_prompt, plain_prompt
 from flows.text_to_3d import text_to_3d
 from flows.texture import GEOMETRY_STAGES
 from schemas.artifacts import Artifact, StageName
@@ -112,6 +114,35 @@ def test_settings_and_artifact_of_a_stage_enter_the_record_together(
 def test_a_prompt_without_a_word_that_names_something_is_refused(prompt: str) -> None:
     with pytest.raises(ConfigError, match="say what you want, as in: a red armchair"):
         checked_prompt(prompt)
+
+
+@pytest.mark.parametrize("sign", ["\u200b", "\ufeff", "\u00ad", "\u200e", "\u200f", "\u202e", "\u2066", "\u200d", "\u2060"])
+def test_format_characters_are_dropped(sign: str) -> None:
+    assert checked_prompt(f"{sign}a red{sign} ch{sign}air{sign}") == "a red chair"
+    with pytest.raises(ConfigError, match="empty"):
+        checked_prompt(sign)
+
+
+@pytest.mark.parametrize("prompt", ["cafe\u0301 table", "a chair\u2026", "a \u00bd table", "e\u200b\u0301clair", "\ufb01sh"])
+def test_a_plain_prompt_stays_as_it_is(prompt: str) -> None:
+    plain = plain_prompt(prompt)
+    assert plain != prompt
+    assert plain_prompt(plain) == plain
+
+
+def test_no_run_id_can_be_read_as_a_number() -> None:
+    ids = {new_id() for _ in range(2000)}
+    assert len(ids) == 2000
+    for each in ids:
+        assert re.fullmatch(r"[a-f][0-9a-f]{7}", each)
+        # What `prefect deployment run --param run=...` does before it takes a value for text.
+        with pytest.raises(json.JSONDecodeError):
+            json.loads(each)
+
+
+def test_unique_names_neither_collide_nor_vanish() -> None:
+    assert unique_names(["chair", "lamp"]) == ["chair", "lamp"]
+    assert unique_names(["chair", "chair", "chair-2", "chair"]) == ["chair", "chair-3", "chair-2", "chair-4"]
 
 
 def test_a_prompt_may_be_in_any_script() -> None:
