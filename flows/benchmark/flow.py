@@ -27,7 +27,15 @@ from flows.benchmark.page import setting_of, write_report, write_sheet
 from flows.benchmark.rasterizers import read_rasterizers
 from flows.benchmark.stages import figures_of
 from flows.benchmark.statistics import Failure, ObjectResult, PromptResult, Results, one_line, r_precision, stage_means
-from flows.benchmark.subjects import Subject, found_subjects, framing_settings, held_out_names, left_out, prompts_of, reference_picture
+from flows.benchmark.subjects import (
+    Subject,
+    found_subjects,
+    framing_settings,
+    held_out_names,
+    left_out,
+    prompts_of,
+    reference_picture,
+)
 from flows.benchmark.truth import SIZE, true_mesh
 from flows.report.facts import view_paths
 from flows.runs.console import say

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dreampolish.assets.textured_mesh import TexturedMesh
-from flows.benchmark.truth import LEAST_FRAMING_IOU, framing_iou, write_reference
 from flows.batch import read_prompts
+from flows.benchmark.truth import LEAST_FRAMING_IOU, framing_iou, write_reference
 from flows.runs.create import slug_from_prompt, unique_names
 from schemas.config.presets import ConfigError
 from schemas.config.run import PROMPT_LIMIT

@@ -40,6 +40,7 @@ from flows.service.secret import (
 )
 from stages.runtime.errors import StageError
 from stages.runtime.files import disk_errors_in_one_line, take_lock
+from stages.runtime.tracking.relocatable import DATABASE, database_uri, make_relocatable
 
 SERVER_PORT = 4200
 MLFLOW_PORT = 5000
@@ -180,11 +181,11 @@ def _start_server(store: Path, port: int, secret: str, started: list[Service]) -
 def _start_mlflow(store: Path, port: int, secret: str, started: list[Service]) -> Service:
     url = f"http://{HOST}:{port}"
     refuse_taken_port("mlflow", url, port)
+    make_relocatable(store / DATABASE, "dreampolish")
     options = [
         # The same database and folder as without a server, so that figures are the same by both ways.
-        *("--backend-store-uri", f"sqlite:///{store}/mlflow.db"),
-        *("--default-artifact-root", (store / "mlartifacts").as_uri()),
-        "--no-serve-artifacts",
+        *("--backend-store-uri", database_uri(store / DATABASE)),
+        *("--artifacts-destination", (store / "mlartifacts").as_uri()),
         # MLflow's own checks stay on behind ours.
         *("--allowed-hosts", ",".join(own_hosts(port))),
         *("--cors-allowed-origins", ",".join(own_origins(port))),

@@ -168,7 +168,17 @@ def test_objects_are_found_with_what_lies_beside_them(tmp_path: Path) -> None:
 
 def test_objects_neither_collide_nor_vanish_however_people_name_them(tmp_path: Path) -> None:
     long = "a_3d-rigged_low_poly_antique_wooden_dining_chair"
-    named = ["Chair.glb", "chair.GLB", "chair_2.glb", f"{long}_v1.glb", f"{long}_v2.glb", "椅子.glb", "桌子.glb", "lamp/Mesh.GLB", "lamp.glb"]
+    named = [
+        "Chair.glb",
+        "chair.GLB",
+        "chair_2.glb",
+        f"{long}_v1.glb",
+        f"{long}_v2.glb",
+        "椅子.glb",
+        "桌子.glb",
+        "lamp/Mesh.GLB",
+        "lamp.glb",
+    ]
     for name in [*named, "._chair.glb", ".cache/mesh.glb", "deep/er/mesh.glb", "model.gltf", "notes.txt"]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"glTF")
