@@ -23,7 +23,7 @@ from dreampolish.optim.fit import FitInterruptedError
 from dreampolish.scene.pictures import read_picture, resize
 from flows.benchmark.assets import asset_result
 from flows.benchmark.overhead import read_overheads
-from flows.benchmark.page import setting_of, write_report, write_sheet
+from flows.benchmark.page import DOCS, DOCS_ELSEWHERE, setting_of, write_report, write_sheet
 from flows.benchmark.rasterizers import read_rasterizers
 from flows.benchmark.stages import figures_of
 from flows.benchmark.statistics import Failure, ObjectResult, PromptResult, Results, one_line, r_precision, stage_means
@@ -48,7 +48,7 @@ from schemas.config.run import Config
 from schemas.runs import RunRecord
 from stages.results.files import StoredFiles
 from stages.runtime.context import context_of, device_from_name
-from stages.runtime.files import store_folder
+from stages.runtime.files import store_folder, try_folder
 from stages.runtime.records import read_record
 from stages.runtime.signals import stop_on_signals
 from stages.runtime.store import LocalStore
@@ -102,6 +102,7 @@ def benchmark(
     prompts = prompts_of(objects) if with_prompts else []
     if others := left_out(objects):
         say(f"left out: {', '.join(others[:8])}{' and more' * (len(others) > 8)}; objects are <name>.glb or <name>/mesh.glb")
+    try_folder(DOCS, DOCS_ELSEWHERE)
     names = held_out_names()
     overheads, rasterizers = read_overheads(store), read_rasterizers(store)
     pipeline = Pipeline(store, preset, changed, config.device)

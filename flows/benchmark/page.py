@@ -39,6 +39,7 @@ from stages.runtime.context import device_from_name
 from stages.runtime.files import disk_errors_in_one_line
 
 DOCS = Path("docs/benchmarks")
+DOCS_ELSEWHERE = "call this in another folder: the page goes to ./docs/benchmarks"
 
 STEPS: dict[tuple[Row, Row], str] = {
     ("nerf", "neus"): "density -> signed distance",
@@ -302,7 +303,7 @@ def rasterizer_table(found: Sequence[Rasterizers]) -> str:
 
 def write_sheet(name: str, picture: Image.Image) -> np.ndarray:
     """docs/benchmarks/<name>.png; its pixels."""
-    with disk_errors_in_one_line(DOCS):
+    with disk_errors_in_one_line(DOCS, DOCS_ELSEWHERE):
         DOCS.mkdir(parents=True, exist_ok=True)
         picture.save(DOCS / f"{name}.png")
     return np.asarray(picture)
@@ -313,7 +314,7 @@ def write_report(
 ) -> Path:
     """docs/benchmarks/index.md; its path. keep_prompts: those of the page so far stay, with their date and setting."""
     page = DOCS / "index.md"
-    with disk_errors_in_one_line(DOCS):
+    with disk_errors_in_one_line(DOCS, DOCS_ELSEWHERE):
         DOCS.mkdir(parents=True, exist_ok=True)
         before = page.read_text() if keep_prompts and page.is_file() else ""
         page.write_text(report_text(results, setting, overheads=overheads, before=before, rasterizers=rasterizers))

@@ -21,7 +21,7 @@ from stages.results.files import StoredFiles
 from stages.results.surfaces import open_artifact
 from stages.runtime.command import open_recorded
 from stages.runtime.store import LocalStore
-from stages.runtime.tracking.progress import duration
+from stages.runtime.tracking.durations import duration
 
 AZIMUTHS_DEG = (30.0, 120.0, 210.0, 300.0)
 ELEVATION_DEG = 15.0

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from schemas.runs import RunRecord, StageRecord
-from stages.runtime.tracking.progress import duration
+from stages.runtime.tracking.durations import duration
 
 SHOWN = ("reference_psnr", "psnr", "ssim", "alignment", "triangles", "components", "normal_agreement", "glb_mib")
 """Figures that a stage's line shows, those it has of them."""

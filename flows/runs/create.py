@@ -1,6 +1,7 @@
 """Making, finding and describing runs."""
 
 import itertools
+import os
 import re
 import secrets
 import unicodedata
@@ -16,7 +17,7 @@ from schemas.runs import STAGES, RunRecord
 from stages.runtime.command import arguments_from_record, open_recorded
 from stages.runtime.context import context_of
 from stages.runtime.errors import StageError
-from stages.runtime.files import project_file
+from stages.runtime.files import OUTPUTS_ELSEWHERE, project_file, try_folder
 from stages.runtime.records import read_record, write_record
 
 CONFIGS = project_file("configs")
@@ -27,6 +28,26 @@ def slug_from_prompt(prompt: str) -> str:
     """At most 40 characters of a-z, 0-9 and single hyphens; `asset` when nothing is left."""
     plain = unicodedata.normalize("NFKD", prompt).encode("ascii", "ignore").decode().lower()
     return re.sub(r"[^a-z0-9]+", "-", plain)[:40].strip("-") or "asset"
+
+
+def new_output_folder(record: RunRecord, outputs: Path) -> Path:
+    """Where a run's asset is written to."""
+    return outputs / f"{slug_from_prompt(record.prompt)}-{record.run}"
+
+
+def output_folder(record: RunRecord, outputs: Path) -> Path:
+    """The run's folder for its user: where it was written, or would be."""
+    if record.output is not None and Path(record.output).is_dir():
+        return Path(record.output)
+    return new_output_folder(record, outputs)
+
+
+def try_outputs(record: RunRecord, outputs: Path) -> None:
+    """Raise StageError, in one line, where a run's asset could not be written at the end of its stages."""
+    try_folder(outputs, OUTPUTS_ELSEWHERE)
+    folder = new_output_folder(record, outputs)
+    if os.path.lexists(folder):
+        try_folder(folder, OUTPUTS_ELSEWHERE)
 
 
 def unique_names(wanted: Sequence[str]) -> list[str]:
@@ -50,6 +71,7 @@ def new_run(store: Path, prompt: str, preset: str, overrides: Sequence[str], ima
     check_thing_named(words, context_of(record, store, None, show_progress=False), config.reference, drawn=image is None)
     if image is not None:
         record = record.model_copy(update={"image": keep_image(store, image, config.reference)})
+    try_outputs(record, OUTPUTS)
     write_record(store, record)
     return record
 

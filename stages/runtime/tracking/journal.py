@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from stages.runtime.files import database_uri
 from stages.runtime.tracking.files import entries_of, flattened, read_cursor, sending, whole_lines, write_cursor
-from stages.runtime.tracking.relocatable import DATABASE, LOCATION, database_uri, file_of, make_relocatable, send_files
+from stages.runtime.tracking.relocatable import DATABASE, LOCATION, file_of, make_relocatable, send_files
 
 # Before mlflow is imported: it reads these once.
 for _name, _value in {

@@ -14,21 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from sqlalchemy import URL, make_url
+from sqlalchemy import make_url
 
 LOCATION = "mlflow-artifacts:/"
 """Where an experiment's files lie, for MLflow: in the folder that its server hands out."""
 DATABASE = "mlflow.db"
-
-
-def database_uri(path: Path, driver: str = "sqlite") -> str:
-    """The URI of a SQLite file, whatever letters its path has: an unescaped ? would end the path, an unescaped % change it."""
-    plain = f"{driver}:///{path}"
-    escaped = URL.create(driver, database=str(path)).render_as_string(hide_password=False)
-    if escaped == plain:
-        return plain
-    # With its driver named, MLflow does not take the escaped path for a folder's and make it.
-    return escaped.replace("sqlite:", "sqlite+pysqlite:", 1)
 
 
 def run_folder(artifacts: Path, run: str) -> Path:

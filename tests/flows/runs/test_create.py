@@ -24,6 +24,7 @@ from schemas.config.presets import ConfigError
 from schemas.runs import STAGES, RunRecord
 from stages.runtime.code import Code
 from stages.runtime.command import AnyStage, run_one
+from stages.runtime.errors import StageError
 from stages.runtime.records import read_record, write_record
 
 pytestmark = pytest.mark.usefixtures("priors_folder")
@@ -206,6 +207,27 @@ def test_a_refreshed_run_computes_everything_that_changed(store: Path, calls: li
     calls.clear()
     assert resumed(store, derived.run).output is not None
     assert calls == ["neus", "dmtet", "polish", "texture", "export"]
+
+
+@pytest.mark.parametrize("blocking", ["outputs", "outputs/a-chair-{run}"])
+def test_outputs_are_tried_before_any_stage(store: Path, calls: list[str], blocking: str) -> None:
+    record = new_run(store, "a chair", "smoke", [], None)
+    path = Path(blocking.format(run=record.run))
+    if path.name == "outputs":
+        path.rmdir()
+    path.write_text("mine")
+    with pytest.raises(StageError, match=f"{path} is no folder; move it away, or call this in another folder"):
+        compute(store, record.run)
+    assert calls == []
+    path.unlink()
+    assert compute(store, record.run).output is not None
+
+
+def test_where_outputs_cannot_be_written_there_is_no_run(store: Path) -> None:
+    Path("outputs").write_text("mine")
+    with pytest.raises(StageError, match="outputs is no folder"):
+        new_run(store, "a chair", "smoke", [], None)
+    assert not (store / "runs").exists()
 
 
 def test_a_stop_names_the_run_that_was_stopped(
