@@ -69,7 +69,7 @@ class Pipeline:
     def run(self, prompt: str, settings: Sequence[str], image: Path | None) -> RunRecord:
         """A whole run as `dreampolish run` makes it; what the store holds already is taken from there."""
         record = new_run(self.store, prompt, self.preset, [*settings, *self.overrides], image=image)
-        text_to_3d(prompt=prompt, run=record.run, show_progress=True)
+        text_to_3d(prompt=prompt, preset=self.preset, run=record.run, show_progress=True)
         return read_record(self.store, record.run)
 
     @property

@@ -108,7 +108,7 @@ class CreationQueue:
         body = await _body(receive)
         async with self._turn:
             for attempt in range(1, ATTEMPTS + 1):
-                answer = await self._answer(scope, body)
+                answer = await self._answer(scope, body, receive)
                 if answer[0].get("status") != BUSY or attempt == ATTEMPTS:
                     break
                 sys.stderr.write(f"the database was busy, a flow run's creation is tried again ({attempt} of {ATTEMPTS})\n")
@@ -116,13 +116,14 @@ class CreationQueue:
         for message in answer:
             await send(message)
 
-    async def _answer(self, scope: "Scope", body: bytes) -> "list[Message]":
-        """The messages of a whole response."""
+    async def _answer(self, scope: "Scope", body: bytes, later: "Receive") -> "list[Message]":
+        """The messages of a whole response. later: tells whether the client is still there."""
         messages: list[Message] = []
         given = iter([{"type": "http.request", "body": body, "more_body": False}])
 
         async def receive() -> "Message":
-            return next(given, {"type": "http.disconnect"})
+            first = next(given, None)
+            return await later() if first is None else first
 
         async def send(message: "Message") -> None:
             messages.append(message)

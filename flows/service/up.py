@@ -84,14 +84,15 @@ def up(store: Path, folder: Path, server_port: int, mlflow_port: int, runs_at_on
             os.environ.update({**prefect_environment(secret), **tracker_environment(secret)})
             digest, worker = set_up_digest(environment, folder, runs_at_once), _running(store, "worker")
             crashed: list[str] = []
-            if worker is None or not is_set_up(store, server, secret, digest):
+            if not is_set_up(store, server, secret, digest):
                 forget_set_up(store)
                 with client_of(server, secret):
                     set_up(server.url, environment, folder, runs_at_once)
-                    if worker is None:
-                        crashed = crash_left_behind(store)
-                        started.append(_start_worker(store, server.url, environment, secret))
                 note_set_up(store, server, digest)
+            if worker is None:
+                with client_of(server, secret):
+                    crashed = crash_left_behind(store)
+                started.append(_start_worker(store, server.url, environment, secret))
         except BaseException:
             for service in reversed(started):
                 stop(store, service)
