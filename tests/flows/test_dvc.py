@@ -181,7 +181,7 @@ def test_dvc_itself_repeats_compares_and_does_without_git(tmp_path: Path, with_g
     dvc("exp", "run", "-q", "-S", "prompt=a long wooden table")
     shown = json.loads(dvc("exp", "show", "--json"))
     assert "psnr" in json.dumps(shown)
-    changed = json.loads(dvc("metrics", "diff", "--json"))["diff"]["outputs/dvc/metrics/export.json"]["psnr"]
+    changed = json.loads(dvc("metrics", "diff", "--json"))["outputs/dvc/metrics/export.json"]["psnr"]
     assert (changed["old"], changed["new"]) == (5.0, 19.0)
     assert "outputs/dvc/curves/nerf.csv" in dvc("plots", "diff", "--json")
 
