@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -27,6 +27,7 @@ from schemas.trainings import PriorsTraining
 from stages.runtime.errors import StageError
 from stages.runtime.files import OUTPUTS_ELSEWHERE, PROJECT, disk_errors_in_one_line, store_folder, try_folder
 
+M = TypeVar("M", bound=BaseModel)
 RUN = "dvcasset"
 """The id of the run that DVC's asset belongs to."""
 FOLDER = Path("outputs/dvc")
@@ -59,10 +60,7 @@ def run_dvc_stage(name: StageName, params_path: Path) -> Path:
     from stages.runtime.records import read_record, record_path, write_record
     from stages.runtime.tracking.journal import place_from_store
 
-    try:
-        params = Params.model_validate(yaml.safe_load(params_path.read_text()))
-    except (OSError, yaml.YAMLError, ValidationError) as error:
-        raise ConfigError(f"{params_path}: {str(error).splitlines()[0]}") from None
+    params = _read(params_path, Params)
     try_folder(FOLDER, OUTPUTS_ELSEWHERE)
     store = store_folder()
     config = load_config(params.preset, CONFIGS, params.overrides)
@@ -121,8 +119,12 @@ def evaluate(params_path: Path) -> Path:
 
 def read_settings(path: Path) -> PriorsTraining:
     """The trainings' settings: the defaults with a file's differences. Raises ConfigError in one line."""
+    return _read(path, PriorsTraining)
+
+
+def _read(path: Path, model: type[M]) -> M:
     try:
-        return PriorsTraining.model_validate(yaml.safe_load(path.read_text()) or {})
+        return model.model_validate(yaml.safe_load(path.read_text()) or {})
     except ValidationError as error:
         first = error.errors()[0]
         raise ConfigError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None

@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 
-from dreampolish.scene.pictures import resize, sheet
+from dreampolish.scene.pictures import read_picture, resize, sheet
 from flows.report.facts import MAX_SIDE, artifacts_of, candidates_path, facts_of_run, view_paths
 from flows.report.page import run_page, write_page
 from flows.runs.create import new_output_folder
@@ -94,15 +93,6 @@ def contact_sheet(record: RunRecord, store: LocalStore) -> Image.Image:
     rows: list[tuple[str, torch.Tensor]] = []
     for name in STAGES:
         if paths := view_paths(name, record, store):
-            rows.append((name, torch.cat([_view(path) for path in _eight(paths)])))
+            eight = paths[:: max(1, len(paths) // 8)][:8]
+            rows.append((name, torch.cat([resize(read_picture(path)[None, ..., :3], TILE) for path in eight])))
     return sheet(rows, 1)
-
-
-def _eight(paths: list[Path]) -> list[Path]:
-    return paths[:: max(1, len(paths) // 8)][:8]
-
-
-def _view(path: Path) -> torch.Tensor:
-    with Image.open(path, formats=["PNG"]) as picture:
-        array = np.asarray(picture.convert("RGB"), dtype=np.float32) / 255
-    return resize(torch.from_numpy(array)[None], TILE)

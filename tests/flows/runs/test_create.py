@@ -201,14 +201,6 @@ def test_an_interrupted_texture_run_is_resumed_as_it_was_begun(store: Path, stan
     }
 
 
-def test_a_refreshed_run_computes_everything_that_changed(store: Path, calls: list[str]) -> None:
-    record = whole(store)
-    derived, _ = derived_run(store, record.run, ["neus.steps=7"], GEOMETRY_STAGES, reuse_stale=False)
-    calls.clear()
-    assert resumed(store, derived.run).output is not None
-    assert calls == ["neus", "dmtet", "polish", "texture", "export"]
-
-
 @pytest.mark.parametrize("blocking", ["outputs", "outputs/a-chair-{run}"])
 def test_outputs_are_tried_before_any_stage(store: Path, calls: list[str], blocking: str) -> None:
     record = new_run(store, "a chair", "smoke", [], None)

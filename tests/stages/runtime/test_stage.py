@@ -104,12 +104,6 @@ def test_an_interrupted_stage_resumes_to_the_same_bits(run_context: RunContext, 
     assert not list((run_context.store / "checkpoints").iterdir())
 
 
-def test_signal_handlers_are_restored(run_context: RunContext) -> None:
-    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    nerf(run_context)
-    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
-
-
 def test_the_second_signal_kills() -> None:
     script = (
         "import os, signal\nfrom stages.runtime.signals import stop_on_signals\n"

@@ -18,7 +18,7 @@ import pytest
 from dreampolish.optim.atomic_files import sha256_of
 from schemas.artifacts import FileRef, NerfArtifact
 from stages.runtime.errors import StageError
-from stages.runtime.files import is_locked, take_lock
+from stages.runtime.files import is_locked
 from stages.runtime.signals import StoppedError, stop_on_signals
 from stages.runtime.store import MANIFEST, MANIFEST_HASH, DamagedArtifactError, LocalStore, file_refs
 
@@ -185,29 +185,6 @@ def test_disk_faults_are_one_line_and_leave_the_store_readable(
     assert local.open("nerf", KEY, NerfArtifact).steps == 1
 
 
-def test_one_process_computes_while_the_other_waits(local: LocalStore) -> None:
-    entered, leave, order = threading.Event(), threading.Event(), []
-
-    def holder() -> None:
-        with local.lock("nerf", KEY, lambda: False):
-            entered.set()
-            leave.wait(10)
-            order.append("holder")
-
-    def waiter() -> None:
-        with local.lock("nerf", KEY, lambda: False):
-            order.append("waiter")
-
-    threads = [threading.Thread(target=holder), threading.Thread(target=waiter)]
-    threads[0].start()
-    assert entered.wait(10)
-    threads[1].start()
-    leave.set()
-    for thread in threads:
-        thread.join(10)
-    assert order == ["holder", "waiter"]
-
-
 @contextmanager
 def held_by_another_process(local: LocalStore) -> Iterator[subprocess.Popen[str]]:
     """A process that holds the lock of one computation and sleeps."""
@@ -245,12 +222,3 @@ def test_waiting_for_a_lock_ends_on_a_signal(local: LocalStore) -> None:
         with pytest.raises(StoppedError, match="another process"), local.lock("nerf", KEY, lambda: stop.requested):
             pass
         assert 0.2 < time.monotonic() - started < 5
-
-
-def test_a_lock_is_waited_for_as_long_as_asked(local: LocalStore) -> None:
-    path = local.root / "locks" / f"nerf-{KEY}"
-    with held_by_another_process(local):
-        started = time.monotonic()
-        with pytest.raises(BlockingIOError):
-            take_lock(path, wait_s=0.3)
-        assert 0.3 <= time.monotonic() - started < 5
