@@ -51,6 +51,7 @@ $(VENV)/.torch:
 $(VENV)/.installed: $(VENV)/.torch requirements.lock pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@test -e .git || $(BIN)/dvc config --local core.no_scm true
 	@touch $@
 
 clean:
