@@ -24,8 +24,18 @@ from schemas.config.presets import ConfigError, load_config
 from schemas.config.run import PROMPT_LIMIT
 from schemas.runs import STAGES, RunRecord
 from schemas.trainings import PriorsTraining
+from schemas.yaml_text import read_yaml
 from stages.runtime.errors import StageError
-from stages.runtime.files import OUTPUTS_ELSEWHERE, PROJECT, disk_errors_in_one_line, store_folder, try_folder
+from stages.runtime.files import (
+    OUTPUTS_ELSEWHERE,
+    PROJECT,
+    disk_errors_in_one_line,
+    for_the_user,
+    keep_private,
+    store_folder,
+    try_folder,
+)
+from stages.runtime.messages import write_line
 
 M = TypeVar("M", bound=BaseModel)
 RUN = "dvcasset"
@@ -61,7 +71,8 @@ def run_dvc_stage(name: StageName, params_path: Path) -> Path:
     from stages.runtime.tracking.journal import place_from_store
 
     params = _read(params_path, Params)
-    try_folder(FOLDER, OUTPUTS_ELSEWHERE)
+    with for_the_user():
+        try_folder(FOLDER, OUTPUTS_ELSEWHERE)
     store = store_folder()
     config = load_config(params.preset, CONFIGS, params.overrides)
     check_priors(config)
@@ -79,8 +90,9 @@ def run_dvc_stage(name: StageName, params_path: Path) -> Path:
 
 def _write_curve(path: Path, curve: Sequence[tuple[int, float]]) -> None:
     """A line a step; where no journal has the curve any more, the heading alone."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(f"{step},{value}\n" for step, value in [("step", CURVE), *curve]))
+    with for_the_user():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(f"{step},{value}\n" for step, value in [("step", CURVE), *curve]))
 
 
 PARTS = ("autoencoder", "text", "view", "normals", "judge")
@@ -124,7 +136,7 @@ def read_settings(path: Path) -> PriorsTraining:
 
 def _read(path: Path, model: type[M]) -> M:
     try:
-        return model.model_validate(yaml.safe_load(path.read_text()) or {})
+        return model.model_validate(read_yaml(path.read_text()) or {})
     except ValidationError as error:
         first = error.errors()[0]
         raise ConfigError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
@@ -140,8 +152,9 @@ def _place_trunk(home: Path) -> None:
 
 
 def _write_json(path: Path, content: object) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
+    with for_the_user():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
     return path
 
 
@@ -153,6 +166,8 @@ def main() -> None:
     kinds.add_parser("prior").add_argument("name", choices=(*PARTS, "evaluation"))
     options = parser.parse_args()
     name = options.name
+    if options.kind == "stage":
+        keep_private()
     store_folder().mkdir(parents=True, exist_ok=True)
     quiet_environment(store_folder())
     from dreampolish.optim.fit import FitInterruptedError
@@ -165,10 +180,10 @@ def main() -> None:
         else:
             train_part(name, PARAMS)
     except (StageError, ConfigError) as error:
-        sys.stderr.write(f"{error}\n")
+        write_line(str(error), "error")
         sys.exit(2)
     except (FitInterruptedError, KeyboardInterrupt) as error:
-        sys.stderr.write(f"{name}: {error}; dvc repro goes on from there\n")
+        write_line(f"{name}: {error}; dvc repro goes on from there", "error")
         sys.exit(130)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dreampolish.assets.textured_mesh import TexturedMesh
+from dreampolish.untrusted.files import TEXT_BYTES, read_regular
 from flows.batch import read_prompts
 from flows.benchmark.truth import LEAST_FRAMING_IOU, framing_iou, write_reference
 from flows.runs.create import slug_from_prompt, unique_names
@@ -92,8 +93,8 @@ def _subject(glb: Path, name: str, elevation_deg: float) -> Subject:
         return Subject(name, glb=glb, prompt=prompt, reference=None, elevation_deg=elevation_deg)
     attribution, picture = glb.with_name("attribution.json"), glb.with_name("reference.png")
     try:
-        facts = json.loads(attribution.read_text()) if attribution.is_file() else {}
-    except ValueError as error:
+        facts = json.loads(read_regular(attribution, TEXT_BYTES)) if attribution.is_file() else {}
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{attribution} is no JSON: {error}") from None
     return Subject(
         name=name,
@@ -107,7 +108,7 @@ def _subject(glb: Path, name: str, elevation_deg: float) -> Subject:
 def remarks_of(objects: Path) -> str:
     """Notes on the objects for readers of the page, from remarks.txt beside them, on one line."""
     file = objects / "remarks.txt"
-    return " ".join(file.read_text().split()) if file.is_file() else ""
+    return " ".join(read_regular(file, TEXT_BYTES).decode().split()) if file.is_file() else ""
 
 
 def held_out_names() -> list[str]:

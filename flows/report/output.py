@@ -16,7 +16,7 @@ from flows.runs.create import new_output_folder
 from schemas.artifacts import AssetArtifact
 from schemas.runs import STAGES, RunRecord
 from stages.runtime.command import open_recorded
-from stages.runtime.files import OUTPUTS_ELSEWHERE, disk_errors_in_one_line
+from stages.runtime.files import OUTPUTS_ELSEWHERE, disk_errors_in_one_line, for_the_user
 from stages.runtime.records import relative_to, write_record
 from stages.runtime.store import LocalStore
 
@@ -32,7 +32,7 @@ def write_output(record: RunRecord, store: LocalStore, outputs: Path) -> RunReco
     asset = open_recorded(AssetArtifact, record, store.root)
     target = new_output_folder(record, outputs)
     done = record.model_copy(update={"output": str(target.resolve())})
-    with disk_errors_in_one_line(outputs, OUTPUTS_ELSEWHERE), _in_place_of(target) as partial:
+    with for_the_user(), disk_errors_in_one_line(outputs, OUTPUTS_ELSEWHERE), _in_place_of(target) as partial:
         folder = store.folder("export", asset.fingerprint)
         shutil.copyfile(folder / asset.glb.path, partial / "asset.glb")
         shutil.copyfile(folder / asset.turntable.path, partial / f"turntable{Path(asset.turntable.path).suffix}")

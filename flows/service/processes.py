@@ -226,8 +226,8 @@ def start(store: Path, name: ServiceName, command: Sequence[str], environment: M
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            # The servers' databases and logs are their owner's; a worker's runs make files as commands do.
-            umask=-1 if name == "worker" else 0o077,
+            # A worker's runs make files as commands do: `for_the_user` gives those in outputs/ the user's own umask.
+            umask=0o077,
         )
     service = Service(name, mark_of(process.pid) or ProcessMark(process.pid, ""), url)
     write_service(store, service)

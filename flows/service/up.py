@@ -1,11 +1,12 @@
 """`dreampolish up` and `down`: Prefect server, MLflow server and one worker for a store, on loopback only."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from flows.runs.roots import FOLDERS
 from flows.service.apps import TRACKER_SECRET
 from flows.service.deployments import (
     POOL,
@@ -58,11 +59,14 @@ MLFLOW_PORT = 5000
 READY = {"server": "/api/health", "mlflow": "/health"}
 
 
-def up(store: Path, folder: Path, server_port: int, mlflow_port: int, runs_at_once: int) -> dict[str, Any]:
+def up(
+    store: Path, folder: Path, server_port: int, mlflow_port: int, runs_at_once: int, readable: Sequence[Path] = ()
+) -> dict[str, Any]:
     """Start what does not run yet, register the deployments and return the two pages; where all of it runs, nothing is done.
 
-    folder: where the worker's runs work. Runs that a killed worker left behind are marked crashed before a new one begins; `crashed` has a
-    line for each. Raises StageError, and then what this call started is stopped again.
+    folder: where the worker's runs work. readable: folders that their parameters may name files of. Runs that a killed worker left behind
+    are marked crashed before a new one begins; `crashed` has a line for each. Raises StageError, and then what this call started is
+    stopped again.
     """
     if server_port == mlflow_port:
         what = f"the Prefect server and the MLflow server cannot both have port {server_port}"
@@ -79,7 +83,7 @@ def up(store: Path, folder: Path, server_port: int, mlflow_port: int, runs_at_on
             tracker = _running(store, "mlflow") or _start_mlflow(store, mlflow_port, secret, started)
             for service in started:
                 wait_until_ready(store, service, READY[service.name])
-            environment = run_environment(store, tracker.url)
+            environment = run_environment(store, tracker.url, readable)
             _check_secret(store, server, tracker, secret)
             os.environ.update({**prefect_environment(secret), **tracker_environment(secret)})
             digest, worker = set_up_digest(environment, folder, runs_at_once), _running(store, "worker")
@@ -178,7 +182,7 @@ def _let_runs_end(store: Path, worker: Service) -> None:
     stop_runs(worker)
 
 
-def run_environment(store: Path, tracker_url: str) -> dict[str, str]:
+def run_environment(store: Path, tracker_url: str, readable: Sequence[Path]) -> dict[str, str]:
     """What every run of the pool finds in its environment: the store, the tracker, and the tools kept quiet and offline.
 
     Prefect's database keeps it, so the secret is not in it: runs inherit that from their worker.
@@ -189,6 +193,7 @@ def run_environment(store: Path, tracker_url: str) -> dict[str, str]:
         "DREAMPOLISH_STORE": str(store),
         "MLFLOW_TRACKING_URI": tracker_url,
         **prefect_home(store),
+        FOLDERS: os.pathsep.join(str(each.resolve()) for each in readable),
     }
 
 

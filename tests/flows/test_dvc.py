@@ -17,6 +17,7 @@ from flows.runs.create import CONFIGS, new_run
 from flows.train_priors import NEEDS, ORDER, TRAININGS
 from schemas.artifacts import Artifact, StageName
 from schemas.config.presets import ConfigError
+from schemas.config.run import PriorsConfig
 from schemas.runs import STAGES
 from schemas.trainings import PriorsTraining
 from stages.runtime.command import run_one
@@ -43,7 +44,8 @@ def test_both_graphs_are_the_same() -> None:
 @pytest.mark.parametrize("name", STAGES)
 def test_a_dvc_stage_depends_on_what_it_reads(name: StageName) -> None:
     listed = set(yaml.safe_load((PROJECT / "dvc.yaml").read_text())["stages"][name]["deps"])
-    opened = {*CHAIN[name].priors, *(["judge"] if CHAIN[name]._scorer is not None else [])}
+    shipped = {prior for prior in CHAIN[name].priors if getattr(PriorsConfig(), prior) is not None}
+    opened = {*shipped, *(["judge"] if CHAIN[name]._scorer is not None else [])}
     networks = opened & {"text", "view", "normals"}
     priors = {f"priors/home/{prior}" for prior in (*opened, *(["autoencoder"] if networks else []))}
     assert {each for each in listed if each.startswith("priors/")} - {"priors/home/README.md"} == priors

@@ -19,6 +19,7 @@ from stages.runtime.errors import StageError
 from stages.runtime.files import disk_errors_in_one_line
 from stages.runtime.records import read_record
 from stages.runtime.store import LocalStore
+from tests.support.damage import overwrite
 
 PROJECT = Path(__file__).parents[2]
 JUDGE = PROJECT / "priors/home/judge"
@@ -105,7 +106,7 @@ def test_damaged_scores_are_made_anew_and_their_stage_is_not(store: Path, calls:
     for name in ("reference", "nerf"):
         entry = one_stage(name, record.run, store)
     assert entry.scores is not None
-    next((store / "scores" / entry.scores).glob("view-*.png")).write_bytes(b"damaged")
+    overwrite(next((store / "scores" / entry.scores).glob("view-*.png")), b"damaged")
     with pytest.raises(StageError, match="computes them again"):
         open_scores("nerf", read_record(store, record.run), store)
     again = one_stage("nerf", record.run, store)

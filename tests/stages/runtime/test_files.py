@@ -1,67 +1,70 @@
-"""Folders that cannot be used: one line that names the folder that matters."""
+"""Who may read what: the store is its owner's alone, outputs are as the user's umask says."""
 
-import errno
 import os
+import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from stages.runtime.errors import StageError
-from stages.runtime.files import database_uri, disk_errors_in_one_line, free_space, try_folder
+from stages.runtime.files import PROJECT, USERS_UMASK, close_store, for_the_user, keep_private
 
-ELSEWHERE = "go elsewhere"
-
-
-def told(path: Path) -> str:
-    with pytest.raises(StageError) as caught:
-        try_folder(path, ELSEWHERE)
-    return str(caught.value)
-
-
-def test_a_folder_that_can_be_used_is_made_and_left_empty(tmp_path: Path) -> None:
-    try_folder(tmp_path / "a" / "b", ELSEWHERE)
-    assert list((tmp_path / "a" / "b").iterdir()) == []
-
-
-@pytest.mark.parametrize("below", [".", "deeper", "deeper/still"])
-def test_a_file_in_a_folders_place_is_named(tmp_path: Path, below: str) -> None:
-    (tmp_path / "file").write_text("mine")
-    assert told(tmp_path / "file" / below).endswith(f"{tmp_path / 'file'} is no folder; move it away, or go elsewhere")
-    assert (tmp_path / "file").read_text() == "mine"
+INSIDE = """
+import os, sys
+from pathlib import Path
+os.umask(0o027)
+from stages.runtime.files import for_the_user, keep_private
+keep_private()
+keep_private()
+Path("store").mkdir()
+Path("store/log").touch()
+with for_the_user():
+    Path("outputs").mkdir()
+    Path("outputs/asset.glb").touch()
+Path("store/after").touch()
+os.system(f"{sys.executable} -c 'open(\\"store/child\\", \\"w\\")'")
+"""
 
 
-def test_a_folder_in_a_files_place_is_named(tmp_path: Path) -> None:
-    (tmp_path / "asset.glb").mkdir()
-    said = r"asset\.glb is a folder, and a file belongs there; move it away, or go elsewhere"
-    with pytest.raises(StageError, match=said), disk_errors_in_one_line(tmp_path, ELSEWHERE):
-        (tmp_path / "asset.glb").write_bytes(b"")
+def modes(folder: Path) -> dict[str, int]:
+    return {path.relative_to(folder).as_posix(): stat.S_IMODE(path.stat().st_mode) for path in sorted(folder.rglob("*"))}
 
 
-@pytest.mark.parametrize("code", [errno.EACCES, errno.EPERM, errno.EROFS])
-def test_of_a_closed_path_the_nearest_folder_is_named(tmp_path: Path, code: int) -> None:
-    wanted = tmp_path / "closed" / "a" / "b"
-    (tmp_path / "closed").mkdir()
-    with pytest.raises(StageError) as caught, disk_errors_in_one_line(tmp_path, ELSEWHERE):
-        raise OSError(code, os.strerror(code), str(wanted))
-    said = f"cannot use {wanted}: {os.strerror(code)}; let your user read and write {tmp_path / 'closed'}, or go elsewhere"
-    assert str(caught.value) == said
+def test_files_of_the_store_are_private_and_outputs_are_the_users(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != USERS_UMASK}
+    subprocess.run([sys.executable, "-c", INSIDE], cwd=tmp_path, env={**environment, "PYTHONPATH": str(PROJECT)}, check=True)
+    assert modes(tmp_path) == {
+        "store": 0o700,
+        "store/log": 0o600,
+        "store/after": 0o600,
+        "store/child": 0o600,
+        "outputs": 0o750,
+        "outputs/asset.glb": 0o640,
+    }
 
 
-def test_a_full_disk_tells_the_room_that_is_left(tmp_path: Path) -> None:
-    with pytest.raises(StageError) as caught, disk_errors_in_one_line(tmp_path / "not" / "there", ELSEWHERE):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    told = f"cannot write {tmp_path / 'not' / 'there'}: No space left on device, {free_space(tmp_path)} free; make room or go elsewhere"
-    assert str(caught.value) == told
+def test_a_store_left_open_is_closed_and_other_folders_are_not(tmp_path: Path) -> None:
+    (tmp_path / "store" / "runs").mkdir(parents=True)
+    (tmp_path / "other").mkdir()
+    for name, closed in (("store", True), ("other", False), ("absent", False)):
+        folder = tmp_path / name
+        if folder.exists():
+            folder.chmod(0o755)
+        close_store(folder)
+        assert not folder.exists() or (stat.S_IMODE(folder.stat().st_mode) == 0o700) == closed
 
 
-def test_errors_of_other_things_are_no_disk_errors(tmp_path: Path) -> None:
-    with pytest.raises(PermissionError), disk_errors_in_one_line(tmp_path, ELSEWHERE):
-        raise PermissionError(errno.EPERM, "of a signal to another's process")
-    with pytest.raises(FileNotFoundError), disk_errors_in_one_line(tmp_path, ELSEWHERE):
-        (tmp_path / "absent").read_bytes()
-
-
-def test_plain_paths_stay_readable_in_uris() -> None:
-    assert database_uri(Path("/a/store/mlflow.db")) == "sqlite:////a/store/mlflow.db"
-    assert database_uri(Path("/a?b/m.db")) == "sqlite+pysqlite:////a%3Fb/m.db"
-    assert database_uri(Path("/100%/p.db"), "sqlite+aiosqlite") == "sqlite+aiosqlite:////100%25/p.db"
+def test_without_a_command_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(USERS_UMASK, raising=False)
+    before = os.umask(0o022)
+    try:
+        with for_the_user():
+            assert os.umask(0o022) == 0o022
+        keep_private()
+        with for_the_user():
+            assert os.umask(0o022) == 0o022
+        assert os.umask(0o022) == 0o077
+    finally:
+        os.umask(before)
+        os.environ.pop(USERS_UMASK, None)
