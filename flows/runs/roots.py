@@ -6,7 +6,6 @@ from pathlib import Path
 
 from dreampolish.optim.atomic_files import sha256_of
 from schemas.config.presets import ConfigError
-from stages.runtime.command import input_path
 from stages.runtime.files import project_file, store_folder
 
 OUTPUTS = Path("outputs")
@@ -59,6 +58,8 @@ def given_picture(store: Path, image: str) -> Path:
     """
     if re.fullmatch(r"[0-9a-f]{64}", image) is None:
         return located(Path(image), "image")
+    from stages.runtime.command import input_path  # torch, which `dreampolish up` does without
+
     path = input_path(store, image)
     if not path.is_file() or sha256_of(path) != image:
         raise ConfigError(
