@@ -55,7 +55,8 @@ class ClipScorer:
 def load_clip(source: PriorSource, device: torch.device) -> ClipScorer:
     """Open a CLIP; kept open for the next call. PriorError in one line for anything that is no CLIP with safetensors."""
     folder = source.folder()
-    path, arguments = (source.location, {"revision": source.revision}) if folder is None else (str(folder), {})
+    path = source.location if folder is None else str(folder)
+    arguments: dict[str, Any] = {"revision": source.revision} if folder is None else {}
     if folder is not None and not any(folder.glob("model*.safetensors")):
         raise PriorError(
             f"{folder.absolute()} holds no model.safetensors: only safetensors are read, convert or restore the CLIP"

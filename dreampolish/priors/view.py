@@ -11,7 +11,7 @@ projected tokens are zero too, as its pipelines and threestudio sample.
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -307,10 +307,9 @@ STABLE_ZERO123 = "stable-zero123"
 
 def pose_convention(source: PriorSource) -> PoseConvention:
     """What the fourth number of a prior's poses is: what the projection's config says under "pose", else known by the model's name."""
-    said = json_object(source.component("cc_projection") / "config.json").get("pose")
+    said: object = json_object(source.component("cc_projection") / "config.json").get("pose")
     if said in get_args(PoseConvention):
-        known: PoseConvention = said
-        return known
+        return cast(PoseConvention, said)
     names = (Path(source.location).name, str(source.index().get("_name_or_path", "")))
     stable = any(STABLE_ZERO123 in name.lower().replace("_", "-") for name in names)
     return "reference_elevation" if stable else "distance_change"

@@ -19,7 +19,7 @@ from flows.service.temporary_server import temporary_server
 from flows.train_priors import ORDER, train_priors
 from schemas.config.presets import ConfigError, load_config
 from schemas.trainings import PriorsTraining
-from stages.runtime.files import project_file
+from stages.runtime.files import for_the_user, project_file
 
 
 def data(
@@ -34,7 +34,8 @@ def data(
     def work(store: Path) -> dict[str, Any]:
         if not list(libraries.glob("*.sh3f")):
             raise ConfigError(f"no .sh3f files in {libraries}; apt-get download sweethome3d-furniture, then dpkg -x it")
-        render_all(libraries, output, RenderPlan(128, 2, views_per_round=(8, 10, 10, 10), stretched_rounds=4))
+        with for_the_user():
+            render_all(libraries, output, RenderPlan(128, 2, views_per_round=(8, 10, 10, 10), stretched_rounds=4))
         return {"output": str(output)}
 
     finish(work, as_json, again="the same command")

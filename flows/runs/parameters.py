@@ -59,6 +59,9 @@ def _dotted(schema: Mapping[str, Any], prefix: str) -> list[tuple[str, Any]]:
     return found
 
 
+Picture = Annotated[str, Field(min_length=1, max_length=4096)]
+"""A hash or a path; flows/runs/roots.py finds it."""
+StudyName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=60)]
 Prompt = Annotated[str, Field(min_length=1, max_length=PROMPT_LIMIT, pattern=r"\w")]
 RunId = Annotated[str, Field(pattern=r"^[a-z0-9]{1,32}$")]
 Preset = Annotated[str, Field(json_schema_extra={"enum": presets_in(CONFIGS)})]

@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from schemas.config.run import Config
+from schemas.yaml_text import read_yaml, told
 
 
 class ConfigError(ValueError):
@@ -55,9 +56,11 @@ def merged(config: Config, differences: Mapping[str, Any], overrides: Sequence[s
 
 def _read(path: Path) -> Mapping[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text()) or {}
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
+        content = read_yaml(path.read_text()) or {}
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} cannot be read: {told(error)}") from None
     if not isinstance(content, dict):
         raise ConfigError(f"{path} must hold sections, not {type(content).__name__}")
     return content
@@ -68,7 +71,7 @@ def _parsed(override: str) -> tuple[list[str], Any]:
     if not equals or not name.strip():
         raise ConfigError(f"{override!r} is no setting; write it as section.key=value")
     try:
-        return name.strip().split("."), _number(yaml.safe_load(text))
+        return name.strip().split("."), _number(read_yaml(text))
     except yaml.YAMLError:
         raise ConfigError(f"{text!r} is no value for {name}") from None
 

@@ -56,7 +56,7 @@ def checked_transformers(folder: Path, family: Any = None) -> tuple[Any, Any, Te
     if family is not None:
         return family, config, found
     name = (getattr(config, "architectures", None) or [""])[0]
-    kind = getattr(transformers, name, None) if name in NAMED_ENCODERS else transformers.AutoModel
+    kind: Any = getattr(transformers, name, None) if name in NAMED_ENCODERS else transformers.AutoModel
     with torch.device("meta"):
         make = getattr(kind, "from_config", kind)
         network = _built(lambda: make(config), folder)
