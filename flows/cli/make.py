@@ -21,7 +21,7 @@ from stages.runtime.tracking.journal import place_from_store
 def run(
     prompt: Annotated[str, typer.Argument(help="one object in a few words, as in: a red armchair")],
     image: Annotated[Path | None, typer.Option(help="a picture of the object's front, in place of a generated one")] = None,
-    preset: Annotated[str, typer.Option(help="home, smoke or sd")] = "home",
+    preset: Annotated[str, typer.Option(help="home, smoke, sd or sd-fast")] = "home",
     overrides: Set = None,
     as_json: Json = False,
 ) -> None:

@@ -71,7 +71,7 @@ def down(as_json: Json = False) -> None:
 
 def batch(
     prompts: Annotated[Path, typer.Argument(help="a text file, one prompt a line; empty lines and # comments are left out")],
-    preset: Annotated[str, typer.Option(help="home, smoke or sd")] = "home",
+    preset: Annotated[str, typer.Option(help="home, smoke, sd or sd-fast")] = "home",
     overrides: Set = None,
     as_json: Json = False,
 ) -> None:
