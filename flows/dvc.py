@@ -25,7 +25,7 @@ from schemas.trainings import PriorsTraining
 from schemas.yaml_text import read_yaml
 from stages.runtime.errors import StageError
 from stages.runtime.files import PROJECT, for_the_user, keep_private, store_folder
-from stages.runtime.messages import write_line
+from stages.runtime.tracking.messages import write_line
 
 M = TypeVar("M", bound=BaseModel)
 RUN = "dvcasset"

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from schemas.runs import RunRecord, StageRecord
-from stages.runtime.messages import write_line
+from stages.runtime.tracking.messages import write_line
 from stages.runtime.tracking.progress import duration
 
 SHOWN = ("reference_psnr", "psnr", "ssim", "alignment", "triangles", "components", "normal_agreement", "glb_mib")
