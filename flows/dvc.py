@@ -11,7 +11,7 @@ import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, TypeVar, get_args
+from typing import Annotated, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -27,7 +27,6 @@ from stages.runtime.errors import StageError
 from stages.runtime.files import PROJECT, for_the_user, keep_private, store_folder
 from stages.runtime.tracking.messages import write_line
 
-M = TypeVar("M", bound=BaseModel)
 RUN = "dvcasset"
 """The id of the run that DVC's asset belongs to."""
 FOLDER = Path("outputs/dvc")
@@ -53,7 +52,10 @@ def run_dvc_stage(name: StageName, params_path: Path) -> Path:
     from stages.runtime.records import read_record, record_path, write_record
     from stages.runtime.tracking.journal import place_from_store
 
-    params = _read(params_path, Params)
+    try:
+        params = Params.model_validate(yaml.safe_load(params_path.read_text()))
+    except (OSError, yaml.YAMLError, ValidationError) as error:
+        raise ConfigError(f"{params_path}: {str(error).splitlines()[0]}") from None
     store = store_folder()
     config = load_config(params.preset, CONFIGS, params.overrides)
     check_priors(config)
@@ -62,7 +64,11 @@ def run_dvc_stage(name: StageName, params_path: Path) -> Path:
     check_thing_named(record.prompt, context_of(record, store, None, show_progress=False), config.reference, drawn=True)
     write_record(store, record)
     artifact = run_one(CHAIN[name], RUN, [], tracking_uri=place_from_store(store, None).uri, show_progress=False)
-    return _write_json(FOLDER / f"{name}.json", artifact.model_dump(mode="json", exclude={"seconds", "peak_memory"}))
+    told = artifact.model_dump(mode="json", exclude={"seconds", "peak_memory"})
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    path = FOLDER / f"{name}.json"
+    path.write_text(json.dumps(told, indent=1, sort_keys=True) + "\n")
+    return path
 
 
 PARTS = ("autoencoder", "text", "view", "normals", "judge")
@@ -101,12 +107,8 @@ def evaluate(params_path: Path) -> Path:
 
 def read_settings(path: Path) -> PriorsTraining:
     """The trainings' settings: the defaults with a file's differences. Raises ConfigError in one line."""
-    return _read(path, PriorsTraining)
-
-
-def _read(path: Path, model: type[M]) -> M:
     try:
-        return model.model_validate(read_yaml(path.read_text()) or {})
+        return PriorsTraining.model_validate(read_yaml(path.read_text()) or {})
     except ValidationError as error:
         first = error.errors()[0]
         raise ConfigError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dreampolish.optim.atomic_files import write_atomically
-from dreampolish.priors.known_words import content_words
+from dreampolish.priors.folders.known_words import content_words
 from dreampolish.scene.untrusted.files import PICTURE_BYTES, RefusedError, read_regular
 from schemas.config.presets import ConfigError
 from schemas.config.reference import ReferenceConfig
@@ -82,8 +82,8 @@ def _is_letter(word: str) -> bool:
     return len(word) == 1 and word.isascii()
 
 
-def keep_image(store: Path, image: Path, config: ReferenceConfig) -> str:
-    """Check a user's picture and copy it into the store under its hash, which is returned.
+def keep_image(store: Path, image: Path, config: ReferenceConfig, *, matted: bool = False) -> str:
+    """Check a user's picture and copy it into the store under its hash, which is returned. matted: a matting model will cut it.
 
     Raises ConfigError for a picture that cannot be used, StageError where the disk is full.
     """
@@ -91,7 +91,7 @@ def keep_image(store: Path, image: Path, config: ReferenceConfig) -> str:
 
     try:
         payload = read_regular(image, PICTURE_BYTES)
-        _check_shows_an_object(picture_from_bytes(payload, str(image)), config)
+        _check_shows_an_object(picture_from_bytes(payload, str(image)), config, matted=matted)
     except RefusedError as error:
         raise ConfigError(f"{error}; give the path of a PNG, JPEG or WebP file") from None
     except PictureError as error:
@@ -106,12 +106,14 @@ def keep_image(store: Path, image: Path, config: ReferenceConfig) -> str:
     return digest
 
 
-def _check_shows_an_object(rgba: "Tensor", config: ReferenceConfig) -> None:
+def _check_shows_an_object(rgba: "Tensor", config: ReferenceConfig, *, matted: bool) -> None:
     """Raise PictureError for what the reference stage would refuse."""
     from dreampolish.scene.cutout import CutoutSizes, as_framed, check_foreground, cut_from_plain_background
     from dreampolish.scene.pictures import PictureError
 
     if bool((rgba[..., 3] == 1).all()):
+        if matted:
+            return
         rgba = cut_from_plain_background(rgba[..., :3], config.background_tolerance, CutoutSizes(**config.cutout.model_dump()))
     if not bool((rgba[..., 3] > 0.5).any()):
         raise PictureError("no object stands out from the background; give a picture of one object on another colour, or RGBA")

@@ -22,11 +22,20 @@ def load_config(preset: str, folder: Path, overrides: Sequence[str]) -> Config:
 
     folder: holds `<preset>.yaml`. Raises ConfigError.
     """
-    known = sorted(path.stem for path in folder.glob("*.yaml"))
+    known = presets_in(folder)
     if preset not in known:
         raise ConfigError(f"no preset {preset!r}{_nearest(preset, known)}; there are {', '.join(known)}")
     differences = _read(folder / f"{preset}.yaml")
     return merged(Config(), {**differences, "preset": preset}, overrides)
+
+
+NO_PRESETS = frozenset({"models"})
+"""YAML files beside the presets that are none: the list of models that can be fetched."""
+
+
+def presets_in(folder: Path) -> list[str]:
+    """The names of a folder's presets, sorted."""
+    return sorted(path.stem for path in folder.glob("*.yaml") if path.stem not in NO_PRESETS)
 
 
 def merged(config: Config, differences: Mapping[str, Any], overrides: Sequence[str]) -> Config:

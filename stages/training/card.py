@@ -8,7 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from dreampolish.data.library import entry_from_fields
 from dreampolish.data.split import read_split
-from dreampolish.priors.loading import digest
+from dreampolish.priors.folders.digests import digest
 
 FIGURES = "figures.json"
 PARTS = ("autoencoder", "text", "view", "normals", "judge")
