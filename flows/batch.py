@@ -24,7 +24,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled
 from pydantic import Field
 
-from dreampolish.untrusted.files import TEXT_BYTES, RefusedError, read_regular
+from dreampolish.scene.untrusted.files import TEXT_BYTES, RefusedError, read_regular
 from flows.runs.console import say
 from flows.runs.create import CONFIGS, check_priors, new_run
 from flows.runs.inputs import plain_prompt

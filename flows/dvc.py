@@ -35,7 +35,7 @@ from stages.runtime.files import (
     store_folder,
     try_folder,
 )
-from stages.runtime.messages import write_line
+from stages.runtime.tracking.messages import write_line
 
 M = TypeVar("M", bound=BaseModel)
 RUN = "dvcasset"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dreampolish.untrusted.files import TEXT_BYTES, read_regular
+from dreampolish.scene.untrusted.files import TEXT_BYTES, read_regular
 from flows.benchmark.subjects import Subject, found_subjects, framing_settings
 from flows.runs.create import CONFIGS, check_priors, slug_from_prompt, unique_names
 from flows.runs.inputs import check_thing_named, checked_prompt

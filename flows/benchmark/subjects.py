@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dreampolish.assets.textured_mesh import TexturedMesh
-from dreampolish.untrusted.files import TEXT_BYTES, read_regular
+from dreampolish.scene.untrusted.files import TEXT_BYTES, read_regular
 from flows.batch import read_prompts
 from flows.benchmark.truth import LEAST_FRAMING_IOU, framing_iou, write_reference
 from flows.runs.create import slug_from_prompt, unique_names

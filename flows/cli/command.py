@@ -17,8 +17,8 @@ from flows.service.secret import is_refusal
 from schemas.config.presets import ConfigError
 from stages.runtime.errors import StageError
 from stages.runtime.files import close_store, disk_error, is_disk_error, keep_private, store_folder
-from stages.runtime.messages import write_line
 from stages.runtime.signals import interrupted_by_sigterm
+from stages.runtime.tracking.messages import write_line
 
 Run = Annotated[str, typer.Argument(metavar="RUN", help="a run's id, or its beginning")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="change a setting; repeatable")]

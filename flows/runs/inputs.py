@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from dreampolish.optim.atomic_files import write_atomically
 from dreampolish.priors.folders.known_words import content_words
-from dreampolish.untrusted.files import PICTURE_BYTES, RefusedError, read_regular
+from dreampolish.scene.untrusted.files import PICTURE_BYTES, RefusedError, read_regular
 from schemas.config.presets import ConfigError
 from schemas.config.reference import ReferenceConfig
 from schemas.config.run import PROMPT_LIMIT

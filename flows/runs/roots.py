@@ -30,13 +30,14 @@ def under_a_root(path: Path, what: str, *, writing: bool = False) -> Path:
     """A path without links, which lies in the store, outputs/, the project or a folder of the operator's.
 
     what: the parameter, for the message. writing: then only outputs/, the project's models/ and priors/ and the operator's folders will
-    do. Raises ConfigError for one that lies elsewhere, and for the service's own folder.
+    do. Raises ConfigError for one that lies elsewhere, and for the files that hold the service's secret.
     """
     project, store = project_file(".").resolve(), store_folder()
     read_only = [] if writing else [store, project]
     roots = [*read_only, OUTPUTS.resolve(), project / "models", project / "priors", *operators_folders()]
     real = path.resolve()
-    if real.is_relative_to(store / "services") or not any(real.is_relative_to(root) for root in roots):
+    secret = real.is_relative_to(store / "services") or real.name == "prefect.toml"
+    if secret or not any(real.is_relative_to(root) for root in roots):
         where = "outputs/, models/ and priors/" if writing else "the store, outputs/ and the project"
         raise ConfigError(f"{what} {path} lies outside {where}; {REMEDY}")
     return real

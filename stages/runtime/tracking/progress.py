@@ -202,3 +202,28 @@ class StageProgress:
                 # The tracker is away; asking it again at each step would hold the stage up.
                 self._page = ""
         return self._page or ""
+
+
+class TerminalLine:
+    """One line on the terminal's error stream that says how far a stage is; nothing when that is no terminal."""
+
+    def __init__(self, name: str) -> None:
+        from rich.console import Console
+        from rich.status import Status
+
+        self.name = name
+        console = Console(stderr=True)
+        self._status = Status(name, console=console, refresh_per_second=4) if console.is_terminal else None
+        if self._status is not None:
+            self._status.start()
+
+    def show(self, step: int, total: int, left: float | None) -> None:
+        """Replace the line."""
+        if self._status is not None:
+            rest = "" if left is None else f", {duration(left)} left"
+            self._status.update(f"{self.name}: {step}/{total}{rest}")
+
+    def clear(self) -> None:
+        """Remove the line."""
+        if self._status is not None:
+            self._status.stop()
