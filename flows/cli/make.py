@@ -65,7 +65,7 @@ def texture(
 
 
 def stage(
-    name: Annotated[str, typer.Argument(help="reference, nerf, neus, dmtet, polish, texture or export")],
+    name: Annotated[str, typer.Argument(help=f"one of {', '.join(STAGES)}")],
     run: Annotated[str, typer.Option(help="the run whose earlier stages are read")],
     overrides: Set = None,
     as_json: Json = False,
