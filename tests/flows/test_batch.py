@@ -10,9 +10,9 @@ import pytest
 from flows.batch import BatchIncompleteError, batch, fit_queue, listed, prepared, read_prompts, refuse_without_worker
 from flows.runs.create import new_run
 from flows.text_to_3d import text_to_3d
-from schemas.runs import STAGES
 from schemas.artifacts import Artifact, StageName
 from schemas.config.presets import ConfigError
+from schemas.runs import STAGES
 from stages.runtime.errors import StageError
 from stages.runtime.records import newest_records
 from stages.runtime.stage import Stage
