@@ -1,4 +1,4 @@
-"""What the tests share: one thread, no network, one Prefect server a session, and a tiny stand-in for every stage for tests of the plumbing."""
+"""What the tests share: one thread, no network, one Prefect server a session, and a tiny stand-in for every stage."""
 
 import hashlib
 import os

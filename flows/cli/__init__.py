@@ -1,5 +1,6 @@
 """The command line `dreampolish`. A user's mistake costs one line and exit code 2; an interruption 130; a fault of ours 1."""
 
+import sys
 from typing import Any
 
 import typer
@@ -9,7 +10,7 @@ from typer.main import get_command
 COMMANDS = {
     "make": {
         "run": "Make a textured 3D asset from a prompt.",
-        "resume": "Go on with a run that was stopped; finished stages are taken from the store.",
+        "resume": "Continue a stopped run; finished stages are taken from the store.",
         "texture": "Texture and export a run's mesh anew, as a new run; the geometry is reused.",
         "stage": "Compute one stage of a run alone.",
     },
@@ -33,15 +34,50 @@ COMMANDS = {
     },
     "priors": {
         "data": "Render the furniture that the priors are trained on; takes hours.",
-        "train": "Train the embedded priors on the rendered furniture; a stopped training goes on.",
+        "train": "Train the embedded priors on the rendered furniture; a stopped training continues.",
     },
 }
 """Module of this folder -> its commands, functions of the same name, with the line that `--help` has for them."""
 MODULES = {command: module for module, commands in COMMANDS.items() for command in commands}
 
 
+class UsageLine(ClickException):
+    """A mistake in the command line, told in one line."""
+
+    exit_code = 2
+
+    def show(self, file: Any = None) -> None:
+        """Say it."""
+        sys.stderr.write(f"{self.message}\n")
+
+
+def _in_one_line(error: UsageError, words: Sequence[str] = ()) -> ClickException:
+    """A usage error with its remedy. words: the command and its arguments, as typed."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        return error
+    path = "dreampolish" if error.ctx is None else " ".join(["dreampolish", *error.ctx.command_path.split()[1:]])
+    if path == "dreampolish run" and "unexpected extra argument" in error.format_message():
+        prompt = " ".join(itertools.takewhile(lambda word: not word.startswith("-"), words[1:]))
+        return UsageLine(f'the prompt is more than one word; quote the prompt: dreampolish run "{prompt}"')
+    return UsageLine(f"{' '.join(error.format_message().split()).rstrip('.')}; {path} --help lists what there is")
+
+
 class LazyGroup(TyperGroup):
     """Lists its commands out of COMMANDS alone; the module of a command is imported when the command is called."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the options before a command; a mistake is one line."""
+        try:
+            return super().parse_args(ctx, args)
+        except UsageError as error:
+            raise _in_one_line(error) from None
+
+    def invoke(self, ctx: Any) -> Any:
+        """Read a command's arguments and run it; a mistake in them is one line."""
+        try:
+            return super().invoke(ctx)
+        except UsageError as error:
+            raise _in_one_line(error, ctx.args if not ctx._protected_args else [*ctx._protected_args, *ctx.args]) from None
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         """Put the real command in the place of the listed one."""
@@ -66,7 +102,7 @@ def _listed() -> None:
     """Stands for a command in the group's list."""
 
 
-app = _typer(cls=LazyGroup, no_args_is_help=True, help=__doc__)
+app = _typer(cls=LazyGroup, no_args_is_help=True, help='Make textured 3D assets. Start: dreampolish run "a red armchair".')
 _priors = _typer(cls=LazyGroup, no_args_is_help=True, help="The embedded priors: their training and its data.")
 app.add_typer(_priors, name="priors")
 for _module, _commands in COMMANDS.items():

@@ -35,7 +35,7 @@ def run(
 
 
 def resume(run: Run, as_json: Json = False) -> None:
-    """Go on with a run that was stopped; finished stages are taken from the store."""
+    """Continue a stopped run; finished stages are taken from the store."""
 
     def work(store: Path) -> dict[str, Any]:
         record = read_record(store, run)

@@ -25,7 +25,7 @@ def up(
     """Start Prefect, MLflow and a worker on this machine and register the deployments; what runs already is kept."""
 
     def work(store: Path) -> dict[str, Any]:
-        say("starting Prefect, MLflow and a worker; the first time takes a minute")
+        say("starting Prefect, MLflow and a worker; the first time takes a minute, on a busy machine several")
         pages = services.up(store=store, folder=Path.cwd(), server_port=port, mlflow_port=mlflow_port, runs_at_once=at_once)
         if not as_json:
             answer(f"Prefect  {pages['prefect']}")

@@ -173,7 +173,7 @@ def test_report_and_compare_write_pages_and_refuse_in_one_line(finished: RunReco
     assert invoke("compare", finished.run, "feed0000", "--output", str(target)).exit_code == 0
     assert re.search(r"seed</th><td>7</td><td>8</td>", target.read_text())
     refused = invoke("compare", finished.run, finished.run)
-    assert (refused.exit_code, refused.stderr) == (2, "1 different runs; a comparison takes 2 to 8\n")
+    assert (refused.exit_code, refused.stderr) == (2, "a comparison needs 2 to 8 different runs, got 1\n")
     (store / "runs" / "beef0000.json").write_text(
         finished.model_copy(update={"run": "beef0000", "stages": {}}).model_dump_json()
     )
