@@ -11,7 +11,7 @@ import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -22,9 +22,12 @@ from schemas.config.presets import ConfigError, load_config
 from schemas.config.run import PROMPT_LIMIT
 from schemas.runs import STAGES, RunRecord
 from schemas.trainings import PriorsTraining
+from schemas.yaml_text import read_yaml
 from stages.runtime.errors import StageError
-from stages.runtime.files import PROJECT, store_folder
+from stages.runtime.files import PROJECT, for_the_user, keep_private, store_folder
+from stages.runtime.messages import write_line
 
+M = TypeVar("M", bound=BaseModel)
 RUN = "dvcasset"
 """The id of the run that DVC's asset belongs to."""
 FOLDER = Path("outputs/dvc")
@@ -50,10 +53,7 @@ def run_dvc_stage(name: StageName, params_path: Path) -> Path:
     from stages.runtime.records import read_record, record_path, write_record
     from stages.runtime.tracking.journal import place_from_store
 
-    try:
-        params = Params.model_validate(yaml.safe_load(params_path.read_text()))
-    except (OSError, yaml.YAMLError, ValidationError) as error:
-        raise ConfigError(f"{params_path}: {str(error).splitlines()[0]}") from None
+    params = _read(params_path, Params)
     store = store_folder()
     config = load_config(params.preset, CONFIGS, params.overrides)
     check_priors(config)
@@ -62,11 +62,7 @@ def run_dvc_stage(name: StageName, params_path: Path) -> Path:
     check_thing_named(record.prompt, context_of(record, store, None, show_progress=False), config.reference, drawn=True)
     write_record(store, record)
     artifact = run_one(CHAIN[name], RUN, [], tracking_uri=place_from_store(store, None).uri, show_progress=False)
-    told = artifact.model_dump(mode="json", exclude={"seconds", "peak_memory"})
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    path = FOLDER / f"{name}.json"
-    path.write_text(json.dumps(told, indent=1, sort_keys=True) + "\n")
-    return path
+    return _write_json(FOLDER / f"{name}.json", artifact.model_dump(mode="json", exclude={"seconds", "peak_memory"}))
 
 
 PARTS = ("autoencoder", "text", "view", "normals", "judge")
@@ -105,8 +101,12 @@ def evaluate(params_path: Path) -> Path:
 
 def read_settings(path: Path) -> PriorsTraining:
     """The trainings' settings: the defaults with a file's differences. Raises ConfigError in one line."""
+    return _read(path, PriorsTraining)
+
+
+def _read(path: Path, model: type[M]) -> M:
     try:
-        return PriorsTraining.model_validate(yaml.safe_load(path.read_text()) or {})
+        return model.model_validate(read_yaml(path.read_text()) or {})
     except ValidationError as error:
         first = error.errors()[0]
         raise ConfigError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
@@ -122,8 +122,9 @@ def _place_trunk(home: Path) -> None:
 
 
 def _write_json(path: Path, content: object) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
+    with for_the_user():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
     return path
 
 
@@ -135,6 +136,8 @@ def main() -> None:
     kinds.add_parser("prior").add_argument("name", choices=(*PARTS, "evaluation"))
     options = parser.parse_args()
     name = options.name
+    if options.kind == "stage":
+        keep_private()
     store_folder().mkdir(parents=True, exist_ok=True)
     quiet_environment(store_folder())
     from dreampolish.optim.fit import FitInterruptedError
@@ -147,10 +150,10 @@ def main() -> None:
         else:
             train_part(name, PARAMS)
     except (StageError, ConfigError) as error:
-        sys.stderr.write(f"{error}\n")
+        write_line(str(error), "error")
         sys.exit(2)
     except (FitInterruptedError, KeyboardInterrupt) as error:
-        sys.stderr.write(f"{name}: {error}; dvc repro goes on from there\n")
+        write_line(f"{name}: {error}; dvc repro goes on from there", "error")
         sys.exit(130)
 
 

@@ -1,7 +1,9 @@
 """The command line `dreampolish`. A user's mistake costs one line and exit code 2; an interruption 130; a fault of ours 1."""
 
-import sys
-from typing import Any
+import itertools
+import os
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -29,37 +31,43 @@ COMMANDS = {
     "service": {
         "up": "Start Prefect, MLflow and a worker on this machine and register the deployments.",
         "down": "Stop what `up` started; runs that go on write their checkpoints first.",
+        "upload": "Put a picture into the store and print its hash.",
         "batch": "One run for each prompt of a file, on as many workers as there are.",
         "doctor": "Say what is wrong with this installation, its store and its services, and what mends it.",
     },
     "priors": {
         "data": "Render the furniture that the priors are trained on; takes hours.",
         "train": "Train the embedded priors on the rendered furniture; a stopped training continues.",
+        "check": "Say what folders of models are, what is missing in them, and what to type; nothing is loaded.",
+        "convert": "Turn pickled weights, a folder's or one file's, into a folder that can be opened.",
+        "fetch": "Download the models of a preset, at pinned revisions; a stopped download continues.",
     },
 }
 """Module of this folder -> its commands, functions of the same name, with the line that `--help` has for them."""
 MODULES = {command: module for module, commands in COMMANDS.items() for command in commands}
 
 
-class UsageLine(ClickException):
-    """A mistake in the command line, told in one line."""
-
-    exit_code = 2
-
-    def show(self, file: Any = None) -> None:
-        """Say it."""
-        sys.stderr.write(f"{self.message}\n")
+ONLINE = ("fetch",)
+"""Commands that may ask the network, and show a bar; all others keep offline."""
+UsageError: type[Any] = typer.BadParameter.__mro__[1]
+"""Of the click that typer brings, whose name is private."""
 
 
-def _in_one_line(error: UsageError, words: Sequence[str] = ()) -> ClickException:
-    """A usage error with its remedy. words: the command and its arguments, as typed."""
+def _refuse(error: Any, words: Sequence[str]) -> NoReturn:
+    """End with a usage error in one line. words: the command line as typed."""
     if type(error).__name__ == "NoArgsIsHelpError":
-        return error
-    path = "dreampolish" if error.ctx is None else " ".join(["dreampolish", *error.ctx.command_path.split()[1:]])
-    if path == "dreampolish run" and "unexpected extra argument" in error.format_message():
+        raise error
+    names, ctx = list[str](), error.ctx
+    while ctx is not None and ctx.parent is not None:
+        names, ctx = [ctx.info_name, *names], ctx.parent
+    path = " ".join(["dreampolish", *names])
+    message = " ".join(error.format_message().split()).rstrip(".")
+    if path == "dreampolish run" and "unexpected extra argument" in message:
         prompt = " ".join(itertools.takewhile(lambda word: not word.startswith("-"), words[1:]))
-        return UsageLine(f'the prompt is more than one word; quote the prompt: dreampolish run "{prompt}"')
-    return UsageLine(f"{' '.join(error.format_message().split()).rstrip('.')}; {path} --help lists what there is")
+        typer.echo(f'the prompt is one argument; quote the prompt: dreampolish run "{prompt}"', err=True)
+    else:
+        typer.echo(f"{message}; {path} --help lists what there is", err=True)
+    raise typer.Exit(2)
 
 
 class LazyGroup(TyperGroup):
@@ -67,17 +75,18 @@ class LazyGroup(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the options before a command; a mistake is one line."""
+        ctx.meta.setdefault("words", list(args))
         try:
-            return super().parse_args(ctx, args)
+            return list(super().parse_args(ctx, args))
         except UsageError as error:
-            raise _in_one_line(error) from None
+            _refuse(error, ctx.meta["words"])
 
     def invoke(self, ctx: Any) -> Any:
         """Read a command's arguments and run it; a mistake in them is one line."""
         try:
             return super().invoke(ctx)
         except UsageError as error:
-            raise _in_one_line(error, ctx.args if not ctx._protected_args else [*ctx._protected_args, *ctx.args]) from None
+            _refuse(error, ctx.meta["words"])
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         """Put the real command in the place of the listed one."""
@@ -89,6 +98,9 @@ def _loaded(name: str) -> Any:
     """A command with its options, out of its module."""
     from flows.cli.command import imported  # not above: the contracts behind it would slow `--help` down
 
+    if name in ONLINE:
+        for setting in ("HF_HUB_OFFLINE", "TQDM_DISABLE"):
+            os.environ.setdefault(setting, "0")
     alone = _typer()
     alone.command(name)(getattr(imported(f"flows.cli.{MODULES[name]}"), name))
     return get_command(alone)
@@ -103,7 +115,11 @@ def _listed() -> None:
 
 
 app = _typer(cls=LazyGroup, no_args_is_help=True, help='Make textured 3D assets. Start: dreampolish run "a red armchair".')
-_priors = _typer(cls=LazyGroup, no_args_is_help=True, help="The embedded priors: their training and its data.")
+_priors = _typer(
+    cls=LazyGroup,
+    no_args_is_help=True,
+    help="The priors: check, fetch and convert models; train embedded ones.",
+)
 app.add_typer(_priors, name="priors")
 for _module, _commands in COMMANDS.items():
     for _command, _line in _commands.items():

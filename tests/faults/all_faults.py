@@ -114,8 +114,8 @@ def page(found: Found) -> str:
     lines = [
         "# Reliability",
         "",
-        f"Written by `make test-faults` on {date}, {machine}, {found.minutes:.0f} minutes. The pipeline is the real one, all {len(STAGES)} stages,",
-        "at the smallest sizes and with tiny random priors.",
+        f"Written by `make test-faults` on {date}, {machine}, {found.minutes:.0f} minutes. The pipeline is the real one,",
+        "all its stages, at the smallest sizes and with tiny random priors.",
         "",
         "## Cut off at any moment",
         "",

@@ -9,6 +9,7 @@ from pathlib import Path
 from uuid import UUID
 
 import numpy as np
+from rich.console import Console
 
 from schemas.artifacts import Artifact, NerfArtifact, SdfArtifact
 from schemas.runs import StageRecord, StageState
@@ -51,7 +52,10 @@ class StageProgress:
         self.name = name
         self._place: Place | None = None if tracking_uri is None else place_from_store(store, tracking_uri)
         self._journal = Journal(store / "journals" / run_id, key, name, {"stage": name, "dreampolish.run": run_id})
-        self._status = TerminalLine(name) if show else None
+        # On the terminal's error stream; rich shows nothing where that is no terminal.
+        self._line = Console(stderr=True).status(name, refresh_per_second=4) if show else None
+        if self._line is not None:
+            self._line.start()
         self._started, self._first_step = time.monotonic(), -1
         self._shown_share = 0.0
         self._prefect_artifact: UUID | None = None
@@ -83,8 +87,9 @@ class StageProgress:
         if self._first_step < 0:
             self._first_step, self._started = step, time.monotonic()
         left = self._seconds_left(step, total)
-        if self._status is not None:
-            self._status.show(step, total, left)
+        if self._line is not None:
+            rest = "" if left is None else f", {duration(left)} left"
+            self._line.update(f"{self.name}: {step}/{total}{rest}")
         share = step / max(total, 1)
         due = share - self._shown_share >= SHARE or share >= 1.0 > self._shown_share
         if due and self._send_out(lambda: self._tell_prefect(share, left)):
@@ -144,8 +149,8 @@ class StageProgress:
 
     def close(self) -> None:
         """Send what is left; a stage that did not finish is marked so."""
-        if self._status is not None:
-            self._status.clear()
+        if self._line is not None:
+            self._line.stop()
         if not self._ended:
             # Before anything that may wait: a second signal can come at any time.
             self._journal.end("KILLED")
@@ -201,31 +206,6 @@ class StageProgress:
                 # The tracker is away; asking it again at each step would hold the stage up.
                 self._page = ""
         return self._page or ""
-
-
-class TerminalLine:
-    """One line on the terminal's error stream that says how far a stage is; nothing when that is no terminal."""
-
-    def __init__(self, name: str) -> None:
-        from rich.console import Console
-        from rich.status import Status
-
-        self.name = name
-        console = Console(stderr=True)
-        self._status = Status(name, console=console, refresh_per_second=4) if console.is_terminal else None
-        if self._status is not None:
-            self._status.start()
-
-    def show(self, step: int, total: int, left: float | None) -> None:
-        """Replace the line."""
-        if self._status is not None:
-            rest = "" if left is None else f", {duration(left)} left"
-            self._status.update(f"{self.name}: {step}/{total}{rest}")
-
-    def clear(self) -> None:
-        """Remove the line."""
-        if self._status is not None:
-            self._status.stop()
 
 
 def duration(seconds: float) -> str:

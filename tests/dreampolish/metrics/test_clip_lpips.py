@@ -11,7 +11,7 @@ from transformers import BertConfig, BertModel, CLIPModel, CLIPTokenizer
 from dreampolish.metrics.clip import load_clip
 from dreampolish.metrics.judge_network import LiteTrunk
 from dreampolish.metrics.lpips import LAYERS, Lpips, LpipsError, load_lpips
-from dreampolish.priors.loading import PriorError, PriorSource
+from dreampolish.priors.folders.source import PriorError, PriorSource
 from dreampolish.priors.protocols import ImageTextScorer
 from dreampolish.scene.cameras import orbit_cameras
 from dreampolish.training.converters import EPSILON, convert, folded, trunk_from_original
