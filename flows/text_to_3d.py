@@ -67,15 +67,20 @@ def text_to_3d(
         else read_record(store, run)
     )
     with open_run(record, store, show_progress=show_progress) as this:
-        config, context = this.config, this.context
-        reference = make_reference(context, record.prompt, picture_of(record, store), config.reference)
-        nerf = fit_nerf(context, reference, config.nerf)
-        sdf = refine_sdf(context, reference, nerf, config.neus)
-        mesh = extract_mesh(context, reference, sdf, config.dmtet)
-        polished = polish_mesh(context, reference, mesh, config.polish)
-        textured = paint_texture(context, reference, polished, config.texture)
-        export_asset(context, reference, textured, config.export)
+        make_asset(this, record)
         return this.written()
+
+
+def make_asset(this: "OpenRun", record: RunRecord) -> None:
+    """The stages of a run in a row; those whose results the store has are looked up."""
+    config, context = this.config, this.context
+    reference = make_reference(context, record.prompt, picture_of(record, context.store), config.reference)
+    nerf = fit_nerf(context, reference, config.nerf)
+    sdf = refine_sdf(context, reference, nerf, config.neus)
+    mesh = extract_mesh(context, reference, sdf, config.dmtet)
+    polished = polish_mesh(context, reference, mesh, config.polish)
+    textured = paint_texture(context, reference, polished, config.texture)
+    export_asset(context, reference, textured, config.export)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """A run: one small JSON that names its settings and the artifacts it led to."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import Field, FiniteFloat
 
@@ -10,7 +10,7 @@ from schemas.config.run import PROMPT_LIMIT, Config
 
 StageState = Literal["computed", "cached", "resumed"]
 
-STAGES: tuple[StageName, ...] = ("reference", "nerf", "neus", "dmtet", "polish", "texture", "export")
+STAGES: tuple[StageName, ...] = get_args(StageName)
 """The chain, in order."""
 
 

@@ -1,4 +1,4 @@
-"""Stage 0: the reference picture: the best of several candidates from the text prior, or a user's picture; and its normals.
+"""The reference picture: the best of several candidates from the text prior, or a user's picture; and its normals.
 
 Source: DreamCraft3D and DreamPolish start from one reference picture; which candidate is best is judged by the
 embedded scorer and by mirror symmetry. [choice]

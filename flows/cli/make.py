@@ -35,7 +35,7 @@ def run(
 
 
 def resume(run: Run, as_json: Json = False) -> None:
-    """Go on with a run that was stopped; finished stages are taken from the store."""
+    """Continue a stopped run; finished stages are taken from the store."""
 
     def work(store: Path) -> dict[str, Any]:
         record = read_record(store, run)
@@ -65,7 +65,7 @@ def texture(
 
 
 def stage(
-    name: Annotated[str, typer.Argument(help="reference, nerf, neus, dmtet, polish, texture or export")],
+    name: Annotated[str, typer.Argument(help=f"one of {', '.join(STAGES)}")],
     run: Annotated[str, typer.Option(help="the run whose earlier stages are read")],
     overrides: Set = None,
     as_json: Json = False,

@@ -26,7 +26,9 @@ def up(
     """Start Prefect, MLflow and a worker on this machine and register the deployments; what runs already is kept."""
 
     def work(store: Path) -> dict[str, Any]:
-        say("starting what does not run yet of Prefect, MLflow and a worker; the first time takes a minute")
+        say(
+            "starting what does not run yet of Prefect, MLflow and a worker; the first time takes a minute, on a busy machine several"
+        )
         missing = [folder for folder in folders or [] if not folder.is_dir()]
         if missing:
             raise ConfigError(f"no folder {missing[0]}; --folder names one whose files runs may read")

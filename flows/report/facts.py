@@ -22,7 +22,7 @@ from stages.runtime.errors import StageError
 from stages.runtime.store import LocalStore
 
 TITLES: dict[StageName, str] = {
-    "reference": "Reference",
+    **{name: name.capitalize() for name in STAGES},
     "nerf": "NeRF",
     "neus": "NeuS",
     "dmtet": "DMTet",

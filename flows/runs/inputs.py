@@ -72,7 +72,7 @@ def check_thing_named(prompt: str, run: RunContext, config: ReferenceConfig, dra
         return
     naming = [word for word in _said(prompt) if not drawn or not {word, word.removesuffix("s")} & DESCRIBING]
     if not naming:
-        raise ConfigError(f"the prompt '{prompt}' names no thing, only what it is like; {EXAMPLE}")
+        raise ConfigError(f"the prompt '{prompt}' names no object, only a property; {EXAMPLE}")
     try:
         check_words(run, " ".join(naming), "refuse")
     except StageError as error:
@@ -104,7 +104,7 @@ def keep_image(store: Path, image: Path, config: ReferenceConfig, *, matted: boo
     except PictureError as error:
         raise ConfigError(str(error) if str(image) in str(error) else f"{image}: {error}") from None
     except OSError as error:
-        raise ConfigError(f"{image} cannot be read: {error.strerror}") from None
+        raise ConfigError(f"{image} cannot be read: {error.strerror}; give the path of a PNG, JPEG or WebP file") from None
     digest = hashlib.sha256(payload).hexdigest()
     path = input_path(store, digest)
     with disk_errors_in_one_line(store):

@@ -89,6 +89,23 @@ def _slowest(outcomes: Sequence[Outcome]) -> float:
     return max((each.stopped_s for each in outcomes if each.signal != "SIGKILL"), default=0.0)
 
 
+WHOLE = (
+    "Each cell: the run is cut off in that stage, at that moment, by that signal; one `resume` follows. `whole` means:",
+    "",
+    "- The resumed run ended with every file hash of the undisturbed run.",
+    "- It ended with every figure of the undisturbed run.",
+    "- No published stage was computed again.",
+    "- No figure is missing from the journals or stands there twice.",
+    "- No checkpoint, work folder or lock is left over.",
+    "",
+    "Reference and export have no checkpoints: there the first column is before the first file, the second inside a file's write.",
+    "Cut off while its scores are made, a stage's result must stand whole, and the scores alone are made anew; the reference has none.",
+    "The cells call the stages without Prefect.",
+    "",
+)
+"""What the table's cells mean."""
+
+
 def page(found: Found) -> str:
     """docs/reliability.md."""
     whole = sum(not each.wrong for each in found.cells)
@@ -100,18 +117,12 @@ def page(found: Found) -> str:
     lines = [
         "# Reliability",
         "",
-        f"Written by `make test-faults` on {date}, {machine}, {found.minutes:.0f} minutes. The pipeline is the real one, all seven stages,",
-        "at the smallest sizes and with tiny random priors.",
+        f"Written by `make test-faults` on {date}, {machine}, {found.minutes:.0f} minutes. The pipeline is the real one,",
+        "all its stages, at the smallest sizes and with tiny random priors.",
         "",
         "## Cut off at any moment",
         "",
-        "Each cell: the run is cut off in that stage, at that moment, by that signal; one `resume` follows. `whole` means that the",
-        "resumed run ended with every file hash and every figure of the undisturbed run, that no published stage was computed again,",
-        "that no figure is missing from the journals or stands there twice, and that nothing is left over. Reference and export have",
-        "no checkpoints: there the first column is before the first file, the second inside a file's write. Cut off while its scores are",
-        "made, a stage's result must stand whole, and the scores alone are made anew; the reference has none. The cells call the stages",
-        "without Prefect.",
-        "",
+        *WHOLE,
         f"{whole} of {len(found.cells)} cells whole{left}. A run ended within {slowest:.1f} s of its SIGTERM or SIGINT.",
         "",
         "| stage | signal | " + " | ".join(WORDS[moment] for moment in MOMENTS) + " |",
@@ -150,7 +161,7 @@ def page(found: Found) -> str:
         "",
         "In another process, with another hash seed, in a moved checkout with a comment more: no stage of the run is stale. After an edit",
         f"of `{EDITED}` there: {', '.join(found.edited)}.",
-        f"With nothing changed nothing runs: all seven stages were looked up and verified, and the output folder written, in "
+        f"An unchanged run computes nothing: all {len(STAGES)} stages were looked up and verified, and the output folder written, in "
         f"{found.lookup_s:.1f} s of CPU time; making the run, at the smallest sizes, took {found.computing_s:.1f} s.",
     ]
     lines += ["", "## Wrong", "", *(f"- {line}" for line in found.wrong)] if found.wrong else []

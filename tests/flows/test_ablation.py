@@ -270,7 +270,7 @@ def test_an_id_stands_for_the_settings(store: Path, tmp_path: Path) -> None:
         ({"until": "reference"}, "it has no shape to look at"),
         ({"objects": ["unicorn"]}, "no object 'unicorn'"),
         ({"prompts": ["a xyzzy"]}, "has never seen any of: xyzzy"),
-        ({"prompts": ["a red armchair", "a red"]}, "'a red' names no thing"),
+        ({"prompts": ["a red armchair", "a red"]}, "'a red' names no object"),
         ({"preset": "hom"}, "did you mean home"),
         ({"prompts": {"seen": ["a table"], "new": ["a chair"]}, "unseen_group": "new"}, "but the text prior has seen 'chair'"),
     ],

@@ -213,7 +213,7 @@ def test_wrong_params_are_one_line(store: Path) -> None:
 @pytest.mark.parametrize(
     ("lines", "said"),
     [
-        ("prompt: a red\npreset: smoke\noverrides: []\n", "'a red' names no thing"),
+        ("prompt: a red\npreset: smoke\noverrides: []\n", "'a red' names no object"),
         ("prompt: a chair\npreset: smoke\noverrides: [priors.text.source=nowhere]\n", "nowhere"),
     ],
 )

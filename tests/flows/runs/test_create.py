@@ -66,7 +66,7 @@ def test_a_stage_computed_alone_makes_what_stands_on_the_older_one_stale(store: 
     assert stale_stages(record, store, STAGES) == []
     alone(store, stand_ins, "neus", record.run, ["neus.steps=7"])
     _, stale = derived_run(store, record.run, [], GEOMETRY_STAGES, reuse_stale=True)
-    assert stale == ["dmtet", "polish"]
+    assert stale == list(GEOMETRY_STAGES[GEOMETRY_STAGES.index("dmtet") :])
     _, stale = derived_run(store, record.run, ["seed=9"], GEOMETRY_STAGES, reuse_stale=True)
     assert stale == list(GEOMETRY_STAGES)
 
@@ -183,7 +183,7 @@ def test_beside_a_picture_any_known_word_will_do(store: Path, tmp_path: Path) ->
 def test_an_interrupted_texture_run_is_resumed_as_it_was_begun(store: Path, stand_ins: dict, calls: list[str]) -> None:
     record = whole(store)
     derived, stale = derived_run(store, record.run, ["neus.steps=7", "texture.steps=3"], GEOMETRY_STAGES, reuse_stale=True)
-    assert stale == ["neus", "dmtet", "polish"]
+    assert stale == list(GEOMETRY_STAGES[GEOMETRY_STAGES.index("neus") :])
     texture = stand_ins["texture"]
 
     def stopped(**_: object) -> None:
