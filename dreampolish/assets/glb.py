@@ -18,6 +18,8 @@ from dreampolish.assets.asset import GLTF_FROM_WORLD, WORLD_FROM_GLTF, Asset, ch
 from dreampolish.assets.textured_mesh import TexturedMesh
 from dreampolish.mesh.tangents import tangents_from_uv
 from dreampolish.mesh.topology import vertex_normals
+from dreampolish.scene.untrusted.files import MESH_BYTES, RefusedError, read_regular
+from dreampolish.scene.untrusted.glb import document_of_glb
 
 GENERATOR = "DreamPolish"
 _FLOAT, _UINT16, _UINT32 = 5126, 5123, 5125
@@ -178,10 +180,15 @@ _UNREADABLE = (
 def read_glb(path: Path) -> TexturedMesh:
     """A GLB's triangles with their base colours, in the world frame at the file's scale; opacity and other maps are ignored.
 
-    Raises ValueError with the reason if the file cannot be read, holds no triangles, or a texture exceeds 4096 pixels a side.
+    Raises ValueError with the reason if the file cannot be read, holds no triangles or a coordinate that is not finite, names another
+    file, exceeds the bounds of dreampolish/scene/untrusted, or has a texture of more than 4096 pixels a side.
     """
+    content = read_regular(path, MESH_BYTES)
     try:
-        scene = trimesh.load_scene(io.BytesIO(path.read_bytes()), file_type="glb", process=False)
+        document_of_glb(content)
+        scene = trimesh.load_scene(io.BytesIO(content), file_type="glb", process=False)
+    except RefusedError as error:
+        raise ValueError(f"{path.name} is refused: {error}") from None
     except _UNREADABLE as error:
         raise ValueError(f"{path.name} is not a readable GLB: {error}") from error
     nodes = [scene.graph[name] for name in scene.graph.nodes_geometry]
@@ -190,6 +197,8 @@ def read_glb(path: Path) -> TexturedMesh:
     if not placed:
         raise ValueError(f"{path.name} holds no triangles")
     pieces = [_piece(part, transform, path.name) for transform, part in placed]
+    if not all(bool(piece.vertices.isfinite().all()) for piece in pieces):
+        raise ValueError(f"{path.name} has a coordinate that is not finite")
     first = np.cumsum([0] + [len(piece.vertices) for piece in pieces]).tolist()
     return TexturedMesh(
         vertices=torch.cat([piece.vertices for piece in pieces]),
@@ -246,7 +255,10 @@ def _texture_of_part(part: trimesh.Trimesh, name: str) -> Tensor:
         return srgb_from_linear(factor).reshape(1, 1, 3)
     if max(picture.size) > MAX_TEXTURE_SIDE:
         raise ValueError(f"{name} has a texture of {picture.size} pixels; at most {MAX_TEXTURE_SIDE} a side are read")
-    texels = torch.tensor(np.asarray(picture.convert("RGB")), dtype=torch.float32) / 255
+    try:
+        texels = torch.tensor(np.asarray(picture.convert("RGB")), dtype=torch.float32) / 255
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f"{name} has a texture that cannot be read: {error}") from error
     return texels if given is None or bool((factor == 1).all()) else srgb_from_linear(linear_from_srgb(texels) * factor)
 
 

@@ -86,7 +86,7 @@ def sample_rays(
 def march_in_occupancy(rays: Tensor, spans: Tensor, occupancy: OccupancyGrid, step_size: float) -> Marched:
     """The kernel, on an occupancy grid."""
     cube = occupancy.occupied.view(occupancy.resolution, occupancy.resolution, occupancy.resolution)
-    return march(rays, spans, cube, occupancy.half_size, step_size)
+    return march(rays, spans, cube, half_size=occupancy.half_size, step=step_size)
 
 
 def steps_by_torch(rays: Tensor, spans: Tensor, occupancy: OccupancyGrid, step_size: float) -> Marched:

@@ -23,16 +23,25 @@ from dreampolish.optim.fit import FitInterruptedError
 from dreampolish.scene.pictures import read_picture, resize
 from flows.benchmark.assets import asset_result
 from flows.benchmark.overhead import read_overheads
-from flows.benchmark.page import setting_of, write_report, write_sheet
+from flows.benchmark.page import DOCS, DOCS_ELSEWHERE, setting_of, write_report, write_sheet
 from flows.benchmark.rasterizers import read_rasterizers
 from flows.benchmark.stages import figures_of
 from flows.benchmark.statistics import Failure, ObjectResult, PromptResult, Results, one_line, r_precision, stage_means
-from flows.benchmark.subjects import Subject, found_subjects, framing_settings, held_out_names, prompts_of, reference_picture
+from flows.benchmark.subjects import (
+    Subject,
+    found_subjects,
+    framing_settings,
+    held_out_names,
+    left_out,
+    prompts_of,
+    reference_picture,
+)
 from flows.benchmark.truth import SIZE, true_mesh
 from flows.report.facts import view_paths
 from flows.runs.console import say
 from flows.runs.create import CONFIGS, check_priors, new_id, new_run
 from flows.runs.parameters import Overrides, Preset, override_lines
+from flows.runs.roots import deployed, located
 from flows.service.marks import at_work
 from flows.text_to_3d import text_to_3d
 from schemas.config.presets import load_config
@@ -40,7 +49,7 @@ from schemas.config.run import Config
 from schemas.runs import RunRecord
 from stages.results.files import StoredFiles
 from stages.runtime.context import context_of, device_from_name
-from stages.runtime.files import store_folder
+from stages.runtime.files import for_the_user, store_folder, try_folder
 from stages.runtime.records import read_record
 from stages.runtime.signals import stop_on_signals
 from stages.runtime.store import LocalStore
@@ -61,7 +70,7 @@ class Pipeline:
     def run(self, prompt: str, settings: Sequence[str], image: Path | None) -> RunRecord:
         """A whole run as `dreampolish run` makes it; what the store holds already is taken from there."""
         record = new_run(self.store, prompt, self.preset, [*settings, *self.overrides], image=image)
-        text_to_3d(prompt=prompt, run=record.run, show_progress=True)
+        text_to_3d(prompt=prompt, preset=self.preset, run=record.run, show_progress=True)
         return read_record(self.store, record.run)
 
     @property
@@ -73,7 +82,7 @@ class Pipeline:
 @flow(name="dreampolish", flow_run_name="benchmark", persist_result=False, log_prints=False)
 @at_work
 def benchmark(
-    objects: Path,
+    objects: Path = Path("benchmark/objects"),
     preset: Preset = "home",
     overrides: Overrides = None,
     only: list[str] | None = None,
@@ -83,15 +92,21 @@ def benchmark(
 
     What the store holds already is not computed again, nor measured again while the measuring code is the same.
 
-    objects: a folder of GLBs, or of folders with mesh.glb, reference.png and attribution.json; its remarks.txt is shown on the page.
+    objects: a folder of GLBs, or of folders with mesh.glb, reference.png and attribution.json; its remarks.txt is shown on the page. A
+    deployment takes one under a root (flows/runs/roots.py).
     only: names of objects to take. One object's failure does not end the others; the result's `failures` names them. Raises ConfigError
     for what cannot begin.
     """
     store, changed = store_folder(), tuple(override_lines(overrides))
     config = load_config(preset, CONFIGS, changed)
     check_priors(config)
+    objects = located(objects, "objects") if deployed() else objects
     subjects = found_subjects(objects, only or [], config.reference.elevation_deg)
     prompts = prompts_of(objects) if with_prompts else []
+    if others := left_out(objects):
+        say(f"left out: {', '.join(others[:8])}{' and more' * (len(others) > 8)}; objects are <name>.glb or <name>/mesh.glb")
+    with for_the_user():
+        try_folder(DOCS, DOCS_ELSEWHERE)
     names = held_out_names()
     overheads, rasterizers = read_overheads(store), read_rasterizers(store)
     pipeline = Pipeline(store, preset, changed, config.device)

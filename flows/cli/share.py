@@ -7,15 +7,16 @@ import typer
 
 from flows.benchmark.browser import module_folders
 from flows.cli.command import Json, Run, Set, end, finish
-from flows.report.facts import COMPARED_SIDE, MAX_SIDE, open_facts, output_folder
+from flows.report.facts import COMPARED_SIDE, MAX_SIDE, open_facts
 from flows.report.gallery import write_gallery
 from flows.report.page import compare_page, run_page, write_page
 from flows.runs.console import answer, say, stage_line, summary
-from flows.runs.create import OUTPUTS
+from flows.runs.create import output_folder
 from flows.runs.exports import checked_format, export_run
+from flows.runs.roots import OUTPUTS
 from flows.runs.validate import findings_of
 from schemas.config.presets import ConfigError, merged
-from stages.runtime.files import disk_errors_in_one_line
+from stages.runtime.files import disk_errors_in_one_line, for_the_user
 from stages.runtime.records import read_record
 
 MOST_RUNS = 8
@@ -35,7 +36,7 @@ def report(
             stage_line(entry, ())
         path = output or output_folder(record, OUTPUTS) / "report.html"
         page = run_page(open_facts(record, store, MAX_SIDE))
-        with disk_errors_in_one_line(path.parent):
+        with for_the_user(), disk_errors_in_one_line(path.parent):
             write_page(path, page)
         say(f"report     {path.resolve()}")
         return {**summary(record), "report": str(path.resolve())}
@@ -53,11 +54,11 @@ def compare(
     def work(store: Path) -> dict[str, Any]:
         records = list({record.run: record for record in (read_record(store, run) for run in runs)}.values())
         if not 2 <= len(records) <= MOST_RUNS:
-            raise ConfigError(f"{len(records)} different runs; a comparison takes 2 to {MOST_RUNS}")
+            raise ConfigError(f"a comparison needs 2 to {MOST_RUNS} different runs, got {len(records)}")
         ids = [record.run for record in records]
         path = output or OUTPUTS / f"compare-{'-'.join(ids)}.html"
         page = compare_page([open_facts(record, store, COMPARED_SIDE) for record in records])
-        with disk_errors_in_one_line(path.parent):
+        with for_the_user(), disk_errors_in_one_line(path.parent):
             write_page(path, page)
         return {"runs": ids, "output": str(path.resolve())}
 
@@ -73,7 +74,7 @@ def gallery(
 
     def work(store: Path) -> dict[str, Any]:
         records = list({record.run: record for record in (read_record(store, run) for run in runs)}.values())
-        with disk_errors_in_one_line(output):
+        with for_the_user(), disk_errors_in_one_line(output):
             index = write_gallery(records, store, output)
         return {"runs": [record.run for record in records], "output": str(index.resolve())}
 
@@ -124,7 +125,9 @@ def validate(
         try:
             found = findings_of(file, module_folders())
         except OSError as error:
-            raise ConfigError(f"{file} cannot be read: {error.strerror}") from None
+            raise ConfigError(
+                f"{file} cannot be read: {error.strerror}; give the path of a .glb, .obj, .ply, .stl or .usdz"
+            ) from None
         except ValueError as error:
             raise ConfigError(f"{file} cannot be checked: {error}") from None
         for word, entries in (("error", found.errors), ("warning", found.warnings)):

@@ -1,13 +1,21 @@
 """Making, finding and describing runs."""
 
+import itertools
+import os
 import re
 import secrets
 import unicodedata
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import cast
 
+from dreampolish.priors.folders.contents import Contents, Role, contents_of
+from dreampolish.priors.folders.source import PriorError, PriorSource
+from dreampolish.scene.matting import Matting
+from dreampolish.scene.pictures import PictureError
 from flows.runs.inputs import check_thing_named, checked_prompt, keep_image
+from flows.runs.roots import OUTPUTS, deployed, under_a_root
 from schemas.artifacts import Artifact, StageName
 from schemas.config.presets import ConfigError, load_config, merged
 from schemas.config.run import Config, PriorsConfig
@@ -15,17 +23,46 @@ from schemas.runs import STAGES, RunRecord
 from stages.runtime.command import arguments_from_record, open_recorded
 from stages.runtime.context import context_of
 from stages.runtime.errors import StageError
-from stages.runtime.files import project_file
+from stages.runtime.files import OUTPUTS_ELSEWHERE, for_the_user, project_file, try_folder
 from stages.runtime.records import read_record, write_record
 
 CONFIGS = project_file("configs")
-OUTPUTS = Path("outputs")
 
 
 def slug_from_prompt(prompt: str) -> str:
     """At most 40 characters of a-z, 0-9 and single hyphens; `asset` when nothing is left."""
     plain = unicodedata.normalize("NFKD", prompt).encode("ascii", "ignore").decode().lower()
     return re.sub(r"[^a-z0-9]+", "-", plain)[:40].strip("-") or "asset"
+
+
+def new_output_folder(record: RunRecord, outputs: Path) -> Path:
+    """Where a run's asset is written to."""
+    return outputs / f"{slug_from_prompt(record.prompt)}-{record.run}"
+
+
+def output_folder(record: RunRecord, outputs: Path) -> Path:
+    """The run's folder for its user: where it was written, or would be."""
+    if record.output is not None and Path(record.output).is_dir():
+        return Path(record.output)
+    return new_output_folder(record, outputs)
+
+
+def try_outputs(record: RunRecord, outputs: Path) -> None:
+    """Raise StageError, in one line, where a run's asset could not be written at the end of its stages."""
+    folder = new_output_folder(record, outputs)
+    with for_the_user():
+        try_folder(outputs, OUTPUTS_ELSEWHERE)
+        if os.path.lexists(folder):
+            try_folder(folder, OUTPUTS_ELSEWHERE)
+
+
+def unique_names(wanted: Sequence[str]) -> list[str]:
+    """The names, in order, no two alike: whoever comes later with a taken one gets a number behind it, `-2` and so on."""
+    found: list[str] = []
+    for name in wanted:
+        numbered = (f"{name}-{number}" for number in itertools.count(2))
+        found.append(name if name not in found else next(each for each in numbered if each not in found and each not in wanted))
+    return found
 
 
 def new_run(store: Path, prompt: str, preset: str, overrides: Sequence[str], image: Path | None) -> RunRecord:
@@ -39,7 +76,10 @@ def new_run(store: Path, prompt: str, preset: str, overrides: Sequence[str], ima
     record = RunRecord(run=new_id(), prompt=words, config=config, created=now())
     check_thing_named(words, context_of(record, store, None, show_progress=False), config.reference, drawn=image is None)
     if image is not None:
-        record = record.model_copy(update={"image": keep_image(store, image, config.reference)})
+        record = record.model_copy(
+            update={"image": keep_image(store, image, config.reference, matted=config.priors.matting is not None)}
+        )
+    try_outputs(record, OUTPUTS)
     write_record(store, record)
     return record
 
@@ -54,6 +94,7 @@ def derived_run(
     """
     before = read_record(store, run_id)
     config = merged(before.config, {}, overrides)
+    check_priors(config)
     missing = [name for name in keep if name not in before.stages]
     if missing:
         raise StageError(f"run {before.run} has no {missing[0]} yet", None, f"dreampolish resume {before.run} first")
@@ -95,24 +136,58 @@ def stale_stages(record: RunRecord, store: Path, among: Sequence[StageName]) -> 
 
 
 def check_priors(config: Config) -> None:
-    """Raise ConfigError when the folder of a prior or of a metric's weights is missing; hub ids are checked when they are opened."""
+    """Raise ConfigError, in one line, where a prior or a metric's weights cannot be opened: missing, damaged, another model's, in the
+    wrong place, or where a deployment's run may not read. Configs and headers of weights are read, no weights."""
+    _check_places(config.priors)
     for name, source in (("CLIP", config.priors.clip), ("LPIPS", config.priors.lpips)):
         if source is not None and getattr(source, "revision", None) is None and not project_file(source.source).is_dir():
             raise ConfigError(
                 f"no {name} weights at {project_file(source.source)}; name another folder, or leave the setting out"
             )
+    if config.priors.matting is not None:
+        try:
+            Matting(project_file(config.priors.matting.source))
+        except PictureError as error:
+            raise ConfigError(f"{error}, or leave priors.matting out") from None
     for name in ("text", "view", "normals", "judge"):
         setting = getattr(config.priors, name)
         folder = project_file(setting.source)
         if setting.revision is None and not folder.is_dir():
             own = setting.source == getattr(PriorsConfig(), name).source
-            remedy = f"git checkout {setting.source} brings it back" if own else "put one there"
+            fetch = f"dreampolish priors fetch --preset {config.preset} puts one there"
+            remedy = f"git checkout {setting.source} brings it back" if own else fetch
             raise ConfigError(f"no {name} prior at {folder}; {remedy}, --set priors.{name}.source=... names another")
+        if name != "judge":
+            check_prior(cast(Role, name), str(folder if folder.is_dir() else setting.source), setting.revision)
+
+
+def check_prior(role: Role, place: str, revision: str | None) -> Contents:
+    """What a prior is. Raises ConfigError in one line where it cannot be opened, or has another role."""
+    try:
+        found = contents_of(PriorSource(place, revision))
+    except PriorError as error:
+        raise ConfigError(f"the {role} prior cannot be opened: {error}") from None
+    if found.role != role:
+        raise ConfigError(
+            f"{place} is no {role} prior but a {found.role} prior ({found.family}); --set priors.{found.role}.source={place}"
+        )
+    return found
+
+
+def _check_places(priors: PriorsConfig) -> None:
+    """Runs of deployments read weights of the project and of the roots alone."""
+    if not deployed():
+        return
+    for name in PriorsConfig.model_fields:
+        source = getattr(getattr(priors, name), "source", None)
+        if source is not None and (getattr(getattr(priors, name), "revision", None) is None or project_file(source).exists()):
+            under_a_root(project_file(source), f"priors.{name}.source")
 
 
 def new_id() -> str:
-    """Eight hexadecimal digits."""
-    return secrets.token_hex(4)
+    """Eight hexadecimal digits, the first of them a letter: JSON, which `prefect deployment run --param` reads, would take 12345678 and
+    1234e567 for numbers."""
+    return secrets.choice("abcdef") + secrets.token_hex(4)[1:]
 
 
 def now() -> str:

@@ -3,9 +3,11 @@
 import hashlib
 import unicodedata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dreampolish.optim.atomic_files import write_atomically
-from dreampolish.priors.known_words import content_words
+from dreampolish.priors.folders.known_words import content_words
+from dreampolish.scene.untrusted.files import PICTURE_BYTES, RefusedError, read_regular
 from schemas.config.presets import ConfigError
 from schemas.config.reference import ReferenceConfig
 from schemas.config.run import PROMPT_LIMIT
@@ -15,7 +17,8 @@ from stages.runtime.context import RunContext
 from stages.runtime.errors import StageError
 from stages.runtime.files import disk_errors_in_one_line
 
-MAX_IMAGE_BYTES = 50 * 2**20
+if TYPE_CHECKING:
+    from torch import Tensor
 
 EXAMPLE = "say what you want, as in: a red armchair"
 
@@ -34,12 +37,19 @@ DESCRIBING = frozenset(
 """Words of the priors' captions that say what a thing is like, or from where it is seen, and name none."""
 
 
-def checked_prompt(prompt: str) -> str:
-    """The prompt without outer and double spaces, in Unicode's usual form (NFKC).
+def plain_prompt(prompt: str) -> str:
+    """The prompt without outer and double spaces and invisible format characters, in Unicode's usual form (NFKC).
 
-    Raises ConfigError for an empty, too long or unprintable one.
+    Format characters (category Cf: zero-width spaces and joiners, byte order and direction marks, soft hyphens) come along with copied
+    text and name nothing. Two prompts that look alike are one; what is plain already stays as it is.
     """
-    words = " ".join(unicodedata.normalize("NFKC", prompt).split())
+    visible = "".join(letter for letter in prompt if unicodedata.category(letter) != "Cf")
+    return " ".join(unicodedata.normalize("NFKC", visible).split())
+
+
+def checked_prompt(prompt: str) -> str:
+    """The prompt as `plain_prompt` gives it. Raises ConfigError for an empty, too long or unprintable one."""
+    words = plain_prompt(prompt)
     if not words:
         raise ConfigError(f"the prompt is empty; {EXAMPLE}")
     if len(words) > PROMPT_LIMIT:
@@ -62,7 +72,7 @@ def check_thing_named(prompt: str, run: RunContext, config: ReferenceConfig, dra
         return
     naming = [word for word in _said(prompt) if not drawn or not {word, word.removesuffix("s")} & DESCRIBING]
     if not naming:
-        raise ConfigError(f"the prompt '{prompt}' names no thing, only what it is like; {EXAMPLE}")
+        raise ConfigError(f"the prompt '{prompt}' names no object, only a property; {EXAMPLE}")
     try:
         check_words(run, " ".join(naming), "refuse")
     except StageError as error:
@@ -79,26 +89,22 @@ def _is_letter(word: str) -> bool:
     return len(word) == 1 and word.isascii()
 
 
-def keep_image(store: Path, image: Path, config: ReferenceConfig) -> str:
-    """Check a user's picture and copy it into the store under its hash, which is returned.
+def keep_image(store: Path, image: Path, config: ReferenceConfig, *, matted: bool = False) -> str:
+    """Check a user's picture and copy it into the store under its hash, which is returned. matted: a matting model will cut it.
 
     Raises ConfigError for a picture that cannot be used, StageError where the disk is full.
     """
-    from dreampolish.scene.pictures import PictureError
+    from dreampolish.scene.pictures import PictureError, picture_from_bytes
 
     try:
-        if image.exists() and not image.is_file():
-            raise ConfigError(f"{image} is no file; give the path of a PNG, JPEG or WebP file")
-        if image.stat().st_size > MAX_IMAGE_BYTES:
-            raise ConfigError(
-                f"{image} has {image.stat().st_size / 2**20:.0f} MiB, the limit is {MAX_IMAGE_BYTES // 2**20} MiB"
-            )
-        _check_shows_an_object(image, config)
-        payload = image.read_bytes()
+        payload = read_regular(image, PICTURE_BYTES)
+        _check_shows_an_object(picture_from_bytes(payload, str(image)), config, matted=matted)
+    except RefusedError as error:
+        raise ConfigError(f"{error}; give the path of a PNG, JPEG or WebP file") from None
     except PictureError as error:
         raise ConfigError(str(error) if str(image) in str(error) else f"{image}: {error}") from None
     except OSError as error:
-        raise ConfigError(f"{image} cannot be read: {error.strerror}") from None
+        raise ConfigError(f"{image} cannot be read: {error.strerror}; give the path of a PNG, JPEG or WebP file") from None
     digest = hashlib.sha256(payload).hexdigest()
     path = input_path(store, digest)
     with disk_errors_in_one_line(store):
@@ -107,13 +113,14 @@ def keep_image(store: Path, image: Path, config: ReferenceConfig) -> str:
     return digest
 
 
-def _check_shows_an_object(image: Path, config: ReferenceConfig) -> None:
+def _check_shows_an_object(rgba: "Tensor", config: ReferenceConfig, *, matted: bool) -> None:
     """Raise PictureError for what the reference stage would refuse."""
     from dreampolish.scene.cutout import CutoutSizes, as_framed, check_foreground, cut_from_plain_background
-    from dreampolish.scene.pictures import PictureError, read_picture
+    from dreampolish.scene.pictures import PictureError
 
-    rgba = read_picture(image)
     if bool((rgba[..., 3] == 1).all()):
+        if matted:
+            return
         rgba = cut_from_plain_background(rgba[..., :3], config.background_tolerance, CutoutSizes(**config.cutout.model_dump()))
     if not bool((rgba[..., 3] > 0.5).any()):
         raise PictureError("no object stands out from the background; give a picture of one object on another colour, or RGBA")

@@ -7,7 +7,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -21,6 +22,8 @@ from stages.runtime.errors import StageError
 ServiceName = Literal["server", "mlflow", "worker"]
 SERVICES: tuple[ServiceName, ...] = ("server", "mlflow", "worker")
 WORDS: dict[ServiceName, str] = {"server": "Prefect server", "mlflow": "MLflow server", "worker": "worker"}
+GOING_DOWN = "going-down"
+"""Of the services' folder: the process that stops them."""
 SETTINGS_FILE = "prefect.toml"
 """Prefect reads it in the folder where a user types `prefect`."""
 MARK = "# Written by `dreampolish up`, removed by `dreampolish down`; the Prefect server's process:"
@@ -116,6 +119,25 @@ def forget_service(store: Path, name: ServiceName) -> None:
     (services_folder(store) / f"{name}.json").unlink(missing_ok=True)
 
 
+@contextmanager
+def going_down(store: Path) -> Iterator[None]:
+    """Let others see that the services are being stopped, for as long as this process does so."""
+    path = services_folder(store) / GOING_DOWN
+    write_atomically(path, json.dumps(asdict(own_mark())).encode())
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def is_going_down(store: Path) -> bool:
+    """Whether a living process stops the services now."""
+    try:
+        return ProcessMark(**json.loads((services_folder(store) / GOING_DOWN).read_bytes())).alive
+    except (OSError, ValueError, TypeError):
+        return False
+
+
 def live_url(store: Path, name: ServiceName) -> str | None:
     """The page of a service that runs and answers on its port; None otherwise."""
     service = read_service(store, name)
@@ -141,12 +163,8 @@ def write_settings_file(folder: Path, server: Service, secret: str) -> bool:
     if path.exists() and not path.read_text(errors="replace").startswith(MARK):
         return False
     _keep_from_git(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.unlink(missing_ok=True)
-    with open(partial, "x", opener=open_private) as file:
-        file.write(f"{MARK} {server.process.pid} {server.process.started}\n[api]\n")
-        file.write(f'url = "{api_url(server.url)}"\nauth_string = "{secret}"\n')
-    partial.replace(path)
+    head = f"{MARK} {server.process.pid} {server.process.started}"
+    write_atomically(path, f'{head}\n[api]\nurl = "{api_url(server.url)}"\nauth_string = "{secret}"\n'.encode(), 0o600)
     return True
 
 
@@ -208,8 +226,8 @@ def start(store: Path, name: ServiceName, command: Sequence[str], environment: M
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            # The servers' databases and logs are their owner's; a worker's runs make files as commands do.
-            umask=-1 if name == "worker" else 0o077,
+            # A worker's runs make files as commands do: `for_the_user` gives those in outputs/ the user's own umask.
+            umask=0o077,
         )
     service = Service(name, mark_of(process.pid) or ProcessMark(process.pid, ""), url)
     write_service(store, service)

@@ -18,6 +18,7 @@ from typer.testing import CliRunner, Result
 from flows.cli import COMMANDS, app, main
 from flows.runs.create import new_run, slug_from_prompt
 from stages.runtime.files import free_space
+from tests.support.damage import overwrite
 
 PROJECT = Path(__file__).parents[2]
 runner = CliRunner()
@@ -51,7 +52,7 @@ def test_bad_prompts_are_refused(store: Path, prompt: str, word: str) -> None:
     ("setting", "words"),
     [
         ("texture.lamda_stable=0.5", ["unknown setting texture.lamda_stable", "did you mean texture.lambda_stable?"]),
-        ("seed=minus one", ["seed", "integer"]),
+        ("seed=minus one", ["seed", "must be a whole number"]),
         ("nerf.steps=-1", ["nerf.steps", "greater than or equal to 0"]),
         ("nonsense", ["section.key=value"]),
     ],
@@ -108,9 +109,9 @@ def test_pictures_without_an_object_are_refused_before_a_run_exists(store: Path,
         ("qwertz blorf", "never seen any of: qwertz, blorf"),
         ("a yellow submarine", "never seen any of: submarine"),
         ("a small wooden gun", "never seen any of: gun"),
-        ("red", "names no thing"),
-        ("the straight view", "names no thing"),
-        ("reds", "names no thing"),
+        ("red", "names no object"),
+        ("the straight view", "names no object"),
+        ("reds", "names no object"),
         ("the dragon's egg", "never seen any of: dragon, egg"),
         ("a sleeping dragon", "never seen any of: dragon"),
         ("a hot concrete dragon on a snowy day", "never seen any of: dragon"),
@@ -125,7 +126,24 @@ def test_prompts_that_name_nothing_known_are_refused_before_a_run_exists(store: 
 def test_unknown_runs_presets_and_stages_are_named() -> None:
     assert_one_line(invoke("report", "feedbeef"), "feedbeef", "known: none")
     assert_one_line(invoke("resume", "../../etc/passwd"), "no single run")
-    assert_one_line(invoke("run", "a chair", "--preset", "smoky"), "did you mean smoke?")
+    refused = invoke("run", "a chair", "--preset", "smoky")
+    assert_one_line(refused, "did you mean smoke?")
+    assert "there are" not in refused.stderr, "one remedy is enough"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "a", "red", "armchair"], ['quote the prompt: dreampolish run "a red armchair"']),
+        (["run"], ["PROMPT", "dreampolish run --help"]),
+        (["run", "a chair", "--sed", "3"], ["--sed", "dreampolish run --help"]),
+        (["runn", "a chair"], ["runn", "dreampolish --help"]),
+        (["--nothing"], ["--nothing", "dreampolish --help"]),
+        (["priors", "trian"], ["trian", "dreampolish priors --help"]),
+    ],
+)
+def test_a_wrong_command_line_costs_one_line(arguments: list[str], words: list[str]) -> None:
+    assert_one_line(invoke(*arguments), *words)
     assert_one_line(invoke("stage", "nurf", "--run", "feedbeef"), "no stage 'nurf'")
 
 
@@ -161,7 +179,7 @@ def test_a_damaged_parent_is_not_used(store: Path) -> None:
     payload = next((store / "reference").glob("*/payload.bin"))
     content = bytearray(payload.read_bytes())
     content[5] ^= 1
-    payload.write_bytes(content)
+    overwrite(payload, bytes(content))
     assert_one_line(invoke("stage", "nerf", "--run", record.run), "payload.bin differs", "resume")
     assert any("payload.bin differs" in line for line in invoke("doctor").stdout.splitlines())
 

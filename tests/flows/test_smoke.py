@@ -2,10 +2,8 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -52,38 +50,11 @@ def smoke(store: Path) -> tuple[dict, str]:
 
 @pytest.mark.slow
 @NEEDS_PRIORS
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_under_prefect_ends_the_command_with_the_line_that_goes_on(tmp_path: Path, number: int) -> None:
-    # Prefect takes SIGTERM for each flow; tests that call stages plainly do not meet that.
-    log = tmp_path / "log"
-    with (
-        log.open("w") as stderr,
-        subprocess.Popen(
-            COMMAND, cwd=tmp_path, env=environment_of(tmp_path / "store"), stdout=subprocess.DEVNULL, stderr=stderr
-        ) as begun,
-    ):
-        try:
-            deadline = time.monotonic() + 300
-            while "\nreference " not in log.read_text() and time.monotonic() < deadline:
-                assert begun.poll() is None, log.read_text()
-                time.sleep(0.1)
-            begun.send_signal(number)
-            begun.wait(timeout=60)
-        finally:
-            begun.kill()
-    seen = log.read_text()
-    assert begun.returncode == 130, seen
-    assert "Traceback" not in seen
-    assert "go on with: dreampolish resume" in seen.splitlines()[-1]
-
-
-@pytest.mark.slow
-@NEEDS_PRIORS
 def test_a_prompt_becomes_an_asset_and_the_second_run_finds_every_stage(tmp_path: Path) -> None:
     store = tmp_path / "store"
     first, seen = smoke(store)
     assert [entry["name"] for entry in first["stages"]] == list(STAGES)
-    assert [entry["state"] for entry in first["stages"]] == ["computed"] * 7
+    assert [entry["state"] for entry in first["stages"]] == ["computed"] * len(STAGES)
     folder = Path(first["output"])
     assert (folder / "asset.glb").read_bytes()[:4] == b"glTF"
     assert (folder / "contact_sheet.png").stat().st_size > 1000
@@ -91,5 +62,5 @@ def test_a_prompt_becomes_an_asset_and_the_second_run_finds_every_stage(tmp_path
     # A headline, one line a stage, perhaps a note: no warning storms.
     assert len(seen.strip().splitlines()) <= 2 * (len(STAGES) + 1), seen
     second, _ = smoke(store)
-    assert [entry["state"] for entry in second["stages"]] == ["cached"] * 7
+    assert [entry["state"] for entry in second["stages"]] == ["cached"] * len(STAGES)
     assert [entry["fingerprint"] for entry in second["stages"]] == [entry["fingerprint"] for entry in first["stages"]]

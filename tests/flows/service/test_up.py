@@ -198,6 +198,15 @@ def test_a_taken_port_is_one_line_and_nothing_is_left(store: Path) -> None:
     assert list((store / "services").glob("*.json")) == []
 
 
+def test_two_servers_on_one_port_are_told_so(store: Path) -> None:
+    ended = CliRunner().invoke(app, ["up", "--port", "4311", "--mlflow-port", "4311"])
+    assert ended.exit_code == 2
+    assert ended.stderr.splitlines()[-1] == (
+        "the Prefect server and the MLflow server cannot both have port 4311; name another: dreampolish up --port 4311 --mlflow-port 4312"
+    )
+    assert not store.exists()
+
+
 def deployments() -> dict[str, dict[str, Any]]:
     return {entry["name"]: entry for entry in yaml.safe_load((PROJECT / "prefect.yaml").read_text())["deployments"]}
 
@@ -271,6 +280,28 @@ def test_right_parameters_are_taken(parameters: dict[str, Any]) -> None:
 )
 def test_wrong_parameters_are_refused_before_a_run_exists(parameters: dict[str, Any]) -> None:
     assert refused("full", parameters)
+
+
+STUDY = {"name": "x", "question": "?", "prompts": ["a chair"], "matrix": {"texture.steps": [1, 2]}}
+
+
+@pytest.mark.parametrize(
+    ("entry", "parameters", "taken"),
+    [
+        ("batch", {"prompts": ["a chair", "a table"]}, True),
+        ("batch", {"prompts": "/etc/shadow"}, False),
+        ("batch", {"prompts": []}, False),
+        ("full", {"prompt": "a chair", "image": "0" * 64}, True),
+        ("full", {"prompt": "a chair", "image": ""}, False),
+        ("ablation", {"study": "polish"}, True),
+        ("ablation", {"study": STUDY}, True),
+        ("ablation", {"study": "/etc/passwd"}, False),
+        ("ablation", {"study": "../x"}, False),
+        ("ablation", {"study": {**STUDY, "file": "x"}}, False),
+    ],
+)
+def test_parameters_carry_values_not_files(entry: str, parameters: dict[str, Any], taken: bool) -> None:
+    assert refused(entry, parameters) != taken
 
 
 def test_overrides_are_the_same_settings_in_both_forms() -> None:
