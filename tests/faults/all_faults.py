@@ -133,11 +133,7 @@ def page(found: Found) -> str:
         "|---|---|",
         *(f"| {name} | {count} |" for name, count in found.disk.items()),
         "",
-        "## A start, killed",
-        "",
-        f"With `dreampolish up`: worker and run are killed by SIGKILL while the run is {', '.join(STARTS)}. `doctor` names it, `up`",
-        "marks it crashed, and the next run gets its place in the queue"
-        + (", but see below." if any(line.startswith("a killed start") for line in found.wrong) else "."),
+        *_of_starts(found),
         "",
         "## Damage",
         "",
@@ -155,6 +151,17 @@ def page(found: Found) -> str:
     ]
     lines += ["", "## Wrong", "", *(f"- {line}" for line in found.wrong)] if found.wrong else []
     return "\n".join(lines) + "\n"
+
+
+def _of_starts(found: Found) -> list[str]:
+    """The section of killed starts."""
+    return [
+        "## A start, killed",
+        "",
+        f"With `dreampolish up`: worker and run are killed by SIGKILL while the run is {', '.join(STARTS)}. `doctor` names it, `up`",
+        "marks it crashed, and the next run gets its place in the queue"
+        + (", but see below." if any(line.startswith("a killed start") for line in found.wrong) else "."),
+    ]
 
 
 def _of_commands(commands: Sequence[Outcome]) -> list[str]:
