@@ -1,6 +1,6 @@
 """A run: one small JSON that names its settings and the artifacts it led to."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import Field, FiniteFloat
 
@@ -10,7 +10,7 @@ from schemas.config.run import PROMPT_LIMIT, Config
 
 StageState = Literal["computed", "cached", "resumed"]
 
-STAGES: tuple[StageName, ...] = ("reference", "nerf", "neus", "dmtet", "polish", "texture", "export")
+STAGES: tuple[StageName, ...] = get_args(StageName)
 """The chain, in order."""
 
 
@@ -43,5 +43,5 @@ class RunRecord(Frozen):
     computes: tuple[StageName, ...] | None = None
     """The stages that belong to this run; the others are the parent run's, and stay so when this one is resumed. None: all."""
     output: str | None = None
-    """The output folder, once the asset lies there."""
+    """The output folder, once the asset lies there; absolute, but on disk relative to the folder that the record's file belongs to."""
     stages: dict[StageName, StageRecord] = {}

@@ -17,15 +17,7 @@ from dreampolish.fields.sdf import SdfField, sdf_field_from_config
 from dreampolish.mesh.topology import topology
 from dreampolish.renderers.mesh import Mesh, mesh_from_parts
 from dreampolish.scene.cameras import SCENE_HALF_SIZE
-from schemas.artifacts import (
-    Artifact,
-    FileRef,
-    MeshArtifact,
-    NerfArtifact,
-    PolishedMeshArtifact,
-    SdfArtifact,
-    TexturedMeshArtifact,
-)
+from schemas.artifacts import AnyMesh, Artifact, FileRef, NerfArtifact, SdfArtifact
 from stages.runtime.stage import Stage
 from stages.runtime.store import LocalStore
 
@@ -61,13 +53,13 @@ def read_asset(path: Path, metres_per_unit: float) -> TexturedMesh:
     return replace(mesh, vertices=mesh.vertices / metres_per_unit)
 
 
-def load_mesh(files: ArtifactFiles, parent: MeshArtifact | PolishedMeshArtifact | TexturedMeshArtifact) -> Mesh:
+def load_mesh(files: ArtifactFiles, parent: AnyMesh) -> Mesh:
     """An artifact's mesh on its reader's device."""
     parts = load_file(files.locate(parent, parent.mesh), device=str(files.device))
     return mesh_from_parts(parts["vertices"], parts["faces"])
 
 
-def load_colors(files: ArtifactFiles, parent: MeshArtifact | PolishedMeshArtifact | TexturedMeshArtifact) -> ColorField:
+def load_colors(files: ArtifactFiles, parent: AnyMesh) -> ColorField:
     """An artifact's colour field on its reader's device."""
     field = color_field_from_config(dict(parent.color_config), files.device)
     field.load_state_dict(load_file(files.locate(parent, parent.color_field), device=str(files.device)))
