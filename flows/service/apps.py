@@ -145,7 +145,7 @@ async def _body(receive: "Receive") -> bytes:
     while more:
         message = await receive()
         parts.append(message.get("body", b""))
-        more = message.get("more_body", False)
+        more = bool(message.get("more_body"))
     return b"".join(parts)
 
 
