@@ -12,7 +12,7 @@ from prefect import flow
 from dreampolish.optim.fit import FitInterruptedError
 from flows.report.output import shown_files, write_output
 from flows.runs.console import stage_line, summary
-from flows.runs.create import new_run
+from flows.runs.create import new_run, try_outputs
 from flows.runs.parameters import Overrides, Picture, Preset, Prompt, RunId, override_lines
 from flows.runs.roots import OUTPUTS, given_picture
 from flows.service.deployments import gpu_slot
@@ -29,7 +29,7 @@ from stages.reference import make_reference
 from stages.runtime.command import picture_of, run_lock
 from stages.runtime.context import RunContext, context_of
 from stages.runtime.files import disk_errors_in_one_line, store_folder
-from stages.runtime.records import read_record
+from stages.runtime.records import read_record, relative_to
 from stages.runtime.signals import StoppedError, stop_on_signals
 from stages.runtime.store import LocalStore
 from stages.runtime.tracking.journal import PARENT_JOURNAL, Journal, Place, place_from_store, replay_all
@@ -95,7 +95,7 @@ class OpenRun:
         """Write the output folder; what `--json` prints."""
         store = self.context.store
         done = write_output(read_record(store, self.context.run_id), LocalStore(store), OUTPUTS)
-        self.journal.set_tags({"output": done.output or ""})
+        self.journal.set_tags({"output": relative_to(store, done).output or ""})
         for path in shown_files(done):
             self.journal.file(path)
         return summary(done)
@@ -109,6 +109,7 @@ def open_run(record: RunRecord, store: Path, *, show_progress: bool) -> Iterator
     stages raise; FitInterruptedError or StoppedError after a signal, with the command that goes on as the error's note.
     """
     with stop_on_signals() as stop, disk_errors_in_one_line(store), run_lock(store, record.run, stop):
+        try_outputs(record, OUTPUTS)
         place = place_from_store(store, os.environ.get("MLFLOW_TRACKING_URI"))
         journal = _open_journal(record, store, place)
         status = "FAILED"

@@ -43,5 +43,5 @@ class RunRecord(Frozen):
     computes: tuple[StageName, ...] | None = None
     """The stages that belong to this run; the others are the parent run's, and stay so when this one is resumed. None: all."""
     output: str | None = None
-    """The output folder, once the asset lies there."""
+    """The output folder, once the asset lies there; absolute, but on disk relative to the folder that the record's file belongs to."""
     stages: dict[StageName, StageRecord] = {}

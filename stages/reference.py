@@ -19,7 +19,14 @@ from dreampolish.scene.matting import Matting
 from dreampolish.scene.pictures import PictureError, read_picture, sheet, write_picture
 from schemas.artifacts import ReferenceArtifact
 from schemas.config.reference import ReferenceConfig
-from stages.guidance.priors import alignment, check_words, open_depth_prior, open_normal_prior, open_text_prior
+from stages.guidance.priors import (
+    alignment,
+    check_words,
+    number_notes,
+    open_depth_prior,
+    open_normal_prior,
+    open_text_prior,
+)
 from stages.results.observer import as_bytes, strip
 from stages.results.scores import clip_scorer
 from stages.runtime.context import RunContext
@@ -51,7 +58,7 @@ def make_reference(stage: Stage, prompt: str, image: Path | None, config: Refere
     image: a user's picture (RGBA, or with a plain background), or None to let the text prior draw. Raises StageError in one line for
     pictures that cannot be used and for prompts of which the prior knows no word.
     """
-    notes = check_words(stage.run, prompt, config.unknown_words)
+    notes = [*check_words(stage.run, prompt, config.unknown_words), *number_notes(prompt)]
     if image is not None:
         picture = _users_picture(image, config, _cutter(stage.run, config))
         stage.progress(1, 2)

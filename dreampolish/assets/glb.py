@@ -18,8 +18,8 @@ from dreampolish.assets.asset import GLTF_FROM_WORLD, WORLD_FROM_GLTF, Asset, ch
 from dreampolish.assets.textured_mesh import TexturedMesh
 from dreampolish.mesh.tangents import tangents_from_uv
 from dreampolish.mesh.topology import vertex_normals
-from dreampolish.untrusted.files import MESH_BYTES, RefusedError, read_regular
-from dreampolish.untrusted.glb import document_of_glb
+from dreampolish.scene.untrusted.files import MESH_BYTES, RefusedError, read_regular
+from dreampolish.scene.untrusted.glb import document_of_glb
 
 GENERATOR = "DreamPolish"
 _FLOAT, _UINT16, _UINT32 = 5126, 5123, 5125
@@ -181,7 +181,7 @@ def read_glb(path: Path) -> TexturedMesh:
     """A GLB's triangles with their base colours, in the world frame at the file's scale; opacity and other maps are ignored.
 
     Raises ValueError with the reason if the file cannot be read, holds no triangles or a coordinate that is not finite, names another
-    file, exceeds the bounds of dreampolish/untrusted, or has a texture of more than 4096 pixels a side.
+    file, exceeds the bounds of dreampolish/scene/untrusted, or has a texture of more than 4096 pixels a side.
     """
     content = read_regular(path, MESH_BYTES)
     try:

@@ -79,9 +79,9 @@ def write_ply(path: Path, asset: Asset) -> list[Path]:
 
 
 def write_stl(path: Path, asset: Asset) -> list[Path]:
-    """Binary STL: shape alone."""
+    """Binary STL: shape alone. Its header never begins with `solid`, the mark of the text form, whatever the asset is called."""
     checked(asset.mesh)
     mesh = trimesh.Trimesh(asset.mesh.vertices.cpu().numpy(), asset.mesh.faces.cpu().numpy(), process=False)
-    header = f"{asset.name}, z up, metres".encode()[:80].ljust(80, b" ")
+    header = f"binary STL, z up, metres: {asset.name}".encode()[:80].ljust(80, b" ")
     path.write_bytes(header + export_stl(mesh)[80:])
     return [path]

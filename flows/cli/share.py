@@ -7,10 +7,11 @@ import typer
 
 from flows.benchmark.browser import module_folders
 from flows.cli.command import Json, Run, Set, end, finish
-from flows.report.facts import COMPARED_SIDE, MAX_SIDE, open_facts, output_folder
+from flows.report.facts import COMPARED_SIDE, MAX_SIDE, open_facts
 from flows.report.gallery import write_gallery
 from flows.report.page import compare_page, run_page, write_page
 from flows.runs.console import answer, say, stage_line, summary
+from flows.runs.create import output_folder
 from flows.runs.exports import checked_format, export_run
 from flows.runs.roots import OUTPUTS
 from flows.runs.validate import findings_of

@@ -27,6 +27,8 @@ from commands import Commands, command_cells
 from corruption import EDITED, damage_everything, stale_elsewhere
 from disk_faults import disk_faults
 from kill_matrix import Forks, Matrix, Outcome, in_fork, run_cells
+from starts import MOMENTS as STARTS
+from starts import killed_starts
 
 from flows.service.environment import quiet_environment
 from schemas.runs import STAGES
@@ -72,6 +74,7 @@ def find(root: Path, jobs: int, minutes: float) -> Found:
     wrong += [
         f"the command, {each.stage}, {WORDS[each.moment]}, {each.signal}: {line}" for each in commands for line in each.wrong
     ]
+    wrong += [f"a killed start, {line}" for line in killed_starts(root / "starts" / "store", list(STARTS))]
     late = [*_late(outcomes), *_late(commands)]
     wrong += [f"{each.stage}, {each.moment}, {each.signal}: ended after {each.stopped_s:.0f} s" for each in late]
     return Found(outcomes, commands, lookup_s, computing_s, disk, damages, edited, (time.monotonic() - started) / 60, wrong)
@@ -140,6 +143,12 @@ def page(found: Found) -> str:
         "| operation and error | operations failed in turn |",
         "|---|---|",
         *(f"| {name} | {count} |" for name, count in found.disk.items()),
+        "",
+        "## A start, killed",
+        "",
+        f"With `dreampolish up`: worker and run are killed by SIGKILL while the run is {', '.join(STARTS)}. `doctor` names it, `up`",
+        "marks it crashed, and the next run gets its place in the queue"
+        + (", but see below." if any(line.startswith("a killed start") for line in found.wrong) else "."),
         "",
         "## Damage",
         "",

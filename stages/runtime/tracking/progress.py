@@ -9,10 +9,10 @@ from pathlib import Path
 from uuid import UUID
 
 import numpy as np
-from rich.console import Console
 
 from schemas.artifacts import Artifact, NerfArtifact, SdfArtifact
 from schemas.runs import StageRecord, StageState
+from stages.runtime.tracking.durations import duration
 from stages.runtime.tracking.files import folders_with_tag
 from stages.runtime.tracking.journal import Journal, Place, place_from_store, run_page
 
@@ -52,10 +52,7 @@ class StageProgress:
         self.name = name
         self._place: Place | None = None if tracking_uri is None else place_from_store(store, tracking_uri)
         self._journal = Journal(store / "journals" / run_id, key, name, {"stage": name, "dreampolish.run": run_id})
-        # On the terminal's error stream; rich shows nothing where that is no terminal.
-        self._line = Console(stderr=True).status(name, refresh_per_second=4) if show else None
-        if self._line is not None:
-            self._line.start()
+        self._status = TerminalLine(name) if show else None
         self._started, self._first_step = time.monotonic(), -1
         self._shown_share = 0.0
         self._prefect_artifact: UUID | None = None
@@ -87,9 +84,8 @@ class StageProgress:
         if self._first_step < 0:
             self._first_step, self._started = step, time.monotonic()
         left = self._seconds_left(step, total)
-        if self._line is not None:
-            rest = "" if left is None else f", {duration(left)} left"
-            self._line.update(f"{self.name}: {step}/{total}{rest}")
+        if self._status is not None:
+            self._status.show(step, total, left)
         share = step / max(total, 1)
         due = share - self._shown_share >= SHARE or share >= 1.0 > self._shown_share
         if due and self._send_out(lambda: self._tell_prefect(share, left)):
@@ -149,8 +145,8 @@ class StageProgress:
 
     def close(self) -> None:
         """Send what is left; a stage that did not finish is marked so."""
-        if self._line is not None:
-            self._line.stop()
+        if self._status is not None:
+            self._status.clear()
         if not self._ended:
             # Before anything that may wait: a second signal can come at any time.
             self._journal.end("KILLED")
@@ -208,7 +204,26 @@ class StageProgress:
         return self._page or ""
 
 
-def duration(seconds: float) -> str:
-    """Seconds in words: 8 s, 2 min 05 s."""
-    whole = round(seconds)
-    return f"{whole} s" if whole < 60 else f"{whole // 60} min {whole % 60:02d} s"
+class TerminalLine:
+    """One line on the terminal's error stream that says how far a stage is; nothing when that is no terminal."""
+
+    def __init__(self, name: str) -> None:
+        from rich.console import Console
+        from rich.status import Status
+
+        self.name = name
+        console = Console(stderr=True)
+        self._status = Status(name, console=console, refresh_per_second=4) if console.is_terminal else None
+        if self._status is not None:
+            self._status.start()
+
+    def show(self, step: int, total: int, left: float | None) -> None:
+        """Replace the line."""
+        if self._status is not None:
+            rest = "" if left is None else f", {duration(left)} left"
+            self._status.update(f"{self.name}: {step}/{total}{rest}")
+
+    def clear(self) -> None:
+        """Remove the line."""
+        if self._status is not None:
+            self._status.stop()
