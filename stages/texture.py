@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from dreampolish.distillation.guidance import GuidanceStep, PromptEmbeddings, mean_norm, text_guidance
+from dreampolish.distillation.guidance import GuidanceStep, PromptEmbeddings, images_at_prior, mean_norm, text_guidance
 from dreampolish.distillation.scores import variational_loss
 from dreampolish.fields.color import ColorField
 from dreampolish.fields.hash_grid import ADAM_EPSILON
@@ -26,9 +26,10 @@ from schemas.config.texture import TextureConfig
 from stages.guidance.geometry import guidance_cameras
 from stages.guidance.grids import active_levels, open_all_levels
 from stages.guidance.objectives import needs_variational, weights_at
-from stages.guidance.priors import open_text_prior
+from stages.guidance.priors import open_text_prior, open_view_prior
 from stages.guidance.reference_view import REFERENCE_VIEW, ReferenceView, load_reference, reference_color_loss
-from stages.results.files import load_colors, load_mesh, write_mesh
+from stages.guidance.view_targets import ViewTargets
+from stages.results.files import load_colors, load_mesh, load_painted, write_mesh
 from stages.results.observer import Figures, Preview, StageObserver
 from stages.results.scores import TURNTABLE
 from stages.runtime.stage import Stage, stage
@@ -90,13 +91,16 @@ class Painting:
     colors: ColorField
     start: ColorField
     """The colours that the mesh came with; they do not change."""
+    held: Int[Tensor, " h"] | None
+    """Faces of a user's own mesh that are not to be painted; None where all are."""
+    targets: ViewTargets | None
     generator: torch.Generator
 
 
 @stage(
     "texture",
     reads={"reference": REFERENCE_VIEW, "polish": ("mesh", "color_field", "color_config")},
-    priors=("text",),
+    priors=("text", "view"),
     scorer=TURNTABLE,
 )
 def paint_texture(
@@ -117,6 +121,7 @@ def paint_texture(
     )
     mesh, colors = load_mesh(stage, polish), load_colors(stage, polish)
     start = copy.deepcopy(colors).requires_grad_(requires_grad=False)
+    painted = load_painted(stage, polish)
     painting = Painting(
         config=config,
         prior=prior,
@@ -126,10 +131,28 @@ def paint_texture(
         mesh=mesh,
         colors=colors,
         start=start,
+        held=None if painted is None else (~painted).nonzero()[:, 0],
+        targets=_targets(stage, config, view),
         generator=stage.generator,
     )
     figures = _paint(painting, stage)
     return stage.publish(TexturedMeshArtifact, metrics=figures, **write_mesh(stage, mesh, colors))
+
+
+def _targets(stage: Stage, config: TextureConfig, view: ReferenceView) -> ViewTargets | None:
+    """The views that the view prior paints, where the settings ask for them."""
+    if not config.targets.wanted:
+        return None
+    prior = open_view_prior(stage.run)
+    return ViewTargets(
+        config=config.targets,
+        steps=config.steps,
+        size=config.size,
+        prior=prior,
+        reference=prior.condition(images_at_prior(view.rgb, prior.image_size)),
+        reference_elevation_deg=view.elevation_deg,
+        generator=stage.generator,
+    )
 
 
 def _paint(painting: Painting, stage: Stage) -> dict[str, float]:
@@ -159,6 +182,8 @@ def _paint(painting: Painting, stage: Stage) -> dict[str, float]:
     stateful: dict[str, Stateful] = {"colors": colors, "figures": observer.extra}
     if painting.variational is not None:
         stateful["variational"] = painting.variational
+    if painting.targets is not None:
+        stateful["targets"] = painting.targets
     fit(
         losses=_losses(painting, observer.extra, preview),
         optimizer=optimizer,
@@ -180,13 +205,15 @@ def _losses(painting: Painting, extra: Figures, preview: Preview) -> Callable[[i
         progress = (step, config.steps)
         colors.network.grid.active_levels = active_levels(colors.network.grid, config.grid, progress)
         color_of = color_of_field(colors)
-        terms = {}
+        terms: dict[str, Term] = {}
         preview.keep()
         if config.anchors.rgb.at(*progress) > 0:
             front = painting.mesh.render(painting.view.camera, color_of, 1, smooth=True)
             loss = reference_color_loss(front.rgb, painting.view, config.mask_erosion)
             terms["reference_rgb"] = Term(loss, config.anchors.rgb.at(*progress))
             preview.keep(view=front.rgb)
+        terms |= _target_terms(painting, step)
+        terms |= _hold_terms(painting, progress)
         cameras = guidance_cameras(
             config=config.cameras, progress=progress, n_views=config.views, size=config.size, generator=painting.generator
         )
@@ -213,6 +240,30 @@ def _losses(painting: Painting, extra: Figures, preview: Preview) -> Callable[[i
         return terms
 
     return losses
+
+
+def _target_terms(painting: Painting, step: int) -> dict[str, Term]:
+    """The difference of renders from the views that the view prior painted, where there are such."""
+    targets, config, color_of = painting.targets, painting.config, color_of_field(painting.colors)
+    if targets is None:
+        return {}
+    targets.paint_if_due(step, lambda cameras: painting.mesh.render(cameras, color_of, 1, smooth=True).rgb)
+    chosen, cameras = targets.draw(config.views, config.size)
+    seen = painting.mesh.render(cameras, color_of, 1, smooth=True)
+    return targets.terms(step, chosen, seen.rgb, seen.alpha)
+
+
+def _hold_terms(painting: Painting, progress: tuple[int, int]) -> dict[str, Term]:
+    """The mean change of colours on the faces that are not to be painted."""
+    held, config, generator = painting.held, painting.config, painting.generator
+    if held is None:
+        return {}
+    chosen = held[torch.randint(len(held), (config.held_points,), generator=generator, device=held.device)]
+    shares = torch.rand(len(chosen), 3, generator=generator, device=held.device)
+    shares = shares / shares.sum(-1, keepdim=True)
+    places = (shares[..., None] * painting.mesh.vertices[painting.mesh.faces[chosen]]).sum(1)
+    change = (painting.colors(places) - painting.start(places)).square().mean()
+    return {"hold": Term(change, config.hold_weight.at(*progress))}
 
 
 def domain_norms(guided: GuidanceStep, config: TextureConfig, progress: tuple[int, int]) -> dict[str, float]:

@@ -60,6 +60,8 @@ def _dotted(schema: Mapping[str, Any], prefix: str) -> list[tuple[str, Any]]:
 
 Prompt = Annotated[str, Field(min_length=1, max_length=PROMPT_LIMIT, pattern=r"\w")]
 RunId = Annotated[str, Field(pattern=r"^[a-z0-9]{1,32}$")]
+MeshPath = Annotated[str, Field(min_length=1, max_length=4096, pattern=r"\.(?i:glb|gltf|obj|ply|stl|off|usd[acz]?)$")]
+"""A mesh file on the worker's machine."""
 Preset = Annotated[str, Field(json_schema_extra={"enum": sorted(path.stem for path in CONFIGS.glob("*.yaml"))})]
 Overrides = Annotated[
     list[str] | dict[str, Any] | None,

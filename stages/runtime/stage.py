@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, cast
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, cast, get_args
 
 import numpy as np
 import torch
@@ -208,16 +208,20 @@ class StageTask(Generic[P, R]):
         self.parents: dict[str, type[Artifact]] = {
             each.name: each.annotation for each in self._parameters if _is_artifact(each.annotation)
         }
-        """Classes of the artifacts that it reads, by parameter."""
-        if set(self.reads) != set(self.parents):
-            raise TypeError(f"stage {name} takes {sorted(self.parents)} and says what it reads of {sorted(self.reads)}")
+        """Classes of the artifacts that it always reads, by parameter."""
+        optional = {each.name: _artifact_or_none(each.annotation) for each in self._parameters}
+        self.optional_parents: dict[str, type[Artifact]] = {key: each for key, each in optional.items() if each is not None}
+        """Classes of those that it reads where a run has them."""
+        taken = {*self.parents, *self.optional_parents}
+        if set(self.reads) != taken:
+            raise TypeError(f"stage {name} takes {sorted(taken)} and says what it reads of {sorted(self.reads)}")
         self.task = task(name=name, task_run_name=name, cache_policy=NO_CACHE, persist_result=False)(self._as_task)
         functools.update_wrapper(self, function)
 
     def __call__(self, run: RunContext, *args: P.args, **kwargs: P.kwargs) -> R:
         """One task run of the flow around it, its state named Computed, Resumed or Cached."""
         given = self._bind(args, kwargs)
-        parents = {name: given[name] for name in self.parents}
+        parents = self._given_parents(given)
         # Prefect's types see a state inside a state where it has only taken ours over.
         finished: Any = self.task(_Call(functools.partial(self._outcome, run, given)), return_state=True, **parents)
         return cast(R, finished.result())
@@ -239,7 +243,14 @@ class StageTask(Generic[P, R]):
     ) -> dict[str, Any]:
         """What to call it with, by parameter: settings for `config`, artifacts by stage, and inputs by name."""
         by_parent = {name: parents[stage_of(parent)] for name, parent in self.parents.items()}
-        return {**{each.name: inputs.get(each.name) for each in self._parameters}, **by_parent, "config": settings}
+        optional = {name: parents.get(stage_of(parent)) for name, parent in self.optional_parents.items()}
+        given = {each.name: inputs.get(each.name) for each in self._parameters}
+        return {**given, **by_parent, **optional, "config": settings}
+
+    def _given_parents(self, given: Mapping[str, Any]) -> dict[str, Artifact]:
+        """The artifacts among the arguments, by parameter."""
+        names = (*self.parents, *self.optional_parents)
+        return {name: given[name] for name in names if given[name] is not None}
 
     def _as_task(self, call: "_Call", **parents: Artifact) -> "State[R]":
         """What Prefect runs; the parents are arguments so that its graph shows them."""
@@ -252,8 +263,9 @@ class StageTask(Generic[P, R]):
         return bound.arguments
 
     def _key(self, run: RunContext, given: Mapping[str, Any]) -> str:
-        inputs = {name: input_value(value) for name, value in given.items() if name not in (*self.parents, "config")}
-        reads = {name: read_fields(given[name], self.reads[name]) for name in self.parents}
+        left_out = (*self.parents, *self.optional_parents, "config")
+        inputs = {name: input_value(value) for name, value in given.items() if name not in left_out}
+        reads = {name: read_fields(parent, self.reads[name]) for name, parent in self._given_parents(given).items()}
         return stage_key(
             name=self.name,
             run=run,
@@ -268,13 +280,13 @@ class StageTask(Generic[P, R]):
         with disk_errors_in_one_line(run.store):
             if self.name in run.taken_over:
                 return LocalStore(run.store).open(self.name, run.taken_over[self.name], self.artifact_class), "cached"
-            parents = [given[name] for name in self.parents]
+            parents = list(self._given_parents(given).values())
             with open_stage(
                 name=self.name, run=run, config=given["config"], parents=parents, key=self._key(run, given)
             ) as stage:
                 artifact = stage.cached(self.artifact_class)
                 if artifact is None:
-                    seen = {name: only_read(given[name], self.reads[name]) for name in self.parents}
+                    seen = {name: only_read(each, self.reads[name]) for name, each in self._given_parents(given).items()}
                     artifact = self._checked(stage, **{**given, **seen})  # type: ignore[call-arg]
                 stage.checkpoints.clear()
                 scores = None if self._scorer is None else _scores(stage, self._scorer, artifact, given)
@@ -316,6 +328,12 @@ def stage(
 
 def _is_artifact(annotation: object) -> bool:
     return isinstance(annotation, type) and issubclass(annotation, Artifact)
+
+
+def _artifact_or_none(annotation: object) -> type[Artifact] | None:
+    """The class of an artifact that may be None; None for any other annotation."""
+    kinds = [each for each in get_args(annotation) if each is not type(None)]
+    return kinds[0] if len(kinds) == 1 and _is_artifact(kinds[0]) else None
 
 
 @contextmanager

@@ -57,3 +57,10 @@ def rgb_of(picture: Image.Image) -> np.ndarray:
     if picture.mode == "F":
         return np.repeat(np.clip(np.asarray(picture, np.float32), 0, 1)[..., None], 3, axis=2)
     return np.asarray(picture.convert("RGB"), np.float32) / 255
+
+
+def png_of_texture(texture: np.ndarray) -> bytes:
+    """A texture (h, w, 3) in [0, 1] as a PNG's bytes."""
+    stream = io.BytesIO()
+    Image.fromarray((np.clip(texture, 0, 1) * 255).round().astype(np.uint8)).save(stream, "PNG")
+    return stream.getvalue()

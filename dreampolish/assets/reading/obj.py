@@ -87,6 +87,7 @@ def obj_part(mesh: WavefrontMesh, number: int, look: Look) -> Part:
         normals=_normals(mesh, used, inverse, len(keys)),
         colors=colors,
         origin=(0, number),
+        material=number,
     )
 
 

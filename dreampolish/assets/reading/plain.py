@@ -42,6 +42,7 @@ def read_plain(files: MeshFiles) -> Scene:
                 uv=None if uv is None else np.stack([uv[:, 0], 1 - uv[:, 1]], axis=1).astype(np.float64),
                 normals=None,
                 colors=colors,
+                material=0,
             ),
         ),
         up=None,

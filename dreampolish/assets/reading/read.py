@@ -9,8 +9,7 @@ from jaxtyping import Float
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from dreampolish.assets.asset import WORLD_FROM_GLTF
-from dreampolish.assets.reading.gltf import read_gltf
+from dreampolish.assets.reading.gltf.scene_of_gltf import read_gltf
 from dreampolish.assets.reading.obj import read_obj
 from dreampolish.assets.reading.plain import read_plain
 from dreampolish.assets.reading.scene import MeshError, Part, Scene
@@ -23,8 +22,12 @@ FAR_SHARE = 0.01
 FAR_FACTOR = 2.0
 """How much larger that makes the object's box, at least. [choice]"""
 
-_WORLD_FROM_UP = {"y": WORLD_FROM_GLTF, "z": [0, 1, 2], "x": [1, 2, 0]}
-"""world (x, y, z) = file's axes by these numbers: z is up; of a y-up file, +z is the front, of the others +x or +y."""
+WORLD_FROM_UP = {
+    "y": np.array([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]),
+    "z": np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]),
+    "x": np.array([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]),
+}
+"""Rotations from a file's axes to ours, by the axis that is up there. The front is +z where y is up and -y where z is (Blender)."""
 ASSUMED_UP = {"stl": "z", "ply": "z"}
 """Of formats that do not say which way is up; y for all others."""
 
@@ -69,12 +72,23 @@ def read_mesh(path: Path) -> ReadMesh:
     """A mesh file from disk. Raises MeshError, in one line, for one that cannot be read as it is."""
     files = open_mesh_file(path)
     scene = read_scene(files)
-    return joined(scene, scene.up or ASSUMED_UP.get(files.kind, "y"), files.name)
+    return joined(scene, assumed_up(scene, files), files.name)
 
 
-def joined(scene: Scene, up: str, name: str) -> ReadMesh:
-    """All parts as one mesh. up: the axis of the file that points up. Raises MeshError for an object without extent."""
-    pieces = [_piece(part, up) for part in scene.parts]
+def assumed_up(scene: Scene, files: MeshFiles) -> str:
+    """The file's axis that points up: as it says, else as its format is mostly written."""
+    return scene.up or ASSUMED_UP.get(files.kind, "y")
+
+
+def joined(scene: Scene, up: str, name: str, front_deg: float = 0.0) -> ReadMesh:
+    """All parts as one mesh. up: the axis of the file that points up. front_deg: azimuth of the front there, which is turned to 0.
+
+    Raises MeshError for an object without extent.
+    """
+    angle = np.radians(front_deg)
+    turned = np.array([[np.cos(angle), np.sin(angle), 0], [-np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
+    axes = WORLD_FROM_UP[up] if front_deg == 0 else turned @ WORLD_FROM_UP[up]
+    pieces = [_piece(part, axes) for part in scene.parts]
     first = np.cumsum([0] + [len(part.positions) for part in scene.parts]).tolist()
     vertices = np.concatenate([places for places, _ in pieces])
     faces = torch.cat([piece.faces + first[number] for number, (_, piece) in enumerate(pieces)])
@@ -102,18 +116,13 @@ def joined(scene: Scene, up: str, name: str) -> ReadMesh:
     return ReadMesh(mesh, vertices, center, radius, tuple(dict.fromkeys(notes)))
 
 
-def world_from_up(up: str) -> list[int]:
-    """Numbers of the file's axes that become world x, y and z."""
-    return _WORLD_FROM_UP[up]
-
-
-def _piece(part: Part, up: str) -> tuple[np.ndarray, TexturedMesh]:
+def _piece(part: Part, axes: np.ndarray) -> tuple[np.ndarray, TexturedMesh]:
     """A part's places in the world frame, float64, and its mesh; normals of length 0 where the file has none."""
-    axes = world_from_up(up)
+    turn = axes.T
     count = len(part.positions)
-    normals = np.zeros((count, 3)) if part.normals is None else part.normals[:, axes]
+    normals = np.zeros((count, 3)) if part.normals is None else part.normals @ turn
     texture = painted_texture(part)
-    return part.positions[:, axes], TexturedMesh(
+    return part.positions @ turn, TexturedMesh(
         vertices=torch.zeros(count, 3),
         normals=torch.tensor(normals, dtype=torch.float32),
         uv=torch.zeros(count, 2) if part.uv is None else torch.tensor(part.uv, dtype=torch.float32),

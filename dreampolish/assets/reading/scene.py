@@ -37,7 +37,9 @@ class Part:
 
     positions: in the file's own unit and axes, after the scene graph's transforms. uv: glTF's, (0, 0) upper left, as the base colour
     reads them; None without. colors: linear RGB of the vertices that multiplies the look's, None without. normals: unit; None where
-    the file has none. origin: the number of the mesh and of its primitive in the file. faces: triangles.
+    the file has none. origin: the number of the mesh and of its primitive in the file. material: its number there, None for the
+    format's default. faces: triangles, outward where the file's are. mirrored: whether the place mirrors the piece, whose faces the
+    file has the other way round.
     """
 
     name: str
@@ -48,6 +50,8 @@ class Part:
     normals: Float[np.ndarray, "v 3"] | None = None
     colors: Float[np.ndarray, "v 3"] | None = None
     origin: tuple[int, int] = (0, 0)
+    material: int | None = None
+    mirrored: bool = False
 
 
 @dataclass(frozen=True)

@@ -88,6 +88,7 @@ def _part(files: MeshFiles, mesh: UsdGeom.Mesh, counts: np.ndarray, matrix: np.n
         normals=None,
         colors=None,
         origin=(number, 0),
+        material=number,
     )
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from dreampolish.assets.reading.gltf_data import GltfData
+from dreampolish.assets.reading.gltf.data import GltfData
 from dreampolish.assets.reading.images import texture_of_bytes
 from dreampolish.assets.reading.scene import REPEATED, Look, MeshError, Wrap
 

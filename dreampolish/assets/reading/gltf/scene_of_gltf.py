@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from dreampolish.assets.reading.gltf_data import GltfData
-from dreampolish.assets.reading.gltf_looks import Surfaces
-from dreampolish.assets.reading.gltf_nodes import Placed, placed_meshes, skin_matrices, skinned, world_matrices
+from dreampolish.assets.reading.gltf.data import GltfData
+from dreampolish.assets.reading.gltf.looks import Surfaces
+from dreampolish.assets.reading.gltf.nodes import Placed, placed_meshes, skin_matrices, skinned, world_matrices
 from dreampolish.assets.reading.scene import MeshError, Part, Scene, check_triangles
 from dreampolish.assets.reading.source import MeshFiles
 
@@ -36,13 +36,17 @@ _OTHER_MODES = {0: "points", 1: "lines", 2: "lines", 3: "lines"}
 
 def read_gltf(files: MeshFiles) -> Scene:
     """The scene of a .glb or .gltf. Raises MeshError, in one line, for what cannot be read as it is."""
-    data = GltfData(files)
+    return scene_of_gltf(GltfData(files))
+
+
+def scene_of_gltf(data: GltfData) -> Scene:
+    """The same of a document that is open."""
     try:
         return _scene(data)
     except MeshError:
         raise
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise MeshError(f"{files.name} is damaged: {type(error).__name__} {str(error)[:100]}") from error
+        raise MeshError(f"{data.name} is damaged: {type(error).__name__} {str(error)[:100]}") from error
 
 
 def _scene(data: GltfData) -> Scene:
@@ -130,6 +134,8 @@ def _part(data: GltfData, surfaces: Surfaces, place: Placed, number: int, primit
         normals=normals,
         colors=colors,
         origin=(place.mesh, number),
+        material=primitive.get("material"),
+        mirrored=mirrored,
     )
 
 

@@ -47,12 +47,13 @@ class GltfData:
             raise MeshError(
                 f"{self.name} is compressed by meshopt; it is read uncompressed only: export it again without compression"
             )
-        buffer, start, length = self._buffer(entry["buffer"]), entry.get("byteOffset", 0), entry["byteLength"]
+        buffer, start, length = self.buffer(entry["buffer"]), entry.get("byteOffset", 0), entry["byteLength"]
         if min(start, length) < 0 or start + length > len(buffer):
             raise MeshError(f"{self.name} claims {start + length:,} bytes of a buffer that has {len(buffer):,}")
         return buffer[start : start + length]
 
-    def _buffer(self, index: int) -> bytes:
+    def buffer(self, index: int) -> bytes:
+        """A buffer's bytes: the GLB's own chunk, a data URI or a file beside the mesh."""
         if index not in self._buffers:
             uri = self.entry("buffers", index).get("uri")
             if uri is None:

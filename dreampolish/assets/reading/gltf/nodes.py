@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from dreampolish.assets.reading.gltf_data import GltfData
+from dreampolish.assets.reading.gltf.data import GltfData
 from dreampolish.assets.reading.scene import MeshError
 
 MAX_NODES = 100_000
