@@ -31,6 +31,9 @@ from stages.results.observer import as_bytes, strip
 from stages.runtime.errors import StageError
 from stages.runtime.stage import Stage, stage
 
+PLAIN_FIT_STEPS = 60
+"""Steps that a single colour takes to be learned, at most."""
+
 
 @stage("intake", reads={})
 def take_in_mesh(stage: Stage, mesh: Path, config: IntakeConfig) -> IntakeArtifact:
@@ -88,7 +91,7 @@ def _learned_colors(stage: Stage, config: IntakeConfig, found: ReadMesh) -> tupl
         field=colors,
         points=points,
         colors=wanted,
-        steps=config.color_fit_steps,
+        steps=min(config.color_fit_steps, PLAIN_FIT_STEPS) if is_one_colour(found.mesh) else config.color_fit_steps,
         batch=config.color_fit_batch,
         learning_rate=config.color_fit_lr,
         generator=stage.generator,

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dreampolish.distillation.guidance import GuidanceStep, PromptEmbeddings, images_at_prior, mean_norm, text_guidance
 from dreampolish.distillation.scores import variational_loss
-from dreampolish.fields.color import ColorField
+from dreampolish.fields.color import ColorField, fit_colors
 from dreampolish.fields.hash_grid import ADAM_EPSILON
 from dreampolish.optim.fit import Stateful, Term, fit
 from dreampolish.priors.protocols import TextPrior, VariationalDomain
@@ -39,6 +39,10 @@ NO_PERP_NEG = 0.0
 
 LEAST_COVERED = 1e-3
 """Least covered share of the pictures that the drift is divided by: a guard where the object is out of sight."""
+
+
+FILLED = 0.99
+"""Mean coverage of a pixel and its neighbours from which its colour is the object's own. [choice]"""
 
 
 class Variational:
@@ -205,6 +209,7 @@ def _losses(painting: Painting, extra: Figures, preview: Preview) -> Callable[[i
         progress = (step, config.steps)
         colors.network.grid.active_levels = active_levels(colors.network.grid, config.grid, progress)
         color_of = color_of_field(colors)
+        _paint_targets(painting, step)
         terms: dict[str, Term] = {}
         preview.keep()
         if config.anchors.rgb.at(*progress) > 0:
@@ -242,15 +247,58 @@ def _losses(painting: Painting, extra: Figures, preview: Preview) -> Callable[[i
     return losses
 
 
+def _paint_targets(painting: Painting, step: int) -> None:
+    """Let the view prior paint its views where that is due; before the first step the field learns them."""
+    targets, color_of = painting.targets, color_of_field(painting.colors)
+    if targets is None:
+        return
+    targets.paint_if_due(step, lambda cameras: painting.mesh.render(cameras, color_of, 1, smooth=True).rgb)
+    if step == 0 and painting.config.block_in_steps > 0 and len(targets.pictures()):
+        _block_in(painting, targets)
+
+
 def _target_terms(painting: Painting, step: int) -> dict[str, Term]:
     """The difference of renders from the views that the view prior painted, where there are such."""
     targets, config, color_of = painting.targets, painting.config, color_of_field(painting.colors)
     if targets is None:
         return {}
-    targets.paint_if_due(step, lambda cameras: painting.mesh.render(cameras, color_of, 1, smooth=True).rgb)
     chosen, cameras = targets.draw(config.views, config.size)
     seen = painting.mesh.render(cameras, color_of, 1, smooth=True)
     return targets.terms(step, chosen, seen.rgb, seen.alpha)
+
+
+def _block_in(painting: Painting, targets: ViewTargets) -> None:
+    """Teach the field what the reference and the painted views show of the surface."""
+    config, grid = painting.config, painting.colors.network.grid
+    views = [(painting.view.camera, painting.view.rgb)] * config.block_in_front
+    views += [(targets.cameras()[[index]], targets.pictures()[[index]]) for index in range(len(targets.pictures()))]
+    seen = [surface_colors(painting.mesh, camera, picture, config.block_in_facing) for camera, picture in views]
+    levels, grid.active_levels = grid.active_levels, grid.sizes.n_levels
+    fit_colors(
+        field=painting.colors,
+        points=torch.cat([points for points, _ in seen]),
+        colors=torch.cat([colors for _, colors in seen]),
+        steps=config.block_in_steps,
+        batch=config.block_in_batch,
+        learning_rate=config.block_in_lr,
+        generator=painting.generator,
+    )
+    grid.active_levels = levels
+
+
+def surface_colors(
+    mesh: Mesh, camera: Cameras, picture: Float[Tensor, "1 h w 3"], facing: float
+) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n 3"]]:
+    """The places that one camera sees from the front, and a picture's colours there; no gradient.
+
+    facing: least cosine between a place's normal and the way to the camera. Pixels that the object does not fill do not count.
+    """
+    with torch.no_grad():
+        render = mesh.render(camera.at_size(picture.shape[1]), lambda points, normals: torch.zeros_like(points), 1, smooth=True)
+        whole = torch.nn.functional.avg_pool2d(render.alpha[:, None], 3, stride=1, padding=1)[:, 0] > FILLED
+        away = torch.nn.functional.normalize(camera.world_from_camera[0, :3, 3] - render.points_world, dim=-1)
+        counts = whole & ((away * render.normals_world).sum(-1) > facing)
+    return render.points_world[counts], picture[counts]
 
 
 def _hold_terms(painting: Painting, progress: tuple[int, int]) -> dict[str, Term]:

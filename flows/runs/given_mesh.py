@@ -20,8 +20,9 @@ FROM_NOTHING = (
     "texture.targets.rgb_weight=2000",
     "texture.targets.inside_only=true",
     "texture.targets.strength={start: 0.95, end: 0.4}",
+    "texture.block_in_steps=400",
+    "texture.grid.start_level=10",
     "texture.anchors.drift=0",
-    "texture.steps=240",
 )
 """Settings for a mesh without colours: the view prior gives it its first ones."""
 
