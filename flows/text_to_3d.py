@@ -76,9 +76,9 @@ def paint_given_mesh(this: "OpenRun", record: RunRecord) -> dict[str, Any]:
     config, context, mesh = this.config, this.context, mesh_of(record, this.context.store)
     assert mesh is not None
     intake = take_in_mesh(context, mesh, config.intake)
-    reference = make_reference(context, record.prompt, picture_of(record, context.store), config.reference, intake)
+    reference = make_reference(context, record.prompt, picture_of(record, context.store), config.reference, intake=intake)
     textured = paint_texture(context, reference, intake, config.texture)
-    export_asset(context, reference, textured, config.export, intake)
+    export_asset(context, reference, textured, config.export, intake=intake)
     return this.written()
 
 

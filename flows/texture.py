@@ -13,7 +13,7 @@ from flows.service.marks import at_work
 from flows.text_to_3d import OpenRun, open_run, paint_given_mesh
 from schemas.artifacts import PolishedMeshArtifact, ReferenceArtifact, StageName
 from schemas.config.presets import ConfigError
-from schemas.runs import RunRecord
+from schemas.runs import STAGES, RunRecord
 from stages.dmtet import extract_mesh
 from stages.export import export_asset
 from stages.nerf import fit_nerf
@@ -26,6 +26,7 @@ from stages.runtime.records import read_record
 from stages.texture import paint_texture
 
 TEXTURE_STAGES: tuple[StageName, ...] = ("texture", "export")
+GEOMETRY_STAGES = tuple(name for name in STAGES if name not in TEXTURE_STAGES)
 
 
 @flow(name="dreampolish", flow_run_name="texture of {run}{mesh}", persist_result=False, log_prints=False)

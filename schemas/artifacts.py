@@ -1,6 +1,6 @@
 """What stages hand over: one class a hand-over, JSON scalars and file references only; heavy data is in the files."""
 
-from typing import Literal
+from typing import Literal, TypeGuard, get_args
 
 from pydantic import Field, FiniteFloat, JsonValue
 
@@ -51,6 +51,17 @@ def artifact_class_of(name: str) -> type[Artifact]:
 def _kinds(base: type[Artifact]) -> list[type[Artifact]]:
     """All classes of artifacts below a class."""
     return [kind for each in base.__subclasses__() for kind in (each, *_kinds(each))]
+
+
+def is_artifact(annotation: object) -> TypeGuard[type[Artifact]]:
+    """Whether an annotation is a class of artifacts."""
+    return isinstance(annotation, type) and issubclass(annotation, Artifact)
+
+
+def artifact_or_none(annotation: object) -> type[Artifact] | None:
+    """The class of an artifact that may be None; None for any other annotation."""
+    kinds = [each for each in get_args(annotation) if each is not type(None)]
+    return kinds[0] if len(kinds) == 1 and is_artifact(kinds[0]) else None
 
 
 class ReferenceArtifact(Artifact):

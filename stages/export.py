@@ -253,7 +253,7 @@ def opened_given(archive: Path, placement: Placement) -> GivenMesh:
     files = open_archive(archive)
     scene = read_scene(files)
     mesh = joined(scene, placement.up, files.name, placement.front_deg).normalized(OBJECT_RADIUS)
-    return GivenMesh(files, scene, mesh, placement.up, placement.metres_per_unit)
+    return GivenMesh(files=files, scene=scene, mesh=mesh, up=placement.up, metres_per_unit=placement.metres_per_unit)
 
 
 def exported_placement(given: GivenMesh, placement: Placement) -> Placement:

@@ -48,7 +48,7 @@ def take_in_mesh(stage: Stage, mesh: Path, config: IntakeConfig) -> IntakeArtifa
         raise StageError(str(error), None, "give another file") from error
     solid = _in_scene(found)
     stage.progress(1, 3)
-    colors, error = _learned_colors(stage, config, found)
+    colors, fit_error = _learned_colors(stage, config, found)
     stage.progress(2, 3)
     views = _views(stage, config, found)
     stage.image("views", 0, as_bytes(strip(views)))
@@ -56,7 +56,7 @@ def take_in_mesh(stage: Stage, mesh: Path, config: IntakeConfig) -> IntakeArtifa
     given.write_bytes(mesh.read_bytes())
     return stage.publish(
         IntakeArtifact,
-        metrics={**mesh_figures(solid), "color_fit_error": error, "parts": float(len(scene.parts)), **_flaws(solid)},
+        metrics={**mesh_figures(solid), "color_fit_error": fit_error, "parts": float(len(scene.parts)), **_flaws(solid)},
         **write_mesh(stage, solid, colors, painted),
         given=given,
         placement=_placement(config, scene, found, up),

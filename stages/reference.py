@@ -24,6 +24,7 @@ from schemas.artifacts import IntakeArtifact, ReferenceArtifact
 from schemas.config.reference import ReferenceConfig
 from stages.guidance.priors import alignment, check_words, open_normal_prior, open_text_prior
 from stages.guidance.reference_view import REFERENCE_FOV_DEG
+from stages.guidance.view_targets import coverage_of
 from stages.results.files import load_colors, load_mesh
 from stages.results.observer import as_bytes, strip
 from stages.runtime.errors import StageError
@@ -83,7 +84,8 @@ def _of_mesh(
     candidates, figures = None, {}
     if image is None:
         seen = front.rgb if intake.has_colors else front.rgb * _facing_light(front.normals_world)
-        candidates = _drawn_over(stage, config, prompt, seen * front.alpha[..., None] + 1 - front.alpha[..., None], alpha)
+        on_paper = seen * front.alpha[..., None] + 1 - front.alpha[..., None]
+        candidates = _drawn_over(stage=stage, config=config, prompt=prompt, front=on_paper, alpha=alpha)
         rgba = candidates.pictures[candidates.best]
     else:
         picture = _users_picture(image, config)
@@ -107,6 +109,8 @@ def _of_mesh(
 
 LIGHT_TOWARD = (0.7, 0.45, 0.75)
 """Direction of the light that shapes a mesh without colours for the prior, world frame. [choice]"""
+PAPER_TOLERANCE, FULL_INK = 0.03, 0.06
+"""Of a drawn picture on white, as in ViewTargetsConfig. [choice]"""
 SHADE = 0.55
 """How dark that light leaves what faces away, 0..1. [choice]"""
 
@@ -157,7 +161,10 @@ def _drawn_over(
         generator=stage.generator,
     )
     stage.progress(1, 2)
-    pictures = [torch.cat([each, alpha], dim=-1) for each in resize(drawn.permute(0, 2, 3, 1).cpu(), config.size).clamp(0, 1)]
+    painted = resize(drawn.permute(0, 2, 3, 1).cpu(), config.size).clamp(0, 1)
+    # Where the prior left paper inside the outline there is nothing to learn.
+    covered = torch.minimum(alpha[..., 0], coverage_of(painted, PAPER_TOLERANCE, FULL_INK))[..., None]
+    pictures = list(torch.cat([painted, covered], dim=-1))
     alignments = [alignment(stage.run, prompt, on_white(each)[None]) for each in pictures]
     symmetry = mirror_symmetry(alpha[..., 0])
     return Candidates(pictures, alignments, [symmetry] * len(pictures), max(range(len(pictures)), key=alignments.__getitem__))

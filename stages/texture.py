@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
+from scipy.spatial import cKDTree
 from torch import Tensor
 
 from dreampolish.distillation.guidance import GuidanceStep, PromptEmbeddings, images_at_prior, mean_norm, text_guidance
@@ -41,8 +42,11 @@ LEAST_COVERED = 1e-3
 """Least covered share of the pictures that the drift is divided by: a guard where the object is out of sight."""
 
 
-FILLED = 0.99
-"""Mean coverage of a pixel and its neighbours from which its colour is the object's own. [choice]"""
+FILLED = 0.95
+"""Coverage of a pixel from which its colour is the object's own. [choice]"""
+
+NEAREST = 8
+"""Places whose mean colour a place gets that no picture shows. [choice]"""
 
 
 class Variational:
@@ -270,14 +274,22 @@ def _target_terms(painting: Painting, step: int) -> dict[str, Term]:
 def _block_in(painting: Painting, targets: ViewTargets) -> None:
     """Teach the field what the reference and the painted views show of the surface."""
     config, grid = painting.config, painting.colors.network.grid
-    views = [(painting.view.camera, painting.view.rgb)] * config.block_in_front
-    views += [(targets.cameras()[[index]], targets.pictures()[[index]]) for index in range(len(targets.pictures()))]
-    seen = [surface_colors(painting.mesh, camera, picture, config.block_in_facing) for camera, picture in views]
+    cameras, pictures, covered = targets.cameras(), targets.pictures(), targets.coverage()
+    views = [(painting.view.camera, painting.view.rgb, painting.view.mask)] * config.block_in_front
+    views += [(cameras[[index]], pictures[[index]], covered[[index]]) for index in range(len(pictures))]
+    seen = [
+        surface_colors(mesh=painting.mesh, camera=camera, picture=picture, covered=share, facing=config.block_in_facing)
+        for camera, picture, share in views
+    ]
+    points, colors = torch.cat([places for places, _ in seen]), torch.cat([found for _, found in seen])
+    if not len(points):
+        return
+    unseen, nearest = spread_colors(painting.mesh, points, colors, painting.generator)
     levels, grid.active_levels = grid.active_levels, grid.sizes.n_levels
     fit_colors(
         field=painting.colors,
-        points=torch.cat([points for points, _ in seen]),
-        colors=torch.cat([colors for _, colors in seen]),
+        points=torch.cat([points, unseen]),
+        colors=torch.cat([colors, nearest]),
         steps=config.block_in_steps,
         batch=config.block_in_batch,
         learning_rate=config.block_in_lr,
@@ -286,16 +298,30 @@ def _block_in(painting: Painting, targets: ViewTargets) -> None:
     grid.active_levels = levels
 
 
+def spread_colors(
+    mesh: Mesh, points: Float[Tensor, "n 3"], colors: Float[Tensor, "n 3"], generator: torch.Generator
+) -> tuple[Float[Tensor, "m 3"], Float[Tensor, "m 3"]]:
+    """Places within the faces, half as many as the points, with the mean colour of the points nearest to each."""
+    face = torch.randint(len(mesh.faces), (max(len(points) // 2, 1),), generator=generator, device=points.device)
+    shares = torch.rand(len(face), 3, generator=generator, device=points.device)
+    shares = shares / shares.sum(-1, keepdim=True)
+    places = (shares[..., None] * mesh.vertices[mesh.faces[face]]).sum(1)
+    count = min(NEAREST, len(points))
+    nearest = cKDTree(points.cpu().numpy()).query(places.cpu().numpy(), k=range(1, count + 1))[1]
+    return places, colors[torch.from_numpy(nearest).to(colors.device)].mean(1)
+
+
 def surface_colors(
-    mesh: Mesh, camera: Cameras, picture: Float[Tensor, "1 h w 3"], facing: float
+    mesh: Mesh, camera: Cameras, picture: Float[Tensor, "1 h w 3"], covered: Float[Tensor, "1 h w"], facing: float
 ) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n 3"]]:
     """The places that one camera sees from the front, and a picture's colours there; no gradient.
 
-    facing: least cosine between a place's normal and the way to the camera. Pixels that the object does not fill do not count.
+    covered: how much of each pixel the object in the picture covers. facing: least cosine between a place's normal and the way to the
+    camera. Pixels that either object does not fill do not count.
     """
     with torch.no_grad():
         render = mesh.render(camera.at_size(picture.shape[1]), lambda points, normals: torch.zeros_like(points), 1, smooth=True)
-        whole = torch.nn.functional.avg_pool2d(render.alpha[:, None], 3, stride=1, padding=1)[:, 0] > FILLED
+        whole = torch.minimum(render.alpha, covered) > FILLED
         away = torch.nn.functional.normalize(camera.world_from_camera[0, :3, 3] - render.points_world, dim=-1)
         counts = whole & ((away * render.normals_world).sum(-1) > facing)
     return render.points_world[counts], picture[counts]

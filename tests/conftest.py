@@ -28,6 +28,7 @@ from flows.runs.chain import CHAIN
 from schemas.artifacts import (
     Artifact,
     AssetArtifact,
+    IntakeArtifact,
     MeshArtifact,
     NerfArtifact,
     PolishedMeshArtifact,
@@ -181,6 +182,14 @@ def _fields(stage: Stage, artifact_class: type[Artifact], inputs: dict[str, obje
         SdfArtifact: field,
         MeshArtifact: mesh,
         PolishedMeshArtifact: mesh,
+        IntakeArtifact: {
+            **mesh,
+            "given": payload,
+            "placement": {"up": "y", "front_deg": 0, "center": (0, 0, 0), "scale": 1, "metres_per_unit": 1},
+            "only": "",
+            "has_colors": True,
+            "previews": [picture] * 8,
+        },
         TexturedMeshArtifact: mesh,
         AssetArtifact: {
             "glb": payload,

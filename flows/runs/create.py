@@ -37,7 +37,7 @@ def new_run(
     Raises ConfigError, or StageError where the disk is full; then there is no run.
     """
     words = checked_prompt(prompt)
-    kept = None if given is None else keep_mesh(store, given.file)
+    kept = None if given is None else keep_mesh(store, given.file, given.only or "")
     own = [] if given is None or kept is None else given.settings(has_colors=kept.has_colors)
     config = load_config(preset, CONFIGS, [*own, *overrides])
     check_priors(config)

@@ -72,9 +72,13 @@ class KeptMesh:
     has_colors: bool
 
 
-def keep_mesh(store: Path, file: Path) -> KeptMesh:
-    """Read a user's mesh and copy it with all that it names into the store. Raises ConfigError for one that cannot be used."""
+def keep_mesh(store: Path, file: Path, only: str) -> KeptMesh:
+    """Read a user's mesh and copy it with all that it names into the store. only: the material to be painted, empty: all.
+
+    Raises ConfigError for a mesh that cannot be used or has no such material.
+    """
     from dreampolish.assets.reading.read import assumed_up, joined, read_scene
+    from dreampolish.assets.reading.repainting.layout import chosen_parts
     from dreampolish.assets.reading.scene import MeshError
     from dreampolish.assets.reading.source import archive_bytes, open_mesh_file
     from dreampolish.assets.reading.surface import is_one_colour
@@ -83,6 +87,7 @@ def keep_mesh(store: Path, file: Path) -> KeptMesh:
         files = open_mesh_file(file)
         scene = read_scene(files)
         found = joined(scene, assumed_up(scene, files), files.name)
+        chosen_parts(scene.parts, only)
         payload = archive_bytes(files)
     except MeshError as error:
         raise ConfigError(str(error)) from None

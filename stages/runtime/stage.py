@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, cast, get_args
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, cast
 
 import numpy as np
 import torch
@@ -34,7 +34,7 @@ from pydantic import BaseModel, ValidationError, validate_call
 from dreampolish.optim.atomic_files import sha256_of
 from dreampolish.optim.costs import CostedCheckpoints, reset_peak_memory
 from dreampolish.optim.fit import DivergedError
-from schemas.artifacts import Artifact, FileRef, ScoresArtifact, StageName, stage_of
+from schemas.artifacts import Artifact, FileRef, ScoresArtifact, StageName, artifact_or_none, is_artifact, stage_of
 from schemas.runs import StageRecord, StageState
 from stages.runtime.code import Code, code_of
 from stages.runtime.context import RunContext, seeded_generator, stage_seed
@@ -206,10 +206,10 @@ class StageTask(Generic[P, R]):
         self._parameters = list(signature.parameters.values())[1:]
         self.artifact_class = cast(type[R], signature.return_annotation)
         self.parents: dict[str, type[Artifact]] = {
-            each.name: each.annotation for each in self._parameters if _is_artifact(each.annotation)
+            each.name: each.annotation for each in self._parameters if is_artifact(each.annotation)
         }
         """Classes of the artifacts that it always reads, by parameter."""
-        optional = {each.name: _artifact_or_none(each.annotation) for each in self._parameters}
+        optional = {each.name: artifact_or_none(each.annotation) for each in self._parameters}
         self.optional_parents: dict[str, type[Artifact]] = {key: each for key, each in optional.items() if each is not None}
         """Classes of those that it reads where a run has them."""
         taken = {*self.parents, *self.optional_parents}
@@ -324,16 +324,6 @@ def stage(
         return StageTask(name=name, function=function, reads=reads, priors=priors, scorer=scorer)
 
     return decorate
-
-
-def _is_artifact(annotation: object) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, Artifact)
-
-
-def _artifact_or_none(annotation: object) -> type[Artifact] | None:
-    """The class of an artifact that may be None; None for any other annotation."""
-    kinds = [each for each in get_args(annotation) if each is not type(None)]
-    return kinds[0] if len(kinds) == 1 and _is_artifact(kinds[0]) else None
 
 
 @contextmanager

@@ -24,7 +24,17 @@ def read_obj(files: MeshFiles) -> Scene:
     notes: list[str] = []
     materials = _materials(files, mesh, notes)
     parts = [
-        obj_part(mesh, number, _look(files, mesh.material_names[number], materials, notes, mesh.colors is not None))
+        obj_part(
+            mesh,
+            number,
+            _look(
+                files=files,
+                name=mesh.material_names[number],
+                materials=materials,
+                notes=notes,
+                has_colors=mesh.colors is not None,
+            ),
+        )
         for number in np.unique(mesh.material_indices).tolist()
     ]
     return Scene(tuple(parts), up=None, metres_per_unit=None, notes=tuple(dict.fromkeys(notes)))

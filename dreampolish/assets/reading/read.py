@@ -113,7 +113,7 @@ def joined(scene: Scene, up: str, name: str, front_deg: float = 0.0) -> ReadMesh
         else torch.cat([torch.ones(len(p.vertices), 3) if c is None else c for c, (_, p) in zip(colors, pieces, strict=True)]),
     )
     notes = (*scene.notes, *_far_notes(vertices, faces.numpy()))
-    return ReadMesh(mesh, vertices, center, radius, tuple(dict.fromkeys(notes)))
+    return ReadMesh(mesh=mesh, vertices=vertices, center=center, radius=radius, notes=tuple(dict.fromkeys(notes)))
 
 
 def _piece(part: Part, axes: np.ndarray) -> tuple[np.ndarray, TexturedMesh]:

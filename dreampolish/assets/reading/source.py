@@ -64,8 +64,13 @@ def checked_reference(reference: str, name: str) -> str:
 
 
 def open_mesh_file(path: Path) -> MeshFiles:
-    """A mesh file from a user's disk; what it names is read when the reader asks for it. Raises MeshError."""
+    """A mesh file from a user's disk; what it names is read when the reader asks for it. Raises MeshError.
+
+    An archive that a store keeps is opened as the mesh that it holds.
+    """
     kind = path.suffix.lower().lstrip(".")
+    if not kind and path.is_file() and zipfile.is_zipfile(path):
+        return open_archive(path)
     if kind not in FORMATS:
         raise MeshError(f"{path.name} ends in none of {', '.join('.' + entry for entry in FORMATS)}")
     return MeshFiles(path.name, _read(path, path.name, MAX_BYTES), path.parent)
@@ -104,8 +109,10 @@ def archive_bytes(files: MeshFiles) -> bytes:
 
 
 def open_archive(path: Path) -> MeshFiles:
-    """What `archive_bytes` made."""
+    """What `archive_bytes` made. Raises MeshError for another archive."""
     with zipfile.ZipFile(path) as archive:
+        if _MAIN not in archive.namelist() or sum(entry.file_size for entry in archive.infolist()) > MAX_BYTES:
+            raise MeshError(f"{path.name} is no archive of a mesh; name the mesh file itself")
         name = archive.read(_MAIN).decode()
         members = {entry.removeprefix("mesh/"): archive.read(entry) for entry in archive.namelist() if entry != _MAIN}
     return MeshFiles(name, members.pop(name), None, members)

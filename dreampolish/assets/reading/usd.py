@@ -48,9 +48,8 @@ def _scene(files: MeshFiles, stage: Usd.Stage) -> Scene:
         total += int(np.maximum(counts - 2, 0).sum())
         check_triangles(total, files.name)
         if len(counts):
-            parts.append(
-                _part(files, mesh, counts, np.array(cache.GetLocalToWorldTransform(prim), np.float64), len(parts), notes)
-            )
+            matrix = np.array(cache.GetLocalToWorldTransform(prim), np.float64)
+            parts.append(_part(files=files, mesh=mesh, counts=counts, matrix=matrix, number=len(parts), notes=notes))
         if (
             mesh.GetSubdivisionSchemeAttr().Get() not in (None, UsdGeom.Tokens.none)
             and mesh.GetSubdivisionSchemeAttr().IsAuthored()

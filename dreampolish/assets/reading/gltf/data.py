@@ -83,7 +83,10 @@ class GltfData:
             raise MeshError(f"{self.name} claims an accessor of {count:,} entries; at most {MAX_VALUES // width:,} are read")
         if "bufferView" in entry:
             stride = self.entry("bufferViews", entry["bufferView"]).get("byteStride", 0)
-            values = self._strided(entry["bufferView"], entry.get("byteOffset", 0), np.dtype(kind), (count, width), stride)
+            offset = entry.get("byteOffset", 0)
+            values = self._strided(
+                view=entry["bufferView"], offset=offset, kind=np.dtype(kind), shape=(count, width), stride=stride
+            )
         else:
             values = np.zeros((count, width), kind)
         return self._with_sparse(values, entry["sparse"]) if "sparse" in entry else values
@@ -96,17 +99,20 @@ class GltfData:
             raise MeshError(f"{self.name} claims {needed:,} bytes of a view that has {len(content):,}")
         little = kind.newbyteorder("<")
         strides = (step, kind.itemsize)
-        return np.ndarray(shape, little, content, offset, strides).astype(kind)
+        return np.ndarray(shape, little, content, offset=offset, strides=strides).astype(kind)
 
     def _with_sparse(self, values: np.ndarray, sparse: dict[str, Any]) -> np.ndarray:
         """The values with those of a sparse accessor in place (glTF 2.0, 3.6.2.3)."""
         count, places, given = sparse["count"], sparse["indices"], sparse["values"]
         kind = np.dtype(COMPONENTS[places["componentType"]])
-        rows = self._strided(places["bufferView"], places.get("byteOffset", 0), kind, (count, 1), 0)[:, 0].astype(np.int64)
+        offset = places.get("byteOffset", 0)
+        rows = self._strided(view=places["bufferView"], offset=offset, kind=kind, shape=(count, 1), stride=0)
+        rows = rows[:, 0].astype(np.int64)
         if len(rows) and rows.max() >= len(values):
             raise MeshError(f"{self.name} has a sparse accessor that names entry {rows.max()} of {len(values)}")
         shape = (count, values.shape[1])
-        values[rows] = self._strided(given["bufferView"], given.get("byteOffset", 0), values.dtype, shape, 0)
+        offset = given.get("byteOffset", 0)
+        values[rows] = self._strided(view=given["bufferView"], offset=offset, kind=values.dtype, shape=shape, stride=0)
         return values
 
     def numbers(self, index: int) -> np.ndarray:

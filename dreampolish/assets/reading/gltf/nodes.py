@@ -138,4 +138,4 @@ def skinned(matrices: np.ndarray, joints: np.ndarray, weights: np.ndarray, name:
     first = np.zeros_like(weights)
     first[:, 0] = 1.0
     shares = np.where(total > 1e-12, weights / np.maximum(total, 1e-12), first)
-    return sum(shares[:, [k], None] * matrices[joints[:, k]] for k in range(joints.shape[1]))  # type: ignore[return-value]
+    return sum(shares[:, [k], None] * matrices[joints[:, k]] for k in range(joints.shape[1]))

@@ -63,7 +63,7 @@ def _scene(data: GltfData) -> Scene:
                 continue
             total += _triangles(data, primitive, mode)
             check_triangles(total, data.name)
-            parts.append(_part(data, surfaces, place, number, primitive))
+            parts.append(_part(data=data, surfaces=surfaces, place=place, number=number, primitive=primitive))
     parts = [part for part in parts if len(part.faces)]
     if not parts:
         what = (
@@ -108,7 +108,9 @@ def _part(data: GltfData, surfaces: Surfaces, place: Placed, number: int, primit
     if "NORMAL" in attributes:
         normals = _morphed(data, place, primitive, "NORMAL")
     faces = _faces(data, primitive, len(positions))
-    positions, normals, mirrored = _in_place(data, place, attributes, positions, normals)
+    positions, normals, mirrored = _in_place(
+        data=data, place=place, attributes=attributes, positions=positions, normals=normals
+    )
     if not np.isfinite(positions[np.unique(faces)]).all():
         raise MeshError(f"{data.name} has coordinates that are not finite numbers")
     uv = None

@@ -93,13 +93,13 @@ def layouts(
         complaint, uv = _given(name=name, parts=[parts[number] for number in own], mesh=mesh, faces=faces)
         if wanted == "new" or (wanted == "auto" and complaint):
             notes += [f"{complaint}; it is unwrapped anew"] if complaint and uv is not None and wanted == "auto" else []
-            uv = _unwrapped(mesh, faces, name, texture_size, padding)
+            uv = _unwrapped(mesh=mesh, faces=faces, name=name, texture_size=texture_size, padding=padding)
         elif uv is None:
             raise MeshError(f"{complaint}; --uv new makes some")
         elif complaint:
             notes.append(complaint)
         is_new = wanted == "new" or (wanted == "auto" and bool(complaint))
-        found.append(Layout(material, name, faces, uv, is_new, tuple(notes)))
+        found.append(Layout(material=material, name=name, faces=faces, uv=uv, is_new=is_new, notes=tuple(notes)))
     return found
 
 

@@ -84,7 +84,9 @@ def repainted(given: GivenMesh, colors: Colors, settings: PictureSettings, extra
     """The mesh's file with new colours. Raises MeshError where a material cannot be laid out."""
     parts = given.scene.parts
     chosen = chosen_parts(parts, settings.only)
-    found = layouts(parts, given.mesh, chosen, settings.uv, settings.size, settings.padding)
+    found = layouts(
+        parts=parts, mesh=given.mesh, chosen=chosen, wanted=settings.uv, texture_size=settings.size, padding=settings.padding
+    )
     pictures = [_picture(given.mesh, layout, colors, settings) for layout in found]
     is_gltf = given.files.kind in ("glb", "gltf")
     name = given.files.name.rpartition(".")[0]
@@ -143,7 +145,9 @@ def _picture(mesh: TexturedMesh, layout: Layout, colors: Colors, settings: Pictu
     surface = layout.surface(mesh)
     texels = texels_of(surface, size, settings.dilation)
     with torch.no_grad():
-        painted = torch.cat([_texel_colors(mesh, layout, colors, rows, texels) for rows in _rows(texels)]).clamp(0, 1)
+        painted = torch.cat(
+            [_texel_colors(mesh=mesh, layout=layout, colors=colors, rows=rows, texels=texels) for rows in _rows(texels)]
+        ).clamp(0, 1)
     picture = painted.mean(0).expand(size, size, 3).clone()
     picture[texels.row, texels.column] = painted
     return picture
