@@ -205,15 +205,13 @@ class StageTask(Generic[P, R]):
         signature = inspect.signature(function, eval_str=True)
         self._parameters = list(signature.parameters.values())[1:]
         self.artifact_class = cast(type[R], signature.return_annotation)
-        self.parents: dict[str, type[Artifact]] = {
-            each.name: each.annotation for each in self._parameters if is_artifact(each.annotation)
-        }
+        found = ((each.name, each.annotation) for each in self._parameters)
+        self.parents: dict[str, type[Artifact]] = {name: each for name, each in found if is_artifact(each)}
         """Classes of the artifacts that it always reads, by parameter."""
-        optional = {each.name: artifact_or_none(each.annotation) for each in self._parameters}
-        self.optional_parents: dict[str, type[Artifact]] = {key: each for key, each in optional.items() if each is not None}
+        optional = ((each.name, artifact_or_none(each.annotation)) for each in self._parameters)
+        self.optional_parents = {key: each for key, each in optional if each is not None}
         """Classes of those that it reads where a run has them."""
-        taken = {*self.parents, *self.optional_parents}
-        if set(self.reads) != taken:
+        if set(self.reads) != (taken := {*self.parents, *self.optional_parents}):
             raise TypeError(f"stage {name} takes {sorted(taken)} and says what it reads of {sorted(self.reads)}")
         self.task = task(name=name, task_run_name=name, cache_policy=NO_CACHE, persist_result=False)(self._as_task)
         functools.update_wrapper(self, function)
@@ -244,13 +242,11 @@ class StageTask(Generic[P, R]):
         """What to call it with, by parameter: settings for `config`, artifacts by stage, and inputs by name."""
         by_parent = {name: parents[stage_of(parent)] for name, parent in self.parents.items()}
         optional = {name: parents.get(stage_of(parent)) for name, parent in self.optional_parents.items()}
-        given = {each.name: inputs.get(each.name) for each in self._parameters}
-        return {**given, **by_parent, **optional, "config": settings}
+        return {**{each.name: inputs.get(each.name) for each in self._parameters}, **by_parent, **optional, "config": settings}
 
     def _given_parents(self, given: Mapping[str, Any]) -> dict[str, Artifact]:
         """The artifacts among the arguments, by parameter."""
-        names = (*self.parents, *self.optional_parents)
-        return {name: given[name] for name in names if given[name] is not None}
+        return {name: given[name] for name in self.reads if given[name] is not None}
 
     def _as_task(self, call: "_Call", **parents: Artifact) -> "State[R]":
         """What Prefect runs; the parents are arguments so that its graph shows them."""
@@ -263,8 +259,7 @@ class StageTask(Generic[P, R]):
         return bound.arguments
 
     def _key(self, run: RunContext, given: Mapping[str, Any]) -> str:
-        left_out = (*self.parents, *self.optional_parents, "config")
-        inputs = {name: input_value(value) for name, value in given.items() if name not in left_out}
+        inputs = {name: input_value(value) for name, value in given.items() if name not in (*self.reads, "config")}
         reads = {name: read_fields(parent, self.reads[name]) for name, parent in self._given_parents(given).items()}
         return stage_key(
             name=self.name,
@@ -281,9 +276,8 @@ class StageTask(Generic[P, R]):
             if self.name in run.taken_over:
                 return LocalStore(run.store).open(self.name, run.taken_over[self.name], self.artifact_class), "cached"
             parents = list(self._given_parents(given).values())
-            with open_stage(
-                name=self.name, run=run, config=given["config"], parents=parents, key=self._key(run, given)
-            ) as stage:
+            key = self._key(run, given)
+            with open_stage(name=self.name, run=run, config=given["config"], parents=parents, key=key) as stage:
                 artifact = stage.cached(self.artifact_class)
                 if artifact is None:
                     seen = {name: only_read(each, self.reads[name]) for name, each in self._given_parents(given).items()}
