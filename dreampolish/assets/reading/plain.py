@@ -21,7 +21,7 @@ def read_plain(files: MeshFiles) -> Scene:
         # A reader of damaged files raises anything at all.
         raise MeshError(f"{files.name} cannot be read: {type(error).__name__} {str(error)[:120]}") from None
     if not isinstance(mesh, trimesh.Trimesh) or not len(mesh.faces):
-        what = "only points" if len(getattr(mesh, "vertices", ())) else "no triangles"
+        what = "only points" if files.kind == "ply" else "no triangles"
         raise MeshError(f"{files.name} holds {what}: give a mesh of triangles")
     check_triangles(len(mesh.faces), files.name)
     positions, faces = np.asarray(mesh.vertices, np.float64), np.asarray(mesh.faces, np.int64)

@@ -190,7 +190,6 @@ def test_attributes_looked_up_at_run_time_are_few_and_known() -> None:
 # Fields of weights, settings and trimesh's objects by name; the autoencoder's optional U-Net.
 KNOWN_GETATTR = [
     "dreampolish/assets/reading/plain.py",
-    "dreampolish/assets/reading/plain.py",
     "dreampolish/assets/validate.py",
     "dreampolish/assets/validate.py",
     "dreampolish/assets/validate.py",
