@@ -2,6 +2,7 @@
 # make test                          the tests
 # make test-faults                   runs cut off, disks that fail, damage: every case; writes docs/reliability.md
 # make check                         lint, types, layers, tests
+# make lock, make bill               exact versions with hashes; the list of what this is made of
 # The newest Python of those that can make an environment; or name one: make PYTHON=/path/to/python3.12
 PYTHON ?= $(shell for each in python3.13 python3.12 python3.11 python3; do \
 	"$$each" -c "$(SUITS)" 2>/dev/null && command -v "$$each" && break; done)
@@ -15,7 +16,7 @@ export PROMPT
 export OMP_WAIT_POLICY := PASSIVE
 export GOMP_SPINCOUNT := 0
 
-.PHONY: run test test-faults check lint types layers venv clean
+.PHONY: run test test-faults check lint types layers venv lock bill clean
 
 run: venv
 	@test -n "$$PROMPT" || { echo 'say what you want: make run PROMPT="a red armchair"' >&2; exit 2; }
@@ -41,17 +42,33 @@ layers: venv
 
 venv: $(VENV)/.installed
 
-# torch first: it is the largest, and the rest must not choose another.
+# Exact packages, every file by its hash. torch first and alone: its CPU build where pip finds one, else the registry's, which on Linux
+# is a CUDA build and needs requirements-cuda.lock as well.
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --require-hashes
+
 $(VENV)/.torch:
 	@test -n "$(PYTHON)" || { echo 'no Python 3.11, 3.12 or 3.13 with venv on the PATH (Debian, Ubuntu: apt install python3-venv)' >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check $$(grep '^torch==' requirements.lock)
+	$(INSTALL) --no-deps -r requirements-cpu.lock 2>/dev/null || { \
+		sed -n '/^torch==/,/[^\\]$$/p' requirements.lock > $(VENV)/torch.lock && $(INSTALL) --no-deps -r $(VENV)/torch.lock; }
 	@touch $@
 
-$(VENV)/.installed: $(VENV)/.torch requirements.lock pyproject.toml
-	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
+$(VENV)/.installed: $(VENV)/.torch requirements.lock requirements-cuda.lock pyproject.toml
+	$(INSTALL) -r requirements.lock $$(ls $(VENV)/lib/python3*/site-packages/torch/lib/libtorch_cuda.so >/dev/null 2>&1 \
+		&& echo -r requirements-cuda.lock)
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
+
+# Versions and hashes anew; versions stay where pyproject.toml allows them (make lock NEWER="prefect mlflow" takes the newest of those).
+lock: $(VENV)/tools
+	PATH="$(CURDIR)/$(VENV)/tools/bin:$$PATH" $(BIN)/python supply/lock.py --newer $(NEWER)
+
+# What this project is made of, as CycloneDX.
+bill: venv $(VENV)/tools
+	PYTHONPATH=$(VENV)/tools $(BIN)/python -W ignore supply/bill.py
+
+$(VENV)/tools: $(VENV)/.torch
+	$(BIN)/pip install --quiet --disable-pip-version-check --target $@ uv==0.13.9 cyclonedx-python-lib==11.12.0
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

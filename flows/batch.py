@@ -22,6 +22,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled
 from pydantic import Field
 
+from dreampolish.untrusted.files import TEXT_BYTES, RefusedError, read_regular
 from flows.runs.console import say
 from flows.runs.create import CONFIGS, check_priors, new_run
 from flows.runs.parameters import Overrides, Preset, override_lines
@@ -54,9 +55,11 @@ class BatchIncompleteError(Exception):
 def read_prompts(path: Path) -> list[str]:
     """The prompts of a text file, one a line, without empty lines, # comments and repetitions. Raises ConfigError."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_regular(path, TEXT_BYTES).decode("utf-8-sig")
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}; name a text file with one prompt a line") from None
+    except RefusedError as error:
+        raise ConfigError(f"{error}; name a text file with one prompt a line") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path} is no UTF-8 text; write one prompt a line") from None
     return listed(text.splitlines(), str(path))
@@ -135,13 +138,13 @@ class Entry:
 @flow(name="dreampolish", flow_run_name="batch", persist_result=False, log_prints=False)
 @at_work
 def batch(
-    prompts: Annotated[list[str] | Path, Field(union_mode="left_to_right")],
+    prompts: Annotated[list[str], Field(min_length=1, max_length=10 * MAX_PROMPTS)],
     preset: Preset = "home",
     overrides: Overrides = None,
 ) -> dict[str, Any]:
-    """Run every prompt (a list, or a text file with one a line) and sum up. Raises BatchIncompleteError when some have no asset,
+    """Run every prompt of a list and sum up. Raises BatchIncompleteError when some have no asset,
     ConfigError or StageError for what cannot begin."""
-    texts = read_prompts(prompts) if isinstance(prompts, Path) else listed(prompts, "the list")
+    texts = listed(prompts, "the list")
     refuse_without_worker()
     store, changes = store_folder(), override_lines(overrides)
     entries = prepared(store, texts, preset, changes)

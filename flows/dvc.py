@@ -22,8 +22,10 @@ from schemas.config.presets import ConfigError, load_config
 from schemas.config.run import PROMPT_LIMIT
 from schemas.runs import STAGES, RunRecord
 from schemas.trainings import PriorsTraining
+from schemas.yaml_text import read_yaml
 from stages.runtime.errors import StageError
-from stages.runtime.files import PROJECT, store_folder
+from stages.runtime.files import PROJECT, for_the_user, keep_private, store_folder
+from stages.runtime.messages import write_line
 
 RUN = "dvcasset"
 """The id of the run that DVC's asset belongs to."""
@@ -106,7 +108,7 @@ def evaluate(params_path: Path) -> Path:
 def read_settings(path: Path) -> PriorsTraining:
     """The trainings' settings: the defaults with a file's differences. Raises ConfigError in one line."""
     try:
-        return PriorsTraining.model_validate(yaml.safe_load(path.read_text()) or {})
+        return PriorsTraining.model_validate(read_yaml(path.read_text()) or {})
     except ValidationError as error:
         first = error.errors()[0]
         raise ConfigError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
@@ -122,8 +124,9 @@ def _place_trunk(home: Path) -> None:
 
 
 def _write_json(path: Path, content: object) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
+    with for_the_user():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
     return path
 
 
@@ -135,6 +138,8 @@ def main() -> None:
     kinds.add_parser("prior").add_argument("name", choices=(*PARTS, "evaluation"))
     options = parser.parse_args()
     name = options.name
+    if options.kind == "stage":
+        keep_private()
     store_folder().mkdir(parents=True, exist_ok=True)
     quiet_environment(store_folder())
     from dreampolish.optim.fit import FitInterruptedError
@@ -147,10 +152,10 @@ def main() -> None:
         else:
             train_part(name, PARAMS)
     except (StageError, ConfigError) as error:
-        sys.stderr.write(f"{error}\n")
+        write_line(str(error), "error")
         sys.exit(2)
     except (FitInterruptedError, KeyboardInterrupt) as error:
-        sys.stderr.write(f"{name}: {error}; dvc repro goes on from there\n")
+        write_line(f"{name}: {error}; dvc repro goes on from there", "error")
         sys.exit(130)
 
 

@@ -12,8 +12,9 @@ from prefect import flow
 from dreampolish.optim.fit import FitInterruptedError
 from flows.report.output import shown_files, write_output
 from flows.runs.console import stage_line, summary
-from flows.runs.create import OUTPUTS, new_run
-from flows.runs.parameters import Overrides, Preset, Prompt, RunId, override_lines
+from flows.runs.create import new_run
+from flows.runs.parameters import Overrides, Picture, Preset, Prompt, RunId, override_lines
+from flows.runs.roots import OUTPUTS, given_picture
 from flows.service.deployments import gpu_slot
 from flows.service.marks import at_work, note_run
 from schemas.artifacts import Artifact
@@ -46,14 +47,23 @@ def text_to_3d(
     prompt: Prompt,
     preset: Preset = "home",
     overrides: Overrides = None,
-    image: Path | None = None,
+    image: Picture | None = None,
     run: RunId | None = None,
     show_progress: bool = False,
 ) -> dict[str, Any]:
-    """Make an asset; `run` continues a run that exists, with its own prompt, settings and stages. Returns what `--json` prints."""
+    """Make an asset; `run` continues a run that exists, with its own prompt, settings and stages. Returns what `--json` prints.
+
+    image: the hash that `dreampolish upload` printed, or the path of a picture under a root (flows/runs/roots.py).
+    """
     store = store_folder()
     record = (
-        new_run(store=store, prompt=prompt, preset=preset, overrides=override_lines(overrides), image=image)
+        new_run(
+            store=store,
+            prompt=prompt,
+            preset=preset,
+            overrides=override_lines(overrides),
+            image=None if image is None else given_picture(store, image),
+        )
         if run is None
         else read_record(store, run)
     )

@@ -8,7 +8,8 @@ from prefect import flow
 from flows.runs.console import say
 from flows.runs.create import derived_run, new_run
 from flows.runs.given_mesh import GivenMesh
-from flows.runs.parameters import MeshPath, Overrides, Preset, Prompt, RunId, override_lines
+from flows.runs.parameters import MeshPath, Overrides, Picture, Preset, Prompt, RunId, override_lines
+from flows.runs.roots import given_picture, located
 from flows.service.marks import at_work
 from flows.text_to_3d import OpenRun, open_run, paint_given_mesh
 from schemas.artifacts import PolishedMeshArtifact, ReferenceArtifact, StageName
@@ -35,7 +36,7 @@ def texture(
     run: RunId | None = None,
     mesh: MeshPath | None = None,
     prompt: Prompt | None = None,
-    image: Path | None = None,
+    image: Picture | None = None,
     preset: Preset = "home",
     overrides: Overrides = None,
     refresh: bool = False,
@@ -43,8 +44,8 @@ def texture(
 ) -> dict[str, Any]:
     """Texture a run's mesh anew, or a mesh of your own: `run`, or `mesh` and `prompt`.
 
-    What has changed upstream of a run is named as stale; `refresh` computes those stages too. Raises ConfigError where neither or both
-    are given.
+    mesh: a file under a root (flows/runs/roots.py). image: likewise, or the hash that `dreampolish upload` printed. What has changed
+    upstream of a run is named as stale; `refresh` computes those stages too. Raises ConfigError where neither or both are given.
     """
     store = store_folder()
     if (run is None) == (mesh is None):
@@ -57,8 +58,8 @@ def texture(
             prompt=prompt,
             preset=preset,
             overrides=override_lines(overrides),
-            image=image,
-            given=GivenMesh(Path(mesh)),
+            image=None if image is None else given_picture(store, image),
+            given=GivenMesh(located(Path(mesh), "mesh")),
         )
         with open_run(made, store, show_progress=show_progress) as this:
             return paint_given_mesh(this, made)

@@ -8,9 +8,10 @@ from typing import Any, Literal
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
+from flows.runs.roots import deployed, under_a_root
 from flows.service.marks import at_work
 from schemas.trainings import PriorsTraining
-from stages.runtime.files import PROJECT, store_folder
+from stages.runtime.files import PROJECT, for_the_user, store_folder
 from stages.runtime.signals import StopSignal, stop_on_signals
 from stages.runtime.tracking.journal import place_from_store
 from stages.training.autoencoder import train_autoencoder
@@ -43,17 +44,27 @@ TRAININGS: dict[Part, Callable[[TrainingPlace, PriorsTraining], dict[str, float]
 def train_priors(parts: Sequence[Part] | None = None, config: PriorsTraining | None = None) -> dict[str, Any]:
     """Train the named parts, or all, in an order that they need each other in; returns their held-out figures.
 
-    A stopped training goes on where it stopped. Every part overwrites its folder under `home`, the model card at the end.
+    A deployment reads and writes under the roots alone (flows/runs/roots.py). A stopped training goes on where it stopped. Every part
+    overwrites its folder under `home`, the model card at the end.
     """
     settings = config or PriorsTraining()
+    if deployed():
+        _check_places(settings)
     store = store_folder()
-    with stop_on_signals() as stop:
+    with for_the_user(), stop_on_signals() as stop:
         place = training_place(store, stop)
         scores: dict[str, dict[str, float]] = {
             part: _as_task(part, place, settings) for part in ORDER if parts is None or part in parts
         }
         write_card(PROJECT / settings.home, PROJECT / settings.renders, PROJECT / settings.split, scores)
     return {"output": str(PROJECT / settings.home), "scores": scores}
+
+
+def _check_places(settings: PriorsTraining) -> None:
+    """Raise ConfigError for folders that a deployment's run may not read or write."""
+    for name in ("renders", "split"):
+        under_a_root(PROJECT / getattr(settings, name), f"config.{name}")
+    under_a_root(PROJECT / settings.home, "config.home", writing=True)
 
 
 def training_place(store: Path, stop: StopSignal) -> TrainingPlace:

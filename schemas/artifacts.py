@@ -75,6 +75,8 @@ class ReferenceArtifact(Artifact):
     """Greyscale PNG, 255 on the object."""
     normals: FileRef
     """Safetensors, tensor `normals_camera` (H, W, 3)."""
+    depth: FileRef | None = None
+    """Safetensors, tensor `depth` (H, W), growing away from the viewer; None where no depth prior was named."""
     candidates: FileRef | None
     """PNG sheet of all candidates; None for a user's picture."""
     prompt: str

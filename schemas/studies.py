@@ -1,21 +1,28 @@
 """A study: the same subjects and seeds under several variants of the settings. A study's file is checked before anything runs."""
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import Field, JsonValue, ValidationError, field_validator, model_validator
+from pydantic import Field, JsonValue, ValidationError, WithJsonSchema, field_validator, model_validator
 
 from schemas.artifacts import StageName
 from schemas.base import Frozen
 from schemas.config.presets import ConfigError
+from schemas.yaml_text import read_yaml, told
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._=-]*$", max_length=80)]
+_LIST = {"type": "array", "items": {"type": "string"}}
+Grouped = Annotated[dict[str, list[str]], WithJsonSchema({"anyOf": [_LIST, {"type": "object", "additionalProperties": _LIST}]})]
+"""Lists by group; a plain list is the one group without a name."""
 Settings = dict[str, JsonValue]
 """Full names (`texture.lambda_stable`) and their values."""
 
+MOST_COMBINATIONS = 256
+"""Of a matrix: each is a variant, of which every subject and seed has a run."""
+MOST_RUNS = 10_000
 FITTED: tuple[StageName, ...] = ("nerf", "neus", "dmtet", "polish")
 """Stages of the geometry whose steps `shares` deals out."""
 
@@ -65,8 +72,8 @@ class Study(Frozen):
     preset: str = "home"
     settings: Settings = {}
     """Common to all variants."""
-    prompts: dict[str, list[str]] = {}
-    objects: dict[str, list[str]] = {}
+    prompts: Grouped = {}
+    objects: Grouped = {}
     objects_folder: str = "benchmark/objects"
     unseen_group: str | None = None
     """The group whose things the text prior never saw; checked against its vocabulary."""
@@ -101,6 +108,9 @@ class Study(Frozen):
             empty = next((key for key, values in self.matrix.items() if not values), None)
             if not self.matrix or empty is not None:
                 raise ValueError(f"matrix{'' if empty is None else f'.{empty}'} is empty: give each setting its values")
+            combinations = math.prod(len(values) for values in self.matrix.values())
+            if combinations > MOST_COMBINATIONS:
+                raise ValueError(f"matrix has {combinations} combinations, the limit is {MOST_COMBINATIONS}; give fewer values")
         every = (
             []
             if self.matrix is None
@@ -117,6 +127,11 @@ class Study(Frozen):
     def _check_references(self) -> None:
         """That named variants exist and can be what they are named for."""
         table = self.all_variants()
+        subjects = sum(len(group) for listed in (self.prompts, self.objects) for group in listed.values())
+        if len(table) * subjects * len(self.seeds) > MOST_RUNS:
+            raise ValueError(
+                f"{len(table)} variants of {subjects} subjects and {len(self.seeds)} seeds, the limit is {MOST_RUNS} runs"
+            )
         if len(table) < 2 and len(self.groups) < 2:
             raise ValueError("nothing to compare: give variants, a matrix of at least two combinations, or two groups")
         if self.base is not None and self.base not in table:
@@ -165,26 +180,31 @@ def _short(value: JsonValue) -> str:
 
 
 def _refuse_twice(what: str, items: Sequence[object]) -> None:
-    twice = next((item for index, item in enumerate(items) if item in items[:index]), None)
-    if twice is not None:
-        raise ValueError(f"{what}: {twice} stands there twice")
+    seen: set[object] = set()
+    for item in items:
+        if item in seen:
+            raise ValueError(f"{what}: {item} stands there twice")
+        seen.add(item)
 
 
-def read_study(path: Path) -> Study:
-    """The study of a YAML file. Raises ConfigError, in one line, for anything that is wrong with it by itself."""
+def study_from_text(text: str, source: str) -> Study:
+    """The study that a YAML text holds. source: its name in messages, such as its file's.
+
+    Raises ConfigError, in one line, for anything that is wrong with it by itself.
+    """
     try:
-        content: Any = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
+        content: Any = read_yaml(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{source} cannot be read: {told(error)}") from None
     if not isinstance(content, dict):
-        raise ConfigError(f"{path} must hold a study's keys, such as name, question, prompts and variants")
+        raise ConfigError(f"{source} must hold a study's keys, such as name, question, prompts and variants")
     try:
         return Study.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"] if part != "[key]")
-        told = first["msg"].removeprefix("Value error, ")
+        said = first["msg"].removeprefix("Value error, ")
         if first["type"] == "extra_forbidden":
             model = Study if len(first["loc"]) == 1 else Variant
-            told = f"unknown key; there are {', '.join(model.model_fields)}"
-        raise ConfigError(f"{path}: {where}{': ' if where else ''}{told}") from None
+            said = f"unknown key; there are {', '.join(model.model_fields)}"
+        raise ConfigError(f"{source}: {where}{': ' if where else ''}{said}") from None

@@ -12,17 +12,27 @@ from dreampolish.fields.density import DensityField
 from dreampolish.fields.hash_grid import ADAM_EPSILON
 from dreampolish.fields.occupancy import OccupancyGrid
 from dreampolish.optim.fit import Term, fit
-from dreampolish.optim.regularizers import distortion_loss, opacity_entropy_loss, orientation_loss, sparsity_loss
+from dreampolish.optim.regularizers import (
+    JITTER,
+    distortion_loss,
+    normal_jitter_loss,
+    normal_smooth_loss,
+    opacity_entropy_loss,
+    orientation_loss,
+    sparsity_loss,
+)
 from dreampolish.renderers.scenes import DensityScene, step_size_for
 from dreampolish.renderers.volume import VolumeRender
 from dreampolish.scene.cameras import SCENE_HALF_SIZE
+from dreampolish.scene.pictures import resize
 from schemas.artifacts import NerfArtifact, ReferenceArtifact
 from schemas.config.nerf import NerfConfig
 from stages.guidance.geometry import GeometryGuide
 from stages.guidance.grids import active_levels, grid_sizes, open_all_levels
 from stages.guidance.handover import Handover
 from stages.guidance.priors import open_text_prior, open_view_prior
-from stages.guidance.reference_view import REFERENCE_VIEW, ReferenceView, anchor_terms, load_reference
+from stages.guidance.reference_view import REFERENCE_VIEW, ReferenceView, anchor_terms, depth_terms, load_reference
+from stages.guidance.rhythm import is_finer, renders_novel, renders_reference, wants_normals
 from stages.results.files import save_state
 from stages.results.observer import Preview, StageObserver
 from stages.results.scores import TURNTABLE
@@ -97,6 +107,8 @@ def _optimizer(scene: DensityScene, config: NerfConfig) -> torch.optim.Optimizer
 def _losses(
     config: NerfConfig, scene: DensityScene, guide: GeometryGuide, view: ReferenceView, handover: Handover, preview: Preview
 ) -> Callable[[int], Mapping[str, Term]]:
+    finer = view.whole(config.finer.size)
+
     def losses(step: int) -> Mapping[str, Term]:
         progress = (step, config.steps)
         scene.field.network.grid.active_levels = active_levels(scene.field.network.grid, config.grid, progress)
@@ -105,25 +117,30 @@ def _losses(
         guide.prepare(step, scene.picture)
         terms = {}
         preview.keep()
-        if step % config.anchor_interval == 0:
-            front = scene.render(view.camera, with_normals=config.anchors.normal.at(*progress) > 0, stratified=True)
+        if renders_reference(config, step):
+            seen = finer if is_finer(config, step) else view
+            front = scene.render(seen.camera, with_normals=config.anchors.normal.at(*progress) > 0, stratified=True)
             terms.update(
                 anchor_terms(
                     anchors=config.anchors,
                     progress=progress,
-                    reference=view,
+                    reference=seen,
                     rgb=front.rgb,
                     opacity=front.opacity,
                     normals_camera=front.normals_camera,
                 )
             )
-            handover.observe(front.rgb, front.opacity, view)
-            preview.keep(view=front.rgb)
-        if step % config.guidance_interval == 0:
+            terms.update(depth_terms(config.anchors, progress, seen, front.depth))
+            handover.observe(front.rgb, front.opacity, seen)
+            preview.keep(view=resize(front.rgb, view.camera.size))
+        if renders_novel(config, step):
             cameras = guide.cameras(step)
-            novel = scene.render(cameras, with_normals=config.orientation_weight.at(*progress) > 0, stratified=True)
+            novel = scene.render(cameras, with_normals=wants_normals(config, step), stratified=True)
             terms.update(guide.terms(step, novel.rgb, novel.opacity, cameras))
             terms.update(_regularizers(config, progress, novel))
+            if config.normal_jitter_weight.at(*progress) > 0:
+                loss = _jitter(scene, novel, config.jittered_points)
+                terms["normal_jitter"] = Term(loss, config.normal_jitter_weight.at(*progress))
         return terms
 
     return losses
@@ -139,10 +156,24 @@ def _regularizers(config: NerfConfig, progress: tuple[int, int], render: VolumeR
         rays = samples.rays
         loss = distortion_loss(rays.dense(samples.weights), rays.dense(rays.t_starts), rays.dense(rays.t_ends))
         terms["distortion"] = Term(loss, config.distortion_weight.at(*progress))
-    if samples.normals is not None:
+    if samples.normals is not None and config.orientation_weight.at(*progress) > 0:
         loss = orientation_loss(samples.weights, samples.normals, samples.directions)
         terms["orientation"] = Term(loss, config.orientation_weight.at(*progress))
+    if render.normals_camera is not None and config.normal_smooth_weight.at(*progress) > 0:
+        loss = normal_smooth_loss(render.normals_camera, render.opacity)
+        terms["normal_smooth"] = Term(loss, config.normal_smooth_weight.at(*progress))
     return terms
+
+
+def _jitter(scene: DensityScene, render: VolumeRender, n_points: int) -> torch.Tensor:
+    """How much the field's normals differ from those near them, at some of a render's samples."""
+    points, device = render.samples.rays.points, scene.generator.device
+    if not len(points):
+        return points.sum()
+    chosen = points[torch.randint(len(points), (n_points,), generator=scene.generator, device=device)]
+    nearby = chosen + JITTER * torch.randn(chosen.shape, generator=scene.generator, device=device)
+    normals = scene.field.with_normals(torch.cat([chosen, nearby]))[2]
+    return normal_jitter_loss(*normals.chunk(2))
 
 
 def _published(stage: Stage, scene: DensityScene, view: ReferenceView, *, steps: int, reason: str) -> NerfArtifact:

@@ -22,13 +22,22 @@ from dreampolish.optim.regularizers import eikonal_loss, opacity_entropy_loss, o
 from dreampolish.renderers.neus import NeusRender
 from dreampolish.renderers.scenes import SdfScene, step_size_for
 from dreampolish.scene.cameras import SCENE_HALF_SIZE, Cameras, orbit_cameras
+from dreampolish.scene.pictures import resize
 from schemas.artifacts import NerfArtifact, ReferenceArtifact, SdfArtifact
 from schemas.config.neus import NeusConfig
 from stages.guidance.geometry import GeometryGuide
 from stages.guidance.grids import grid_sizes
 from stages.guidance.handover import Handover
 from stages.guidance.priors import open_text_prior, open_view_prior
-from stages.guidance.reference_view import REFERENCE_FOV_DEG, REFERENCE_VIEW, ReferenceView, anchor_terms, load_reference
+from stages.guidance.reference_view import (
+    REFERENCE_FOV_DEG,
+    REFERENCE_VIEW,
+    ReferenceView,
+    anchor_terms,
+    depth_terms,
+    load_reference,
+)
+from stages.guidance.rhythm import is_finer, renders_novel, renders_reference
 from stages.results.files import load_density, load_occupancy, save_state
 from stages.results.observer import Preview, StageObserver
 from stages.results.scores import TURNTABLE
@@ -187,7 +196,7 @@ def _optimizer(field: SdfField, config: NeusConfig) -> torch.optim.Optimizer:
 def _losses(
     config: NeusConfig, conversion: Conversion, guide: GeometryGuide, view: ReferenceView, handover: Handover, preview: Preview
 ) -> Callable[[int], Mapping[str, Term]]:
-    scene = conversion.scene
+    scene, finer = conversion.scene, view.whole(config.finer.size)
 
     def losses(step: int) -> Mapping[str, Term]:
         progress = (step, config.steps)
@@ -196,25 +205,27 @@ def _losses(
         guide.prepare(step, scene.picture)
         terms = {}
         preview.keep()
-        if step % config.anchor_interval == 0:
-            front = scene.render(view.camera, stratified=True)
+        if renders_reference(config, step):
+            seen = finer if is_finer(config, step) else view
+            front = scene.render(seen.camera, stratified=True)
             picture = front.picture
             terms.update(
                 anchor_terms(
                     anchors=config.anchors,
                     progress=progress,
-                    reference=view,
+                    reference=seen,
                     rgb=picture.rgb,
                     opacity=picture.opacity,
                     normals_camera=picture.normals_camera,
                 )
             )
             terms["eikonal"] = Term(eikonal_loss(front.gradients), config.eikonal_weight.at(*progress))
-            handover.observe(picture.rgb, picture.opacity, view)
-            preview.keep(view=picture.rgb)
+            terms.update(depth_terms(config.anchors, progress, seen, picture.depth))
+            handover.observe(picture.rgb, picture.opacity, seen)
+            preview.keep(view=resize(picture.rgb, view.camera.size))
         if config.hold_weight.at(*progress) > 0:
             terms["hold"] = Term(conversion.distance(config.held_points), config.hold_weight.at(*progress))
-        if step % config.guidance_interval == 0:
+        if renders_novel(config, step):
             cameras = guide.cameras(step)
             novel = scene.render(cameras, stratified=True)
             terms.update(guide.terms(step, novel.picture.rgb, novel.picture.opacity, cameras))

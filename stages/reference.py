@@ -5,7 +5,7 @@ embedded scorer and by mirror symmetry. [choice]
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,14 +19,17 @@ from dreampolish.metrics.pictures import mask_iou
 from dreampolish.renderers.mesh import color_of_field
 from dreampolish.scene.cameras import orbit_cameras
 from dreampolish.scene.cutout import CutoutSizes, as_framed, check_foreground, cut_from_plain_background, on_white, recentre
+from dreampolish.scene.matting import Matting
 from dreampolish.scene.pictures import PictureError, read_picture, resize, sheet, write_picture
 from schemas.artifacts import IntakeArtifact, ReferenceArtifact
 from schemas.config.reference import ReferenceConfig
-from stages.guidance.priors import alignment, check_words, open_normal_prior, open_text_prior
+from stages.guidance.priors import alignment, check_words, open_depth_prior, open_normal_prior, open_text_prior
 from stages.guidance.reference_view import REFERENCE_FOV_DEG
 from stages.guidance.view_targets import coverage_of
 from stages.results.files import load_colors, load_mesh
 from stages.results.observer import as_bytes, strip
+from stages.results.scores import clip_scorer
+from stages.runtime.context import RunContext
 from stages.runtime.errors import StageError
 from stages.runtime.stage import Stage, stage
 
@@ -44,10 +47,14 @@ class Candidates:
     best: int
 
 
+Cut = Callable[[Tensor], Tensor]
+"""A picture (H, W, 3) to RGBA; PictureError where no object can be cut out."""
+
+
 @stage(
     "reference",
     reads={"intake": ("mesh", "color_field", "color_config", "has_colors")},
-    priors=("text", "normals", "judge"),
+    priors=("text", "normals", "judge", "depth", "clip", "matting"),
 )
 def make_reference(
     stage: Stage, prompt: str, image: Path | None, config: ReferenceConfig, intake: IntakeArtifact | None = None
@@ -62,7 +69,7 @@ def make_reference(
     if intake is not None:
         return _of_mesh(stage=stage, config=config, prompt=prompt, image=image, intake=intake, notes=notes)
     if image is not None:
-        picture = _users_picture(image, config)
+        picture = _users_picture(image, config, _cutter(stage.run, config))
         stage.progress(1, 2)
         return _published(stage=stage, config=config, prompt=prompt, rgba=picture, candidates=None, notes=notes)
     candidates = _drawn(stage, config, prompt)
@@ -88,7 +95,7 @@ def _of_mesh(
         candidates = _drawn_over(stage=stage, config=config, prompt=prompt, front=on_paper, alpha=alpha)
         rgba = candidates.pictures[candidates.best]
     else:
-        picture = _users_picture(image, config)
+        picture = _users_picture(image, config, _cutter(stage.run, config))
         laid = picture if config.framing == "as_is" else laid_over(picture, alpha[..., 0])
         overlap = float(mask_iou(laid[None, ..., 3], alpha[None, ..., 0]))
         figures["outline_overlap"] = overlap
@@ -170,14 +177,23 @@ def _drawn_over(
     return Candidates(pictures, alignments, [symmetry] * len(pictures), max(range(len(pictures)), key=alignments.__getitem__))
 
 
-def _users_picture(image: Path, config: ReferenceConfig) -> Float[Tensor, "h w 4"]:
+def _cutter(run: RunContext, config: ReferenceConfig) -> Cut:
+    """By the matting model that the run names, else from a plain background. StageError where the model cannot be opened."""
+    if run.priors.matting is not None:
+        try:
+            return Matting(Path(run.prior_folder(run.priors.matting.source))).cut
+        except PictureError as error:
+            raise StageError(str(error), None, "or leave priors.matting out") from error
+    sizes = CutoutSizes(**config.cutout.model_dump())
+    return lambda rgb: cut_from_plain_background(rgb, config.background_tolerance, sizes)
+
+
+def _users_picture(image: Path, config: ReferenceConfig, cut: Cut) -> Float[Tensor, "h w 4"]:
     """Cut out, and recentred and scaled unless the settings leave it as it is framed."""
     try:
         rgba = read_picture(image)
         if bool((rgba[..., 3] == 1).all()):
-            rgba = cut_from_plain_background(
-                rgba[..., :3], config.background_tolerance, CutoutSizes(**config.cutout.model_dump())
-            )
+            rgba = cut(rgba[..., :3])
         check_foreground(rgba[..., 3])
         if config.framing == "as_is":
             return as_framed(rgba, config.size)
@@ -189,7 +205,8 @@ def _users_picture(image: Path, config: ReferenceConfig) -> Float[Tensor, "h w 4
 def _drawn(stage: Stage, config: ReferenceConfig, prompt: str) -> Candidates:
     """Draw candidates, cut each out and let the judge choose; candidates without a usable object cannot win."""
     prior = open_text_prior(stage.run)
-    texts = prior.embed([f"{prompt}, {config.view_words}"] * config.n_candidates + [config.negative_prompt])
+    wanted = ", ".join(words for words in (prompt, config.view_words, config.studio_words) if words)
+    texts = prior.embed([wanted] * config.n_candidates + [config.negative_prompt])
     text, negative = texts.rows(slice(0, config.n_candidates)), texts.rows(slice(config.n_candidates, None))
     drawn = prior.sample(
         text=text,
@@ -200,17 +217,20 @@ def _drawn(stage: Stage, config: ReferenceConfig, prompt: str) -> Candidates:
         generator=stage.generator,
     )
     stage.progress(1, 2)
+    cut, likeness = _cutter(stage.run, config), _likeness(stage.run, prompt, config)
     pictures, alignments, symmetries, scores = [], [], [], []
     for picture in drawn.permute(0, 2, 3, 1).cpu():
-        rgba, usable = _cut(picture, config)
+        rgba, usable = _cut(picture, config, cut)
         pictures.append(rgba)
-        alignments.append(alignment(stage.run, prompt, on_white(rgba)[None]))
+        alignments.append(likeness(on_white(rgba)[None]))
         symmetries.append(mirror_symmetry(rgba[..., 3]))
         scores.append(alignments[-1] + config.symmetry_weight * symmetries[-1] if usable else -math.inf)
     best = max(range(len(scores)), key=scores.__getitem__)
     if scores[best] == -math.inf:
         raise StageError(
-            f"none of {len(scores)} pictures drawn for '{prompt}' shows an object", None, "use another prompt, seed, or --image"
+            f"none of {len(scores)} pictures drawn for '{prompt}' shows an object that can be cut out",
+            None,
+            "use another prompt or seed, --image, or a matting model (--set priors.matting.source=FOLDER, docs/limits.md)",
         )
     return Candidates(pictures, alignments, symmetries, best)
 
@@ -221,15 +241,24 @@ def mirror_symmetry(alpha: Float[Tensor, "h w"]) -> float:
     return float(torch.minimum(alpha, mirrored).sum() / torch.maximum(alpha, mirrored).sum().clamp_min(1e-6))
 
 
-def _cut(picture: Float[Tensor, "h w 3"], config: ReferenceConfig) -> tuple[Float[Tensor, "h w 4"], bool]:
+def _likeness(run: RunContext, prompt: str, config: ReferenceConfig) -> Callable[[Float[Tensor, "1 h w 3"]], float]:
+    """How well a picture fits the prompt: a cosine of the embedded judge, or of the CLIP that the run names."""
+    if config.chosen_by == "judge" or run.priors.clip is None:
+        return lambda picture: alignment(run, prompt, picture)
+    clip = clip_scorer(run)
+    text = clip.embed_texts([prompt])[0]
+    return lambda picture: float(clip.embed_images(picture.permute(0, 3, 1, 2))[0] @ text)
+
+
+def _cut(picture: Float[Tensor, "h w 3"], config: ReferenceConfig, cut: Cut) -> tuple[Float[Tensor, "h w 4"], bool]:
     """A drawn picture cut out and centred, and whether there was an object in it."""
     try:
-        rgba = cut_from_plain_background(picture, config.background_tolerance, CutoutSizes(**config.cutout.model_dump()))
+        rgba = cut(picture)
         check_foreground(rgba[..., 3])
     except PictureError:
         opaque = torch.cat([picture, torch.ones_like(picture[..., :1])], dim=-1)
         return recentre(opaque, config.size, keep_scale=True), False
-    return recentre(rgba, config.size, keep_scale=True), True
+    return recentre(rgba, config.size, keep_scale=config.drawn_framing == "keep_scale"), True
 
 
 def _published(
@@ -244,15 +273,18 @@ def _published(
 ) -> ReferenceArtifact:
     """normals: the object's own, where they are known; else the normal prior estimates them."""
     rgb = on_white(rgba)
+    images = rgb.permute(2, 0, 1)[None].to(stage.device)
     if normals is None:
         prior = open_normal_prior(stage.run)
-        images = rgb.permute(2, 0, 1)[None].to(stage.device)
         normals = prior.estimate(images, config.normal_steps, stage.generator)[0].permute(1, 2, 0).cpu()
     paths = {name: stage.path(f"{name}.png") for name in ("image", "image_rgba", "mask")}
     write_picture(paths["image"], rgb)
     write_picture(paths["image_rgba"], rgba)
     write_picture(paths["mask"], rgba[..., 3:])
     save_file({"normals_camera": normals.contiguous()}, stage.path("normals.safetensors"))
+    depth_prior = open_depth_prior(stage.run)
+    if depth_prior is not None:
+        save_file({"depth": depth_prior.estimate(images)[0].cpu().contiguous()}, stage.path("depth.safetensors"))
     stage.image("reference", 0, as_bytes(strip(torch.stack([rgb, (normals + 1) / 2]))))
     return stage.publish(
         ReferenceArtifact,
@@ -265,6 +297,7 @@ def _published(
         image_rgba=paths["image_rgba"],
         mask=paths["mask"],
         normals=stage.path("normals.safetensors"),
+        depth=None if depth_prior is None else stage.path("depth.safetensors"),
         candidates=None if candidates is None else _candidate_sheet(stage, candidates),
         prompt=prompt,
         elevation_deg=config.elevation_deg,

@@ -55,6 +55,9 @@ class Variational:
     def __init__(self, domain: VariationalDomain, prior: TextPrior, config: TextureConfig, generator: torch.Generator) -> None:
         self.domain, self._prior, self._config, self._generator = domain, prior, config, generator
         self._optimizer = torch.optim.AdamW(domain.parameters(), lr=config.lora_lr)
+        # In float16 a quarter of the gradients would underflow to 0 (docs/choices.md).
+        is_half = domain.number_format == torch.float16
+        self._scaler = torch.amp.GradScaler(generator.device.type, enabled=is_half)
 
     def fit(self, guided: GuidanceStep, cameras: Cameras) -> float:
         """`lora_steps` updates on the latents of a guidance step; the last loss (nan-free: 0 without updates)."""
@@ -71,19 +74,25 @@ class Variational:
                 generator=self._generator,
             )
             self._optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            self._optimizer.step()
+            self._scaler.scale(loss).backward()
+            self._scaler.step(self._optimizer)
+            self._scaler.update()
             value = float(loss.detach())
         return value
 
     def state_dict(self) -> dict[str, object]:
-        """Adapter and optimiser."""
-        return {"domain": self.domain.state_dict(), "optimizer": self._optimizer.state_dict()}
+        """Adapter, optimiser and the scale of the loss."""
+        return {
+            "domain": self.domain.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "scaler": self._scaler.state_dict(),
+        }
 
     def load_state_dict(self, state: Mapping[str, dict[str, Tensor]]) -> None:
         """Restore what `state_dict` gave."""
         self.domain.load_state_dict(state["domain"])
         self._optimizer.load_state_dict(state["optimizer"])
+        self._scaler.load_state_dict(state["scaler"])
 
 
 @dataclass(frozen=True)

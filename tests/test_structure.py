@@ -18,13 +18,8 @@ UNCOUNTED = {"__pycache__", "__init__.py"}
 MOST_BY_PLACE, MOST_ENTRIES, LONGEST_FUNCTION, LONGEST_FILE = 4, 12, 60, 400
 
 
-YOUNG = ("dreampolish/training/multiview", "dreampolish/priors/multiview", "stages/training/leg.py")
-"""Of the joint prior, which no stage uses yet: its calls are not named, some functions are long."""
-
-
 def _files(folder: str) -> list[Path]:
-    found = sorted((PROJECT / folder).rglob("*.py"))
-    return [path for path in found if not str(path.relative_to(PROJECT)).startswith(YOUNG)]
+    return sorted((PROJECT / folder).rglob("*.py"))
 
 
 def _calls(folder: str) -> Iterator[tuple[str, ast.Call]]:
@@ -34,13 +29,23 @@ def _calls(folder: str) -> Iterator[tuple[str, ast.Call]]:
                 yield f"{path.relative_to(PROJECT)}:{node.lineno} {ast.unparse(node.func)[-40:]}", node
 
 
+def _is_kernel(node: ast.AST) -> bool:
+    """A function that triton compiles: one piece, called by place."""
+    return isinstance(node, ast.FunctionDef) and any(ast.unparse(each) == "triton.jit" for each in node.decorator_list)
+
+
 def _name(call: ast.Call) -> str:
     return getattr(call.func, "attr", getattr(call.func, "id", ""))
 
 
+def _is_crowded(call: ast.Call) -> bool:
+    launched = isinstance(call.func, ast.Subscript)
+    return len(call.args) > MOST_BY_PLACE and _name(call) not in SPREADING and not launched
+
+
 @pytest.mark.parametrize("folder", CALLING)
 def test_no_call_has_five_arguments_by_place(folder: str) -> None:
-    many = [where for where, call in _calls(folder) if len(call.args) > MOST_BY_PLACE and _name(call) not in SPREADING]
+    many = [where for where, call in _calls(folder) if _is_crowded(call)]
     assert many == []
 
 
@@ -77,5 +82,5 @@ def test_no_function_and_no_file_is_long(folder: str) -> None:
     long = [str(path) for path in _files(folder) if len(path.read_text().splitlines()) > LONGEST_FILE]
     for path in _files(folder):
         nodes = ast.walk(ast.parse(path.read_text()))
-        long += [f"{path}:{node.lineno}" for node in nodes if lines(node) > LONGEST_FUNCTION]  # type: ignore[attr-defined]
+        long += [f"{path}:{node.lineno}" for node in nodes if lines(node) > LONGEST_FUNCTION and not _is_kernel(node)]  # type: ignore[attr-defined]
     assert long == []

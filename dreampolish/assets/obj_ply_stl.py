@@ -6,17 +6,14 @@ are the asset's metres.
 
 from pathlib import Path
 
-import numpy as np
 import torch
 import trimesh
 from PIL import Image
 from torch import Tensor
 from trimesh.exchange.ply import export_ply
+from trimesh.exchange.stl import export_stl
 
 from dreampolish.assets.asset import GLTF_FROM_WORLD, Asset, checked, pixels_of
-from dreampolish.mesh.topology import face_normals
-
-_STL_FACE = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attributes", "<u2")])
 
 
 def write_obj(path: Path, asset: Asset) -> list[Path]:
@@ -82,12 +79,9 @@ def write_ply(path: Path, asset: Asset) -> list[Path]:
 
 
 def write_stl(path: Path, asset: Asset) -> list[Path]:
-    """Binary STL: shape alone."""
+    """Binary STL: shape alone. Its header never begins with `solid`, the mark of the text form, whatever the asset is called."""
     checked(asset.mesh)
-    mesh = asset.mesh
-    faces = np.zeros(len(mesh.faces), _STL_FACE)
-    faces["normal"] = face_normals(mesh.vertices, mesh.faces).cpu().numpy()
-    faces["corners"] = mesh.vertices[mesh.faces].cpu().numpy()
-    header = f"{asset.name}, z up, metres".encode()[:80].ljust(80, b" ")
-    path.write_bytes(header + len(faces).to_bytes(4, "little") + faces.tobytes())
+    mesh = trimesh.Trimesh(asset.mesh.vertices.cpu().numpy(), asset.mesh.faces.cpu().numpy(), process=False)
+    header = f"binary STL, z up, metres: {asset.name}".encode()[:80].ljust(80, b" ")
+    path.write_bytes(header + export_stl(mesh)[80:])
     return [path]

@@ -1,9 +1,7 @@
 """USDZ through usd-core: one mesh with a UsdPreviewSurface, +Y up, +Z front, metres."""
 
 import json
-import struct
 import tempfile
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +13,7 @@ from torch import Tensor
 from dreampolish.assets.asset import GLTF_FROM_WORLD, Asset, checked, pixels_of
 from dreampolish.assets.findings import FileFindings
 from dreampolish.optim.atomic_files import write_atomically
+from dreampolish.untrusted.usdz import package_errors
 
 _ROOT = "/Asset"
 _NORMAL_SCALE, _NORMAL_BIAS = Gf.Vec4f(2, 2, 2, 1), Gf.Vec4f(-1, -1, -1, 0)
@@ -112,13 +111,11 @@ def _texture(
 
 
 CHECKER = "usd-core"
-ALIGNMENT = 64
-_LOCAL_HEADER = 30
 
 
 def usdz_findings(path: Path) -> FileFindings:
-    """Errors, warnings and figures. A stage that usd-core cannot open is an error; so are compressed or unaligned files."""
-    errors = _layout_errors(path)
+    """Errors, warnings and figures. A stage that usd-core cannot open is an error; so is what `package_errors` finds before that."""
+    errors = package_errors(path)
     if errors:
         return FileFindings(CHECKER, tuple(errors))
     try:
@@ -148,25 +145,3 @@ def _mesh_error(mesh: UsdGeom.Mesh) -> str:
         return f"{mesh.GetPath()} is empty"
     valid, why = UsdGeom.Mesh.ValidateTopology(corners, counts, len(points))
     return "" if valid else f"{mesh.GetPath()}: {why}"
-
-
-def _layout_errors(path: Path) -> list[str]:
-    """A USDZ is a ZIP without compression or encryption, its first file a USD layer, every file's bytes at a multiple of 64."""
-    try:
-        with zipfile.ZipFile(path) as archive, path.open("rb") as file:
-            entries = archive.infolist()
-            errors = (
-                [] if entries and entries[0].filename.endswith((".usdc", ".usda", ".usd")) else ["does not begin with a layer"]
-            )
-            for entry in entries:
-                if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:
-                    errors.append(f"{entry.filename} is compressed or encrypted")
-                file.seek(entry.header_offset + _LOCAL_HEADER - 4)
-                name, extra = struct.unpack("<HH", file.read(4))
-                start = entry.header_offset + _LOCAL_HEADER + name + extra
-                if start % ALIGNMENT:
-                    errors.append(f"{entry.filename} starts at byte {start}, no multiple of {ALIGNMENT}")
-            damaged = archive.testzip()
-            return [*errors, *([f"{damaged} is damaged"] if damaged else [])]
-    except (zipfile.BadZipFile, OSError, struct.error) as error:
-        return [f"is no readable ZIP: {error}"]

@@ -1,8 +1,6 @@
 """Whether a 3D file is what its format wants: GLB by glTF's schema and by reading it, the others by reading them again."""
 
 import io
-import json
-import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,22 +12,24 @@ from trimesh.exchange import gltf
 
 from dreampolish.assets.findings import FileFindings
 from dreampolish.assets.usdz import usdz_findings
+from dreampolish.untrusted.beside_resolver import BesideResolver
+from dreampolish.untrusted.files import MATERIAL_BYTES, MESH_BYTES, RefusedError, beside, read_regular
+from dreampolish.untrusted.glb import document_of_glb
 
 FORMATS = ("glb", "obj", "ply", "stl", "usdz")
-_GLB_HEADER = 20
-"""Bytes before a GLB's JSON: magic, version, length; then the JSON's length and kind."""
 _MAPS = ("baseColorTexture", "metallicRoughnessTexture", "normalTexture", "occlusionTexture", "emissiveTexture")
 
 
 def findings_of(path: Path) -> FileFindings:
     """Check a file by the ending of its name.
 
-    Raises ValueError for an ending that is not in FORMATS and OSError for a file that cannot be read.
+    Raises ValueError for an ending that is not in FORMATS, for what is no regular file or too large, and OSError for a file that cannot
+    be read.
     """
     kind = path.suffix.lower().lstrip(".")
     if kind not in FORMATS:
         raise ValueError(f"{path.name} ends in none of {', '.join('.' + entry for entry in FORMATS)}")
-    content = path.read_bytes()
+    content = read_regular(path, MESH_BYTES)
     match kind:
         case "usdz":
             return usdz_findings(path)
@@ -46,9 +46,13 @@ def glb_findings(content: bytes) -> FileFindings:
     """
     checker = "trimesh's glTF schema"
     try:
-        document = _document(content)
+        document = document_of_glb(content)
+        if document["asset"]["version"] != "2.0":
+            raise ValueError("asset.version is not 2.0")
         gltf.validate(document)
         scene = trimesh.load_scene(io.BytesIO(content), file_type="glb", process=False)
+    except RefusedError as error:
+        return FileFindings(checker, (f"refused: {error}",))
     except ValidationError as error:
         return FileFindings(checker, (f"{error.message} ({error.json_path})",))
     except Exception as error:
@@ -59,19 +63,6 @@ def glb_findings(content: bytes) -> FileFindings:
     errors = [error for part in parts for error in _mesh_errors(part)] if parts else ["holds no triangles"]
     errors += [f"{name} cannot be read" for name in sorted(_named_maps(document) - _read_maps(parts))]
     return FileFindings(checker, tuple(errors), (), {"triangles": float(sum(len(part.faces) for part in parts))})
-
-
-def _document(content: bytes) -> dict[str, Any]:
-    """The JSON of a GLB (glTF 2.0, 4.4)."""
-    magic, version, length, size, kind = struct.unpack("<4sIII4s", content[:_GLB_HEADER].ljust(_GLB_HEADER, b"\0"))
-    if magic != b"glTF" or version != 2 or kind != b"JSON":
-        raise ValueError("not a GLB of version 2")
-    if length != len(content):
-        raise ValueError(f"the header says {length} bytes, the file has {len(content)}")
-    document = json.loads(content[_GLB_HEADER : _GLB_HEADER + size])
-    if document["asset"]["version"] != "2.0":
-        raise ValueError("asset.version is not 2.0")
-    return dict(document)
 
 
 def _named_maps(document: dict[str, Any]) -> set[str]:
@@ -90,16 +81,19 @@ def _read_maps(parts: list[trimesh.Trimesh]) -> set[str]:
 def _reread(path: Path, kind: str, content: bytes) -> FileFindings:
     """What trimesh finds in a file, with the pictures and libraries it names."""
     errors = list(_truncated_stl(content)) if kind == "stl" else []
+    resolver = BesideResolver(path.parent)
     try:
-        mesh = trimesh.load_mesh(path, process=False)
+        mesh = trimesh.load_mesh(io.BytesIO(content), file_type=kind, resolver=resolver, process=False)
     except Exception as error:
         # A reader of damaged files raises anything at all.
         return FileFindings("trimesh", (f"cannot be read: {error or type(error).__name__}",))
+    if resolver.refused:
+        return FileFindings("trimesh", tuple(f"refused: {line}" for line in resolver.refused))
     if not len(getattr(mesh, "faces", ())):
         return FileFindings("trimesh", (*errors, "holds no triangles"))
     errors += _mesh_errors(mesh)
     if kind == "obj":
-        errors += [f"{missing} is named but not there" for missing in _missing_of_obj(path)]
+        errors += [f"{missing} is named but not there" for missing in _missing_of_obj(path.parent, content)]
     longest = float(np.ptp(mesh.vertices, axis=0).max()) if not errors else 0.0
     return FileFindings("trimesh", tuple(errors), (), {"triangles": float(len(mesh.faces)), "longest_side": longest})
 
@@ -121,17 +115,19 @@ def _truncated_stl(content: bytes) -> list[str]:
     return [] if len(content) == expected else [f"has {len(content)} bytes, its count of faces says {expected}"]
 
 
-def _missing_of_obj(path: Path) -> list[str]:
+def _missing_of_obj(folder: Path, content: bytes) -> list[str]:
     """Material libraries and pictures that an OBJ names and that do not lie beside it."""
     missing = []
-    for library in _named(path, ("mtllib",)):
+    for library in _named(folder, content, ("mtllib",)):
         if not library.is_file():
             missing.append(library.name)
             continue
-        missing += [picture.name for picture in _named(library, ("map_Kd", "norm", "map_Bump")) if not picture.is_file()]
+        pictures = _named(folder, read_regular(library, MATERIAL_BYTES), ("map_Kd", "norm", "map_Bump"))
+        missing += [picture.name for picture in pictures if not picture.is_file()]
     return missing
 
 
-def _named(path: Path, keywords: tuple[str, ...]) -> list[Path]:
-    lines = (line.split() for line in path.read_text(errors="replace").splitlines())
-    return [path.parent / words[-1] for words in lines if len(words) > 1 and words[0] in keywords]
+def _named(folder: Path, content: bytes, keywords: tuple[str, ...]) -> list[Path]:
+    """Where the files lie that lines with these first words name last. Raises RefusedError for one outside the folder."""
+    lines = (line.split() for line in content.decode(errors="replace").splitlines())
+    return [beside(folder, words[-1]) for words in lines if len(words) > 1 and words[0] in keywords]

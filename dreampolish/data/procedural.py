@@ -5,13 +5,11 @@ from +x, seen from above; None: the object has no front). Painted meshes are in 
 display-referred sRGB in [0, 1].
 """
 
-import json
 import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -51,17 +49,6 @@ class ManifestEntry:
     seconds: float | None
     use: bool
     reason: str
-
-
-def read_manifest(path: Path) -> list[ManifestEntry]:
-    """The objects of a manifest (one JSON object a line), those that are not for use included. Raises TypeError for unknown fields."""
-    return [_entry(json.loads(line)) for line in path.read_text().splitlines() if line.strip()]
-
-
-def _entry(fields: dict[str, Any]) -> ManifestEntry:
-    """An entry from its JSON form, where tuples have become lists."""
-    known: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
-    return ManifestEntry(**known)
 
 
 def load_object(path: Path) -> ProceduralObject:

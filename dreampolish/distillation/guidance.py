@@ -1,16 +1,17 @@
 """Guidance of a renderer by the frozen priors: prompts per view, and one loss per prior over a batch of renders."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dreampolish.distillation.perp_neg import RIVALS, Rival
+from dreampolish.distillation.perp_neg import RIVALS, Blend, Rival, blend_at
 from dreampolish.distillation.scores import Noised, TextConditions, distil, text_scores, view_scores
 from dreampolish.distillation.weights import ScoreWeights, SplitWeights
-from dreampolish.priors.protocols import TextPrior, VariationalDomain, ViewCondition, ViewPrior
-from dreampolish.scene.cameras import Cameras, pose_condition, view_words
+from dreampolish.priors.protocols import TextEmbedding, TextPrior, VariationalDomain, ViewCondition, ViewPrior
+from dreampolish.scene.cameras import OVERHEAD_DEG, Cameras, view_words
 from dreampolish.scene.pictures import resize
 
 VIEWS = ("front view", "side view", "back view", "overhead view")
@@ -21,10 +22,20 @@ class PromptEmbeddings:
     """A prompt's token states for every view word, embedded once.
 
     front_deg: half the width of the sectors called front and back (cameras.view_words). perp_neg_weight: of Perp-Neg; 0: off.
+    blended: whether prompts and rivals go over into each other with the azimuth, in place of sectors.
     """
 
-    def __init__(self, prior: TextPrior, prompt: str, negative: str, front_deg: float, perp_neg_weight: float) -> None:
-        self._front_deg, self._perp_neg_weight = front_deg, perp_neg_weight
+    def __init__(
+        self,
+        prior: TextPrior,
+        prompt: str,
+        negative: str,
+        front_deg: float,
+        perp_neg_weight: float,
+        *,
+        blended: bool = False,
+    ) -> None:
+        self._front_deg, self._perp_neg_weight, self._blended = front_deg, perp_neg_weight, blended
         texts = [f"{prompt}, {words}" for words in VIEWS] + [prompt, "", negative]
         self._all = prior.embed(texts)
 
@@ -34,17 +45,27 @@ class PromptEmbeddings:
         rows = [VIEWS.index(view_words(azimuth, elevation, self._front_deg)) for azimuth, elevation in angles]
         n = len(rows)
         prompt, plain, empty, negative = (self._all.rows(each) for each in (rows, [4] * n, [5] * n, [6] * n))
-        return TextConditions(
-            prompt=prompt,
-            empty=empty,
-            negative=negative,
-            plain=plain,
-            rival=self._rival(rows) if self._perp_neg_weight > 0 else None,
-        )
+        rivals: tuple[Rival, ...] = ()
+        if self._blended:
+            blends = [
+                blend_at(azimuth, elevation, OVERHEAD_DEG)
+                for azimuth, elevation in zip(cameras.azimuth_deg.tolist(), cameras.elevation_deg.tolist(), strict=True)
+            ]
+            prompt = self._mixed(blends)
+            rivals = tuple(self._rival([blend.rivals[number] for blend in blends]) for number in (0, 1))
+        elif self._perp_neg_weight > 0:
+            rivals = (self._rival([RIVALS[VIEWS[row]] for row in rows]),)
+        rivals = rivals if self._perp_neg_weight > 0 else ()
+        return TextConditions(prompt=prompt, empty=empty, negative=negative, plain=plain, rivals=rivals)
 
-    def _rival(self, rows: list[int]) -> Rival:
-        """The prompts that views of these words are kept away from."""
-        rivals = [RIVALS[VIEWS[row]] for row in rows]
+    def _mixed(self, blends: list[Blend]) -> TextEmbedding:
+        """Token states between those of two view words each."""
+        first, second = (self._all.rows([VIEWS.index(blend.words[number]) for blend in blends]) for number in (0, 1))
+        share = torch.tensor([blend.share for blend in blends], device=first.states.device)[:, None, None]
+        return TextEmbedding(share * first.states + (1 - share) * second.states, first.mask | second.mask)
+
+    def _rival(self, rivals: Sequence[tuple[str, float]]) -> Rival:
+        """The prompts that views are kept away from, and how strongly: words and weight of each view."""
         weights = [self._perp_neg_weight * weight for _, weight in rivals]
         text = self._all.rows([VIEWS.index(words) for words, _ in rivals])
         return Rival(text, torch.tensor(weights, device=text.states.device))
@@ -105,7 +126,7 @@ def view_guidance(
     generator: torch.Generator,
 ) -> GuidanceStep:
     """Distil the view prior into renders: each must look like the reference object from its own pose."""
-    pose = pose_condition(cameras.azimuth_deg, cameras.elevation_deg, reference_elevation_deg)
+    pose = prior.pose(cameras.azimuth_deg, cameras.elevation_deg, reference_elevation_deg)
 
     def predict(noised: Noised) -> dict[str, Tensor]:
         return view_scores(prior, noised, reference, pose)

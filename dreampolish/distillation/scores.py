@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dreampolish.distillation.perp_neg import Rival, without_rival
+from dreampolish.distillation.perp_neg import Rival, without_rivals
 from dreampolish.distillation.weights import ScoreWeights, SplitWeights, needs, weighted_delta
 from dreampolish.priors.protocols import LatentPrior, TextEmbedding, TextPrior, VariationalDomain, ViewCondition, ViewPrior
 
@@ -28,13 +28,13 @@ class Noised:
 
 @dataclass(frozen=True)
 class TextConditions:
-    """Embeddings of a batch: view-dependent prompt, empty, negative, the view-independent prompt the LoRA sees, and Perp-Neg's rival."""
+    """Embeddings of a batch: view-dependent prompt, empty, negative, the view-independent prompt the LoRA sees, and Perp-Neg's rivals."""
 
     prompt: TextEmbedding
     empty: TextEmbedding
     negative: TextEmbedding
     plain: TextEmbedding
-    rival: Rival | None = None
+    rivals: tuple[Rival, ...] = ()
 
 
 def draw_timesteps(t_range: tuple[float, float], n: int, n_timesteps: int, generator: torch.Generator) -> Int[Tensor, " n"]:
@@ -63,15 +63,16 @@ def text_scores(
     world_from_camera: Float[Tensor, "b 4 4"],
     weights: ScoreWeights | SplitWeights,
 ) -> dict[str, Float[Tensor, "b c m n"]]:
-    """The predictions that `weights` needs, the frozen network's in one batched call; with a rival, `prompt` is e_y after Perp-Neg.
+    """The predictions that `weights` needs, the frozen network's in one batched call; with rivals, `prompt` is e_y after Perp-Neg.
 
     A ValueError says that a variational weight was asked for without a variational domain.
     """
     needed = needs(weights)
     texts = {"prompt": text.prompt, "empty": text.empty, "negative": text.negative}
-    if text.rival is not None:
-        texts["rival"] = text.rival.text
-        needed |= {"prompt", "empty", "rival"}
+    rivals = {f"rival {number}": rival for number, rival in enumerate(text.rivals)}
+    if rivals:
+        texts |= {name: rival.text for name, rival in rivals.items()}
+        needed |= {"prompt", "empty", *rivals}
     frozen = [name for name in texts if name in needed]
     scores = {"noise": noised.noise}
     if frozen:
@@ -81,8 +82,9 @@ def text_scores(
         repeated = noised.noisy.repeat(len(frozen), 1, 1, 1), noised.timesteps.repeat(len(frozen))
         predicted = prior.predict_epsilon(*repeated, joint)
         scores.update(zip(frozen, predicted.chunk(len(frozen)), strict=True))
-    if text.rival is not None:
-        scores["prompt"] = without_rival(scores["prompt"], scores["empty"], scores.pop("rival"), text.rival.weights)
+    if rivals:
+        against = [(scores.pop(name), rival.weights) for name, rival in rivals.items()]
+        scores["prompt"] = without_rivals(scores["prompt"], scores["empty"], against)
     if "variational" in needed:
         if variational is None:
             raise ValueError("this objective weighs e_lora, but no variational domain was given")

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoTokenizer, CLIPModel
 
-from dreampolish.priors.loading import PriorError, PriorSource
+from dreampolish.priors.folders.source import PriorError, PriorSource
 
 MEAN, DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 """Of CLIP's pictures (source: openai/CLIP)."""
@@ -55,7 +55,8 @@ class ClipScorer:
 def load_clip(source: PriorSource, device: torch.device) -> ClipScorer:
     """Open a CLIP; kept open for the next call. PriorError in one line for anything that is no CLIP with safetensors."""
     folder = source.folder()
-    path, arguments = (source.location, {"revision": source.revision}) if folder is None else (str(folder), {})
+    path = source.location if folder is None else str(folder)
+    arguments: dict[str, Any] = {"revision": source.revision} if folder is None else {}
     if folder is not None and not any(folder.glob("model*.safetensors")):
         raise PriorError(
             f"{folder.absolute()} holds no model.safetensors: only safetensors are read, convert or restore the CLIP"

@@ -31,15 +31,14 @@ class SurfaceSamples:
 class SurfaceDistance:
     """How far a surface is from the true one.
 
-    chamfer: mean of the two mean nearest distances, world units. f_score, precision, recall: shares 0..1 within `threshold`
-    (world units). normal_angle_deg: mean of both directions' mean angle between nearest points' normals, orientation counted.
+    chamfer: mean of the two mean nearest distances (not squared), world units. f_score, precision, recall: shares 0..1 within
+    `threshold`, world units (Knapitsch et al. 2017).
     """
 
     chamfer: float
     f_score: float
     precision: float
     recall: float
-    normal_angle_deg: float
     threshold: float
 
 
@@ -80,25 +79,10 @@ def seen_from(
     return torch.from_numpy(seen).to(points.device)
 
 
-def nearest(
-    from_points: Float[Tensor, "n 3"], to_points: Float[Tensor, "m 3"]
-) -> tuple[Float[Tensor, " n"], Int[Tensor, " n"]]:
-    """Distance to, and number of, the nearest of `to_points` for each of `from_points`. Not differentiable."""
-    distance, index = cKDTree(to_points.detach().cpu().numpy()).query(from_points.detach().cpu().numpy())
-    device = from_points.device
-    return torch.as_tensor(distance, dtype=torch.float32, device=device), torch.as_tensor(index, device=device).long()
-
-
-def chamfer(first: Float[Tensor, "n 3"], second: Float[Tensor, "m 3"]) -> float:
-    """Half the sum of both mean nearest distances (not squared), world units."""
-    return float((nearest(first, second)[0].mean() + nearest(second, first)[0].mean()) / 2)
-
-
-def f_score(predicted: Float[Tensor, "n 3"], true: Float[Tensor, "m 3"], threshold: float) -> tuple[float, float, float]:
-    """F-score, precision and recall, 0..1, within `threshold` world units (Knapitsch et al. 2017)."""
-    precision = float((nearest(predicted, true)[0] <= threshold).double().mean())
-    recall = float((nearest(true, predicted)[0] <= threshold).double().mean())
-    return (2 * precision * recall / (precision + recall) if precision + recall else 0.0), precision, recall
+def _nearest(from_points: Float[Tensor, "n 3"], to_points: Float[Tensor, "m 3"]) -> Float[Tensor, " n"]:
+    """Distance to the nearest of `to_points` for each of `from_points`."""
+    distance, _ = cKDTree(to_points.detach().cpu().numpy()).query(from_points.detach().cpu().numpy())
+    return torch.as_tensor(distance, dtype=torch.float32)
 
 
 def surface_distance(predicted: SurfaceSamples, true: SurfaceSamples, threshold_share: float) -> SurfaceDistance:
@@ -107,26 +91,15 @@ def surface_distance(predicted: SurfaceSamples, true: SurfaceSamples, threshold_
     Densities bound what can be seen: two samplings of n points of one surface of area A lie about 0.5 sqrt(A / n) apart.
     """
     threshold = threshold_share * float((true.points.amax(0) - true.points.amin(0)).norm())
-    forth, nearest_true = nearest(predicted.points, true.points)
-    back, nearest_predicted = nearest(true.points, predicted.points)
+    forth, back = _nearest(predicted.points, true.points), _nearest(true.points, predicted.points)
     precision, recall = float((forth <= threshold).double().mean()), float((back <= threshold).double().mean())
-    angles = [
-        _mean_angle_deg(predicted.normals, true.normals[nearest_true]),
-        _mean_angle_deg(true.normals, predicted.normals[nearest_predicted]),
-    ]
     return SurfaceDistance(
         chamfer=float((forth.mean() + back.mean()) / 2),
         f_score=2 * precision * recall / (precision + recall) if precision + recall else 0.0,
         precision=precision,
         recall=recall,
-        normal_angle_deg=sum(angles) / 2,
         threshold=threshold,
     )
-
-
-def _mean_angle_deg(first: Tensor, second: Tensor) -> float:
-    angle = torch.atan2(torch.linalg.cross(first, second).norm(dim=-1), (first * second).sum(-1))
-    return float(torch.rad2deg(angle).mean())
 
 
 def roughness_deg(samples: SurfaceSamples, reach: float) -> float:
@@ -145,4 +118,5 @@ def roughness_deg(samples: SurfaceSamples, reach: float) -> float:
     for here, there in ((first, second), (second, first)):
         for axis in range(3):
             around[:, axis] += np.bincount(here, normals[there, axis], minlength=len(points))
-    return _mean_angle_deg(torch.from_numpy(normals), torch.from_numpy(around))
+    crossed, along = np.linalg.norm(np.cross(normals, around), axis=1), (normals * around).sum(1)
+    return float(np.degrees(np.arctan2(crossed, along)).mean())

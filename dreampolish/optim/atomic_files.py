@@ -11,14 +11,16 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_atomically(path: Path, payload: bytes) -> None:
+def write_atomically(path: Path, payload: bytes, mode: int = 0o666) -> None:
     """Replace a file by its new content or leave it as it was; durable on return.
 
-    A kill inside leaves a file named as `partial_path` says, which nobody reads.
+    mode: of the file, less the umask; 0o600 for its owner's alone. A kill inside leaves a file named as `partial_path` says, which
+    nobody reads.
     """
     partial = partial_path(path)
+    partial.unlink(missing_ok=True)
     try:
-        with partial.open("wb") as file:
+        with open(partial, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
             file.write(payload)
             file.flush()
             os.fsync(file.fileno())

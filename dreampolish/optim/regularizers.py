@@ -39,6 +39,38 @@ def orientation_loss(
     return (held * away).sum() / held.sum().clamp(min=_SAFE)
 
 
+def normal_smooth_loss(normals: Float[Tensor, "b h w 3"], opacity: Float[Tensor, "b h w"]) -> Float[Tensor, ""]:
+    """Mean square difference of vertical neighbours plus that of horizontal ones in the pictures (n + 1) / 2 * opacity
+    (source: DreamCraft3D, lambda_normal_smooth)."""
+    picture = (normals + 1) / 2 * opacity[..., None]
+    return (picture[:, 1:] - picture[:, :-1]).square().mean() + (picture[:, :, 1:] - picture[:, :, :-1]).square().mean()
+
+
+JITTER = 0.01
+"""Standard deviation of the way to the place near a sample, world units (source: threestudio's volume renderer)."""
+
+
+def normal_jitter_loss(normals: Float[Tensor, "n 3"], nearby: Float[Tensor, "n 3"]) -> Float[Tensor, ""]:
+    """Mean absolute difference of unit normals from those near them (source: DreamCraft3D, lambda_3d_normal_smooth); 0 of none."""
+    return (normals - nearby).abs().mean() if len(normals) else normals.sum()
+
+
+def depth_correlation_loss(
+    depth: Float[Tensor, "b h w"], reference: Float[Tensor, "b h w"], mask: Float[Tensor, "b h w"]
+) -> Float[Tensor, ""]:
+    """1 - Pearson's correlation of two depths over the pixels where mask > 0.5, in [0, 2]; whatever scale and origin the reference has
+    (source: DreamCraft3D, lambda_depth_rel). 0 where fewer than two pixels count or one of the depths is even."""
+    seen = mask > 0.5
+    ours, theirs = depth[seen], reference[seen]
+    if len(ours) < 2:
+        return depth.sum() * 0
+    ours, theirs = ours - ours.mean(), theirs - theirs.mean()
+    squares = ours.square().sum() * theirs.square().sum()
+    if float(squares) < _SAFE**4:
+        return depth.sum() * 0
+    return 1 - (ours * theirs).sum() / squares.sqrt()
+
+
 def distortion_loss(
     weights: Float[Tensor, "r s"], t_starts: Float[Tensor, "r s"], t_ends: Float[Tensor, "r s"]
 ) -> Float[Tensor, ""]:

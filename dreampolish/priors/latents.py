@@ -11,6 +11,13 @@ from dreampolish.priors.loading import NoiseSchedule
 from dreampolish.priors.sampling import epsilon_from_v, v_from_epsilon
 
 
+def pixels_per_latent(autoencoder: Any) -> int:
+    """By how much a latent is smaller than its picture: AutoencoderKL halves the picture between its blocks; the patch autoencoder
+    divides it by its patch."""
+    config = autoencoder.config
+    return int(config.patch_size if "patch_size" in config else 2 ** (len(config.block_out_channels) - 1))
+
+
 class LatentSpace:
     """An autoencoder with a scale, and a schedule.
 
@@ -20,27 +27,35 @@ class LatentSpace:
     def __init__(self, autoencoder: Any, schedule: NoiseSchedule, image_size: int) -> None:
         self.autoencoder, self.schedule, self.image_size = autoencoder, schedule, image_size
         self.alphas_cumprod = schedule.alphas_cumprod
+        self._adapter_format: torch.dtype | None = None
         self._scale = float(autoencoder.config.scaling_factor)
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
         """(C, h, w) of one latent."""
-        config = self.autoencoder.config
-        # AutoencoderKL halves the picture between its blocks; the patch autoencoder divides it by its patch.
-        ratio = config.patch_size if "patch_size" in config else 2 ** (len(config.block_out_channels) - 1)
-        side = self.image_size // ratio
-        return config.latent_channels, side, side
+        side = self.image_size // pixels_per_latent(self.autoencoder)
+        return self.autoencoder.config.latent_channels, side, side
 
     def to(self, device: torch.device | str) -> None:
         """Move the autoencoder and the schedule."""
         self.autoencoder.to(device)
         self.alphas_cumprod = self.alphas_cumprod.to(device)
 
-    def compute_in(self, dtype: torch.dtype) -> None:
-        """Let autoencoder and network compute in another number format. What goes in and comes out keeps its own, float32."""
-        for module in (self.autoencoder, getattr(self, "unet", None)):
-            if module is not None:
-                module.to(dtype)
+    def compute_in(
+        self, dtype: torch.dtype, *, autoencoder: torch.dtype | None = None, adapter: torch.dtype | None = None
+    ) -> None:
+        """Let network and autoencoder compute in other number formats. What goes in and comes out keeps its own, float32.
+
+        autoencoder: None: as the network, but float32 in place of float16 where its config says that halves overflow (SDXL's first
+        VAE). adapter: of the network under a LoRA that is added later; None: as the network.
+        """
+        if autoencoder is None:
+            overflows = dtype == torch.float16 and bool(getattr(self.autoencoder.config, "force_upcast", False))
+            autoencoder = torch.float32 if overflows else dtype
+        self.autoencoder.to(autoencoder)
+        if hasattr(self, "unet"):
+            self.unet.to(dtype)
+        self._adapter_format = adapter
 
     def encode(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c m n"]:
         """Scaled latents of pictures in [0, 1]; differentiable. Other sizes than image_size are resized first."""

@@ -1,16 +1,9 @@
-"""Opening priors: a folder in diffusers layout, or a hub repository pinned to a commit, component by component.
+"""Opening the components of a prior's folder (folders/source.py says where they lie), and asking its U-Net.
 
-A folder holds `unet/`, `scheduler/` and either `vae/`, `text_encoder/`, `tokenizer/` beside them, as Stable Diffusion's do, or a
-`model_index.json` whose "references" say where a component lies: a path relative to the folder ("../autoencoder") or
-"package:NAME/sub/folder" for files that an installed Python package carries. Weights are read from safetensors only.
+Weights are read from safetensors only, and a component opens only if its tensors are those that its config names.
 """
 
-import hashlib
-import importlib.util
-import json
-import re
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,10 +12,11 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoTokenizer
 
-from dreampolish.optim.atomic_files import sha256_of
 from dreampolish.priors.autoencoder import PatchAutoencoder
+from dreampolish.priors.folders.architectures import checked_diffusers, checked_transformers
+from dreampolish.priors.folders.source import PriorError, PriorSource, referenced_folder
 from dreampolish.priors.protocols import TextEmbedding
 
 
@@ -60,73 +54,9 @@ class Float32Attention:
         return attn.to_out[1](attn.to_out[0](joined))
 
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9][A-Za-z0-9_.-]*")
-_REVISION = re.compile(r"[0-9a-f]{40}")
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
-
-class PriorError(ValueError):
-    """A prior cannot be opened; the message says what, where and what to do, in one line."""
-
-
-@dataclass(frozen=True)
-class PriorSource:
-    """Where a prior comes from: an existing folder, or a hub id `owner/name` with its commit as revision."""
-
-    location: str
-    revision: str | None
-
-    def folder(self) -> Path | None:
-        """The local folder, or None for a valid hub id; PriorError for anything else."""
-        path = Path(self.location)
-        if path.is_dir():
-            return path
-        if self.revision is None:
-            raise PriorError(
-                f"no prior folder at {path.absolute()}: restore it from the repository, or set a hub id with its revision"
-            )
-        if not _HUB_ID.fullmatch(self.location):
-            raise PriorError(f"'{self.location}' is neither a folder nor a hub id of the form owner/name")
-        if not _REVISION.fullmatch(self.revision):
-            raise PriorError(f"revision '{self.revision}' of {self.location} must be a commit: 40 hexadecimal digits")
-        return None
-
-    def component(self, name: str) -> tuple[str, dict[str, Any]]:
-        """What `from_pretrained` needs for one component: (folder or id, its further arguments)."""
-        folder = self.folder()
-        if folder is None:
-            return self.location, {"subfolder": name, "revision": self.revision}
-        return str(_component_folder(folder, name)), {"local_files_only": True}
-
-
-def _component_folder(folder: Path, name: str) -> Path:
-    if (folder / name).is_dir():
-        return folder / name
-    index = folder / "model_index.json"
-    references = json.loads(index.read_text()).get("references", {}) if index.is_file() else {}
-    if name not in references:
-        raise PriorError(f"the prior at {folder.absolute()} has no component '{name}': its folder is incomplete, restore it")
-    found = _referenced_folder(folder, references[name])
-    if not found.is_dir():
-        raise PriorError(f"component '{name}' of {folder.absolute()} should lie at {found}, which does not exist: restore it")
-    return found
-
-
-def _referenced_folder(folder: Path, reference: str) -> Path:
-    if not reference.startswith("package:"):
-        return (folder / reference).resolve()
-    package, _, inside = reference.removeprefix("package:").partition("/")
-    spec = importlib.util.find_spec(package)
-    if spec is None or spec.origin is None:
-        raise PriorError(f"the Python package {package}, which carries part of {folder.name}, is not installed: install it")
-    return Path(spec.origin).parent / inside
-
-
-def _refuse_unsafe(path: str, weights: str) -> None:
-    """A local component must bring safetensors; without them a loader might fall back to pickles."""
-    folder = Path(path)
-    if folder.is_dir() and not any(folder.glob(f"{weights}*.safetensors")):
-        raise PriorError(f"{folder} holds no {weights}.safetensors: only safetensors are read, convert or restore the weights")
+AUTOENCODERS = ("AutoencoderKL", "PatchAutoencoder")
 
 
 def _frozen(module: AnyModule) -> AnyModule:
@@ -134,35 +64,62 @@ def _frozen(module: AnyModule) -> AnyModule:
     return module.float().eval().requires_grad_(False)
 
 
+def open_diffusers(folder: Path, known: tuple[str, ...]) -> Any:
+    """A frozen network of diffusers out of a component's folder. PriorError unless its tensors are those that its config names."""
+    kind, _, found = checked_diffusers(folder, known)
+    network, told = kind.from_pretrained(
+        folder,
+        use_safetensors=True,
+        low_cpu_mem_usage=False,
+        local_files_only=True,
+        variant=found.variant,
+        output_loading_info=True,
+    )
+    return _frozen(_wholly_loaded(network, told, folder))
+
+
+def open_transformers(folder: Path, family: Any = None) -> Any:
+    """A frozen network of transformers out of a component's folder. PriorError unless its tensors are those that its config names.
+
+    family: an Auto class that chooses the network; None: an encoder.
+    """
+    kind, _, found = checked_transformers(folder, family)
+    try:
+        network, told = kind.from_pretrained(
+            folder, use_safetensors=True, local_files_only=True, variant=found.variant, output_loading_info=True
+        )
+    except (RuntimeError, ValueError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise PriorError(f"{folder} holds other tensors than its config says ({said}): fetch it again") from None
+    return _frozen(_wholly_loaded(network, told, folder))
+
+
+def _wholly_loaded(network: AnyModule, told: dict[str, Any], folder: Path) -> AnyModule:
+    """The network, unless the library says that it made up a tensor."""
+    made_up = sorted(map(str, [*told.get("missing_keys", ()), *told.get("mismatched_keys", ())]))
+    if made_up:
+        raise PriorError(f"{folder} lacks {', '.join(made_up[:3])} ({len(made_up)} tensors in all): fetch it again")
+    unused = sorted(str(name) for name in told.get("unexpected_keys", ()) if not str(name).endswith("position_ids"))
+    if unused:
+        raise PriorError(f"{folder} holds {', '.join(unused[:3])}, which its config does not know: fetch it again")
+    return network
+
+
 def load_autoencoder(source: PriorSource) -> PatchAutoencoder | AutoencoderKL:
     """The latent space: `vae`, of the class that its config names."""
-    path, arguments = source.component("vae")
-    return _open_autoencoder(path, arguments)
-
-
-def _open_autoencoder(path: str, arguments: dict[str, Any]) -> PatchAutoencoder | AutoencoderKL:
-    _refuse_unsafe(path, "diffusion_pytorch_model")
-    local = Path(path) / "config.json"
-    name = json.loads(local.read_text()).get("_class_name") if local.is_file() else "AutoencoderKL"
-    if name not in ("PatchAutoencoder", "AutoencoderKL"):
-        raise PriorError(f"{local} names the class {name}: only PatchAutoencoder and AutoencoderKL are known")
-    if name == "PatchAutoencoder":
-        return _frozen(PatchAutoencoder.from_pretrained(path, use_safetensors=True, low_cpu_mem_usage=False, **arguments))
-    return _frozen(AutoencoderKL.from_pretrained(path, use_safetensors=True, **arguments))
+    return open_diffusers(source.component("vae"), AUTOENCODERS)
 
 
 def load_autoencoder_folder(folder: Path) -> PatchAutoencoder | AutoencoderKL:
     """The autoencoder that a folder holds itself; PriorError where there is none."""
     if not folder.is_dir():
         raise PriorError(f"no autoencoder at {folder.absolute()}: train it first with `dreampolish priors train autoencoder`")
-    return _open_autoencoder(str(folder), {"local_files_only": True})
+    return open_diffusers(folder, AUTOENCODERS)
 
 
 def load_unet(source: PriorSource) -> UNet2DConditionModel:
     """The score network."""
-    path, arguments = source.component("unet")
-    _refuse_unsafe(path, "diffusion_pytorch_model")
-    return _frozen(UNet2DConditionModel.from_pretrained(path, use_safetensors=True, low_cpu_mem_usage=False, **arguments))
+    return open_diffusers(source.component("unet"), ("UNet2DConditionModel",))
 
 
 @dataclass(frozen=True)
@@ -175,62 +132,21 @@ class NoiseSchedule:
 
 def load_schedule(source: PriorSource) -> NoiseSchedule:
     """The noise schedule of the `scheduler` component; PriorError for a prediction type other than epsilon and v."""
-    path, arguments = source.component("scheduler")
-    scheduler = DDIMScheduler.from_pretrained(path, **arguments)
+    folder = source.component("scheduler")
+    scheduler = DDIMScheduler.from_pretrained(folder, local_files_only=True)
     kind = scheduler.config.prediction_type
     if kind not in ("epsilon", "v_prediction"):
-        raise PriorError(f"{path} predicts '{kind}': only epsilon and v_prediction are known")
+        raise PriorError(f"{folder} predicts '{kind}': only epsilon and v_prediction are known")
     return NoiseSchedule(scheduler.alphas_cumprod.float(), kind)
 
 
 def load_text_encoder(source: PriorSource) -> tuple[Any, nn.Module]:
     """Tokenizer and encoder; a CLIP text tower or any encoder whose last hidden state has one row a token."""
-    path, arguments = source.component("tokenizer")
-    tokenizer = AutoTokenizer.from_pretrained(path, **arguments)
-    path, arguments = source.component("text_encoder")
-    return tokenizer, _open_text_encoder(path, arguments)
-
-
-def _open_text_encoder(path: str, arguments: dict[str, Any]) -> nn.Module:
-    _refuse_unsafe(path, "model")
-    return _frozen(AutoModel.from_pretrained(path, use_safetensors=True, **arguments))
+    tokenizer = AutoTokenizer.from_pretrained(source.component("tokenizer"), local_files_only=True)
+    return tokenizer, open_transformers(source.component("text_encoder"))
 
 
 def load_packaged_text_encoder(reference: str) -> tuple[Any, nn.Module]:
     """Tokenizer and encoder of a "package:NAME/sub/folder" reference."""
-    path, arguments = str(_referenced_folder(Path(), reference)), {"local_files_only": True}
-    return AutoTokenizer.from_pretrained(path, **arguments), _open_text_encoder(path, arguments)
-
-
-def digest(folder: Path) -> str:
-    """SHA-256 over the relative paths and contents of a prior's files; pictures and cards do not count.
-
-    Components that `model_index.json` refers to, by a relative path or in a Python package, count as well.
-    PriorError when one is not there.
-    """
-    if not folder.is_dir():
-        raise PriorError(f"no prior folder at {folder.absolute()}: restore it from the repository")
-    total = hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.suffix in (".json", ".safetensors", ".txt")):
-        total.update(path.relative_to(folder).as_posix().encode() + b"\0" + _file_digest(path))
-    index = folder / "model_index.json"
-    references = json.loads(index.read_text()).get("references", {}) if index.is_file() else {}
-    for reference in sorted(set(references.values())):
-        total.update(digest(_referenced_folder(folder, reference)).encode())
-    return total.hexdigest()
-
-
-def packaged_digest(reference: str) -> str:
-    """The digest of the files that a "package:NAME/sub/folder" reference means. PriorError when the package is not installed."""
-    return digest(_referenced_folder(Path(), reference))
-
-
-def _file_digest(path: Path) -> bytes:
-    """SHA-256 of a file, read once in a process unless its size or time changes."""
-    status = path.stat()
-    return _digest_of(path, status.st_size, status.st_mtime_ns)
-
-
-@lru_cache(maxsize=256)
-def _digest_of(path: Path, size: int, modified_ns: int) -> bytes:
-    return bytes.fromhex(sha256_of(path))
+    folder = referenced_folder(Path(), reference)
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True), open_transformers(folder)

@@ -6,6 +6,7 @@ too, so that a fresh domain predicts exactly what the frozen network does. While
 bit-identical to that without an adapter.
 """
 
+import copy
 import math
 from typing import Any
 
@@ -46,12 +47,24 @@ def _fill_uniform(weight: Tensor, bound: float, generator: torch.Generator) -> N
 
 
 class LoraDomain:
-    """A LoRA-fitted score network (protocols.VariationalDomain). Made by `DiffusionTextPrior.add_lora`."""
+    """A LoRA-fitted score network (protocols.VariationalDomain). Made by `DiffusionTextPrior.add_lora`.
 
-    def __init__(self, unet: UNet2DConditionModel, space: LatentSpace, rank: int, generator: torch.Generator) -> None:
+    number_format: of the network under the adapter; where it is not the frozen network's own, the adapter gets a copy of it.
+    """
+
+    def __init__(
+        self,
+        unet: UNet2DConditionModel,
+        space: LatentSpace,
+        rank: int,
+        generator: torch.Generator,
+        number_format: torch.dtype | None = None,
+    ) -> None:
         if rank < 1:
             raise ValueError(f"LoRA rank {rank} must be at least 1")
-        self._unet, self._space = unet, space
+        if number_format not in (None, unet.dtype):
+            unet = copy.deepcopy(unet).to(number_format)
+        self._unet, self._space, self.number_format = unet, space, unet.dtype
         with torch.random.fork_rng(devices=[]):  # peft fills its factors from the global generator
             unet.add_adapter(
                 LoraConfig(r=rank, lora_alpha=rank, target_modules=ATTENTION_TARGETS, lora_dropout=0.0, init_lora_weights=True),

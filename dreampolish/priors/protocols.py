@@ -84,6 +84,9 @@ class TextPrior(LatentPrior, Protocol):
 class VariationalDomain(Protocol):
     """A LoRA-fitted score network, conditioned on the camera (source: threestudio's ProlificDreamer guidance)."""
 
+    number_format: torch.dtype
+    """What the network under the adapter computes in; gradients through float16 vanish unless the loss is scaled."""
+
     def parameters(self) -> list[torch.nn.Parameter]:
         """The trainable adapter and camera-embedding parameters, in a fixed order."""
         ...
@@ -119,6 +122,12 @@ class ViewCondition:
 class ViewPrior(LatentPrior, Protocol):
     """A view-conditioned diffusion model of Zero123's structure."""
 
+    def pose(
+        self, azimuth_deg: Float[Tensor, " b"], elevation_deg: Float[Tensor, " b"], reference_elevation_deg: float
+    ) -> Float[Tensor, "b 4"]:
+        """Poses of cameras relative to the reference's, in the prior's own convention."""
+        ...
+
     def condition(self, reference: Float[Tensor, "1 3 h w"]) -> ViewCondition:
         """Encode the reference picture once."""
         ...
@@ -130,7 +139,7 @@ class ViewPrior(LatentPrior, Protocol):
         reference: ViewCondition | None,
         pose: Float[Tensor, "b 4"],
     ) -> Float[Tensor, "b c m n"]:
-        """The noise of the view at `pose` (cameras.pose_condition) of the reference object; None: the unconditional domain."""
+        """The noise of the view at `pose` of the reference object; None: the unconditional domain."""
         ...
 
     def sample(

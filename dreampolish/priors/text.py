@@ -8,8 +8,9 @@ from diffusers import UNet2DConditionModel
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dreampolish.priors.latents import LatentSpace
-from dreampolish.priors.loading import PriorSource, load_autoencoder, load_schedule, load_text_encoder, load_unet, unet_output
+from dreampolish.priors.folders.source import PriorSource
+from dreampolish.priors.latents import LatentSpace, pixels_per_latent
+from dreampolish.priors.loading import load_autoencoder, load_schedule, load_text_encoder, load_unet, unet_output
 from dreampolish.priors.lora import LoraDomain
 from dreampolish.priors.protocols import TextEmbedding
 from dreampolish.priors.sampling import Predictor, Renewal, denoise_ddim, guided, noisy_latents, sample_ddim, trailing_timesteps
@@ -36,19 +37,26 @@ class TextTower:
         # Stable Diffusion's U-Nets were trained on all 77 positions of CLIP, padding included.
         self._fixed_length = str(encoder.config.model_type).startswith("clip")
 
-    @torch.no_grad()
     def embed(self, prompts: Sequence[str]) -> TextEmbedding:
         """Last hidden states (B, L, D); L is the longest prompt's, or the tower's fixed length. Too long prompts are cut."""
+        return self._embedded(prompts, fixed_length=self._fixed_length)
+
+    def embed_unpadded(self, prompts: Sequence[str]) -> TextEmbedding:
+        """The same without padding to the tower's length, as Marigold is conditioned: the empty prompt has two tokens."""
+        return self._embedded(prompts, fixed_length=False)
+
+    @torch.no_grad()
+    def _embedded(self, prompts: Sequence[str], *, fixed_length: bool) -> TextEmbedding:
         limit = min(int(self.tokenizer.model_max_length), int(self.encoder.config.max_position_embeddings))
         tokens = self.tokenizer(
             list(prompts),
-            padding="max_length" if self._fixed_length else "longest",
+            padding="max_length" if fixed_length else "longest",
             truncation=True,
             max_length=limit,
             return_tensors="pt",
         ).to(next(self.encoder.parameters()).device)
         mask = tokens["attention_mask"].bool()
-        if self._fixed_length:
+        if fixed_length:
             return TextEmbedding(self.encoder(input_ids=tokens["input_ids"]).last_hidden_state, torch.ones_like(mask))
         return TextEmbedding(self.encoder(**tokens).last_hidden_state, mask)
 
@@ -158,7 +166,7 @@ class DiffusionTextPrior(LatentSpace):
         """The variational domain: a LoRA adapter with a camera embedding on the frozen network. One at a time."""
         if self._lora is not None:
             self._lora.remove()
-        self._lora = LoraDomain(self.unet, self, rank, generator)
+        self._lora = LoraDomain(self.unet, self, rank, generator, self._adapter_format)
         return self._lora
 
 
@@ -167,6 +175,6 @@ def load_text_prior(source: PriorSource) -> DiffusionTextPrior:
     autoencoder, unet = load_autoencoder(source), load_unet(source)
     size = int(autoencoder.config.sample_size)
     if "patch_size" not in autoencoder.config:  # Stable Diffusion keeps the latent side in the U-Net
-        size = int(unet.config.sample_size) * 2 ** (len(autoencoder.config.block_out_channels) - 1)
+        size = int(unet.config.sample_size) * pixels_per_latent(autoencoder)
     space = LatentSpace(autoencoder, load_schedule(source), size)
     return DiffusionTextPrior(space, unet, TextTower(*load_text_encoder(source)))

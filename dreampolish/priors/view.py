@@ -4,26 +4,37 @@ The U-Net sees the noisy latent beside the reference's latent (2 C input channel
 pose, four numbers, through one linear projection (source: Zero123, arXiv:2303.11328). Two kinds of context:
 "latent_patches" (the embedded prior): the reference latent cut into square patches, one token each, so nothing besides the
 autoencoder is needed; "image_embedding": one token of a CLIP image tower, as Zero123's released weights expect.
-The unconditional domain keeps the pose and zeroes latent and tokens, as Zero123's training does.
+The unconditional domain keeps the pose and zeroes latent and tokens, as Zero123's training does; with Zero123's released weights the
+projected tokens are zero too, as its pipelines and threestudio sample.
 """
 
+import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Literal, cast, get_args
 
 import torch
 from diffusers import UNet2DConditionModel
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from jaxtyping import Float, Int
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import CLIPVisionModelWithProjection
 
-from dreampolish.priors.latents import LatentSpace
-from dreampolish.priors.loading import PriorError, PriorSource, load_autoencoder, load_schedule, load_unet
+from dreampolish.priors.folders.architectures import DIFFUSERS_BASE, refuse_other_tensors
+from dreampolish.priors.folders.source import PriorError, PriorSource, json_object
+from dreampolish.priors.folders.weights import tensors_of
+from dreampolish.priors.latents import LatentSpace, pixels_per_latent
+from dreampolish.priors.loading import load_autoencoder, load_schedule, load_unet, open_transformers
 from dreampolish.priors.protocols import ViewCondition
 from dreampolish.priors.sampling import Predictor, Renewal, denoise_ddim, guided, noisy_latents, sample_ddim, trailing_timesteps
+from dreampolish.scene.cameras import pose_condition
+
+PoseConvention = Literal["distance_change", "reference_elevation"]
+"""What a pose's fourth number is: the change of distance (Zero123), which our constant framing makes 0, or the reference camera's angle
+from the top, rad(90 - elevation) (Stable-Zero123; source: threestudio's stable_zero123_guidance)."""
 
 ContextEncoder = Callable[[Tensor, Tensor], Tensor]
 """(pictures (B, 3, H, W), their latents (B, C, m, n)) -> tokens (B, L, D), before the pose joins them."""
@@ -62,6 +73,8 @@ class PoseProjection(ModelMixin, ConfigMixin):
 
     context_dim: D of the tokens that come in. output_dim: the U-Net's cross-attention width. tokens: how many positions get a
     learned offset of their own; 0 for none, as in Zero123. context, patch: the context encoder that the tokens come from.
+    pose: the convention of the pose's fourth number that the projection was trained with. empty_context: whether rows of zero tokens,
+    the unconditional domain, get a context of zeros, as Zero123's pipelines sample; else the projection of the pose alone, as it trains.
     """
 
     config_name = "config.json"
@@ -74,6 +87,8 @@ class PoseProjection(ModelMixin, ConfigMixin):
         tokens: int = 0,
         context: str = "image_embedding",
         patch: int = 4,
+        pose: str = "distance_change",
+        empty_context: bool = False,
     ) -> None:
         super().__init__()
         self.linear = nn.Linear(context_dim + 4, output_dim)
@@ -83,6 +98,8 @@ class PoseProjection(ModelMixin, ConfigMixin):
         """Context with the pose in every token."""
         joined = torch.cat([tokens, pose[:, None].expand(-1, tokens.shape[1], -1)], dim=-1)
         projected = self.linear(joined)
+        if self.config.empty_context:
+            projected = projected * tokens.ne(0).flatten(1).any(dim=1)[:, None, None]
         return projected + self.offsets if self.config.tokens else projected
 
 
@@ -90,10 +107,16 @@ class DiffusionViewPrior(LatentSpace):
     """A U-Net that paints the view at a pose, given a reference."""
 
     def __init__(
-        self, space: LatentSpace, unet: UNet2DConditionModel, projection: PoseProjection, context: ContextEncoder
+        self,
+        space: LatentSpace,
+        unet: UNet2DConditionModel,
+        projection: PoseProjection,
+        context: ContextEncoder,
+        pose_convention: PoseConvention = "distance_change",
     ) -> None:
         super().__init__(space.autoencoder, space.schedule, space.image_size)
         self.unet, self.projection, self.context = unet, projection, context
+        self.pose_convention = pose_convention
         # Stable Diffusion's encoder latents enter Zero123's U-Net unscaled; ours has a scale of 1 anyway.
         self._reference_scale = 1 / float(space.autoencoder.config.scaling_factor)
 
@@ -104,6 +127,15 @@ class DiffusionViewPrior(LatentSpace):
         self.projection.to(device)
         if isinstance(self.context, ImageEmbeddingContext):
             self.context.tower.to(device)
+
+    def pose(
+        self, azimuth_deg: Float[Tensor, " b"], elevation_deg: Float[Tensor, " b"], reference_elevation_deg: float
+    ) -> Float[Tensor, "b 4"]:
+        """Poses of cameras relative to the reference's, which stands at azimuth 0, in this prior's convention."""
+        found = pose_condition(azimuth_deg, elevation_deg, reference_elevation_deg)
+        if self.pose_convention == "reference_elevation":
+            found[:, 3] = math.radians(90 - reference_elevation_deg)
+        return found
 
     @torch.no_grad()
     def condition(self, reference: Float[Tensor, "1 3 h w"]) -> ViewCondition:
@@ -224,12 +256,33 @@ def view_output(
     return unet(joined, timesteps, encoder_hidden_states=context, class_labels=labels).sample.to(noisy.dtype)
 
 
+_LINEAR_NAMES = ("linear", "proj", "projection")
+"""What the projection's one layer is called: here, in stable-dreamfusion's conversion of Zero123, in the Zero123 authors'."""
+
+
 def load_projection(source: PriorSource) -> PoseProjection:
-    """The pose projection: component `cc_projection`."""
-    path, arguments = source.component("cc_projection")
-    if Path(path).is_dir() and not (Path(path) / "config.json").is_file():
-        raise PriorError(f"{path} has no config.json: the pose projection is incomplete, restore it")
-    projection = PoseProjection.from_pretrained(path, use_safetensors=True, low_cpu_mem_usage=False, **arguments)
+    """The pose projection, under any of its names and with any of its layer's. PriorError where it holds other tensors."""
+    folder = source.component("cc_projection")
+    config = json_object(folder / "config.json")
+    found = tensors_of(folder, DIFFUSERS_BASE)
+    layer = next((name for name in _LINEAR_NAMES if f"{name}.weight" in found.shapes), "linear")
+    if layer == "linear":
+        projection = PoseProjection.from_config(config)
+    else:
+        shape = found.shapes[f"{layer}.weight"]
+        if len(shape) != 2:
+            raise PriorError(f"{folder} has {layer}.weight of the shape {list(shape)}: the pose projection is one linear layer")
+        projection = PoseProjection(context_dim=shape[1] - 4, output_dim=shape[0], empty_context=True)
+    own = {name: value for name, value in projection.state_dict().items() if layer == "linear" or name != "offsets"}
+    state = {
+        name.replace(f"{layer}.", "linear.", 1): tensor for path in found.files for name, tensor in load_file(path).items()
+    }
+    refuse_other_tensors(
+        folder,
+        {name.replace("linear.", f"{layer}.", 1): tuple(value.shape) for name, value in own.items()},
+        found.shapes,
+    )
+    projection.load_state_dict({**projection.state_dict(), **state})
     return projection.float().eval().requires_grad_(False)
 
 
@@ -237,15 +290,41 @@ def load_context(source: PriorSource, projection: PoseProjection) -> ContextEnco
     """The context encoder that the projection was trained with."""
     if projection.config.context == "latent_patches":
         return LatentPatchContext(projection.config.patch)
-    path, arguments = source.component("image_encoder")
-    tower: Any = CLIPVisionModelWithProjection.from_pretrained(path, use_safetensors=True, **arguments)
-    return ImageEmbeddingContext(tower.float().eval().requires_grad_(False))
+    folder = source.component("image_encoder")
+    tower = open_transformers(folder)
+    if not isinstance(tower, CLIPVisionModelWithProjection):
+        raise PriorError(f"{folder} is a {type(tower).__name__}: a view prior needs a CLIPVisionModelWithProjection")
+    if int(tower.config.projection_dim) != projection.config.context_dim:
+        raise PriorError(
+            f"{folder} gives {tower.config.projection_dim} numbers a picture, but the pose projection takes "
+            f"{projection.config.context_dim}: they belong to different models"
+        )
+    return ImageEmbeddingContext(tower)
 
 
-def load_view_prior(source: PriorSource) -> DiffusionViewPrior:
-    """Open a view prior: the embedded one, or a folder of Zero123's components (vae, unet, scheduler, cc_projection, image_encoder)."""
+STABLE_ZERO123 = "stable-zero123"
+
+
+def pose_convention(source: PriorSource) -> PoseConvention:
+    """What the fourth number of a prior's poses is: what the projection's config says under "pose", else known by the model's name."""
+    said: object = json_object(source.component("cc_projection") / "config.json").get("pose")
+    if said in get_args(PoseConvention):
+        return cast(PoseConvention, said)
+    names = (Path(source.location).name, str(source.index().get("_name_or_path", "")))
+    stable = any(STABLE_ZERO123 in name.lower().replace("_", "-") for name in names)
+    return "reference_elevation" if stable else "distance_change"
+
+
+def load_view_prior(source: PriorSource, pose: PoseConvention | None = None) -> DiffusionViewPrior:
+    """Open a view prior: the embedded one, or a folder of Zero123's components (vae, unet, scheduler, image_encoder, and cc_projection
+    or clip_camera_projection). pose: the convention of its poses; None: what the folder says."""
     autoencoder, unet, projection = load_autoencoder(source), load_unet(source), load_projection(source)
-    size = int(unet.config.sample_size)
-    shrink = autoencoder.config.patch_size if "patch_size" in autoencoder.config else 8
-    space = LatentSpace(autoencoder, load_schedule(source), size * shrink)
-    return DiffusionViewPrior(space, unet, projection, load_context(source, projection))
+    if unet.config.cross_attention_dim != projection.config.output_dim:
+        raise PriorError(
+            f"the U-Net of {source.location} attends to {unet.config.cross_attention_dim} numbers, but its pose projection gives "
+            f"{projection.config.output_dim}: they belong to different models"
+        )
+    size = int(unet.config.sample_size) * pixels_per_latent(autoencoder)
+    space = LatentSpace(autoencoder, load_schedule(source), size)
+    context = load_context(source, projection)
+    return DiffusionViewPrior(space, unet, projection, context, pose or pose_convention(source))

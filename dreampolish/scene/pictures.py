@@ -1,6 +1,6 @@
 """Pictures in and out: safe reading, PNG writing, labelled sheets and turntables. Arrays are float in [0, 1], (height, width, channels)."""
 
-import warnings
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,10 +10,11 @@ from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch import Tensor
 
+from dreampolish.untrusted.files import PICTURE_BYTES, RefusedError, read_regular
+from dreampolish.untrusted.images import FORMATS, checked_size
+
 MAX_SIDE = 4096
 """Pixels of the longest side of a picture that is read; larger ones are refused before they are decoded."""
-
-FORMATS = ("PNG", "JPEG", "WEBP")
 
 
 class PictureError(ValueError):
@@ -26,18 +27,26 @@ def read_picture(path: Path) -> Float[Tensor, "h w 4"]:
     Raises PictureError for anything else, for truncated files and for decompression bombs.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as opened:
-                if max(opened.size) > MAX_SIDE:
-                    raise PictureError(
-                        f"{path} is {opened.size[0]}x{opened.size[1]} pixels, the limit is {MAX_SIDE}; scale it down first"
-                    )
-                rgba = ImageOps.exif_transpose(opened).convert("RGBA")
+        content = read_regular(path, PICTURE_BYTES)
     except FileNotFoundError:
         raise PictureError(f"no picture at {path}; give the path of a PNG, JPEG or WebP file") from None
-    except (OSError, SyntaxError, Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise PictureError(f"{path} cannot be read as PNG, JPEG or WebP ({error}); save it again as PNG") from None
+    except OSError as error:
+        raise PictureError(f"{path} cannot be read: {error.strerror}") from None
+    except RefusedError as error:
+        raise PictureError(f"{error}; give a PNG, JPEG or WebP file") from None
+    return picture_from_bytes(content, str(path))
+
+
+def picture_from_bytes(content: bytes, named: str) -> Float[Tensor, "h w 4"]:
+    """What `read_picture` makes of a file with this content. named: the picture in messages. Raises PictureError."""
+    try:
+        checked_size(content, MAX_SIDE, named)
+        with Image.open(io.BytesIO(content), formats=FORMATS) as opened:
+            rgba = ImageOps.exif_transpose(opened).convert("RGBA")
+    except RefusedError as error:
+        raise PictureError(f"{error}; save it as a PNG of at most {MAX_SIDE} pixels a side") from None
+    except (OSError, SyntaxError, ValueError) as error:
+        raise PictureError(f"{named} cannot be read as PNG, JPEG or WebP ({error}); save it again as PNG") from None
     return torch.from_numpy(np.asarray(rgba, dtype=np.float32) / 255)
 
 

@@ -55,11 +55,6 @@ def on_white(colors: Float[Tensor, "b 3 h w"], coverage: Float[Tensor, "b 1 h w"
     return colors.clamp(0, 1).sub_(1).mul_(coverage).add_(1)
 
 
-def unlit(albedo: Float[Tensor, "b 3 h w"], coverage: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 3 h w"]:
-    """Pictures of the bare colours on white."""
-    return on_white(albedo, coverage)
-
-
 def recolor(
     albedo: Float[Tensor, "b 3 h w"],
     paint: Float[Tensor, "b 1 h w"],

@@ -1,6 +1,5 @@
 """One cell of a study: the ordinary stages up to the one that is measured, its figures, and its run at the tracker."""
 
-import json
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from flows.ablation.plan import Cell, Plan
 from flows.ablation.statistics import CellResult, StageResult
 from flows.benchmark.subjects import Subject, reference_picture
 from flows.benchmark.truth import Truth, true_mesh, truth_of
+from flows.report.settings import changes, text
 from flows.runs.chain import CHAIN
 from flows.runs.create import now
 from flows.runs.inputs import keep_image
@@ -31,6 +31,7 @@ from stages.runtime.command import arguments_from_record
 from stages.runtime.context import context_of, device_from_name
 from stages.runtime.records import read_record, record_path, write_record
 from stages.runtime.store import LocalStore
+from stages.runtime.tracking.files import entries_of
 from stages.runtime.tracking.journal import PARENT_JOURNAL, PARENT_TAG, Journal, Place
 from stages.runtime.tracking.progress import await_sends
 
@@ -229,25 +230,8 @@ def described(
 
 def differences(base: Config, config: Config) -> list[str]:
     """Settings in which a cell differs from the base variant, seed and framing of the reference left out."""
-    before, after = _flat(base.model_dump(mode="json")), _flat(config.model_dump(mode="json"))
-    return [
-        f"{key}={value}"
-        for key, value in after.items()
-        if before[key] != value and key != "seed" and not key.startswith("reference.")
-    ]
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted names; a ramp, which is one setting, counts as a whole: its number where it is constant."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping) and "start" in value:
-            found[prefix + key] = value["start"] if value["start"] == value["end"] else json.dumps(value)
-        elif isinstance(value, Mapping):
-            found.update(_flat(value, f"{prefix}{key}."))
-        else:
-            found[prefix + key] = value
-    return found
+    named = [(name, value) for name, _, value in changes(base, config)]
+    return [f"{name}={text(value)}" for name, value in named if name != "seed" and not name.startswith("reference.")]
 
 
 def taken_steps(artifact: Artifact, config: Config) -> int:
@@ -266,10 +250,8 @@ def best_figures(journals: Path, artifacts: Iterable[Artifact]) -> dict[str, flo
     found: dict[str, float] = {}
     for artifact in artifacts:
         for path in sorted(journals.glob(f"*/{artifact.stage}-{artifact.fingerprint[:12]}.jsonl")):
-            # What a run in another process is writing just now ends without a line break.
-            for line in path.read_text().rpartition("\n")[0].splitlines():
-                metrics = json.loads(line).get("metrics", {})
-                for key, value in metrics.items():
+            for entry in entries_of(path.read_bytes()):
+                for key, value in entry.get("metrics", {}).items():
                     kind, _, name = key.partition("/")
                     if kind == "best":
                         full = f"best/{artifact.stage}/{name}"

@@ -19,7 +19,7 @@ from flows.benchmark.page import markdown, table
 from flows.benchmark.statistics import Figure
 from schemas.config.presets import ConfigError
 from schemas.studies import Variant
-from stages.runtime.files import disk_errors_in_one_line
+from stages.runtime.files import disk_errors_in_one_line, for_the_user
 
 EXPLAINED = {
     "psnr": "PSNR and SSIM over 16 views all around (128 pixels), mask IoU, normals on the common mask: against the true object",
@@ -192,7 +192,7 @@ def write_page(folders: Sequence[Path], page: Path) -> Path:
     twice = next((name for index, name in enumerate(names) if name in names[:index]), None)
     if twice is not None:
         raise ConfigError(f"two of the folders hold the study {twice}; name one of them")
-    with disk_errors_in_one_line(page.parent):
+    with for_the_user(), disk_errors_in_one_line(page.parent):
         page.parent.mkdir(parents=True, exist_ok=True)
         sections = [study_text(result, "##", _pictures(folder, result, page.parent)) for folder, result in results]
         write_atomically(page, "\n".join([HEAD + "\n", *sections]).encode())

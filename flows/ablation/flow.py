@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from prefect import flow
+from prefect.runtime import flow_run
 
 from dreampolish.optim.atomic_files import write_atomically
 from dreampolish.optim.fit import FitInterruptedError
 from flows.ablation.cell import Shown, Workplace, described, run_cell
 from flows.ablation.document import cell_line, study_text
 from flows.ablation.figures import judge_from_folder
-from flows.ablation.plan import Cell, Plan, cell_config, code_digests, planned
+from flows.ablation.plan import STUDIES, Cell, Plan, cell_config, code_digests, found_study, planned
 from flows.ablation.plots import contact_sheet, plot
 from flows.ablation.statistics import CellResult, StudyResult, paired, write_result
 from flows.benchmark.page import date_line, machine_line, versions_line
@@ -21,14 +22,14 @@ from flows.benchmark.statistics import one_line
 from flows.benchmark.subjects import held_out_names
 from flows.benchmark.truth import SHOWN
 from flows.runs.console import say
-from flows.runs.parameters import Overrides, Preset, override_lines
+from flows.runs.parameters import Overrides, Preset, StudyName, override_lines
 from flows.service.marks import at_work
 from schemas.config.presets import merged
 from schemas.config.run import Config
-from schemas.studies import FITTED
+from schemas.studies import FITTED, Study
 from stages.runtime.context import device_from_name
 from stages.runtime.errors import StageError
-from stages.runtime.files import disk_errors_in_one_line, project_file, store_folder
+from stages.runtime.files import disk_errors_in_one_line, for_the_user, project_file, store_folder
 from stages.runtime.records import read_record, record_path
 from stages.runtime.signals import StopSignal, stop_on_signals
 from stages.runtime.tracking.journal import PARENT_JOURNAL, Journal, place_from_store
@@ -45,18 +46,25 @@ class Progress:
     shown: dict[str, Shown] = field(default_factory=dict)
 
 
-@flow(name="dreampolish", flow_run_name="ablation {study}", persist_result=False, log_prints=False)
+def _flow_run_name() -> str:
+    """Named after the study; called by Prefect."""
+    given = flow_run.get_parameters()["study"]
+    name = given if isinstance(given, str) else given["name"] if isinstance(given, dict) else given.name
+    return f"ablation {name}"
+
+
+@flow(name="dreampolish", flow_run_name=_flow_run_name, persist_result=False, log_prints=False)
 @at_work
 def ablation(
-    study: Path, preset: Preset | None = None, overrides: Overrides = None, show_progress: bool = False
+    study: StudyName | Study, preset: Preset | None = None, overrides: Overrides = None, show_progress: bool = False
 ) -> dict[str, Any]:
     """Run a study's cells and compare them; study.json, table.md, sheet.png and plot.png go to outputs/ablations/<name>-<id>/.
 
-    study: a YAML file, or the name of one in configs/ablations. preset: in place of the study's own. overrides: settings for all cells.
+    study: its content, or the name of one in configs/ablations. preset: in place of the study's own. overrides: settings for all cells.
     A cell's failure does not end the others; the result's `failures` names them. Raises ConfigError or StageError for what cannot begin.
     """
     store, changes = store_folder(), override_lines(overrides)
-    plan = planned(study, store, preset, changes)
+    plan = planned(found_study(STUDIES / f"{study}.yaml") if isinstance(study, str) else study, store, preset, changes)
     work = _workplace(plan, store, show_progress)
     journal, status, progress = _open_journal(work), "KILLED", Progress()
     try:
@@ -183,7 +191,7 @@ def _result(plan: Plan, progress: Progress, overrides: Sequence[str]) -> StudyRe
 def _write(work: Workplace, result: StudyResult, progress: Progress, journal: Journal) -> Path:
     """The study's output folder, and the same on the parent run's page."""
     folder = OUTPUTS / work.plan.title
-    with disk_errors_in_one_line(OUTPUTS):
+    with for_the_user(), disk_errors_in_one_line(OUTPUTS):
         folder.mkdir(parents=True, exist_ok=True)
         write_result(folder / "study.json", result)
         truths = {name: truth.views.rgb[list(SHOWN)].cpu() for name, truth in work.truths.items()}

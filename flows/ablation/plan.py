@@ -7,19 +7,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from dreampolish.untrusted.files import TEXT_BYTES, read_regular
 from flows.benchmark.subjects import Subject, found_subjects, framing_settings
 from flows.runs.create import CONFIGS, check_priors, slug_from_prompt
 from flows.runs.inputs import check_thing_named, checked_prompt
+from flows.runs.roots import located
 from schemas.artifacts import StageName
 from schemas.config.presets import ConfigError, load_config, merged
 from schemas.config.run import Config
 from schemas.runs import STAGES, RunRecord
-from schemas.studies import FITTED, Settings, Study, Variant, read_study
+from schemas.studies import FITTED, Settings, Study, Variant, study_from_text
 from stages.guidance.priors import check_words
 from stages.runtime.code import code_of_module
 from stages.runtime.context import RunContext, context_of
 from stages.runtime.errors import StageError
-from stages.runtime.files import PROJECT, project_file
+from stages.runtime.files import PROJECT
 from stages.runtime.key import prior_digests
 
 STUDIES = CONFIGS / "ablations"
@@ -93,30 +95,41 @@ class Plan:
         return len(keys)
 
 
+def found_study(file: Path) -> Study:
+    """The study of a file, or of the bare name of one that comes with the project.
+
+    Raises ConfigError if there is none, or for what is wrong with it.
+    """
+    path = study_path(file)
+    try:
+        return study_from_text(read_regular(path, TEXT_BYTES).decode(), path.name)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise error if isinstance(error, ConfigError) else ConfigError(f"{path} cannot be read: {reason}") from None
+
+
 def study_path(file: Path) -> Path:
     """A study's file: a path, or the bare name of one that comes with the project. Raises ConfigError if there is none."""
-    if file.is_file():
-        return file
     shipped = STUDIES / f"{file.name}.yaml"
-    if len(file.parts) == 1 and shipped.is_file():
-        return shipped
+    if file.exists() or (len(file.parts) == 1 and shipped.is_file()):
+        return file if file.exists() else shipped
     known = ", ".join(sorted(path.stem for path in STUDIES.glob("*.yaml")))
     raise ConfigError(f"no study {file}; give a YAML file, or one of {known}")
 
 
-def planned(file: Path, store: Path, preset: str | None, overrides: Sequence[str]) -> Plan:
-    """Read and check a study. preset: in place of the study's own. overrides: lie over the common settings, under the variants'.
+def planned(study: Study, store: Path, preset: str | None, overrides: Sequence[str]) -> Plan:
+    """Check a study against settings, words and weights.
+
+    preset: in place of the study's own. overrides: lie over the common settings, under the variants'.
 
     Raises ConfigError, or StageError for weights, in one line each; nothing has been written or run then.
     """
-    path = study_path(file)
-    study = read_study(path)
     if preset is not None:
         study = study.model_copy(update={"preset": preset})
     try:
         return _planned(study, store, overrides)
     except ConfigError as error:
-        raise ConfigError(f"{path.name}: {error}") from None
+        raise ConfigError(f"study {study.name}: {error}") from None
 
 
 def _planned(study: Study, store: Path, overrides: Sequence[str]) -> Plan:
@@ -125,6 +138,8 @@ def _planned(study: Study, store: Path, overrides: Sequence[str]) -> Plan:
     common = merged(load_config(study.preset, CONFIGS, []), nested(study.settings), overrides)
     check_priors(common)
     configs = variant_configs(study, common)
+    for config in configs.values():
+        check_priors(config)
     subjects = _subjects(study, common)
     record = RunRecord(run="0" * 8, prompt="-", config=common, created="")
     run = context_of(record, store, tracking_uri=None, show_progress=False)
@@ -202,7 +217,9 @@ def _subjects(study: Study, common: Config) -> list[StudySubject]:
     objects = []
     for group, listed in study.objects.items():
         if listed:
-            found = found_subjects(project_file(study.objects_folder), listed, common.reference.elevation_deg)
+            found = found_subjects(
+                located(Path(study.objects_folder), "objects_folder"), listed, common.reference.elevation_deg
+            )
             objects += [StudySubject(item.name, item.prompt, group, item) for item in found]
     names = [subject.name for subject in [*prompts, *objects]]
     twice = next((name for index, name in enumerate(names) if name in names[:index]), None)

@@ -2,7 +2,6 @@
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -10,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from dreampolish.metrics.pictures import psnr
-from dreampolish.scene.cameras import Cameras, turntable_cameras
+from dreampolish.scene.cameras import turntable_cameras
 from flows.benchmark.browser import BrowserError, module_folders, render_in_browser, tool_versions
 from flows.benchmark.stages import memory_path, recalled, remember
 from flows.runs.validate import findings_of
@@ -91,8 +90,8 @@ def _examined(name: str, record: RunRecord, files: StoredFiles) -> AssetResult:
     ours = open_artifact(asset, record.config.export, files).render(cameras)
     browser, normals, note = None, None, ""
     try:
-        colors = browser_views(glb, cameras, asset.metres_per_unit, "colors")
-        shown = browser_views(glb, cameras, asset.metres_per_unit, "normals")
+        colors = render_in_browser(glb, cameras, asset.metres_per_unit, "colors")[0].to(files.device)
+        shown = render_in_browser(glb, cameras, asset.metres_per_unit, "normals")[0].to(files.device)
         browser = agreement(colors, source.rgb)
         normals = agreement(*inner_normals(shown, source.normals_camera, source.alpha))
     except BrowserError as error:
@@ -110,17 +109,6 @@ def _examined(name: str, record: RunRecord, files: StoredFiles) -> AssetResult:
         browser=browser,
         normals=normals,
         note=note,
-    )
-
-
-def browser_views(
-    glb: Path, cameras: Cameras, metres_per_unit: float, shows: Literal["colors", "normals"]
-) -> Float[Tensor, "b h w 3"]:
-    """three.js's pictures, with three.js from the first folder of npm packages that holds it. Raises BrowserError."""
-    folders = [folder / "three" for folder in module_folders() if (folder / "three").is_dir()]
-    three = folders[0] if folders else module_folders()[0] / "three"
-    return render_in_browser(glb, cameras, metres_per_unit=metres_per_unit, shows=shows, three=three)[0].to(
-        cameras.fov_deg.device
     )
 
 

@@ -9,7 +9,6 @@ import hashlib
 import io
 import json
 import queue
-import re
 import shutil
 import subprocess
 import tempfile
@@ -26,6 +25,7 @@ from torch import Tensor
 
 from dreampolish.assets.asset import GLTF_FROM_WORLD
 from dreampolish.scene.cameras import Cameras
+from flows.report.three import three_script
 from stages.runtime.files import PROJECT
 
 SECONDS = 180
@@ -40,30 +40,16 @@ _HEADLESS = (
     "--no-first-run",
 )
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-_FILES = {
-    "three": "build/three.module.js",
-    "./three.core.js": "build/three.core.js",
-    "three/loader": "examples/jsm/loaders/GLTFLoader.js",
-    "../utils/BufferGeometryUtils.js": "examples/jsm/utils/BufferGeometryUtils.js",
-    "../utils/SkeletonUtils.js": "examples/jsm/utils/SkeletonUtils.js",
-}
-_NAMES = {
-    "./three.core.js": "three/core",
-    "../utils/BufferGeometryUtils.js": "three/geometry",
-    "../utils/SkeletonUtils.js": "three/skeleton",
-}
 _PAGE = """<!doctype html><meta charset="utf-8"><body>
-<script type="importmap">{"imports": %(imports)s}</script>
+<script>%(three)s</script>
 <script type="module">
-import * as THREE from 'three';
-import {GLTFLoader} from 'three/loader';
 const given = %(given)s;
 const send = result => fetch('/result', {method: 'POST', body: JSON.stringify(result)});
 const complaints = [];
 for (const kind of ['warn', 'error']) console[kind] = (...words) => complaints.push(words.join(' '));
 try {
   const bytes = Uint8Array.from(atob(given.glb), letter => letter.charCodeAt(0)).buffer;
-  const gltf = await new GLTFLoader().parseAsync(bytes, '');
+  const gltf = await new THREE.GLTFLoader().parseAsync(bytes, '');
   gltf.scene.traverse(part => {
     if (!part.isMesh) return;
     const old = part.material, side = THREE.DoubleSide;
@@ -74,6 +60,7 @@ try {
   const scene = new THREE.Scene();
   scene.add(gltf.scene);
   const renderer = new THREE.WebGLRenderer({antialias: false, preserveDrawingBuffer: true});
+  renderer.outputEncoding = THREE.sRGBEncoding;
   renderer.setPixelRatio(1);
   renderer.setSize(given.size * given.cameras.length, given.size);
   renderer.setScissorTest(true);
@@ -104,38 +91,27 @@ def browser_path() -> str | None:
 
 
 def render_in_browser(
-    glb: Path, cameras: Cameras, metres_per_unit: float, shows: Literal["colors", "normals"], three: Path
+    glb: Path, cameras: Cameras, metres_per_unit: float, shows: Literal["colors", "normals"]
 ) -> tuple[Float[Tensor, "b h w 3"], list[str]]:
     """Pictures of a GLB by three.js, and what it complained of.
 
     colors: unlit base colours on white, sRGB. normals: (n + 1) / 2 in camera axes, normal map applied, white where nothing is seen.
-    metres_per_unit: of the file, since the cameras are in scene units. three: npm's folder `three`. Raises BrowserError.
+    metres_per_unit: of the file, since the cameras are in scene units. Raises BrowserError.
     """
     browser = browser_path()
-    if browser is None or not (three / _FILES["three"]).is_file():
-        raise BrowserError("needs Chromium, and three.js from npm (npm install three)")
+    if browser is None:
+        raise BrowserError("needs Chromium")
     given = {
         "glb": base64.b64encode(glb.read_bytes()).decode(),
         "shows": shows,
         "size": cameras.size * SUPERSAMPLE,
         "cameras": [_camera(cameras, number, metres_per_unit) for number in range(len(cameras))],
     }
-    page = _PAGE % {"imports": json.dumps(_imports(three)), "given": json.dumps(given)}
+    page = _PAGE % {"three": three_script(), "given": json.dumps(given)}
     result = _result_of_page(browser, page)
     if "failed" in result:
         raise BrowserError(f"three.js could not draw {glb.name}: {result['failed']}")
     return _pictures(result["picture"], cameras.size), result["complaints"]
-
-
-def _imports(three: Path) -> dict[str, str]:
-    """three.js's modules as data URIs; their relative imports, which a data URI cannot have, renamed."""
-    imports = {}
-    for name, file in _FILES.items():
-        source = (three / file).read_text()
-        for old, new in _NAMES.items():
-            source = re.sub(rf"(from\s+['\"]){re.escape(old)}(['\"])", rf"\g<1>{new}\g<2>", source)
-        imports[_NAMES.get(name, name)] = "data:text/javascript;base64," + base64.b64encode(source.encode()).decode()
-    return imports
 
 
 def _camera(cameras: Cameras, number: int, metres_per_unit: float) -> dict[str, object]:

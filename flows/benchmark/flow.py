@@ -33,6 +33,7 @@ from flows.report.facts import view_paths
 from flows.runs.console import say
 from flows.runs.create import CONFIGS, check_priors, new_id, new_run
 from flows.runs.parameters import Overrides, Preset, override_lines
+from flows.runs.roots import deployed, located
 from flows.service.marks import at_work
 from flows.text_to_3d import text_to_3d
 from schemas.config.presets import load_config
@@ -73,7 +74,7 @@ class Pipeline:
 @flow(name="dreampolish", flow_run_name="benchmark", persist_result=False, log_prints=False)
 @at_work
 def benchmark(
-    objects: Path,
+    objects: Path = Path("benchmark/objects"),
     preset: Preset = "home",
     overrides: Overrides = None,
     only: list[str] | None = None,
@@ -83,13 +84,15 @@ def benchmark(
 
     What the store holds already is not computed again, nor measured again while the measuring code is the same.
 
-    objects: a folder of GLBs, or of folders with mesh.glb, reference.png and attribution.json; its remarks.txt is shown on the page.
+    objects: a folder of GLBs, or of folders with mesh.glb, reference.png and attribution.json; its remarks.txt is shown on the page. A
+    deployment takes one under a root (flows/runs/roots.py).
     only: names of objects to take. One object's failure does not end the others; the result's `failures` names them. Raises ConfigError
     for what cannot begin.
     """
     store, changed = store_folder(), tuple(override_lines(overrides))
     config = load_config(preset, CONFIGS, changed)
     check_priors(config)
+    objects = located(objects, "objects") if deployed() else objects
     subjects = found_subjects(objects, only or [], config.reference.elevation_deg)
     prompts = prompts_of(objects) if with_prompts else []
     names = held_out_names()

@@ -34,9 +34,10 @@ from flows.benchmark.statistics import (
     stage_means,
 )
 from flows.benchmark.subjects import remarks_of
+from flows.runs.markdown import code, escaped
 from schemas.config.run import Config
 from stages.runtime.context import device_from_name
-from stages.runtime.files import disk_errors_in_one_line
+from stages.runtime.files import disk_errors_in_one_line, for_the_user
 
 DOCS = Path("docs/benchmarks")
 
@@ -109,7 +110,9 @@ def markdown(package: str, template: str, content: Mapping[str, Any]) -> str:
     """A package's Markdown template, filled in."""
     loader = PackageLoader(package)
     environment = Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["codes"] = lambda items: ", ".join(f"`{item}`" for item in items) or "none"
+    environment.filters["codes"] = lambda items: ", ".join(f"`{code(item)}`" for item in items) or "none"
+    environment.filters["code"] = code
+    environment.filters["plain"] = escaped
     environment.filters["times"] = _times
     return environment.get_template(template).render(content).rstrip() + "\n"
 
@@ -240,7 +243,13 @@ def verdicts(objects: Sequence[ObjectResult]) -> str:
 def prompt_table(prompts: Sequence[PromptResult]) -> str:
     """A row a prompt."""
     rows = [
-        [result.prompt, result.run, f"{result.hits}/{result.views}", result.nearest, f"{result.alignment:.3f}"]
+        [
+            escaped(result.prompt),
+            result.run,
+            f"{result.hits}/{result.views}",
+            escaped(result.nearest),
+            f"{result.alignment:.3f}",
+        ]
         for result in prompts
     ]
     return table(["prompt", "run", "views taken for it", "most views taken for", "alignment"], rows)
@@ -251,7 +260,7 @@ def asset_table(results: Sequence[AssetResult]) -> str:
     head = ["asset", "run", "errors", "warnings", "MB", "triangles", "our rasteriser", "three.js", "normals"]
     rows = [
         [
-            *(result.name, result.run, str(result.errors), str(result.warnings)),
+            *(escaped(result.name), result.run, str(result.errors), str(result.warnings)),
             *(f"{result.megabytes:.2f}", f"{result.triangles:,}"),
             *(_decibels(entry) for entry in (result.ours, result.browser, result.normals)),
         ]
@@ -266,8 +275,8 @@ def _decibels(entry: Agreement | None) -> str:
 
 def asset_verdict(results: Sequence[AssetResult]) -> str:
     """In a sentence, which assets fall short."""
-    unsound = [result.name for result in results if result.errors or result.warnings]
-    unlike = [result.name for result in results if result.least_agreement < LEAST_AGREEMENT_DB]
+    unsound = [escaped(result.name) for result in results if result.errors or result.warnings]
+    unlike = [escaped(result.name) for result in results if result.least_agreement < LEAST_AGREEMENT_DB]
     drawn = sum(result.browser is not None for result in results)
     validator = f"**not without complaint of the validator: {', '.join(unsound)}**"
     views = f"**below {LEAST_AGREEMENT_DB:g} dB in a view: {', '.join(unlike)}**"
@@ -302,7 +311,7 @@ def rasterizer_table(found: Sequence[Rasterizers]) -> str:
 
 def write_sheet(name: str, picture: Image.Image) -> np.ndarray:
     """docs/benchmarks/<name>.png; its pixels."""
-    with disk_errors_in_one_line(DOCS):
+    with for_the_user(), disk_errors_in_one_line(DOCS):
         DOCS.mkdir(parents=True, exist_ok=True)
         picture.save(DOCS / f"{name}.png")
     return np.asarray(picture)
@@ -313,7 +322,7 @@ def write_report(
 ) -> Path:
     """docs/benchmarks/index.md; its path. keep_prompts: those of the page so far stay, with their date and setting."""
     page = DOCS / "index.md"
-    with disk_errors_in_one_line(DOCS):
+    with for_the_user(), disk_errors_in_one_line(DOCS):
         DOCS.mkdir(parents=True, exist_ok=True)
         before = page.read_text() if keep_prompts and page.is_file() else ""
         page.write_text(report_text(results, setting, overheads=overheads, before=before, rasterizers=rasterizers))

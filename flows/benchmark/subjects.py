@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dreampolish.assets.textured_mesh import TexturedMesh
+from dreampolish.untrusted.files import TEXT_BYTES, read_regular
 from flows.benchmark.truth import LEAST_FRAMING_IOU, framing_iou, write_reference
 from flows.runs.create import slug_from_prompt
 from schemas.config.presets import ConfigError
@@ -59,8 +60,8 @@ def _subject(glb: Path, elevation_deg: float) -> Subject:
     name = slug_from_prompt(glb.parent.name)
     attribution, picture = glb.with_name("attribution.json"), glb.with_name("reference.png")
     try:
-        facts = json.loads(attribution.read_text()) if attribution.is_file() else {}
-    except ValueError as error:
+        facts = json.loads(read_regular(attribution, TEXT_BYTES)) if attribution.is_file() else {}
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{attribution} is no JSON: {error}") from None
     return Subject(
         name=name,
@@ -74,7 +75,7 @@ def _subject(glb: Path, elevation_deg: float) -> Subject:
 def remarks_of(objects: Path) -> str:
     """Notes on the objects for readers of the page, from remarks.txt beside them, on one line."""
     file = objects / "remarks.txt"
-    return " ".join(file.read_text().split()) if file.is_file() else ""
+    return " ".join(read_regular(file, TEXT_BYTES).decode().split()) if file.is_file() else ""
 
 
 def held_out_names() -> list[str]:
@@ -85,7 +86,8 @@ def held_out_names() -> list[str]:
 def prompts_of(objects: Path) -> list[str]:
     """The prompts beside the objects, else those of the project's own benchmark."""
     own = objects / "prompts.txt"
-    lines = (own if own.is_file() else project_file("benchmark/objects/prompts.txt")).read_text().splitlines()
+    chosen = own if own.is_file() else project_file("benchmark/objects/prompts.txt")
+    lines = read_regular(chosen, TEXT_BYTES).decode().splitlines()
     return [line.strip() for line in lines if line.strip()]
 
 

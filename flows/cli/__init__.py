@@ -1,5 +1,6 @@
 """The command line `dreampolish`. A user's mistake costs one line and exit code 2; an interruption 130; a fault of ours 1."""
 
+import os
 from typing import Any
 
 import typer
@@ -28,16 +29,24 @@ COMMANDS = {
     "service": {
         "up": "Start Prefect, MLflow and a worker on this machine and register the deployments.",
         "down": "Stop what `up` started; runs that go on write their checkpoints first.",
+        "upload": "Put a picture into the store and print its hash.",
         "batch": "One run for each prompt of a file, on as many workers as there are.",
         "doctor": "Say what is wrong with this installation, its store and its services, and what mends it.",
     },
     "priors": {
         "data": "Render the furniture that the priors are trained on; takes hours.",
         "train": "Train the embedded priors on the rendered furniture; a stopped training goes on.",
+        "check": "Say what folders of models are, what is missing in them, and what to type; nothing is loaded.",
+        "convert": "Turn pickled weights, a folder's or one file's, into a folder that can be opened.",
+        "fetch": "Download the models of a preset, at pinned revisions; a stopped download goes on.",
     },
 }
 """Module of this folder -> its commands, functions of the same name, with the line that `--help` has for them."""
 MODULES = {command: module for module, commands in COMMANDS.items() for command in commands}
+
+
+ONLINE = ("fetch",)
+"""Commands that may ask the network, and show a bar; all others keep offline."""
 
 
 class LazyGroup(TyperGroup):
@@ -53,6 +62,9 @@ def _loaded(name: str) -> Any:
     """A command with its options, out of its module."""
     from flows.cli.command import imported  # not above: the contracts behind it would slow `--help` down
 
+    if name in ONLINE:
+        for setting in ("HF_HUB_OFFLINE", "TQDM_DISABLE"):
+            os.environ.setdefault(setting, "0")
     alone = _typer()
     alone.command(name)(getattr(imported(f"flows.cli.{MODULES[name]}"), name))
     return get_command(alone)
@@ -67,7 +79,11 @@ def _listed() -> None:
 
 
 app = _typer(cls=LazyGroup, no_args_is_help=True, help=__doc__)
-_priors = _typer(cls=LazyGroup, no_args_is_help=True, help="The embedded priors: their training and its data.")
+_priors = _typer(
+    cls=LazyGroup,
+    no_args_is_help=True,
+    help="The priors: check, fetch and convert models; train embedded ones.",
+)
 app.add_typer(_priors, name="priors")
 for _module, _commands in COMMANDS.items():
     for _command, _line in _commands.items():

@@ -16,7 +16,8 @@ from flows.service.environment import quiet_environment
 from flows.service.secret import is_refusal
 from schemas.config.presets import ConfigError
 from stages.runtime.errors import StageError
-from stages.runtime.files import is_disk_error, store_folder
+from stages.runtime.files import close_store, is_disk_error, keep_private, store_folder
+from stages.runtime.messages import write_line
 from stages.runtime.records import newest_records
 from stages.runtime.signals import interrupted_by_sigterm
 
@@ -28,8 +29,10 @@ Json = Annotated[bool, typer.Option("--json", help="the last line of output is o
 def imported(name: str) -> ModuleType:
     """A command's module, imported in a quiet environment: torch, Prefect and transformers read it as they are imported."""
     store = store_folder()
+    keep_private()
     quiet_environment(store)
     with _errors_in_one_line(store, "the same command"):
+        close_store(store)
         return import_module(name)
 
 
@@ -42,10 +45,9 @@ def finish(work: Callable[[Path], dict[str, Any]], as_json: bool, again: str | N
     with _errors_in_one_line(store, again):
         result = work(store)
     if as_json:
-        sys.stdout.write(json.dumps(result) + "\n")
+        write_line(json.dumps(result), "out")
     elif result.get("output"):
-        sys.stdout.write(f"{result['output']}\n")
-    sys.stdout.flush()
+        write_line(str(result["output"]), "out")
 
 
 @contextmanager
@@ -104,6 +106,5 @@ def _behind(error: BaseException) -> list[BaseException]:
 
 def end(line: str, code: int) -> NoReturn:
     """Say one line to the user and exit with the code."""
-    sys.stderr.write(" ".join(line.split("\n")) + "\n")
-    sys.stderr.flush()
+    write_line(line, "error")
     sys.exit(code)

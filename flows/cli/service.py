@@ -9,24 +9,40 @@ from flows.batch import BatchIncompleteError, read_prompts, refuse_without_worke
 from flows.batch import batch as batch_flow
 from flows.cli.command import Json, Set, end, finish
 from flows.runs.console import answer, say
+from flows.runs.inputs import keep_image
 from flows.service import up as services
 from flows.service.doctor import findings
 from flows.service.doctor import mend as mend_all
 from flows.service.processes import WORDS
 from flows.service.secret import USER, export_line, secret_path
+from schemas.config.presets import ConfigError
+from schemas.config.reference import ReferenceConfig
 
 
 def up(
     port: Annotated[int, typer.Option(min=1, max=65535, help="of the Prefect server")] = 4200,
     mlflow_port: Annotated[int, typer.Option(min=1, max=65535, help="of the MLflow server")] = 5000,
     at_once: Annotated[int, typer.Option(min=1, max=64, help="runs that may go at the same time")] = 1,
+    folders: Annotated[
+        list[Path] | None, typer.Option("--folder", metavar="DIR", help="runs' parameters may name files in it; repeatable")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Start Prefect, MLflow and a worker on this machine and register the deployments; what runs already is kept."""
 
     def work(store: Path) -> dict[str, Any]:
         say("starting Prefect, MLflow and a worker; the first time takes a minute")
-        pages = services.up(store=store, folder=Path.cwd(), server_port=port, mlflow_port=mlflow_port, runs_at_once=at_once)
+        missing = [folder for folder in folders or [] if not folder.is_dir()]
+        if missing:
+            raise ConfigError(f"no folder {missing[0]}; --folder names one whose files runs may read")
+        pages = services.up(
+            store=store,
+            folder=Path.cwd(),
+            server_port=port,
+            mlflow_port=mlflow_port,
+            runs_at_once=at_once,
+            readable=folders or (),
+        )
         if not as_json:
             answer(f"Prefect  {pages['prefect']}")
             answer(f"MLflow   {pages['mlflow']}")
@@ -77,6 +93,21 @@ def batch(
     finish(work, as_json, again="the same command; runs that a worker has begun go on")
     if failures:
         end(str(failures[0]), 1)
+
+
+def upload(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="a picture of an object's front: PNG, JPEG or WebP")],
+    as_json: Json = False,
+) -> None:
+    """Put a picture into the store and print its hash. The deployment `full` takes it as its parameter `image`."""
+
+    def work(store: Path) -> dict[str, Any]:
+        digest = keep_image(store, file, ReferenceConfig())
+        if not as_json:
+            answer(digest)
+        return {"image": digest}
+
+    finish(work, as_json)
 
 
 def doctor(

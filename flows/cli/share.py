@@ -11,11 +11,11 @@ from flows.report.facts import COMPARED_SIDE, MAX_SIDE, open_facts, output_folde
 from flows.report.gallery import write_gallery
 from flows.report.page import compare_page, run_page, write_page
 from flows.runs.console import answer, say, stage_line, summary
-from flows.runs.create import OUTPUTS
 from flows.runs.exports import checked_format, export_run
+from flows.runs.roots import OUTPUTS
 from flows.runs.validate import findings_of
 from schemas.config.presets import ConfigError, merged
-from stages.runtime.files import disk_errors_in_one_line
+from stages.runtime.files import disk_errors_in_one_line, for_the_user
 from stages.runtime.records import read_record
 
 MOST_RUNS = 8
@@ -35,7 +35,7 @@ def report(
             stage_line(entry, ())
         path = output or output_folder(record, OUTPUTS) / "report.html"
         page = run_page(open_facts(record, store, MAX_SIDE))
-        with disk_errors_in_one_line(path.parent):
+        with for_the_user(), disk_errors_in_one_line(path.parent):
             write_page(path, page)
         say(f"report     {path.resolve()}")
         return {**summary(record), "report": str(path.resolve())}
@@ -57,7 +57,7 @@ def compare(
         ids = [record.run for record in records]
         path = output or OUTPUTS / f"compare-{'-'.join(ids)}.html"
         page = compare_page([open_facts(record, store, COMPARED_SIDE) for record in records])
-        with disk_errors_in_one_line(path.parent):
+        with for_the_user(), disk_errors_in_one_line(path.parent):
             write_page(path, page)
         return {"runs": ids, "output": str(path.resolve())}
 
@@ -73,7 +73,7 @@ def gallery(
 
     def work(store: Path) -> dict[str, Any]:
         records = list({record.run: record for record in (read_record(store, run) for run in runs)}.values())
-        with disk_errors_in_one_line(output):
+        with for_the_user(), disk_errors_in_one_line(output):
             index = write_gallery(records, store, output)
         return {"runs": [record.run for record in records], "output": str(index.resolve())}
 

@@ -7,7 +7,7 @@ import typer
 
 from flows.ablation import flow as ablation_flow
 from flows.ablation.document import write_page
-from flows.ablation.plan import Plan, planned
+from flows.ablation.plan import Plan, found_study, planned
 from flows.benchmark import flow as benchmark_flow
 from flows.benchmark.overhead import measure_overhead, write_overhead
 from flows.benchmark.rasterizers import measure_rasterizers, write_rasterizers
@@ -35,7 +35,8 @@ def ablate(
     failures: list[dict[str, str]] = []
 
     def work(store: Path) -> dict[str, Any]:
-        checked = planned(study, store, preset, overrides or [])
+        found = found_study(study)
+        checked = planned(found, store, preset, overrides or [])
         if plan:
             return _show_plan(checked)
 
@@ -43,7 +44,7 @@ def ablate(
 
         with temporary_server(load_stages):
             result: dict[str, Any] = ablation_flow.ablation(
-                study=study, preset=preset, overrides=overrides or [], show_progress=True
+                study=found, preset=preset, overrides=overrides or [], show_progress=True
             )
         failures.extend(result["failures"])
         return result

@@ -1,7 +1,8 @@
 """A stage's curves, read from the journals in the store of the run that computed it."""
 
-import json
 from pathlib import Path
+
+from stages.runtime.tracking.files import entries_of
 
 Curve = list[tuple[int, float]]
 """Points (step, value), steps ascending."""
@@ -45,15 +46,9 @@ def thinned(curve: Curve, limit: int) -> Curve:
 def _curves(journal: Path, prefix: str) -> dict[str, Curve]:
     """Every metric with the prefix; lines that are torn are left out."""
     curves: dict[str, Curve] = {}
-    try:
-        lines = journal.read_text(encoding="utf-8").splitlines()
-    except OSError:
+    if not journal.is_file():
         return curves
-    for line in lines:
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            continue
+    for entry in entries_of(journal.read_bytes()):
         for name, value in entry.get("metrics", {}).items():
             if name.startswith(prefix):
                 curves.setdefault(name.removeprefix(prefix), []).append((int(entry["step"]), float(value)))

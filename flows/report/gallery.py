@@ -14,6 +14,7 @@ from dreampolish.scene.pictures import pil_from_tensor
 from flows.report.chart import figure, size
 from flows.report.settings import run_line
 from flows.runs.create import slug_from_prompt
+from flows.runs.markdown import escaped
 from schemas.artifacts import AssetArtifact, artifact_class_of
 from schemas.runs import RunRecord
 from stages.guidance.reference_view import REFERENCE_FOV_DEG
@@ -96,11 +97,6 @@ def _lines(entries: Sequence[Entry], store: Path) -> Iterator[str]:
         # A picture's path from the working folder: the page is read on other machines.
         yield f"    {run_line(entry.record, store, []).replace(f'{Path.cwd()}/', '')}"
         yield ""
-
-
-def escaped(prompt: str) -> str:
-    """A prompt as plain text inside Markdown."""
-    return "".join(f"\\{letter}" if letter in "\\`*_{}[]<>()#!|&~" else letter for letter in prompt)
 
 
 def _write_strip(asset: AssetArtifact, record: RunRecord, files: StoredFiles, path: Path) -> None:

@@ -4,18 +4,17 @@ reference, candidates.png."""
 import shutil
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 
-from dreampolish.scene.pictures import resize, sheet
+from dreampolish.scene.pictures import read_picture, resize, sheet
 from flows.report.facts import MAX_SIDE, artifacts_of, candidates_path, facts_of_run, view_paths
 from flows.report.page import run_page, write_page
 from flows.runs.create import slug_from_prompt
 from schemas.artifacts import AssetArtifact
 from schemas.runs import ALL_STAGES, RunRecord
 from stages.runtime.command import open_recorded
-from stages.runtime.files import disk_errors_in_one_line
+from stages.runtime.files import disk_errors_in_one_line, for_the_user
 from stages.runtime.records import write_record
 from stages.runtime.store import LocalStore
 
@@ -30,7 +29,7 @@ def write_output(record: RunRecord, store: LocalStore, outputs: Path) -> RunReco
     asset = open_recorded(AssetArtifact, record, store.root)
     target = outputs / f"{slug_from_prompt(record.prompt)}-{record.run}"
     partial = target.with_name(f".{target.name}.partial")
-    with disk_errors_in_one_line(outputs):
+    with for_the_user(), disk_errors_in_one_line(outputs):
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         folder = store.folder("export", asset.fingerprint)
@@ -67,15 +66,6 @@ def contact_sheet(record: RunRecord, store: LocalStore) -> Image.Image:
     rows: list[tuple[str, torch.Tensor]] = []
     for name in ALL_STAGES:
         if paths := view_paths(name, record, store):
-            rows.append((name, torch.cat([_view(path) for path in _eight(paths)])))
+            eight = paths[:: max(1, len(paths) // 8)][:8]
+            rows.append((name, torch.cat([resize(read_picture(path)[None, ..., :3], TILE) for path in eight])))
     return sheet(rows, 1)
-
-
-def _eight(paths: list[Path]) -> list[Path]:
-    return paths[:: max(1, len(paths) // 8)][:8]
-
-
-def _view(path: Path) -> torch.Tensor:
-    with Image.open(path, formats=["PNG"]) as picture:
-        array = np.asarray(picture.convert("RGB"), dtype=np.float32) / 255
-    return resize(torch.from_numpy(array)[None], TILE)

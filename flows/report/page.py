@@ -16,13 +16,14 @@ from flows.report.chart import Chart, chart, figure, size
 from flows.report.facts import TITLES, RunFacts, StageFacts
 from flows.report.model import fitting_glb
 from flows.report.settings import changes, plain, text
+from flows.report.three import three_script
 from schemas.artifacts import StageName
 from schemas.runs import ALL_STAGES
 from stages.runtime.tracking.progress import duration
 
 MAX_BYTES = 12_000_000
 """Of a page."""
-SCRIPTS = ("glb.js", "viewer.js", "page.js")
+SCRIPTS = ("viewer.js", "page.js")
 MAIN_FIGURES = ("psnr", "ssim", "alignment")
 """Columns of the stages' table: figures that several stages have."""
 LABELS = {"psnr": "PSNR", "ssim": "SSIM", "alignment": "alignment"}
@@ -55,7 +56,7 @@ def _fitted(template: str, runs: Sequence[RunFacts], context: dict[str, Any]) ->
 
 
 def _rendered(template: str, runs: Sequence[RunFacts], models: Sequence[bytes | None], context: dict[str, Any]) -> str:
-    script = Markup("\n".join(_file(name) for name in SCRIPTS))
+    script = Markup("\n".join([three_script(), *(_file(name) for name in SCRIPTS)]))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return (
         _environment()

@@ -1,11 +1,9 @@
 """What a user reads on the terminal."""
 
-import sys
 from collections.abc import Sequence
 
-from rich.console import Console
-
 from schemas.runs import RunRecord, StageRecord
+from stages.runtime.messages import write_line
 from stages.runtime.tracking.progress import duration
 
 SHOWN = ("reference_psnr", "psnr", "ssim", "alignment", "triangles", "components", "normal_agreement", "glb_mib")
@@ -21,14 +19,13 @@ def stage_line(entry: StageRecord, notes: Sequence[str]) -> None:
 
 
 def say(text: str) -> None:
-    """A line on the error stream, as it is."""
-    Console(file=sys.stderr, highlight=False, soft_wrap=True).print(text, markup=False)
+    """A line on the error stream."""
+    write_line(text, "error")
 
 
 def answer(text: str) -> None:
     """A line on the output stream."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+    write_line(text, "out")
 
 
 def summary(record: RunRecord) -> dict[str, object]:

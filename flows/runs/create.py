@@ -6,9 +6,15 @@ import unicodedata
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import cast
 
+from dreampolish.priors.folders.contents import Contents, Role, contents_of
+from dreampolish.priors.folders.source import PriorError, PriorSource
+from dreampolish.scene.matting import Matting
+from dreampolish.scene.pictures import PictureError
 from flows.runs.given_mesh import GivenMesh, keep_mesh
 from flows.runs.inputs import check_thing_named, checked_prompt, keep_image
+from flows.runs.roots import deployed, under_a_root
 from schemas.artifacts import Artifact, StageName
 from schemas.config.presets import ConfigError, load_config, merged
 from schemas.config.run import Config, PriorsConfig
@@ -20,7 +26,6 @@ from stages.runtime.files import project_file
 from stages.runtime.records import read_record, write_record
 
 CONFIGS = project_file("configs")
-OUTPUTS = Path("outputs")
 
 
 def slug_from_prompt(prompt: str) -> str:
@@ -45,7 +50,9 @@ def new_run(
     record = RunRecord(run=new_id(), prompt=words, mesh=mesh, config=config, created=now())
     check_thing_named(words, context_of(record, store, None, show_progress=False), config.reference, drawn=image is None)
     if image is not None:
-        record = record.model_copy(update={"image": keep_image(store, image, config.reference)})
+        record = record.model_copy(
+            update={"image": keep_image(store, image, config.reference, matted=config.priors.matting is not None)}
+        )
     write_record(store, record)
     return record
 
@@ -60,6 +67,7 @@ def derived_run(
     """
     before = read_record(store, run_id)
     config = merged(before.config, {}, overrides)
+    check_priors(config)
     missing = [name for name in keep if name not in before.stages]
     if missing:
         raise StageError(f"run {before.run} has no {missing[0]} yet", None, f"dreampolish resume {before.run} first")
@@ -104,19 +112,52 @@ def stale_stages(record: RunRecord, store: Path, among: Sequence[StageName]) -> 
 
 
 def check_priors(config: Config) -> None:
-    """Raise ConfigError when the folder of a prior or of a metric's weights is missing; hub ids are checked when they are opened."""
+    """Raise ConfigError, in one line, where a prior or a metric's weights cannot be opened: missing, damaged, another model's, in the
+    wrong place, or where a deployment's run may not read. Configs and headers of weights are read, no weights."""
+    _check_places(config.priors)
     for name, source in (("CLIP", config.priors.clip), ("LPIPS", config.priors.lpips)):
         if source is not None and getattr(source, "revision", None) is None and not project_file(source.source).is_dir():
             raise ConfigError(
                 f"no {name} weights at {project_file(source.source)}; name another folder, or leave the setting out"
             )
+    if config.priors.matting is not None:
+        try:
+            Matting(project_file(config.priors.matting.source))
+        except PictureError as error:
+            raise ConfigError(f"{error}, or leave priors.matting out") from None
     for name in ("text", "view", "normals", "judge"):
         setting = getattr(config.priors, name)
         folder = project_file(setting.source)
         if setting.revision is None and not folder.is_dir():
             own = setting.source == getattr(PriorsConfig(), name).source
-            remedy = f"git checkout {setting.source} brings it back" if own else "put one there"
+            fetch = f"dreampolish priors fetch --preset {config.preset} puts one there"
+            remedy = f"git checkout {setting.source} brings it back" if own else fetch
             raise ConfigError(f"no {name} prior at {folder}; {remedy}, --set priors.{name}.source=... names another")
+        if name != "judge":
+            check_prior(cast(Role, name), str(folder if folder.is_dir() else setting.source), setting.revision)
+
+
+def check_prior(role: Role, place: str, revision: str | None) -> Contents:
+    """What a prior is. Raises ConfigError in one line where it cannot be opened, or has another role."""
+    try:
+        found = contents_of(PriorSource(place, revision))
+    except PriorError as error:
+        raise ConfigError(f"the {role} prior cannot be opened: {error}") from None
+    if found.role != role:
+        raise ConfigError(
+            f"{place} is no {role} prior but a {found.role} prior ({found.family}); --set priors.{found.role}.source={place}"
+        )
+    return found
+
+
+def _check_places(priors: PriorsConfig) -> None:
+    """Runs of deployments read weights of the project and of the roots alone."""
+    if not deployed():
+        return
+    for name in PriorsConfig.model_fields:
+        source = getattr(getattr(priors, name), "source", None)
+        if source is not None and (getattr(getattr(priors, name), "revision", None) is None or project_file(source).exists()):
+            under_a_root(project_file(source), f"priors.{name}.source")
 
 
 def new_id() -> str:

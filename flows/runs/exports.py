@@ -16,7 +16,7 @@ from stages.export import MadeAsset, asset_extras, make_asset, packed_glb
 from stages.results.files import StoredFiles, load_colors, load_mesh
 from stages.runtime.command import open_recorded
 from stages.runtime.context import context_of
-from stages.runtime.files import disk_errors_in_one_line
+from stages.runtime.files import disk_errors_in_one_line, for_the_user
 from stages.runtime.store import LocalStore
 
 UNLIMITED_MB = 1000.0
@@ -56,7 +56,7 @@ def export_run(record: RunRecord, config: Config, store: Path, kind: str, output
         extras=asset_extras(run, reference, texture, None),
     )
     folder = Path(record.output) if record.output else outputs / f"{slug_from_prompt(record.prompt)}-{record.run}"
-    with disk_errors_in_one_line(folder):
+    with for_the_user(), disk_errors_in_one_line(folder):
         folder.mkdir(parents=True, exist_ok=True)
         path = free_path(folder, settings, len(made.solid.faces), kind)
         written, notes = _written(path, made, settings)

@@ -3,9 +3,11 @@
 import hashlib
 import unicodedata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dreampolish.optim.atomic_files import write_atomically
-from dreampolish.priors.known_words import content_words
+from dreampolish.priors.folders.known_words import content_words
+from dreampolish.untrusted.files import PICTURE_BYTES, RefusedError, read_regular
 from schemas.config.presets import ConfigError
 from schemas.config.reference import ReferenceConfig
 from schemas.config.run import PROMPT_LIMIT
@@ -15,7 +17,8 @@ from stages.runtime.context import RunContext
 from stages.runtime.errors import StageError
 from stages.runtime.files import disk_errors_in_one_line
 
-MAX_IMAGE_BYTES = 50 * 2**20
+if TYPE_CHECKING:
+    from torch import Tensor
 
 EXAMPLE = "say what you want, as in: a red armchair"
 
@@ -79,22 +82,18 @@ def _is_letter(word: str) -> bool:
     return len(word) == 1 and word.isascii()
 
 
-def keep_image(store: Path, image: Path, config: ReferenceConfig) -> str:
-    """Check a user's picture and copy it into the store under its hash, which is returned.
+def keep_image(store: Path, image: Path, config: ReferenceConfig, *, matted: bool = False) -> str:
+    """Check a user's picture and copy it into the store under its hash, which is returned. matted: a matting model will cut it.
 
     Raises ConfigError for a picture that cannot be used, StageError where the disk is full.
     """
-    from dreampolish.scene.pictures import PictureError
+    from dreampolish.scene.pictures import PictureError, picture_from_bytes
 
     try:
-        if image.exists() and not image.is_file():
-            raise ConfigError(f"{image} is no file; give the path of a PNG, JPEG or WebP file")
-        if image.stat().st_size > MAX_IMAGE_BYTES:
-            raise ConfigError(
-                f"{image} has {image.stat().st_size / 2**20:.0f} MiB, the limit is {MAX_IMAGE_BYTES // 2**20} MiB"
-            )
-        _check_shows_an_object(image, config)
-        payload = image.read_bytes()
+        payload = read_regular(image, PICTURE_BYTES)
+        _check_shows_an_object(picture_from_bytes(payload, str(image)), config, matted=matted)
+    except RefusedError as error:
+        raise ConfigError(f"{error}; give the path of a PNG, JPEG or WebP file") from None
     except PictureError as error:
         raise ConfigError(str(error) if str(image) in str(error) else f"{image}: {error}") from None
     except OSError as error:
@@ -107,13 +106,14 @@ def keep_image(store: Path, image: Path, config: ReferenceConfig) -> str:
     return digest
 
 
-def _check_shows_an_object(image: Path, config: ReferenceConfig) -> None:
+def _check_shows_an_object(rgba: "Tensor", config: ReferenceConfig, *, matted: bool) -> None:
     """Raise PictureError for what the reference stage would refuse."""
     from dreampolish.scene.cutout import CutoutSizes, as_framed, check_foreground, cut_from_plain_background
-    from dreampolish.scene.pictures import PictureError, read_picture
+    from dreampolish.scene.pictures import PictureError
 
-    rgba = read_picture(image)
     if bool((rgba[..., 3] == 1).all()):
+        if matted:
+            return
         rgba = cut_from_plain_background(rgba[..., :3], config.background_tolerance, CutoutSizes(**config.cutout.model_dump()))
     if not bool((rgba[..., 3] > 0.5).any()):
         raise PictureError("no object stands out from the background; give a picture of one object on another colour, or RGBA")

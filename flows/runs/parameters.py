@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field, WithJsonSchema
 
 from flows.runs.create import CONFIGS
+from schemas.config.presets import presets_in
 from schemas.config.run import PROMPT_LIMIT, Config
 
 Changes = Mapping[str, Any]
@@ -58,11 +59,14 @@ def _dotted(schema: Mapping[str, Any], prefix: str) -> list[tuple[str, Any]]:
     return found
 
 
+Picture = Annotated[str, Field(min_length=1, max_length=4096)]
+"""A hash or a path; flows/runs/roots.py finds it."""
+StudyName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=60)]
 Prompt = Annotated[str, Field(min_length=1, max_length=PROMPT_LIMIT, pattern=r"\w")]
 RunId = Annotated[str, Field(pattern=r"^[a-z0-9]{1,32}$")]
 MeshPath = Annotated[str, Field(min_length=1, max_length=4096, pattern=r"\.(?i:glb|gltf|obj|ply|stl|off|usd[acz]?)$")]
-"""A mesh file on the worker's machine."""
-Preset = Annotated[str, Field(json_schema_extra={"enum": sorted(path.stem for path in CONFIGS.glob("*.yaml"))})]
+"""A mesh file under one of the service's folders; flows/runs/roots.py finds it."""
+Preset = Annotated[str, Field(json_schema_extra={"enum": presets_in(CONFIGS)})]
 Overrides = Annotated[
     list[str] | dict[str, Any] | None,
     WithJsonSchema({"anyOf": [settings_schema(), {"type": "null"}]}),

@@ -10,6 +10,7 @@ from typing import Any
 
 from dreampolish.assets import validate
 from dreampolish.assets.findings import FileFindings
+from dreampolish.untrusted.files import MESH_BYTES, read_regular
 
 CHECKER = "Khronos glTF validator"
 SECONDS = 120
@@ -41,10 +42,13 @@ def khronos_findings(path: Path, node_modules: Sequence[Path]) -> FileFindings |
     folders = [folder for folder in node_modules if (folder / "gltf-validator").is_dir()]
     if node is None or not folders:
         return None
-    path.open("rb").close()  # raises what a reader would
+    read_regular(path, MESH_BYTES)  # raises what a reader would
     environment = {**os.environ, "NODE_PATH": os.pathsep.join(str(folder) for folder in folders)}
     command = [node, "-e", _SCRIPT, str(path.resolve())]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False)
+    try:
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        return FileFindings(CHECKER, (f"the validator did not end within {SECONDS} s",))
     if done.returncode == 3:
         # What is not a GLB at all is refused by an exception, not by a report.
         return FileFindings(CHECKER, (f"not a GLB: {done.stderr.strip()}",))

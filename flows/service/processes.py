@@ -141,12 +141,8 @@ def write_settings_file(folder: Path, server: Service, secret: str) -> bool:
     if path.exists() and not path.read_text(errors="replace").startswith(MARK):
         return False
     _keep_from_git(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.unlink(missing_ok=True)
-    with open(partial, "x", opener=open_private) as file:
-        file.write(f"{MARK} {server.process.pid} {server.process.started}\n[api]\n")
-        file.write(f'url = "{api_url(server.url)}"\nauth_string = "{secret}"\n')
-    partial.replace(path)
+    head = f"{MARK} {server.process.pid} {server.process.started}"
+    write_atomically(path, f'{head}\n[api]\nurl = "{api_url(server.url)}"\nauth_string = "{secret}"\n'.encode(), 0o600)
     return True
 
 
@@ -208,8 +204,8 @@ def start(store: Path, name: ServiceName, command: Sequence[str], environment: M
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            # The servers' databases and logs are their owner's; a worker's runs make files as commands do.
-            umask=-1 if name == "worker" else 0o077,
+            # A worker's runs make files as commands do: `for_the_user` gives those in outputs/ the user's own umask.
+            umask=0o077,
         )
     service = Service(name, mark_of(process.pid) or ProcessMark(process.pid, ""), url)
     write_service(store, service)

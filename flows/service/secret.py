@@ -4,11 +4,11 @@ Servers and clients get it through their environment, which only their own user 
 line. The line reads `dreampolish:<random>`: user name and password of HTTP basic authentication, and what Prefect's page asks for.
 """
 
-import os
 import secrets
 import shlex
 from pathlib import Path
 
+from dreampolish.optim.atomic_files import write_atomically
 from flows.service.processes import private_folder, services_folder
 
 USER = "dreampolish"
@@ -35,13 +35,7 @@ def make_secret(store: Path) -> tuple[str, bool]:
         path.chmod(0o600)
         return known, False
     secret = new_secret()
-    partial = path.with_name(f".secret.{os.getpid()}.partial")
-    partial.unlink(missing_ok=True)
-    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(secret + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    write_atomically(path, f"{secret}\n".encode(), 0o600)
     return secret, True
 
 

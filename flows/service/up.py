@@ -1,9 +1,11 @@
 """`dreampolish up` and `down`: Prefect server, MLflow server and one worker for a store, on loopback only."""
 
 import os
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
+from flows.runs.roots import FOLDERS
 from flows.service.apps import TRACKER_SECRET
 from flows.service.deployments import POOL, pause_pool, set_up
 from flows.service.environment import QUIET
@@ -46,10 +48,13 @@ MLFLOW_PORT = 5000
 READY = {"server": "/api/health", "mlflow": "/health"}
 
 
-def up(store: Path, folder: Path, server_port: int, mlflow_port: int, runs_at_once: int) -> dict[str, str]:
+def up(
+    store: Path, folder: Path, server_port: int, mlflow_port: int, runs_at_once: int, readable: Sequence[Path] = ()
+) -> dict[str, str]:
     """Start what does not run yet, register the deployments and return the two pages.
 
-    folder: where the worker's runs work. Raises StageError, and then what this call started is stopped again.
+    folder: where the worker's runs work. readable: folders that their parameters may name files of. Raises StageError, and then what
+    this call started is stopped again.
     """
     with disk_errors_in_one_line(store), _one_at_a_time(store):
         started: list[Service] = []
@@ -61,7 +66,7 @@ def up(store: Path, folder: Path, server_port: int, mlflow_port: int, runs_at_on
             tracker = _running(store, "mlflow") or _start_mlflow(store, mlflow_port, secret, started)
             for service in started:
                 wait_until_ready(store, service, READY[service.name])
-            environment = run_environment(store, tracker.url)
+            environment = run_environment(store, tracker.url, readable)
             _check_secret(store, server, tracker, secret)
             os.environ.update({**prefect_environment(secret), **tracker_environment(secret)})
             set_up(server.url, environment, folder, runs_at_once)
@@ -128,7 +133,7 @@ def _let_runs_end(store: Path, worker: Service) -> None:
     stop_runs(worker)
 
 
-def run_environment(store: Path, tracker_url: str) -> dict[str, str]:
+def run_environment(store: Path, tracker_url: str, readable: Sequence[Path]) -> dict[str, str]:
     """What every run of the pool finds in its environment: the store, the tracker, and the tools kept quiet and offline.
 
     Prefect's database keeps it, so the secret is not in it: runs inherit that from their worker.
@@ -139,6 +144,7 @@ def run_environment(store: Path, tracker_url: str) -> dict[str, str]:
         "DREAMPOLISH_STORE": str(store),
         "MLFLOW_TRACKING_URI": tracker_url,
         "PREFECT_HOME": str(store / "prefect"),
+        FOLDERS: os.pathsep.join(str(each.resolve()) for each in readable),
     }
 
 

@@ -77,7 +77,9 @@ class GeometryTextConfig(TextGuidanceConfig):
     weights: FrozenWeights = FrozenWeights()
     """Weights of the predictions for the objective "weights"."""
     perp_neg_weight: float = Field(default=0.0, ge=0.0)
-    """Factor on Perp-Neg's weights against second fronts; 0: off, else one more network call a picture."""
+    """Factor on Perp-Neg's weights against second fronts; 0: off, else one or, by azimuth, two more network calls a picture."""
+    view_prompts: Literal["sectors", "azimuth"] = "sectors"
+    """How a prompt gets its view's words: by sectors, or mixed by azimuth (source: threestudio)."""
 
 
 class DistillationConfig(TextGuidanceConfig):

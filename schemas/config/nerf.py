@@ -42,5 +42,11 @@ class NerfConfig(VolumeConfig):
     """Weight of the mean opacity: less matter."""
     distortion_weight: Weight = Ramp(start=0.0, end=20.0, begin=0.4, until=0.6)
     """Weight of mip-NeRF 360's distortion (Eq. 15, world units): what stops a ray gathers in one place."""
+    normal_smooth_weight: Weight = constant(0.0)
+    """Weight of the mean square difference of neighbouring pixels of the normal picture; needs every sample's normal."""
+    normal_jitter_weight: Weight = constant(0.0)
+    """Weight of the mean absolute difference of a sample's normal from that of a place near it; needs every sample's normal."""
+    jittered_points: int = Field(default=16384, ge=1)
+    """Samples of a step whose normals are compared with those of places near them."""
     orientation_weight: Weight = constant(0.0)
     """Weight of visible normals that face away (Ref-NeRF, Eq. 11); needs every sample's normal."""

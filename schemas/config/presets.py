@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from schemas.config.run import Config
+from schemas.yaml_text import read_yaml, told
 
 
 class ConfigError(ValueError):
@@ -21,11 +22,20 @@ def load_config(preset: str, folder: Path, overrides: Sequence[str]) -> Config:
 
     folder: holds `<preset>.yaml`. Raises ConfigError.
     """
-    known = sorted(path.stem for path in folder.glob("*.yaml"))
+    known = presets_in(folder)
     if preset not in known:
         raise ConfigError(f"no preset {preset!r}{_nearest(preset, known)}; there are {', '.join(known)}")
     differences = _read(folder / f"{preset}.yaml")
     return merged(Config(), {**differences, "preset": preset}, overrides)
+
+
+NO_PRESETS = frozenset({"models"})
+"""YAML files beside the presets that are none: the list of models that can be fetched."""
+
+
+def presets_in(folder: Path) -> list[str]:
+    """The names of a folder's presets, sorted."""
+    return sorted(path.stem for path in folder.glob("*.yaml") if path.stem not in NO_PRESETS)
 
 
 def merged(config: Config, differences: Mapping[str, Any], overrides: Sequence[str]) -> Config:
@@ -46,9 +56,11 @@ def merged(config: Config, differences: Mapping[str, Any], overrides: Sequence[s
 
 def _read(path: Path) -> Mapping[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text()) or {}
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
+        content = read_yaml(path.read_text()) or {}
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} cannot be read: {told(error)}") from None
     if not isinstance(content, dict):
         raise ConfigError(f"{path} must hold sections, not {type(content).__name__}")
     return content
@@ -59,7 +71,7 @@ def _parsed(override: str) -> tuple[list[str], Any]:
     if not equals or not name.strip():
         raise ConfigError(f"{override!r} is no setting; write it as section.key=value")
     try:
-        return name.strip().split("."), _number(yaml.safe_load(text))
+        return name.strip().split("."), _number(read_yaml(text))
     except yaml.YAMLError:
         raise ConfigError(f"{text!r} is no value for {name}") from None
 

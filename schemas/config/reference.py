@@ -41,6 +41,10 @@ class ReferenceConfig(Frozen):
     """Weight of a candidate's mirror symmetry (0..1) beside its alignment with the prompt, when the best one is chosen."""
     negative_prompt: str = Field(default="", max_length=300)
     """What the candidates should not show."""
+    chosen_by: Literal["judge", "clip_if_named"] = "judge"
+    """What compares the candidates with the prompt: the embedded judge, or the CLIP of `priors.clip` where one is named."""
+    studio_words: str = Field(default="", max_length=200)
+    """Words added to the prompt, behind the view's, for a background that can be cut off."""
     view_words: str = Field(default="straight front view", max_length=100)
     """Words added to the prompt for the view of the reference, as the text prior knows them."""
     elevation_deg: float = Field(default=10.0, gt=-90.0, lt=90.0)
@@ -57,5 +61,12 @@ class ReferenceConfig(Frozen):
     """Noise added to the front of a user's own mesh before the reference is drawn over it, fraction of the timesteps."""
     least_outline: float = Field(default=0.8, ge=0.0, le=1.0)
     """Overlap (0..1) of the outlines of a user's picture and mesh below which a note says that they differ."""
+    drawn_framing: Literal["keep_scale", "fit"] = "keep_scale"
+    """A drawn picture: "keep_scale" only centres the object, whose scale the prior knows; "fit" also scales it to the canonical frame."""
     unknown_words: Literal["refuse", "allow"] = "refuse"
     """What to do with a prompt of which the text prior knows no word; single unknown words only give a note."""
+
+    @property
+    def uses_clip(self) -> bool:
+        """Whether the CLIP that the run names, if it names one, is a part of the result."""
+        return self.chosen_by == "clip_if_named"

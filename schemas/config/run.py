@@ -1,9 +1,9 @@
 """Every setting of a run. This folder is the only home of defaults; presets hold differences."""
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from schemas.base import Frozen
 from schemas.config.dmtet import DmtetConfig
@@ -17,6 +17,9 @@ from schemas.config.texture import TextureConfig
 
 PROMPT_LIMIT = 300
 """Longest prompt, characters: MiniLM and CLIP read far less, so more is a mistake."""
+
+
+Precision = Literal["float32", "float16", "bfloat16"]
 
 
 def _known_device(device: str) -> str:
@@ -34,6 +37,20 @@ class PriorSource(Frozen):
     """Revision of a hub id, 40 hexadecimal digits."""
 
 
+class ViewSource(PriorSource):
+    """Where the view prior lies, and how its poses are written."""
+
+    pose: Literal["auto", "distance_change", "reference_elevation"] = "auto"
+    """A pose's fourth number: change of distance (Zero123) or the reference's angle from the top (Stable-Zero123); auto: the folder's."""
+
+
+class NormalSource(PriorSource):
+    """Where the normal prior lies, and how often it looks."""
+
+    ensemble: int = Field(default=1, ge=1, le=32)
+    """Estimates of a picture that are joined to one; each costs as much as the first."""
+
+
 class LocalSource(Frozen):
     """A folder of weights that no hub holds in this form; relative ones start at the project."""
 
@@ -46,18 +63,26 @@ class PriorsConfig(Frozen):
 
     text: PriorSource = PriorSource(source="priors/home/text")
     """Text prior: from a prompt to pictures."""
-    view: PriorSource = PriorSource(source="priors/home/view")
+    view: ViewSource = ViewSource(source="priors/home/view")
     """View prior: from the reference to other views."""
-    normals: PriorSource = PriorSource(source="priors/home/normals")
+    normals: NormalSource = NormalSource(source="priors/home/normals")
     """Normal prior: from a picture to its normals."""
     judge: PriorSource = PriorSource(source="priors/home/judge")
     """Image-text judge, which chooses the reference and measures `alignment`."""
     clip: PriorSource | None = None
     """A real CLIP (transformers' CLIPModel) for `clip_text` and `clip_image`; off unless named."""
+    depth: PriorSource | None = None
+    """A depth estimator of transformers for `nerf.anchors.depth` and `neus.anchors.depth`; off unless named."""
+    matting: LocalSource | None = None
+    """A folder with ISNet's or BiRefNet's model.onnx, which cuts objects from any background; off unless named."""
     lpips: LocalSource | None = None
     """A folder made by dreampolish/training/converters.py for `lpips`; off unless named."""
-    precision: Literal["float32", "float16", "bfloat16"] = "float32"
-    """Precision in which the priors' networks compute; pictures, latents, predictions and the LoRA stay float32."""
+    precision: Precision = "float32"
+    """Precision in which the priors' networks compute; pictures, latents, predictions and the LoRA's own weights stay float32."""
+    vae_precision: Precision | Literal["auto"] = "auto"
+    """Precision of the autoencoders; auto: as `precision`, but float32 where an autoencoder's config says that float16 overflows."""
+    lora_precision: Precision | Literal["auto"] = "auto"
+    """Precision of the network under the LoRA, whose loss is scaled in float16; auto: as `precision`, another one takes a copy."""
 
 
 class Config(Frozen):
@@ -91,3 +116,12 @@ class Config(Frozen):
     """Stage 5: the colours."""
     export: ExportConfig = ExportConfig()
     """Stage 6: the asset."""
+
+    @model_validator(mode="after")
+    def _depth_is_known(self) -> Self:
+        for name in ("nerf", "neus"):
+            if getattr(self, name).anchors.depth.largest > 0 and self.priors.depth is None:
+                raise ValueError(
+                    f"{name}.anchors.depth needs the reference's depth; name an estimator, priors.depth.source=FOLDER"
+                )
+        return self

@@ -102,6 +102,13 @@ class AnchorConfig(ColorAnchorConfig):
     """Weight of the mean of 1 - cosine to the reference's estimated normals."""
 
 
+class VolumeAnchorConfig(AnchorConfig):
+    """What a rendered volume is held to besides (source: DreamCraft3D)."""
+
+    depth: Weight = constant(0.0)
+    """Weight of 1 - Pearson's correlation with the depth that the depth prior sees in the reference."""
+
+
 class SwitchConfig(Frozen):
     """When a stage hands over: on a plateau of reference-view PSNR and opacity entropy, or at its last step."""
 
@@ -174,11 +181,27 @@ class GeometryConfig(Frozen):
         return self
 
 
+class FinerConfig(Frozen):
+    """A second resolution of a stage that renders a volume (source: DreamCraft3D's resolution milestones)."""
+
+    begin: float = Field(default=1.0, ge=0.0, le=1.0)
+    """Progress (0..1) from which it holds; 1: never."""
+    size: ImageSize = 384
+    """Side of the reference view's and the novel views' renders from then on, pixels."""
+    views: Views = 1
+    """Novel views in one step from then on."""
+
+
 class VolumeConfig(GeometryConfig):
     """What nerf and neus have in common: they hand over on a plateau, and may render the reference view more seldom."""
 
     reference_size: ImageSize = 64
     anchor_interval: int = Field(default=1, ge=1)
     """Steps between two renders of the reference view."""
+    anchors: VolumeAnchorConfig = VolumeAnchorConfig()
+    alternate: bool = False
+    """Whether steps that render the reference view leave the novel views out (source: DreamCraft3D)."""
+    finer: FinerConfig = FinerConfig()
+    """Larger pictures from some progress on."""
     switch: SwitchConfig = SwitchConfig()
     """When the stage hands over."""

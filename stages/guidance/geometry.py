@@ -12,6 +12,7 @@ from dreampolish.scene.cameras import Cameras, random_cameras
 from schemas.config.shared import CameraConfig, GeometryConfig
 from stages.guidance.objectives import weights_at
 from stages.guidance.reference_view import ReferenceView
+from stages.guidance.rhythm import guided_views
 from stages.guidance.view_targets import Picture, ViewTargets
 
 
@@ -50,8 +51,10 @@ class GeometryGuide:
             negative=settings.negative_prompt,
             front_deg=settings.front_deg,
             perp_neg_weight=settings.perp_neg_weight,
+            blended=settings.view_prompts == "azimuth",
         )
-        self._reference = view.condition(images_at_prior(reference.rgb, view.image_size))
+        # Of the picture's own size: a stage may render its reference view smaller than the prior wants to see it.
+        self._reference = view.condition(images_at_prior(reference.original, view.image_size))
         self._elevation_deg = reference.elevation_deg
         self._targets = None
         if config.targets.wanted:
@@ -79,13 +82,14 @@ class GeometryGuide:
         """The views of a step: of the painted ones where there are such, else random ones."""
         config = self._config
         if self._targets is not None:
-            self._chosen, cameras = self._targets.draw(config.guidance_views, config.guidance_size)
+            self._chosen, cameras = self._targets.draw(*guided_views(config, step))
             return cameras
+        n_views, size = guided_views(config, step)
         return guidance_cameras(
             config=config.cameras,
             progress=(step, config.steps),
-            n_views=config.guidance_views,
-            size=config.guidance_size,
+            n_views=n_views,
+            size=size,
             generator=self._generator,
         )
 

@@ -1,7 +1,6 @@
 """A run's priors: opened on its device; what the judge says; their licences."""
 
 import json
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -11,10 +10,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dreampolish.metrics.judge import load_alignment
-from dreampolish.priors.known_words import content_words, unknown_words
+from dreampolish.priors.estimators.depth import DepthPrior, load_depth_prior
+from dreampolish.priors.estimators.normals import DiffusionNormalPrior, load_normal_prior
+from dreampolish.priors.folders.known_words import content_words, unknown_words
+from dreampolish.priors.folders.licences import licences_of
+from dreampolish.priors.folders.source import PriorError, PriorSource
 from dreampolish.priors.latents import LatentSpace
-from dreampolish.priors.loading import PriorError, PriorSource
-from dreampolish.priors.normals import DiffusionNormalPrior, load_normal_prior
 from dreampolish.priors.text import DiffusionTextPrior, load_text_prior
 from dreampolish.priors.view import DiffusionViewPrior, load_view_prior
 from schemas.config.run import PriorSource as PriorSetting
@@ -40,12 +41,27 @@ def open_text_prior(run: RunContext) -> DiffusionTextPrior:
 
 def open_view_prior(run: RunContext) -> DiffusionViewPrior:
     """The view prior; StageError in one line when it cannot be opened."""
-    return _opened(load_view_prior, run, run.priors.view)
+    said = run.priors.view.pose
+    return _opened(lambda source: load_view_prior(source, None if said == "auto" else said), run, run.priors.view)
 
 
 def open_normal_prior(run: RunContext) -> DiffusionNormalPrior:
     """The normal prior; StageError in one line when it cannot be opened."""
-    return _opened(load_normal_prior, run, run.priors.normals)
+    return _opened(lambda source: load_normal_prior(source, run.priors.normals.ensemble), run, run.priors.normals)
+
+
+def open_depth_prior(run: RunContext) -> DepthPrior | None:
+    """The depth prior, or None where the run names none; StageError in one line when it cannot be opened."""
+    setting = run.priors.depth
+    if setting is None:
+        return None
+    try:
+        prior = load_depth_prior(_source(run, setting))
+    except (PriorError, OSError, RuntimeError) as error:
+        what = f"the prior {setting.source} cannot be opened: {str(error).splitlines()[0]}"
+        raise StageError(what, None, REMEDY) from error
+    prior.to(run.torch_device)
+    return prior
 
 
 def _opened(load: Callable[[PriorSource], P], run: RunContext, setting: PriorSetting) -> P:
@@ -55,7 +71,12 @@ def _opened(load: Callable[[PriorSource], P], run: RunContext, setting: PriorSet
     except (PriorError, OSError, RuntimeError) as error:
         what = f"the prior {setting.source} cannot be opened: {str(error).splitlines()[0]}"
         raise StageError(what, None, REMEDY) from error
-    prior.compute_in(PRECISIONS[run.priors.precision])
+    formats = run.priors
+    prior.compute_in(
+        PRECISIONS[formats.precision],
+        autoencoder=PRECISIONS.get(formats.vae_precision),
+        adapter=PRECISIONS.get(formats.lora_precision),
+    )
     prior.to(run.torch_device)
     return prior
 
@@ -100,13 +121,6 @@ def check_words(run: RunContext, prompt: str, mode: Literal["refuse", "allow"]) 
     return [f"the text prior has never seen the word{'s' if len(unknown) > 1 else ''} {', '.join(unknown)}"] if unknown else []
 
 
-_FRONT_MATTER = re.compile(r"\A---\n(.*?)\n---", re.DOTALL)
-_KEY = re.compile(r"^license(?:_name)?:\s*(\S+)\s*$", re.MULTILINE)
-_IDENTIFIERS = re.compile(
-    r"\b(?:CC0-1\.0|CC-BY(?:-NC)?(?:-SA|-ND)?-\d\.\d(?:-[A-Z]{2})?|Apache-2\.0|MIT|[\w+]*openrail[\w+]*)\b"
-)
-
-
 def prior_licences(run: RunContext) -> dict[str, str]:
     """For each prior of a run: its source, and the licences that its model card names."""
     settings = {name: getattr(run.priors, name) for name in ("text", "view", "normals")}
@@ -116,15 +130,6 @@ def prior_licences(run: RunContext) -> dict[str, str]:
 def _told(source: str, revision: str | None, run: RunContext) -> str:
     found = run.prior_folder(source)
     place = source if not Path(source).is_absolute() else Path(source).name
-    if isinstance(found, Path):
-        for folder in (found, found.parent):
-            if (folder / "README.md").is_file() and (named := licences_in_card((folder / "README.md").read_text())):
-                return f"{', '.join(named)}; see the model card of {place}"
+    if isinstance(found, Path) and (named := licences_of(found)):
+        return f"{', '.join(named)}; see the model card of {place}"
     return f"see the model card of {place}" + ("" if revision is None else f" at {revision}")
-
-
-def licences_in_card(text: str) -> list[str]:
-    """The licence of a model card's front matter; without one, every licence identifier in its text, sorted."""
-    head = _FRONT_MATTER.match(text)
-    declared = _KEY.findall(head.group(1)) if head else []
-    return declared or sorted(set(_IDENTIFIERS.findall(text)))

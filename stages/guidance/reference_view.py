@@ -10,12 +10,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from dreampolish.optim.fit import Term
+from dreampolish.optim.regularizers import depth_correlation_loss
 from dreampolish.scene.cameras import Cameras, orbit_cameras
 from dreampolish.scene.pictures import read_picture, resize
 from schemas.artifacts import Artifact, FileRef, ReferenceArtifact
-from schemas.config.shared import AnchorConfig
+from schemas.config.shared import AnchorConfig, VolumeAnchorConfig
 
-REFERENCE_VIEW = ("image_rgba", "normals", "prompt", "elevation_deg")
+REFERENCE_VIEW = ("image_rgba", "normals", "depth", "prompt", "elevation_deg")
 """What `load_reference` reads of the reference artifact."""
 
 REFERENCE_FOV_DEG = 20.0
@@ -45,6 +46,8 @@ class ReferenceView:
     camera: Cameras
     prompt: str
     original: Float[Tensor, "1 m n 3"]
+    depth: Float[Tensor, "1 h w"] | None = None
+    """Growing away from the viewer, up to scale and origin; None where no depth prior was named."""
 
     @property
     def elevation_deg(self) -> float:
@@ -55,7 +58,9 @@ class ReferenceView:
         """The same view, resampled."""
         normals = torch.nn.functional.normalize(resize(self.normals_camera, size), dim=-1, eps=1e-6)
         mask = resize(self.mask[..., None], size)[..., 0]
-        return replace(self, rgb=resize(self.rgb, size), mask=mask, normals_camera=normals, camera=self.camera.at_size(size))
+        depth = None if self.depth is None else resize(self.depth[..., None], size)[..., 0]
+        camera = self.camera.at_size(size)
+        return replace(self, rgb=resize(self.rgb, size), mask=mask, normals_camera=normals, camera=camera, depth=depth)
 
     def whole(self, limit: int) -> "ReferenceView":
         """The view at the picture's own size, at most `limit` pixels a side. The picture is the original; mask and normals are those of
@@ -80,8 +85,25 @@ def load_reference(files: ReferenceFiles, reference: ReferenceArtifact, size: in
         camera=camera.to(files.device),
         prompt=reference.prompt,
         original=rgb,
+        depth=_depth(files, reference),
     )
     return view.at_size(size)
+
+
+def _depth(files: ReferenceFiles, reference: ReferenceArtifact) -> Float[Tensor, "1 h w"] | None:
+    if reference.depth is None:
+        return None
+    return load_file(files.locate(reference, reference.depth))["depth"][None].to(files.device)
+
+
+def depth_terms(
+    anchors: VolumeAnchorConfig, progress: tuple[int, int], reference: ReferenceView, depth: Float[Tensor, "1 h w"]
+) -> dict[str, Term]:
+    """The correlation of a render's depth with the reference's, where both count."""
+    weight = anchors.depth.at(*progress)
+    if weight == 0 or reference.depth is None:
+        return {}
+    return {"reference_depth": Term(depth_correlation_loss(depth, reference.depth, reference.mask), weight)}
 
 
 def anchor_terms(

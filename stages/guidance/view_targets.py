@@ -10,7 +10,7 @@ from torch import Tensor
 from dreampolish.distillation.guidance import images_at_prior
 from dreampolish.optim.fit import Term
 from dreampolish.priors.protocols import ViewCondition, ViewPrior
-from dreampolish.scene.cameras import Cameras, orbit_cameras, pose_condition
+from dreampolish.scene.cameras import Cameras, orbit_cameras
 from dreampolish.scene.pictures import resize
 from schemas.config.guidance import ViewTargetsConfig
 from stages.guidance.reference_view import REFERENCE_FOV_DEG
@@ -62,7 +62,7 @@ class ViewTargets:
         azimuth = number * (360 / config.n_views)
         fov = torch.full((config.n_views,), REFERENCE_FOV_DEG)
         self._cameras = orbit_cameras(azimuth, elevation, fov, prior.image_size).to(generator.device)
-        self._pose = pose_condition(self._cameras.azimuth_deg, self._cameras.elevation_deg, reference_elevation_deg)
+        self._pose = prior.pose(self._cameras.azimuth_deg, self._cameras.elevation_deg, reference_elevation_deg)
         self._due = sorted({round(progress * max(steps - 1, 0)) for progress in config.paint_at})
         self._pictures, self._coverage = torch.zeros(0), torch.zeros(0)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dreampolish.metrics.lpips import SMALLEST, Lpips, LpipsError, load_lpips
 from dreampolish.metrics.pictures import psnr, ssim
-from dreampolish.priors.loading import PriorError, PriorSource
+from dreampolish.priors.folders.source import PriorError, PriorSource
 from dreampolish.scene.cameras import Cameras, turntable_cameras
 from dreampolish.scene.pictures import write_picture
 from schemas.artifacts import Artifact, ReferenceArtifact, ScoresArtifact

@@ -23,7 +23,8 @@ from schemas.config.presets import ConfigError, merged
 from schemas.runs import RunRecord
 from stages.runtime.context import RunContext, context_of
 from stages.runtime.errors import StageError
-from stages.runtime.files import store_folder
+from stages.runtime.files import keep_private, store_folder
+from stages.runtime.messages import write_line
 from stages.runtime.records import read_record, write_record
 from stages.runtime.signals import StopSignal, stop_on_signals
 from stages.runtime.stage import StageTask
@@ -92,6 +93,7 @@ def open_scores(name: StageName, record: RunRecord, store: Path) -> ScoresArtifa
 
 def main(task: AnyStage, arguments: Sequence[str] | None = None) -> None:
     """The command line of one stage file; ends the process: 0, or 2 with one line on stderr."""
+    keep_private()
     parser = argparse.ArgumentParser(prog=f"python -m stages.{task.name}")
     parser.add_argument("--run", required=True, help="the run whose earlier stages are read")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", dest="overrides")
@@ -101,12 +103,12 @@ def main(task: AnyStage, arguments: Sequence[str] | None = None) -> None:
         artifact = run_one(task, options.run, options.overrides, tracking_uri=uri, show_progress=False)
         metrics = read_record(store_folder(), options.run).stages[task.name].metrics
     except (StageError, ConfigError) as error:
-        sys.stderr.write(f"{error}\n")
+        write_line(str(error), "error")
         sys.exit(2)
     except (FitInterruptedError, KeyboardInterrupt) as error:
-        sys.stderr.write(f"{task.name}: {error}; the same command goes on from there\n")
+        write_line(f"{task.name}: {error}; the same command goes on from there", "error")
         sys.exit(130)
-    sys.stdout.write(json.dumps({"stage": task.name, "fingerprint": artifact.fingerprint, "metrics": metrics}) + "\n")
+    write_line(json.dumps({"stage": task.name, "fingerprint": artifact.fingerprint, "metrics": metrics}), "out")
 
 
 def run_one(

@@ -1,4 +1,4 @@
-"""Locks that die with their process, the store's place, and a full or failing disk told in one line."""
+"""Locks that die with their process, the store's place, who may read its files, and a full or failing disk told in one line."""
 
 import errno
 import math
@@ -23,6 +23,39 @@ _DISK_ERRORS = {errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS, errno.EFBIG}
 def store_folder() -> Path:
     """The store of this process: DREAMPOLISH_STORE, else ./store."""
     return Path(os.environ.get("DREAMPOLISH_STORE") or "store").resolve()
+
+
+USERS_UMASK = "DREAMPOLISH_UMASK"
+"""Environment variable of the umask under which a command was called; its children find it there too."""
+
+
+def keep_private() -> None:
+    """From now on, files of this process and of its children are their owner's alone, but for those made inside `for_the_user`."""
+    before = os.umask(0o077)
+    os.environ.setdefault(USERS_UMASK, f"{before:03o}")
+
+
+@contextmanager
+def for_the_user() -> Iterator[None]:
+    """Inside, files get the permissions that the user's umask gives: outputs are the user's to share."""
+    theirs = os.environ.get(USERS_UMASK)
+    if theirs is None:
+        yield
+        return
+    private = os.umask(int(theirs, 8))
+    try:
+        yield
+    finally:
+        os.umask(private)
+
+
+def close_store(store: Path) -> None:
+    """Make a store that an earlier version left open its owner's alone. A folder that is none, or somebody else's, stays as it is."""
+    if not ((store / "runs").is_dir() or (store / "services").is_dir()):
+        return
+    found = store.stat()
+    if found.st_mode & 0o077 and found.st_uid == os.geteuid():
+        store.chmod(0o700)
 
 
 def project_file(name: str | Path) -> Path:

@@ -15,7 +15,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from dreampolish.priors.loading import PriorError, digest, packaged_digest
+from dreampolish.priors.folders.digests import digest, packaged_digest
+from dreampolish.priors.folders.source import PriorError
 from schemas.artifacts import Artifact, FileRef
 from schemas.config.run import LocalSource, PriorSource
 from stages.runtime.code import Code
@@ -68,7 +69,7 @@ def stage_key(
             "reads": {parent: dict(fields) for parent, fields in reads.items()},
             "seed": run.seed,
             "device": run.torch_device.type,
-            "priors": prior_digests(run, *priors),
+            "priors": prior_digests(run, *(each for each in priors if getattr(settings, f"uses_{each}", True))),
             "libraries": library_versions(code.libraries),
             "code": code.digest,
         }
@@ -108,19 +109,29 @@ def input_value(value: Any) -> Any:
 
 
 def prior_digests(run: RunContext, *names: str) -> list[str]:
-    """Digests of the named priors (text, view, normals, judge): of a folder's content, or the pinned revision of a hub id.
+    """Digests of the named priors (text, view, normals, judge): of a folder's content, or the pinned revision of a hub id. Of clip
+    and matting, which a run need not name, only where it does.
 
-    The judge reads texts with the packaged text encoder, whose files count for it. Another precision than float32 counts as well.
+    The judge reads texts with the packaged text encoder, whose files count for it. Other precisions than the defaults count as well.
     Raises StageError where a folder is missing.
     """
     try:
-        digests = [f"{name} {source_digest(run, getattr(run.priors, name))}" for name in names]
+        named = [name for name in names if getattr(run.priors, name) is not None]
+        digests = [f"{name} {source_digest(run, getattr(run.priors, name))}{_manner(run, name)}" for name in named]
         if "judge" in names:
             digests.append(packaged_digest(TEXT_ENCODER_REFERENCE))
     except PriorError as error:
         raise StageError(str(error), None, REMEDY) from error
     networks = {"text", "view", "normals"} & set(names)
-    return [*digests, run.priors.precision] if networks and run.priors.precision != "float32" else digests
+    formats = run.priors.model_dump(include={"precision", "vae_precision", "lora_precision"}, exclude_defaults=True)
+    return [*digests, *(f"{key}={value}" for key, value in sorted(formats.items()) if networks)]
+
+
+def _manner(run: RunContext, name: str) -> str:
+    """How a prior is used, besides which one it is: settings of its source that are not at their default."""
+    setting = getattr(run.priors, name)
+    manner = setting.model_dump(exclude={"source", "revision"}, exclude_defaults=True)
+    return "".join(f" {key}={value}" for key, value in sorted(manner.items()))
 
 
 def source_digest(run: RunContext, setting: PriorSource | LocalSource) -> str:

@@ -1,7 +1,8 @@
 """The one cache: `<store>/<stage>/<fingerprint>/` holds an artifact's files and, written last, its `artifact.json`.
 
 A folder without a manifest is no artifact. Work happens in `<store>/work/` on the same filesystem and is renamed into place.
-`artifact.sha256` holds the manifest's own hash, so that a flipped bit in a figure is seen too; artifacts of before it are taken without.
+`artifact.sha256` holds the manifest's own hash, so that a flipped bit in a figure is seen too. Published files can be read only, by their
+owner alone; one without its hash, or a link in the place of one, is refused.
 """
 
 import hashlib
@@ -24,6 +25,7 @@ A = TypeVar("A", bound=Artifact)
 
 MANIFEST = "artifact.json"
 MANIFEST_HASH = "artifact.sha256"
+READ_ONLY = 0o400
 
 
 class DamagedArtifactError(RuntimeError):
@@ -50,14 +52,15 @@ class LocalStore:
         if not self.has(stage, fingerprint):
             raise KeyError(f"{stage}/{fingerprint} is not in the store {self.root}")
         try:
+            for path in (folder, folder / MANIFEST, folder / MANIFEST_HASH):
+                _refuse_link(path)
             content = (folder / MANIFEST).read_bytes()
-            hashed = folder / MANIFEST_HASH
-            if hashed.exists() and hashed.read_bytes() != _hash_line(content):
+            if (folder / MANIFEST_HASH).read_bytes() != _hash_line(content):
                 raise DamagedArtifactError(f"{folder / MANIFEST} differs from what was published")
             artifact = artifact_class.model_validate_json(content)
         except (FileNotFoundError, ValidationError, ValueError) as error:
             # Other disk errors may pass: they are no reason to discard what was published.
-            raise DamagedArtifactError(f"{folder / MANIFEST} cannot be read") from error
+            raise DamagedArtifactError(f"{folder / MANIFEST} or its hash cannot be read") from error
         if artifact.stage != stage or artifact.fingerprint != fingerprint:
             raise DamagedArtifactError(f"{folder / MANIFEST} belongs to {artifact.stage}/{artifact.fingerprint[:12]}")
         self.verify(artifact)
@@ -68,6 +71,8 @@ class LocalStore:
         folder = self.folder(artifact.stage, artifact.fingerprint)
         for reference in file_refs(artifact):
             path = folder / reference.path
+            for part in (path, *path.relative_to(folder).parents):
+                _refuse_link(folder / part)
             if not path.is_file():
                 raise DamagedArtifactError(f"{path} is missing")
             if path.stat().st_size != reference.bytes or sha256_of(path) != reference.sha256:
@@ -105,12 +110,14 @@ class LocalStore:
                 return self.open(artifact.stage, artifact.fingerprint, type(artifact))
             manifest = artifact.model_dump_json(indent=1).encode()
             (work / MANIFEST_HASH).write_bytes(_hash_line(manifest))
+            _close_tree(work)
             _sync_tree(work)
             final.parent.mkdir(parents=True, exist_ok=True)
             self.discard(artifact.stage, artifact.fingerprint)
             work.rename(final)
             sync_folder(final.parent)
             write_atomically(final / MANIFEST, manifest)
+            (final / MANIFEST).chmod(READ_ONLY)
             return artifact
 
     def discard(self, stage: str, fingerprint: str) -> None:
@@ -152,6 +159,19 @@ def _refs_in(value: object) -> Iterator[FileRef]:
     elif isinstance(value, list | tuple):
         for item in value:
             yield from _refs_in(item)
+
+
+def _refuse_link(path: Path) -> None:
+    """Raise DamagedArtifactError where a link stands in the place of what was published."""
+    if path.is_symlink():
+        raise DamagedArtifactError(f"{path} is a link, not what was published")
+
+
+def _close_tree(folder: Path) -> None:
+    """Files can be read only, and by their owner alone."""
+    folder.chmod(0o700)
+    for path in folder.rglob("*"):
+        path.chmod(0o700 if path.is_dir() else READ_ONLY)
 
 
 def _sync_tree(folder: Path) -> None:

@@ -8,7 +8,7 @@ import torch
 from dreampolish.data.batches import RenderedViews
 from dreampolish.optim.fit import fit
 from dreampolish.priors.autoencoder import PatchAutoencoder
-from dreampolish.priors.normals import pictures_from_normals
+from dreampolish.priors.estimators.normals import pictures_from_normals
 from dreampolish.training.autoencoder import PictureSource, ReconstructionLoss, fit_basis, trained_parameters
 from dreampolish.training.diffusion import learning_rate_factor
 from dreampolish.training.evaluation import reconstruction_scores

@@ -58,7 +58,15 @@ def chosen_renderer(meshes: Meshes, device: torch.device) -> Renderer:
         poses = torch.tensor([[0.0, 90.0], [45.0, 200.0]], device=device)
         wood = torch.tensor([[0.6, 0.8, 0.0, 0.1]] * 2, device=device)
         normals = raster.vertex_normals(points, meshes.faces[:2])
-        scene = Scene(points, normals, meshes.faces[:2].contiguous(), meshes.colors[:2].contiguous(), wood, poses, poses / 8)
+        scene = Scene(
+            vertices=points,
+            normals=normals,
+            faces=meshes.faces[:2].contiguous(),
+            colors=meshes.colors[:2].contiguous(),
+            wood=wood,
+            azimuth_deg=poses,
+            elevation_deg=poses / 8,
+        )
         fast, plain = raster_triton.rendered(scene, 128, 2), raster.rendered(scene, 128, 2)
         wrong = float(((fast.int() - plain.int()).abs() > 3).float().mean())
         log.info("Triton renderer: %.4f %% of values differ from the plain one's", 100 * wrong)
@@ -75,10 +83,15 @@ def flop_per_set(shape: MultiviewShape) -> float:
         network = MultiviewNetwork(shape)
         views = torch.zeros(1, 6)
         told = SetCondition(
-            views, views, views, views, torch.zeros(1, 16, shape.text_width), torch.ones(1, 16, dtype=torch.bool)
+            clean=views,
+            absent=views,
+            azimuth_deg=views,
+            elevation_deg=views,
+            text=torch.zeros(1, 16, shape.text_width),
+            mask=torch.ones(1, 16, dtype=torch.bool),
         )
         with FlopCounterMode(display=False) as counter, torch.no_grad():
-            network(torch.zeros(1, 6, shape.latent_channels, shape.latent_size, shape.latent_size), views, told)
+            network(torch.zeros((1, 6, shape.latent_channels, shape.latent_size, shape.latent_size)), views, told)
     return float(counter.get_total_flops())
 
 
@@ -110,9 +123,24 @@ class Leg:
         self.generator = torch.Generator(self.device).manual_seed(options.seed)
         weights = torch.zeros(len(objects))
         weights[self.train_rows] = drawing_weights(self.pack.info, self.train_rows, frozenset(GENERATORS), PROCEDURAL_SHARE)
-        self.pool = SetPool(self.meshes, self.tables, weights, self.renderer, options.pool, PIXELS, self.generator)
+        self.pool = SetPool(
+            meshes=self.meshes,
+            tables=self.tables,
+            weights=weights,
+            renderer=self.renderer,
+            size=options.pool,
+            pixels=PIXELS,
+            generator=self.generator,
+        )
         network = build_network(self.shape, options.seed).to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.trainer = Trainer(network, self.codec, self.tables, self.pool, self.settings, self.generator)
+        self.trainer = Trainer(
+            network=network,
+            codec=self.codec,
+            tables=self.tables,
+            pool=self.pool,
+            settings=self.settings,
+            generator=self.generator,
+        )
         self.flop = flop_per_set(self.shape)
         self.journal: list[dict[str, float]] = []
         self.facts: dict[str, Any] = {}
@@ -154,10 +182,12 @@ class Leg:
         memory = torch.cuda.max_memory_allocated() / 2**30 if self.device.type == "cuda" else 0.0
         self.facts |= {"views_per_s": 6 * chunk / per_chunk, "step_s": step, "tflops": rate, "memory_gib": memory}
         log.info(
-            "%.0f s: a step takes %.1f ms, %.0f TFLOP/s, %.0f GiB; %d sets are rendered every %d steps; %.2f GFLOP a set",
-            elapsed(), 1000 * step, rate, memory, chunk, every, self.flop / 1e9,
-        )  # fmt: skip
-        return Pace(self.settings.batch, chunk, every, lambda step: 1.0, self.options.log_s)
+            f"{elapsed():.0f} s: a step takes {1000 * step:.1f} ms, {rate:.0f} TFLOP/s, {memory:.0f} GiB; "
+            f"{chunk} sets are rendered every {every} steps; {self.flop / 1e9:.2f} GFLOP a set"
+        )
+        return Pace(
+            batch=self.settings.batch, chunk=chunk, renew_every=every, progress=lambda step: 1.0, every_s=self.options.log_s
+        )
 
     def _compile(self) -> None:
         """The first step, compiled where that works; smaller batches where memory ends."""
@@ -266,7 +296,12 @@ class Leg:
             trial = Trial(truth, class_means(seen, kinds, [objects[i].kind for i in some]))
             generator = torch.Generator(self.device).manual_seed(1)
             figures, sampled = view_figures(
-                prior, trial, self.tables, self.options.view_guidance, self.options.view_steps, generator
+                prior,
+                trial=trial,
+                tables=self.tables,
+                guidance=self.options.view_guidance,
+                steps=self.options.view_steps,
+                generator=generator,
             )
             self.facts["figures"][name] = figures
             log.info("%.0f s: %s %s", elapsed(), name, json.dumps(figures))
@@ -278,7 +313,14 @@ class Leg:
         prompts = range(1, 1 + N_PROMPTS)
         twice = torch.tensor([number for number in prompts for _ in range(2)], device=self.device)[:: self.options.thin]
         generator = torch.Generator(self.device).manual_seed(2)
-        found = sets_from_text(prior, twice, self.tables, self.options.text_guidance, self.options.text_steps, generator)
+        found = sets_from_text(
+            prior,
+            captions=twice,
+            tables=self.tables,
+            guidance=self.options.text_guidance,
+            steps=self.options.text_steps,
+            generator=generator,
+        )
         captions = [self.pack.info.captions[number] for number in twice.tolist()]
         rows = [(captions[i], torch.cat(list(found[i : i + 2]))) for i in range(0, len(found) - 1, 2)]
         sheet(rows).save(self.out / "text.png")

@@ -9,10 +9,13 @@ from itertools import combinations
 from pathlib import Path
 from random import Random
 
+# Run as a script, its folder is on the path, the project is not.
+sys.path.append(str(Path(__file__).parents[2]))
 from schemas.artifacts import artifact_class_of
 from schemas.runs import STAGES, RunRecord
 from stages.runtime.files import PROJECT
 from stages.runtime.store import DamagedArtifactError, LocalStore
+from tests.support.damage import overwrite
 
 FLIPS = 1000
 
@@ -52,28 +55,28 @@ def _damages(files: list[Path], flips: int) -> Iterator[tuple[str, str]]:
     for path in files:
         content = path.read_bytes()
         for tenth in range(10):
-            path.write_bytes(content[: len(content) * tenth // 10])
+            overwrite(path, content[: len(content) * tenth // 10])
             yield "truncations", f"{path.name} cut at {tenth}/10"
-        path.write_bytes(content)
+        overwrite(path, content)
     random = Random(len(files))
     for _ in range(flips):
         path = random.choice(files)
         content = bytearray(path.read_bytes())
         position = random.randrange(len(content) * 8)
         content[position // 8] ^= 1 << position % 8
-        path.write_bytes(content)
+        overwrite(path, content)
         yield "flipped bits", f"bit {position} of {path.name}"
         content[position // 8] ^= 1 << position % 8
-        path.write_bytes(content)
+        overwrite(path, content)
     for one, other in combinations(files, 2):
         contents = one.read_bytes(), other.read_bytes()
         if contents[0] == contents[1]:
             continue
-        one.write_bytes(contents[1])
-        other.write_bytes(contents[0])
+        overwrite(one, contents[1])
+        overwrite(other, contents[0])
         yield "swaps", f"{one.name} and {other.name}"
-        one.write_bytes(contents[0])
-        other.write_bytes(contents[1])
+        overwrite(one, contents[0])
+        overwrite(other, contents[1])
 
 
 STALE = """

@@ -18,6 +18,7 @@ from typer.testing import CliRunner, Result
 from flows.cli import COMMANDS, app, main
 from flows.runs.create import new_run, slug_from_prompt
 from stages.runtime.files import free_space
+from tests.support.damage import overwrite
 
 PROJECT = Path(__file__).parents[2]
 runner = CliRunner()
@@ -161,7 +162,7 @@ def test_a_damaged_parent_is_not_used(store: Path) -> None:
     payload = next((store / "reference").glob("*/payload.bin"))
     content = bytearray(payload.read_bytes())
     content[5] ^= 1
-    payload.write_bytes(content)
+    overwrite(payload, bytes(content))
     assert_one_line(invoke("stage", "nerf", "--run", record.run), "payload.bin differs", "resume")
     assert any("payload.bin differs" in line for line in invoke("doctor").stdout.splitlines())
 

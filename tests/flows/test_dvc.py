@@ -84,14 +84,6 @@ def test_a_training_called_by_dvc_leaves_figures_and_its_own_checkpoints(
         train_part("judge", params)
 
 
-def test_deployments_name_flows_that_exist() -> None:
-    import importlib
-
-    for deployment in yaml.safe_load((PROJECT / "prefect.yaml").read_text())["deployments"]:
-        module, _, name = deployment["entrypoint"].rpartition(".")
-        assert hasattr(importlib.import_module(module), name)
-
-
 @pytest.mark.usefixtures("priors_folder", "tracker")
 def test_dvc_and_a_run_meet_in_the_store(store: Path, stand_ins: dict, calls: list[str]) -> None:
     Path("params.yaml").write_text("prompt: a red armchair\npreset: smoke\noverrides: []\n")

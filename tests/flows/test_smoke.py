@@ -2,10 +2,8 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -48,33 +46,6 @@ def smoke(store: Path) -> tuple[dict, str]:
     )
     assert ended.returncode == 0, ended.stderr[-3000:]
     return json.loads(ended.stdout.splitlines()[-1]), ended.stderr
-
-
-@pytest.mark.slow
-@NEEDS_PRIORS
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_under_prefect_ends_the_command_with_the_line_that_goes_on(tmp_path: Path, number: int) -> None:
-    # Prefect takes SIGTERM for each flow; tests that call stages plainly do not meet that.
-    log = tmp_path / "log"
-    with (
-        log.open("w") as stderr,
-        subprocess.Popen(
-            COMMAND, cwd=tmp_path, env=environment_of(tmp_path / "store"), stdout=subprocess.DEVNULL, stderr=stderr
-        ) as begun,
-    ):
-        try:
-            deadline = time.monotonic() + 300
-            while "\nreference " not in log.read_text() and time.monotonic() < deadline:
-                assert begun.poll() is None, log.read_text()
-                time.sleep(0.1)
-            begun.send_signal(number)
-            begun.wait(timeout=60)
-        finally:
-            begun.kill()
-    seen = log.read_text()
-    assert begun.returncode == 130, seen
-    assert "Traceback" not in seen
-    assert "go on with: dreampolish resume" in seen.splitlines()[-1]
 
 
 @pytest.mark.slow

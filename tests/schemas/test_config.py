@@ -18,7 +18,7 @@ from stages.runtime.code import code_of, code_of_module
 from stages.runtime.files import PROJECT
 
 
-@pytest.mark.parametrize("preset", ["home", "smoke", "sd"])
+@pytest.mark.parametrize("preset", ["home", "smoke", "sd", "sd-fast"])
 def test_presets_load_and_hold_only_differences(preset: str) -> None:
     config = load_config(preset, CONFIGS, [])
     assert config.preset == preset

@@ -1,12 +1,10 @@
 """Studies: what a file may hold, how a matrix unfolds, and that every mistake is one line."""
 
-from pathlib import Path
-
 import pytest
 import yaml
 
 from schemas.config.presets import ConfigError
-from schemas.studies import Study, Variant, read_study
+from schemas.studies import Study, Variant, study_from_text
 
 GOOD = {
     "name": "trial",
@@ -16,26 +14,23 @@ GOOD = {
 }
 
 
-def written(folder: Path, **changes: object) -> Path:
-    path = folder / "study.yaml"
-    path.write_text(
-        yaml.safe_dump({key: value for key, value in {**GOOD, **changes}.items() if value is not None}, sort_keys=False)
-    )
-    return path
+def read(**changes: object) -> Study:
+    content = {key: value for key, value in {**GOOD, **changes}.items() if value is not None}
+    return study_from_text(yaml.safe_dump(content, sort_keys=False), "study.yaml")
 
 
-def test_the_first_variant_is_the_base_and_lists_are_one_unnamed_group(tmp_path: Path) -> None:
-    study = read_study(written(tmp_path))
+def test_the_first_variant_is_the_base_and_lists_are_one_unnamed_group() -> None:
+    study = read()
     assert study.base_name == "one"
     assert study.groups == ("",)
     assert study.all_variants()["two"].settings == {"texture.lambda_stable": 2}
-    assert read_study(written(tmp_path, base="two")).base_name == "two"
+    assert read(base="two").base_name == "two"
 
 
-def test_a_matrix_is_every_combination_but_those_left_out(tmp_path: Path) -> None:
+def test_a_matrix_is_every_combination_but_those_left_out() -> None:
     matrix = {"texture.lambda_realistic": [0, 1], "texture.lambda_stable": [0, 0.5]}
     left = [{"texture.lambda_realistic": 0, "texture.lambda_stable": 0}]
-    study = read_study(written(tmp_path, variants=None, matrix=matrix, leave_out=left))
+    study = read(variants=None, matrix=matrix, leave_out=left)
     assert list(study.all_variants()) == [
         "lambda_realistic=0 lambda_stable=0.5",
         "lambda_realistic=1 lambda_stable=0",
@@ -46,8 +41,8 @@ def test_a_matrix_is_every_combination_but_those_left_out(tmp_path: Path) -> Non
     )
 
 
-def test_equal_last_names_in_a_matrix_are_told_apart(tmp_path: Path) -> None:
-    study = read_study(written(tmp_path, variants=None, matrix={"nerf.steps": [1, 2], "neus.steps": [1]}))
+def test_equal_last_names_in_a_matrix_are_told_apart() -> None:
+    study = read(variants=None, matrix={"nerf.steps": [1, 2], "neus.steps": [1]})
     assert list(study.all_variants()) == ["nerf.steps=1 neus.steps=1", "nerf.steps=2 neus.steps=1"]
 
 
@@ -74,23 +69,27 @@ def test_equal_last_names_in_a_matrix_are_told_apart(tmp_path: Path) -> None:
         ({"variants": None, "matrix": {"nerf.steps": [1, 2]}, "leave_out": [{"nerf.steps": 3}]}, "is no combination"),
         ({"until": "render"}, "until: Input should be"),
         ({"name": "../up"}, "name: String should match"),
+        (
+            {"variants": None, "matrix": {f"texture.k{i}": list(range(30)) for i in range(8)}},
+            "656100000000 combinations, the limit",
+        ),
+        ({"prompts": [f"chair {i}" for i in range(5001)]}, "the limit is 10000 runs"),
     ],
 )
-def test_mistakes_are_one_line(tmp_path: Path, changes: dict[str, object], told: str) -> None:
+def test_mistakes_are_one_line(changes: dict[str, object], told: str) -> None:
     with pytest.raises(ConfigError) as error:
-        read_study(written(tmp_path, **changes))
+        read(**changes)
     assert told in str(error.value)
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("text", ["a: [", "- just\n- a list", "\x00"])
-def test_what_is_no_yaml_mapping_is_refused(tmp_path: Path, text: str) -> None:
-    (tmp_path / "study.yaml").write_text(text)
+def test_what_is_no_yaml_mapping_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match=r"study\.yaml") as error:
-        read_study(tmp_path / "study.yaml")
+        study_from_text(text, "study.yaml")
     assert "\n" not in str(error.value)
 
 
-def test_a_study_survives_json(tmp_path: Path) -> None:
-    study = read_study(written(tmp_path, prompts={"seen": ["a chair"], "new": ["a barrel"]}))
+def test_a_study_survives_json() -> None:
+    study = read(prompts={"seen": ["a chair"], "new": ["a barrel"]})
     assert Study.model_validate_json(study.model_dump_json()) == study

@@ -12,12 +12,13 @@ from dreampolish.assets.validate import glb_findings
 from dreampolish.fields.color import ColorField
 from dreampolish.fields.hash_grid import GridSizes
 from dreampolish.metrics.pictures import psnr
+from dreampolish.priors.folders.licences import licences_in_card
 from dreampolish.renderers.mesh import Mesh, color_of_field, mesh_from_parts
 from dreampolish.scene.cameras import SCENE_HALF_SIZE, turntable_cameras
 from schemas.config.export import ExportConfig
 from schemas.config.run import PriorsConfig, PriorSource
 from stages.export import WEB_TRIANGLES, MadeAsset, make_asset, packed_glb, read_asset, triangle_budget
-from stages.guidance.priors import licences_in_card, prior_licences
+from stages.guidance.priors import prior_licences
 from stages.runtime.context import RunContext
 from stages.runtime.errors import StageError
 

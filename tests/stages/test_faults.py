@@ -19,6 +19,7 @@ from stages.runtime.errors import StageError
 from stages.runtime.files import disk_errors_in_one_line
 from stages.runtime.records import read_record
 from stages.runtime.store import LocalStore
+from tests.support.damage import overwrite
 
 PROJECT = Path(__file__).parents[2]
 JUDGE = PROJECT / "priors/home/judge"
@@ -48,10 +49,13 @@ def test_some_cells_of_the_kill_matrix(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not JUDGE.is_dir(), reason="the embedded judge is not in this checkout")
-def test_a_cell_of_the_command_itself(tmp_path: Path) -> None:
-    ran("commands.py", "--jobs", "1", "--json", str(tmp_path / "found.json"), "--only", "dmtet-early-SIGTERM")
-    (cell,) = json.loads((tmp_path / "found.json").read_text())["cells"]
-    assert (cell["wrong"], cell["states"]["dmtet"], cell["states"]["neus"]) == ([], "resumed", "cached")
+def test_cells_of_the_command_itself(tmp_path: Path) -> None:
+    cells = ["dmtet-early-SIGTERM", "reference-write-SIGINT"]
+    ran("commands.py", "--jobs", "1", "--json", str(tmp_path / "found.json"), "--only", *cells)
+    found = json.loads((tmp_path / "found.json").read_text())["cells"]
+    assert [cell["wrong"] for cell in found] == [[], []]
+    dmtet = next(cell for cell in found if cell["stage"] == "dmtet")
+    assert (dmtet["states"]["dmtet"], dmtet["states"]["neus"]) == ("resumed", "cached")
 
 
 @pytest.mark.slow
@@ -102,7 +106,7 @@ def test_damaged_scores_are_made_anew_and_their_stage_is_not(store: Path, calls:
     for name in ("reference", "nerf"):
         entry = one_stage(name, record.run, store)
     assert entry.scores is not None
-    next((store / "scores" / entry.scores).glob("view-*.png")).write_bytes(b"damaged")
+    overwrite(next((store / "scores" / entry.scores).glob("view-*.png")), b"damaged")
     with pytest.raises(StageError, match="computes them again"):
         open_scores("nerf", read_record(store, record.run), store)
     again = one_stage("nerf", record.run, store)

@@ -11,10 +11,19 @@ from dreampolish.scene.cameras import FRAMING_HALF_HEIGHT
 from dreampolish.scene.cutout import OBJECT_RADIUS, on_white
 from dreampolish.scene.pictures import write_picture
 from schemas.config.reference import ReferenceConfig
-from stages.reference import _cut, _users_picture, mirror_symmetry
+from schemas.config.run import PriorsConfig
+from stages.reference import _cut, _cutter, _users_picture, mirror_symmetry
+from stages.runtime.context import RunContext
 from stages.runtime.errors import StageError
+from stages.runtime.key import prior_digests
 
 RED = torch.tensor([0.7, 0.1, 0.1])
+CONFIG = ReferenceConfig(size=64)
+
+
+def _run(folder: Path, **priors: object) -> RunContext:
+    settings = PriorsConfig.model_validate(priors)
+    return RunContext(run_id="0", store=folder, seed=0, device="cpu", threads=1, checkpoint_interval=1, priors=settings)
 
 
 @pytest.fixture
@@ -37,7 +46,7 @@ def assert_red_and_centred(rgba: Float[Tensor, "h w 4"], size: int) -> None:
 def test_a_users_picture_is_cut_out_centred_and_scaled(disc: Tensor, plain: bool, tmp_path: Path) -> None:
     config = ReferenceConfig(size=64)
     write_picture(tmp_path / "disc.png", on_white(disc) if plain else disc)
-    taken = _users_picture(tmp_path / "disc.png", config)
+    taken = _users_picture(tmp_path / "disc.png", config, _cutter(_run(tmp_path), config))
     assert_red_and_centred(taken, 64)
     tall = float((taken[..., 3] > 0.5).any(1).sum())
     # A cube's half diagonal becomes the objects' radius.
@@ -46,7 +55,8 @@ def test_a_users_picture_is_cut_out_centred_and_scaled(disc: Tensor, plain: bool
 
 def test_a_framed_picture_stays_where_it_is(disc: Tensor, tmp_path: Path) -> None:
     write_picture(tmp_path / "disc.png", disc)
-    taken = _users_picture(tmp_path / "disc.png", ReferenceConfig(size=64, framing="as_is"))
+    config = ReferenceConfig(size=64, framing="as_is")
+    taken = _users_picture(tmp_path / "disc.png", config, _cutter(_run(tmp_path), config))
     torch.testing.assert_close(taken[..., 3], disc[..., 3], atol=0.01, rtol=0)
 
 
@@ -54,33 +64,43 @@ def test_a_picture_without_a_plain_background_is_refused_with_the_remedy(tmp_pat
     noise = torch.rand(64, 64, 3, generator=torch.Generator().manual_seed(0))
     write_picture(tmp_path / "noise.png", noise)
     with pytest.raises(StageError, match="transparent or plain background"):
-        _users_picture(tmp_path / "noise.png", ReferenceConfig(size=64))
+        _users_picture(tmp_path / "noise.png", CONFIG, _cutter(_run(tmp_path), CONFIG))
 
 
-def test_a_drawn_picture_is_cut_and_keeps_its_scale(disc: Tensor) -> None:
-    rgba, usable = _cut(on_white(disc), ReferenceConfig(size=64))
+def test_a_drawn_picture_is_cut_and_keeps_its_scale_unless_it_is_to_fit(disc: Tensor, tmp_path: Path) -> None:
+    rgba, usable = _cut(on_white(disc), CONFIG, _cutter(_run(tmp_path), CONFIG))
+    fitted, _ = _cut(on_white(disc), CONFIG.model_copy(update={"drawn_framing": "fit"}), _cutter(_run(tmp_path), CONFIG))
+    tall = float((fitted[..., 3] > 0.5).any(1).sum())
+    assert tall == pytest.approx(64 * (2 * OBJECT_RADIUS / 3**0.5) / (2 * FRAMING_HALF_HEIGHT), abs=1.5)
     assert usable
     assert_red_and_centred(rgba, 64)
     assert float((rgba[..., 3] > 0.5).any(1).sum()) == pytest.approx(29, abs=2)
 
 
-def test_a_drawn_picture_of_nothing_is_not_usable() -> None:
-    rgba, usable = _cut(torch.ones(64, 64, 3), ReferenceConfig(size=64))
+def test_a_drawn_picture_of_nothing_is_not_usable(tmp_path: Path) -> None:
+    rgba, usable = _cut(torch.ones(64, 64, 3), CONFIG, _cutter(_run(tmp_path), CONFIG))
     assert not usable
     assert rgba.shape == (64, 64, 4)
-
-
-def test_a_mirrored_silhouette_is_wholly_symmetric() -> None:
-    alpha = torch.zeros(8, 8)
-    alpha[2:6, 1:7] = 1.0
-    assert mirror_symmetry(alpha) == pytest.approx(1.0)
 
 
 def test_symmetry_is_the_overlap_with_the_mirror_image() -> None:
     alpha = torch.zeros(8, 8)
     alpha[2:6, 1:5] = 1.0  # mirrored: columns 3..6, two of four shared
     assert mirror_symmetry(alpha) == pytest.approx(2 / 6)
-
-
-def test_nothing_seen_is_not_symmetric() -> None:
+    assert mirror_symmetry((alpha + alpha.flip(1)).clamp(max=1)) == pytest.approx(1.0)
     assert mirror_symmetry(torch.zeros(8, 8)) == 0.0
+
+
+def test_without_a_matting_model_the_remedy_is_named_and_no_digest_counts(tmp_path: Path) -> None:
+    with pytest.raises(StageError, match=r"no matting model: .*model\.onnx.*leave priors\.matting out"):
+        _cutter(_run(tmp_path, matting={"source": str(tmp_path)}), CONFIG)
+    assert prior_digests(_run(tmp_path), "clip", "matting") == []
+    (tmp_path / "model.onnx").write_bytes(b"weights")
+    (first,) = prior_digests(_run(tmp_path, matting={"source": str(tmp_path)}), "clip", "matting")
+    (tmp_path / "model.onnx").write_bytes(b"others")
+    assert prior_digests(_run(tmp_path, matting={"source": str(tmp_path)}), "matting") != [first]
+
+
+def test_the_clip_that_chooses_counts_and_another_does_not() -> None:
+    assert not ReferenceConfig().uses_clip
+    assert ReferenceConfig(chosen_by="clip_if_named").uses_clip

@@ -4,13 +4,18 @@ import pytest
 import torch
 import trimesh
 
+from dreampolish.distillation.guidance import GuidanceStep
+from dreampolish.distillation.scores import Noised, TextConditions, variational_loss
 from dreampolish.fields.color import ColorField
+from dreampolish.priors.text import DiffusionTextPrior
 from dreampolish.renderers.mesh import color_of_field, fixed_color_of_field, mesh_from_parts
 from dreampolish.scene.cameras import orbit_cameras
 from schemas.config.dmtet import DmtetConfig
+from schemas.config.texture import TextureConfig
 from stages.guidance.grids import grid_sizes
 from stages.guidance.reference_view import ReferenceView, reference_color_loss
-from stages.texture import drift_loss
+from stages.texture import Variational, drift_loss
+from tests.support.tiny_priors import CHANNELS, CountingTower, tiny_space, tiny_unet
 
 
 def test_drift_is_free_for_detail_that_keeps_the_mean() -> None:
@@ -82,3 +87,47 @@ def test_a_still_meshs_picture_teaches_colours_and_its_mask_shape() -> None:
     assert vertices.grad is not None
     outward = (vertices.grad * vertices.detach()).sum()
     assert float(outward) > 1.0  # a larger box covers more pixels
+
+
+def _gradients_of_one_update(number_format: torch.dtype, shrink: float) -> torch.Tensor:
+    """Of the LoRA's weights, after one update on random latents; shrink: factor on the loss, to reach where float16 ends."""
+    generator = torch.Generator().manual_seed(0)
+    prior = DiffusionTextPrior(tiny_space(), tiny_unet(CHANNELS, pose_labels=False), CountingTower())
+    prior.compute_in(torch.float32, adapter=number_format)
+    domain = prior.add_lora(4, generator)
+    with torch.no_grad():
+        for name, weight in domain.state_dict().items():
+            if "lora_B" in name:
+                weight.copy_(torch.randn(weight.shape, generator=generator) * 0.1)
+    config = TextureConfig(lora_lr=1e-6)
+    variational = Variational(domain, prior, config, torch.Generator().manual_seed(1))
+    latents = torch.randn(2, CHANNELS, 4, 4, generator=generator)
+    text = prior.embed(["a red chair"]).expand(2)
+    noised = Noised(latents, latents, torch.tensor([0, 0]), latents)
+    guided = GuidanceStep(torch.zeros(()), noised, {}, TextConditions(text, text, text, text))
+    cameras = orbit_cameras(torch.zeros(2), torch.zeros(2), torch.full((2,), 20.0), 8)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("stages.texture.variational_loss", lambda **given: variational_loss(**given) * shrink)
+        variational.fit(guided, cameras)
+    return torch.cat([each.grad.flatten() for each in domain.parameters() if each.grad is not None])
+
+
+def test_a_lora_under_a_network_in_halves_learns_what_it_learns_in_whole_numbers() -> None:
+    exact = _gradients_of_one_update(torch.float32, 1e-5)
+    halves = _gradients_of_one_update(torch.float16, 1e-5)
+    assert float(torch.nn.functional.cosine_similarity(halves, exact, dim=0)) > 0.999
+    assert int(((halves == 0) & (exact.abs() > 1e-12)).sum()) < 0.01 * len(exact)
+
+
+def test_the_losss_scale_is_part_of_a_checkpoint() -> None:
+    prior = DiffusionTextPrior(tiny_space(), tiny_unet(CHANNELS, pose_labels=False), CountingTower())
+    prior.compute_in(torch.float32, adapter=torch.float16)
+    one, other = (
+        Variational(prior.add_lora(4, torch.Generator().manual_seed(seed)), prior, TextureConfig(), torch.Generator())
+        for seed in (1, 2)
+    )
+    one._scaler.scale(torch.zeros(()))
+    one._scaler.update(512.0)
+    other.load_state_dict(one.state_dict())  # type: ignore[arg-type]
+    assert other.state_dict()["scaler"] == one.state_dict()["scaler"]
+    assert other._scaler.get_scale() == 512.0

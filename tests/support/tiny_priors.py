@@ -1,12 +1,13 @@
 """Priors of the real classes with tiny random networks, and a whole run as small as it gets: a disc as the user's picture."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from diffusers import UNet2DConditionModel
 from PIL import Image, ImageDraw
-from transformers import BertConfig, BertModel, BertTokenizerFast
+from transformers import BertConfig, BertModel, BertTokenizerFast, CLIPConfig, CLIPModel, CLIPTokenizer
 
 from dreampolish.priors.autoencoder import PatchAutoencoder
 from dreampolish.priors.latents import LatentSpace
@@ -119,6 +120,28 @@ def write_text_encoder(folder: Path) -> None:
         max_position_embeddings=12,
     )
     BertModel(config).save_pretrained(folder, safe_serialization=True)
+
+
+def write_clip(folder: Path) -> Path:
+    """A CLIP of one layer with random weights and a tokenizer of letters."""
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    words = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    (folder / "vocab.json").write_text(json.dumps({word: place for place, word in enumerate(words)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=16).save_pretrained(folder)
+    layer = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "projection_dim": 8}
+    text = {
+        **layer,
+        "vocab_size": len(words),
+        "max_position_embeddings": 16,
+        "eos_token_id": len(words) - 1,
+        "bos_token_id": 52,
+    }
+    config = CLIPConfig(text_config=text, vision_config={**layer, "image_size": 16, "patch_size": 8}, projection_dim=8)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        CLIPModel(config).save_pretrained(folder, safe_serialization=True)
+    return folder
 
 
 def write_priors(home: Path) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ import lzma
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -130,8 +131,9 @@ class JoiningBlock(nn.Module):
         self.joint_norm, self.text_norm, self.mlp_norm = (nn.LayerNorm(width) for _ in range(3))
         self.joint = Attention(width, width, shape.head)
         self.text = Attention(width, shape.text_width, shape.head)
-        self.mlp = nn.Sequential(nn.Linear(width, ratio * width), nn.GELU(approximate="tanh"), nn.Linear(ratio * width, width))
-        nn.init.zeros_(self.mlp[2].weight)
+        narrow = nn.Linear(ratio * width, width)
+        self.mlp = nn.Sequential(nn.Linear(width, ratio * width), nn.GELU(approximate="tanh"), narrow)
+        nn.init.zeros_(narrow.weight)
 
     def forward(
         self, x: Float[Tensor, "n c m k"], views: int, text: Float[Tensor, "b l d"], bias: Tensor
@@ -182,7 +184,9 @@ class MultiviewNetwork(nn.Module):
                 nn.ModuleList([Unit(deep, 2, shape) for _ in range(n[2])]),
             ]
         )
-        self.shrink = nn.ModuleList([nn.Conv2d(low, middle, 3, 2, 1), nn.Conv2d(middle, deep, 3, 2, 1)])
+        self.shrink = nn.ModuleList(
+            [nn.Conv2d(low, middle, 3, stride=2, padding=1), nn.Conv2d(middle, deep, 3, stride=2, padding=1)]
+        )
         self.see_rays = nn.ModuleList([nn.Conv2d(RAY_CHANNELS, middle, 1), nn.Conv2d(RAY_CHANNELS, deep, 1)])
         self.up = nn.ModuleList(
             [
@@ -193,6 +197,7 @@ class MultiviewNetwork(nn.Module):
         self.grow = nn.ModuleList([nn.Conv2d(middle, low, 3, padding=1), nn.Conv2d(deep, middle, 3, padding=1)])
         self.leave_norm, self.leave = nn.GroupNorm(16, low), nn.Conv2d(low, shape.latent_channels, 3, padding=1)
         nn.init.zeros_(self.leave.weight)
+        assert self.leave.bias is not None
         nn.init.zeros_(self.leave.bias)
 
     def forward(self, latents: Float[Tensor, "b v c m m"], timesteps: Tensor, told: SetCondition) -> Float[Tensor, "b v c m m"]:
@@ -215,14 +220,14 @@ class MultiviewNetwork(nn.Module):
             if level > 0:
                 rays = functional.avg_pool2d(rays, 2)
                 h = self.shrink[level - 1](h) + self.see_rays[level - 1](rays)
-            for unit in units:
-                h = unit(h, embedding, views, text, bias)
+            for unit in units.children():
+                h = unit(h, embedding, views=views, text=text, bias=bias)
             kept.append(h)
         for level in (1, 0):
             h = self.grow[level](functional.interpolate(h, scale_factor=2.0, mode="nearest"))
             h = torch.cat([h, kept[level]], dim=1)
-            for unit in self.up[level]:
-                h = unit(h, embedding, views, text, bias)
+            for unit in self.up[level].children():
+                h = unit(h, embedding, views=views, text=text, bias=bias)
         h = self.leave(functional.silu(self.leave_norm(h)))
         return h.unflatten(0, (sets, views))
 
@@ -256,7 +261,8 @@ def load_network(folder: Path) -> MultiviewNetwork:
 
 def read_shape(path: Path) -> MultiviewShape:
     """The shape that a config file states."""
-    fields = json.loads(path.read_text())
+    fields: dict[str, Any] = json.loads(path.read_text())
     if fields.pop("_class_name", None) != CLASS_NAME:
         raise ValueError(f"{path} does not describe a {CLASS_NAME}")
-    return MultiviewShape(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
+    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+    return MultiviewShape(**values)

@@ -80,7 +80,11 @@ class MultiviewPrior:
             return torch.randn(size, generator=generator, device=generator.device).to(device)
 
         drawn = sample_ddim(
-            self._predictor(request, given, guidance_scale), fresh(), self.alphas_cumprod, steps, Renewal(renewed, fresh)
+            self._predictor(request, given, guidance_scale),
+            noise=fresh(),
+            alphas_cumprod=self.alphas_cumprod,
+            steps=steps,
+            renewal=Renewal(renewed, fresh),
         ).unflatten(0, (sets, -1))
         whole = drawn if given is None else torch.cat([given, drawn], dim=1)
         return self.space.decode(whole.flatten(0, 1)).unflatten(0, (sets, views))
@@ -93,7 +97,7 @@ class MultiviewPrior:
         none = torch.zeros_like(slots)
         empty = (request.empty_text.expand(sets, -1, -1), request.empty_mask.expand(sets, -1))
         poses = (request.azimuth_deg, request.elevation_deg)
-        with_all = SetCondition(slots, none, *poses, request.text, request.mask)
+        with_all = SetCondition(slots, none, *poses, text=request.text, mask=request.mask)
         with_none = SetCondition(none, slots, *poses, *empty)
 
         def predict(noisy: Tensor, timesteps: Tensor) -> Tensor:

@@ -87,7 +87,7 @@ def condense(
         points, triangles = merged(np.asarray(simple[0], np.float64), np.asarray(simple[1], np.int64))
     triangles = _largest(points, triangles, max_faces)
     tree = cKDTree(samples.points)
-    points, triangles = refined(points, triangles, samples, tree, max_faces)
+    points, triangles = refined(points, faces=triangles, samples=samples, tree=tree, max_faces=max_faces)
     near = tree.query(_probe_points(points, triangles)[:, :3].reshape(-1, 3), k=3, workers=1)[1]
     found = samples.values[near].mean(axis=1).reshape(-1, 3, 5)
     seen = found[..., 4].mean(axis=1) > 0.5

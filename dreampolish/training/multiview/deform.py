@@ -40,7 +40,7 @@ def deformed(vertices: Float[Tensor, "s v 3"], generator: torch.Generator) -> Fl
         [(1 + uniform(n, 1, 1) * LARGEST_TAPER * chance(0.4) * height).expand(-1, -1, 2), torch.ones_like(height)], dim=-1
     )
     points = _twisted(points, uniform(n, 1, 1) * LARGEST_TWIST * chance(0.15))
-    cage = LARGEST_CAGE * torch.rand(n, 1, 1, 1, 1, generator=generator, device=device)
+    cage = LARGEST_CAGE * torch.rand((n, 1, 1, 1, 1), generator=generator, device=device)
     offsets = torch.randn(n, 3, *[CAGE_SIDE] * 3, generator=generator, device=device) * cage
     points = points + caged(points, _symmetric(offsets, chance(0.75)[..., None, None])) * chance(0.6)
     return normalised(points, 1 + (ZOOM[0] - 1) + (ZOOM[1] - ZOOM[0]) * (uniform(n, 1, 1) + 1) / 2)

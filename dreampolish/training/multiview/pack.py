@@ -151,7 +151,7 @@ def read_pack(path: Path) -> TrainingPack:
         )
         for v, f, corners, palette in zip(vertex_parts, face_parts, corner_parts, found["palettes"], strict=True)
     )
-    return TrainingPack(info, meshes, found["states"], found["lengths"], found["scale"])
+    return TrainingPack(info=info, meshes=meshes, states=found["states"], lengths=found["lengths"], scale=found["scale"])
 
 
 def _info_from_fields(fields: Mapping[str, Any]) -> PackInfo:

@@ -75,7 +75,17 @@ def library_candidates(libraries: Path, split_file: Path) -> list[Candidate]:
             wooden = bool(WOODEN_WORDS & set(" ".join(nouns).lower().split()))
             named = is_named_wooden(entry.name)
             found.append(
-                Candidate(entry.identifier, entry.library, side[entry.identifier], nouns, natural, wooden, named, entry, "")
+                Candidate(
+                    name=entry.identifier,
+                    source=entry.library,
+                    split=side[entry.identifier],
+                    nouns=nouns,
+                    natural=natural,
+                    wooden=wooden,
+                    named_wooden=named,
+                    entry=entry,
+                    path="",
+                )
             )
     return found
 
@@ -88,7 +98,17 @@ def generator_candidates(objects: Path) -> list[Candidate]:
         if maker in GENERATORS:
             known, side = GENERATORS[maker], "held_out" if maker in HELD_OUT_GENERATORS else "train"
             found.append(
-                Candidate(path.stem, maker, side, known.nouns, not known.recolored, known.wooden, False, None, str(path))
+                Candidate(
+                    name=path.stem,
+                    source=maker,
+                    split=side,
+                    nouns=known.nouns,
+                    natural=not known.recolored,
+                    wooden=known.wooden,
+                    named_wooden=False,
+                    entry=None,
+                    path=str(path),
+                )
             )
     return found
 
@@ -102,7 +122,7 @@ def condensed(candidate: Candidate, libraries: Path, cache: Path) -> Path | None
     try:
         vertices, faces, samples = _surface(candidate, libraries, rng)
         shape, most = (SHAPE_FACES, MOST_FACES) if candidate.entry else (PROCEDURAL_SHAPE_FACES, PROCEDURAL_MOST_FACES)
-        mesh = condense(vertices, faces, samples, shape, most)
+        mesh = condense(vertices, faces=faces, samples=samples, shape_faces=shape, max_faces=most)
     except (KeyError, ValueError, IndexError) as problem:
         log.warning("%s left out: %s", candidate.name, problem)
         return None
@@ -124,7 +144,9 @@ def _surface(candidate: Candidate, libraries: Path, rng: np.random.Generator) ->
     vertices = found["vertices"].astype(np.float64)
     vertices -= (vertices.min(axis=0) + vertices.max(axis=0)) / 2
     vertices *= BOUNDING_RADIUS / np.linalg.norm(vertices, axis=1).max()
-    samples = sample_colored(vertices, found["faces"].astype(np.int64), found["colors"] / 255, SAMPLES, rng)
+    samples = sample_colored(
+        vertices, faces=found["faces"].astype(np.int64), corner_colors=found["colors"] / 255, n=SAMPLES, rng=rng
+    )
     if GENERATORS[candidate.source].one_paint:
         values = samples.values.copy()
         values[:, 3] = 1
@@ -202,7 +224,15 @@ def described(candidate: Candidate, looks: np.ndarray, emphasis: int, colors: Se
     kind = candidate.source if candidate.entry is None else candidate.nouns[0].split()[-1].lower()
     red, green, blue, share, spread = (round(float(value), 4) for value in looks)
     return ObjectInfo(
-        candidate.name, candidate.source, candidate.split, kind, emphasis, (red, green, blue), share, spread, tuple(captions)
+        name=candidate.name,
+        source=candidate.source,
+        split=candidate.split,
+        kind=kind,
+        emphasis=emphasis,
+        paint_rgb=(red, green, blue),
+        share=share,
+        spread=spread,
+        captions=tuple(captions),
     )
 
 
@@ -214,7 +244,8 @@ def core_emphasis(nouns: Sequence[Sequence[str]]) -> list[int]:
 
 def caption_states(captions: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """MiniLM's token states of captions as int8 rows (sum of lengths, 384), lengths and the scale of each dimension."""
-    from dreampolish.priors.loading import PriorSource, load_text_encoder
+    from dreampolish.priors.folders.source import PriorSource
+    from dreampolish.priors.loading import load_text_encoder
     from dreampolish.priors.text import TextTower
 
     tower = TextTower(*load_text_encoder(PriorSource("priors/home/text", None)))
@@ -248,11 +279,11 @@ def make_pack(candidates: Sequence[Candidate], libraries: Path, cache: Path, wor
     for candidate, path in usable:
         mesh, looks = _load_kept(path)
         meshes.append(mesh)
-        objects.append(described(candidate, looks, emphasis.get(candidate.name, 1), colors, table))
+        objects.append(described(candidate, looks=looks, emphasis=emphasis.get(candidate.name, 1), colors=colors, table=table))
     states, lengths, scale = caption_states(table.captions)
     shades = tuple(TARGET_COLORS[word] for word in colors)
     info = PackInfo(tuple(objects), colors, shades, tuple(table.captions))
-    return TrainingPack(info, tuple(meshes), states, lengths, scale)
+    return TrainingPack(info=info, meshes=tuple(meshes), states=states, lengths=lengths, scale=scale)
 
 
 PROMPTS = (

@@ -186,7 +186,7 @@ def rendered(scene: Scene, pixels: int, supersampling: int) -> Integer[Tensor, "
         one = Scene(*(getattr(scene, each.name)[row : row + 1] for each in fields(scene)))
         places, normals = projected(one, samples)
         keys = depth_keys(places, one.faces, samples)
-        found.append(resolved(keys, places, normals, one, samples, supersampling))
+        found.append(resolved(keys, places=places, normals=normals, scene=one, samples=samples, supersampling=supersampling))
     return torch.cat(found)
 
 

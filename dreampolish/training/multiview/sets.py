@@ -111,7 +111,7 @@ class SetPool:
         self._meshes, self._tables, self._renderer, self._generator = meshes, tables, renderer, generator
         self._sums = weights.double().cumsum(0).float().to(device)
         self._pixels, self._cursor, self.size = pixels, 0, size
-        self.buffers = torch.zeros(size, VIEWS, len(CHANNELS), pixels, pixels, dtype=torch.uint8, device=device)
+        self.buffers = torch.zeros((size, VIEWS, len(CHANNELS), pixels, pixels), dtype=torch.uint8, device=device)
         self.objects = torch.zeros(size, dtype=torch.int64, device=device)
         self.azimuth_deg = torch.zeros(size, VIEWS, device=device)
         self.elevation_deg = torch.zeros(size, VIEWS, device=device)
@@ -130,7 +130,7 @@ class SetPool:
         draws = torch.rand(n, generator=self._generator, device=device)
         objects = torch.searchsorted(self._sums, draws * self._sums[-1]).clamp(max=len(self._sums) - 1)
         azimuth, elevation = draw_poses(n, self._generator)
-        scene = self.scene(objects, azimuth, elevation, True)
+        scene = self.scene(objects, azimuth, elevation, changed=True)
         found = self._renderer(scene, self._pixels, SUPERSAMPLING)
         here = slice(self._cursor, self._cursor + n)
         self.buffers[here] = found.unflatten(0, (n, VIEWS))
@@ -148,7 +148,15 @@ class SetPool:
         period = 0.07 + 0.08 * torch.rand(n, 1, generator=self._generator, device=device)
         wood = torch.cat([axis, period], dim=1)
         normals = vertex_normals(points, faces)
-        return Scene(points.contiguous(), normals, faces, self._meshes.colors[objects], wood, azimuth, elevation)
+        return Scene(
+            vertices=points.contiguous(),
+            normals=normals,
+            faces=faces,
+            colors=self._meshes.colors[objects],
+            wood=wood,
+            azimuth_deg=azimuth,
+            elevation_deg=elevation,
+        )
 
     @torch.no_grad()
     def draw(self, n: int) -> PaintedSets:
@@ -159,7 +167,13 @@ class SetPool:
         pictures = self.paint(*self._paint_arguments(rows, objects, colors))
         choice = torch.randint(self._tables.captions.shape[2], (n,), generator=self._generator, device=rows.device)
         captions = self._tables.captions[objects, colors, choice]
-        return PaintedSets(pictures, captions, self.azimuth_deg[rows], self.elevation_deg[rows], objects)
+        return PaintedSets(
+            pictures=pictures,
+            captions=captions,
+            azimuth_deg=self.azimuth_deg[rows],
+            elevation_deg=self.elevation_deg[rows],
+            objects=objects,
+        )
 
     def _draw_colors(self, objects: Integer[Tensor, " b"]) -> Integer[Tensor, " b"]:
         """A colour of each object, by its table."""

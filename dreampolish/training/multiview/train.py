@@ -70,29 +70,37 @@ def noisy_sets(
     latents = codec.encode(sets.pictures.flatten(0, 1)).unflatten(0, sets.pictures.shape[:2]).float()
     b, v = latents.shape[:2]
 
-    def uniform(*shape: int) -> Tensor:
-        return torch.rand(*shape, generator=generator, device=device)
+    def uniform(shape: tuple[int, ...]) -> Tensor:
+        return torch.rand(shape, generator=generator, device=device)
 
-    kind = uniform(b, 1)
+    kind = uniform((b, 1))
     referred = kind < settings.reference_share
     nothing = (kind >= settings.reference_share) & (kind < settings.reference_share + settings.absent_share)
     first = torch.zeros(b, v, dtype=torch.bool, device=device)
     first[:, 0] = True
     clean, absent = (first & referred).float(), (first & nothing).float()
-    parts = (torch.randperm(b, generator=generator, device=device) + uniform(b)) / b
+    parts = (torch.randperm(b, generator=generator, device=device) + uniform((b,))) / b
     n_train = len(codec.alphas_cumprod)
     times = (parts**settings.timestep_exponent * n_train).long().clamp_max(n_train - 1)
     level = codec.alphas_cumprod[times].view(b, 1, 1, 1, 1)
     noise = torch.randn(latents.shape, generator=generator, device=device)
     noisy = level.sqrt() * latents + (1 - level).sqrt() * noise
-    spread = settings.reference_noise * uniform(b, 1, 1, 1, 1) * (uniform(b, 1, 1, 1, 1) < 0.5)
+    spread = settings.reference_noise * uniform((b, 1, 1, 1, 1)) * (uniform((b, 1, 1, 1, 1)) < 0.5)
     shape = (b, v, 1, 1, 1)
     noisy = torch.where(clean.view(shape) > 0, latents + spread * noise, noisy) * (1 - absent.view(shape))
-    told = _told(sets, clean, absent, tables, settings, (referred | nothing, nothing), generator)
+    told = _told(
+        sets,
+        clean=clean,
+        absent=absent,
+        tables=tables,
+        settings=settings,
+        slots=(referred | nothing, nothing),
+        generator=generator,
+    )
     weights = bounded_snr_weight(codec.alphas_cumprod, times, settings.gamma)[:, None] * (1 - clean) * (1 - absent)
     target = level.sqrt() * noise - (1 - level).sqrt() * latents
     timesteps = times[:, None].expand(b, v) * (1 - clean - absent).long()
-    return NoisySets(noisy, timesteps, told, target, weights)
+    return NoisySets(noisy=noisy, timesteps=timesteps, told=told, target=target, weights=weights)
 
 
 def _told(
@@ -116,7 +124,14 @@ def _told(
     kept = torch.where(taken[:, 0], settings.reference_text, 1 - settings.unconditional)
     worded = (torch.rand(b, generator=generator, device=device) < kept) & ~nothing[:, 0]
     captions = torch.where(worded, sets.captions, 0)
-    return SetCondition(clean, absent, azimuth, elevation, tables.states[captions].float(), tables.masks[captions])
+    return SetCondition(
+        clean=clean,
+        absent=absent,
+        azimuth_deg=azimuth,
+        elevation_deg=elevation,
+        text=tables.states[captions].float(),
+        mask=tables.masks[captions],
+    )
 
 
 def set_loss(predicted: Tensor, batch: NoisySets, channel_weights: Float[Tensor, " c"]) -> Tensor:
@@ -175,7 +190,9 @@ class Trainer:
 
     def train_step(self, batch: int, progress: float) -> Tensor:
         """One step; answers the loss, on the device."""
-        drawn = noisy_sets(self.pool.draw(batch), self._codec, self._tables, self.settings, self._generator)
+        drawn = noisy_sets(
+            self.pool.draw(batch), codec=self._codec, tables=self._tables, settings=self.settings, generator=self._generator
+        )
         factor = learning_rate_factor(self.step, progress, self.settings.warmup, self.settings.decay_from)
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.learning_rate * factor

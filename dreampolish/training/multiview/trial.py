@@ -27,7 +27,7 @@ def true_sets(pool: SetPool, renderer: Renderer, objects: Tensor, pixels: int) -
     device, found = objects.device, []
     for some in objects.split(CHUNK):
         azimuth, elevation = usual_poses(len(some), device)
-        scene = pool.scene(some, azimuth, elevation, False)
+        scene = pool.scene(some, azimuth, elevation, changed=False)
         buffers = renderer(scene, pixels, SUPERSAMPLING).unflatten(0, (len(some), VIEWS))
         light = mean_studio_lighting(len(some))
         rotation = camera_rotations(azimuth, elevation)
@@ -35,10 +35,17 @@ def true_sets(pool: SetPool, renderer: Renderer, objects: Tensor, pixels: int) -
         none = torch.zeros(len(some), device=device)
         found.append(
             painted_pictures(
-                buffers, none, none, torch.zeros(len(some), 3, device=device), none, none, rotation[..., 2, :], toward,
-                light.strengths.to(device),
+                buffers,
+                active=none,
+                wooden=none,
+                target=torch.zeros(len(some), 3, device=device),
+                luminance=none,
+                contrast=none,
+                up=rotation[..., 2, :],
+                toward=toward,
+                strengths=light.strengths.to(device),
             )
-        )  # fmt: skip
+        )
     return torch.cat(found)
 
 
@@ -76,8 +83,8 @@ def sampled_views(
         azimuth, elevation = usual_poses(len(some), some.device)
         empty, mask = tables.states[:1].float(), tables.masks[:1]
         words = (empty.expand(len(some), -1, -1), mask.expand(len(some), -1))
-        request = SetRequest(azimuth, elevation, some, *words, empty, mask)
-        found.append(prior.sample(request, guidance, steps, RENEWED, generator))
+        request = SetRequest(azimuth, elevation, some, *words, empty_text=empty, empty_mask=mask)
+        found.append(prior.sample(request, guidance_scale=guidance, steps=steps, renewed=RENEWED, generator=generator))
     return torch.cat(found)
 
 
@@ -89,8 +96,8 @@ def sets_from_text(
     for some in captions.split(CHUNK):
         azimuth, elevation = usual_poses(len(some), some.device)
         text = (tables.states[some].float(), tables.masks[some])
-        request = SetRequest(azimuth, elevation, None, *text, tables.states[:1].float(), tables.masks[:1])
-        found.append(prior.sample(request, guidance, steps, RENEWED, generator))
+        request = SetRequest(azimuth, elevation, None, *text, empty_text=tables.states[:1].float(), empty_mask=tables.masks[:1])
+        found.append(prior.sample(request, guidance_scale=guidance, steps=steps, renewed=RENEWED, generator=generator))
     return torch.cat(found)
 
 
@@ -123,8 +130,8 @@ def view_figures(
 ) -> tuple[dict[str, float], Tensor]:
     """Figures of one group of held-out objects; and the sampled sets."""
     references = trial.truth[:, 0]
-    sampled = sampled_views(prior, references, tables, guidance, steps, generator)
-    single = sampled_views(prior, references, tables, 1.0, 1, generator)
+    sampled = sampled_views(prior, references=references, tables=tables, guidance=guidance, steps=steps, generator=generator)
+    single = sampled_views(prior, references=references, tables=tables, guidance=1.0, steps=1, generator=generator)
     found = scores(sampled, trial.truth, "") | scores(single, trial.truth, "one_step_")
     found |= scores(references[:, None].expand_as(trial.truth), trial.truth, "copy_")
     found |= scores(trial.class_means, trial.truth, "class_mean_")

@@ -1,58 +1,4 @@
 const MODES = ["shaded", "clay", "normals", "wireframe"];
-const FOV = 20 * Math.PI / 180;
-
-const VERTEX = `#version 300 es
-layout(location = 0) in vec3 position;
-layout(location = 1) in vec3 normal;
-layout(location = 2) in vec2 uv;
-layout(location = 3) in vec4 tangent;
-uniform mat4 clipFromWorld;
-out vec3 vNormal; out vec2 vUv; out vec4 vTangent; out vec3 vCorner;
-const vec3 CORNERS[3] = vec3[3](vec3(1, 0, 0), vec3(0, 1, 0), vec3(0, 0, 1));
-void main() {
-  vNormal = normal; vUv = uv; vTangent = tangent;
-  vCorner = CORNERS[gl_VertexID % 3];
-  gl_Position = clipFromWorld * vec4(position, 1);
-}`;
-
-const FRAGMENT = `#version 300 es
-precision highp float;
-in vec3 vNormal; in vec2 vUv; in vec4 vTangent; in vec3 vCorner;
-uniform sampler2D colors; uniform sampler2D bumps;
-uniform vec4 factor; uniform float bumpScale; uniform int mode;
-uniform vec3 right; uniform vec3 up; uniform vec3 back;
-out vec4 outColor;
-vec3 shadingNormal() {
-  vec3 n = normalize(vNormal) * (gl_FrontFacing ? 1.0 : -1.0);
-  if (bumpScale <= 0.0) return n;
-  vec3 t = normalize(vTangent.xyz - n * dot(n, vTangent.xyz)), b = cross(n, t) * vTangent.w;
-  vec3 bump = texture(bumps, vUv).xyz * 2.0 - 1.0;
-  return normalize(t * bump.x * bumpScale + b * bump.y * bumpScale + n * bump.z);
-}
-vec3 lit(vec3 albedo, vec3 n, float contrast) {
-  // A sky that fades downward, a key light over the viewer's left shoulder and a weak one from behind the right.
-  float sky = 0.5 + 0.5 * n.y;
-  float key = max(dot(n, normalize(back * 0.75 + up * 0.6 - right * 0.5)), 0.0);
-  float fill = max(dot(n, normalize(right * 0.9 + up * 0.2 - back * 0.3)), 0.0);
-  float light = mix(1.0, 0.34 + 0.22 * sky + 0.62 * key + 0.16 * fill, contrast);
-  return albedo * light;
-}
-vec3 srgb(vec3 c) {
-  c = clamp(c, 0.0, 1.0);
-  return mix(c * 12.92, 1.055 * pow(c, vec3(1.0 / 2.4)) - 0.055, step(0.0031308, c));
-}
-void main() {
-  vec3 n = shadingNormal();
-  vec3 seen = vec3(dot(n, right), dot(n, up), dot(n, back));
-  if (mode == 0) outColor = vec4(srgb(lit(texture(colors, vUv).rgb * factor.rgb, n, 0.6)), 1);
-  else if (mode == 2) outColor = vec4(seen * 0.5 + 0.5, 1);
-  else {
-    vec3 clay = srgb(lit(vec3(0.62, 0.60, 0.57), n, 1.0));
-    vec3 edge = vCorner / max(fwidth(vCorner), vec3(1e-6));
-    float line = 1.0 - smoothstep(0.4, 1.3, min(edge.x, min(edge.y, edge.z)));
-    outColor = vec4(mode == 1 ? clay : mix(mix(clay, vec3(1), 0.45), vec3(0.13, 0.2, 0.3), line * 0.85), 1);
-  }
-}`;
 
 /** Where all cameras of a page stand: degrees, azimuth 0 in front and growing counter-clockwise from above; zoom 1 shows all. */
 class Orbit {
@@ -66,145 +12,116 @@ class Orbit {
     this.watchers.forEach((watcher) => watcher(this));
   }
 
-  /** The camera's axes in glTF's frame (+Y up, +Z front). */
-  axes() {
+  /** From the model to the camera, in glTF's frame (+Y up, +Z front). */
+  get back() {
     const a = this.azimuth * Math.PI / 180, e = this.elevation * Math.PI / 180;
-    const back = [Math.sin(a) * Math.cos(e), Math.sin(e), Math.cos(a) * Math.cos(e)];
-    const right = [Math.cos(a), 0, -Math.sin(a)];
-    return { back, right, up: cross(back, right) };
+    return new THREE.Vector3(Math.sin(a) * Math.cos(e), Math.sin(e), Math.cos(a) * Math.cos(e));
   }
+}
+
+/** Light a scene: a sky that fades downward, a key light over the viewer's left shoulder and a weak one from behind the right.
+ * Returns what sets their contrast: 1 is light and shade, 0 even light from everywhere. */
+function lit(scene, camera) {
+  const grey = (value) => new THREE.Color(value, value, value);
+  const even = new THREE.AmbientLight(0xffffff), sky = new THREE.HemisphereLight(grey(0.56), grey(0.34));
+  const key = new THREE.DirectionalLight(), fill = new THREE.DirectionalLight();
+  key.position.set(-0.5, 0.6, 0.75);
+  fill.position.set(0.9, 0.2, -0.3);
+  camera.add(key, key.target, fill, fill.target);
+  scene.add(even, sky, camera);
+  return (contrast) => {
+    for (const [light, strength] of [[sky, 1], [key, 0.62], [fill, 0.16]]) light.intensity = strength * contrast;
+    even.intensity = 1 - contrast;
+  };
+}
+
+/** What the parts of a model are drawn with in each mode. */
+function materials({ map, color, normalMap, normalScale }) {
+  const bumps = { normalMap, normalScale, side: THREE.DoubleSide };
+  const matt = (more) => new THREE.MeshPhongMaterial({ specular: 0, ...bumps, ...more });
+  return {
+    shaded: matt({ map, color }),
+    clay: matt({ color: new THREE.Color(0.62, 0.6, 0.57) }),
+    normals: new THREE.MeshNormalMaterial(bumps),
+    wireframe: matt({ color: new THREE.Color(0.8, 0.79, 0.77), polygonOffset: true, polygonOffsetFactor: 1, polygonOffsetUnits: 1 }),
+  };
 }
 
 /** One model on one canvas; draws when something changed. */
 class Viewer {
   /** Throws an Error that says why the model cannot be shown. */
   static async open(canvas, bytes, orbit) {
-    const glb = parseGlb(bytes), parts = scenePrimitives(glb);
-    for (const part of parts) {
-      part.colors = await texturePicture(glb, (part.material.pbrMetallicRoughness || {}).baseColorTexture);
-      part.bumps = part.tangents && await texturePicture(glb, part.material.normalTexture);
-    }
-    return new Viewer(canvas, parts, orbit);
+    const loader = new THREE.GLTFLoader();
+    loader.register((parser) => {
+      // The loader of its own choice fetches, which the page's policy forbids even for what lies inside the page.
+      parser.textureLoader = new THREE.TextureLoader(parser.options.manager);
+      return { name: "pictures" };
+    });
+    const gltf = await new Promise((done, failed) => loader.parse(bytes.buffer, "", done, failed));
+    return new Viewer(canvas, gltf.scene, orbit);
   }
 
-  constructor(canvas, parts, orbit) {
-    this.canvas = canvas; this.parts = parts; this.orbit = orbit; this.mode = 0; this.frame = 0;
-    const [center, radius] = boundingSphere(parts);
-    this.center = center; this.radius = radius;
-    this.build();
+  constructor(canvas, model, orbit) {
+    this.canvas = canvas; this.orbit = orbit; this.frame = 0; this.parts = []; this.lines = [];
+    model.traverse((part) => { if (part.isMesh) this.parts.push(part); });
+    if (!this.parts.length) throw new Error("it holds no triangles");
+    for (const part of this.parts) {
+      part.looks = materials(part.material);
+      const color = new THREE.Color(0.13, 0.2, 0.3).convertSRGBToLinear();
+      const lines = new THREE.Mesh(part.geometry, new THREE.MeshBasicMaterial({ color, wireframe: true }));
+      part.add(lines);
+      this.lines.push(lines);
+    }
+    this.renderer = new THREE.WebGLRenderer({ canvas, antialias: true, alpha: true });
+    this.renderer.outputEncoding = THREE.sRGBEncoding;
+    this.scene = new THREE.Scene();
+    this.camera = new THREE.PerspectiveCamera(20, 1, 1, 2);
+    this.setContrast = lit(this.scene, this.camera);
+    this.scene.add(model);
+    this.sphere = boundingSphere(model, this.parts);
     orbit.watchers.push(() => this.draw());
     new ResizeObserver(() => this.draw()).observe(canvas);
-    canvas.addEventListener("webglcontextlost", (event) => event.preventDefault());
-    canvas.addEventListener("webglcontextrestored", () => { this.build(); this.draw(); });
+    canvas.addEventListener("webglcontextrestored", () => this.draw());
+    this.show(MODES[0]);
+  }
+
+  show(mode) {
+    this.parts.forEach((part) => { part.material = part.looks[mode]; });
+    this.lines.forEach((lines) => { lines.visible = mode === "wireframe"; });
+    this.setContrast(mode === "shaded" ? 0.6 : 1);
     this.draw();
   }
 
-  get triangles() { return this.parts.reduce((sum, part) => sum + part.positions.length / 9, 0); }
-
-  show(mode) { this.mode = MODES.indexOf(mode); this.draw(); }
-
   draw() { if (!this.frame) this.frame = requestAnimationFrame(() => { this.frame = 0; this.render(); }); }
 
-  build() {
-    const gl = this.canvas.getContext("webgl2", { antialias: true, premultipliedAlpha: true });
-    if (!gl) throw new Error("this browser has no WebGL 2");
-    this.gl = gl;
-    this.program = linked(gl);
-    this.place = (name) => gl.getUniformLocation(this.program, name);
-    for (const part of this.parts) {
-      part.array = gl.createVertexArray();
-      gl.bindVertexArray(part.array);
-      attribute(gl, 0, part.positions, 3); attribute(gl, 1, part.normals, 3); attribute(gl, 2, part.uvs, 2);
-      if (part.tangents) attribute(gl, 3, part.tangents, 4);
-      part.colorTexture = texture(gl, part.colors, true); part.bumpTexture = texture(gl, part.bumps, false);
-    }
-    gl.enable(gl.DEPTH_TEST);
-  }
-
   render() {
-    const { gl, canvas, orbit } = this, ratio = Math.min(window.devicePixelRatio || 1, 2);
-    const width = Math.round(canvas.clientWidth * ratio), height = Math.round(canvas.clientHeight * ratio);
-    if (!width || !height || gl.isContextLost()) return;
-    if (canvas.width !== width || canvas.height !== height) { canvas.width = width; canvas.height = height; }
-    const axes = orbit.axes();
-    gl.viewport(0, 0, width, height);
-    gl.clearColor(0, 0, 0, 0);
-    gl.clear(gl.COLOR_BUFFER_BIT | gl.DEPTH_BUFFER_BIT);
-    gl.useProgram(this.program);
-    gl.uniformMatrix4fv(this.place("clipFromWorld"), false, this.clipFromWorld(axes, width / height));
-    for (const name of ["right", "up", "back"]) gl.uniform3fv(this.place(name), axes[name]);
-    gl.uniform1i(this.place("mode"), this.mode);
-    gl.uniform1i(this.place("colors"), 0); gl.uniform1i(this.place("bumps"), 1);
-    for (const part of this.parts) {
-      const normalTexture = part.material.normalTexture, surface = part.material.pbrMetallicRoughness || {};
-      gl.uniform4fv(this.place("factor"), surface.baseColorFactor || [1, 1, 1, 1]);
-      gl.uniform1f(this.place("bumpScale"), part.bumps ? normalTexture.scale ?? 1 : 0);
-      gl.activeTexture(gl.TEXTURE0); gl.bindTexture(gl.TEXTURE_2D, part.colorTexture);
-      gl.activeTexture(gl.TEXTURE1); gl.bindTexture(gl.TEXTURE_2D, part.bumpTexture);
-      gl.bindVertexArray(part.array);
-      gl.drawArrays(gl.TRIANGLES, 0, part.positions.length / 3);
+    const { canvas, camera, sphere } = this, width = canvas.clientWidth, height = canvas.clientHeight;
+    if (!width || !height) return;
+    this.renderer.setPixelRatio(Math.min(window.devicePixelRatio || 1, 2));
+    this.renderer.setSize(width, height, false);
+    // The sphere around the model fills the narrower side.
+    camera.aspect = width / height;
+    const half = Math.atan(Math.min(1, camera.aspect) * Math.tan(camera.fov * Math.PI / 360));
+    const distance = sphere.radius * 1.12 / Math.sin(half) / this.orbit.zoom;
+    camera.near = Math.max(distance - sphere.radius * 1.5, distance / 100);
+    camera.far = distance + sphere.radius * 1.5;
+    camera.position.copy(sphere.center).addScaledVector(this.orbit.back, distance);
+    camera.lookAt(sphere.center);
+    camera.updateProjectionMatrix();
+    this.renderer.render(this.scene, camera);
+  }
+}
+
+/** The sphere around the middle of a model's box. */
+function boundingSphere(model, parts) {
+  const sphere = new THREE.Sphere(), corner = new THREE.Vector3();
+  new THREE.Box3().setFromObject(model).getCenter(sphere.center);
+  for (const part of parts) {
+    const places = part.geometry.attributes.position;
+    for (let k = 0; k < places.count; k++) {
+      corner.fromBufferAttribute(places, k).applyMatrix4(part.matrixWorld);
+      sphere.radius = Math.max(sphere.radius, corner.distanceTo(sphere.center));
     }
   }
-
-  clipFromWorld({ right, up, back }, aspect) {
-    // The sphere around the model fills the narrower side.
-    const f = 1 / Math.tan(FOV / 2), fit = Math.min(1, aspect);
-    const distance = this.radius * 1.12 / Math.sin(Math.atan(fit / f)) / this.orbit.zoom;
-    const eye = this.center.map((c, k) => c + back[k] * distance);
-    const near = Math.max(distance - this.radius * 1.5, distance / 100), far = distance + this.radius * 1.5;
-    const view = [
-      right[0], up[0], back[0], 0, right[1], up[1], back[1], 0, right[2], up[2], back[2], 0,
-      -dot(right, eye), -dot(up, eye), -dot(back, eye), 1,
-    ];
-    const clip = [f / aspect, 0, 0, 0, 0, f, 0, 0, 0, 0, (far + near) / (near - far), -1, 0, 0, 2 * far * near / (near - far), 0];
-    return multiply(clip, view);
-  }
-}
-
-/** Centre and radius of a sphere around the middle of the parts' box. */
-function boundingSphere(parts) {
-  const low = [Infinity, Infinity, Infinity], high = [-Infinity, -Infinity, -Infinity];
-  const each = (visit) => parts.forEach(({ positions }) => { for (let k = 0; k < positions.length; k += 3) visit(positions, k); });
-  each((p, k) => { for (let i = 0; i < 3; i++) { low[i] = Math.min(low[i], p[k + i]); high[i] = Math.max(high[i], p[k + i]); } });
-  const center = low.map((value, i) => (value + high[i]) / 2);
-  let square = 0;
-  each((p, k) => { square = Math.max(square, (p[k] - center[0]) ** 2 + (p[k + 1] - center[1]) ** 2 + (p[k + 2] - center[2]) ** 2); });
-  return [center, Math.sqrt(square) || 1];
-}
-
-function linked(gl) {
-  const program = gl.createProgram();
-  for (const [kind, source] of [[gl.VERTEX_SHADER, VERTEX], [gl.FRAGMENT_SHADER, FRAGMENT]]) {
-    const shader = gl.createShader(kind);
-    gl.shaderSource(shader, source);
-    gl.compileShader(shader);
-    gl.attachShader(program, shader);
-  }
-  gl.linkProgram(program);
-  if (!gl.getProgramParameter(program, gl.LINK_STATUS)) {
-    const logs = gl.getAttachedShaders(program).map((shader) => gl.getShaderInfoLog(shader));
-    throw new Error(`the shaders do not build: ${logs.concat(gl.getProgramInfoLog(program)).join(" ")}`);
-  }
-  return program;
-}
-
-function attribute(gl, location, values, width) {
-  gl.bindBuffer(gl.ARRAY_BUFFER, gl.createBuffer());
-  gl.bufferData(gl.ARRAY_BUFFER, values, gl.STATIC_DRAW);
-  gl.enableVertexAttribArray(location);
-  gl.vertexAttribPointer(location, width, gl.FLOAT, false, 0, 0);
-}
-
-/** A mipmapped texture of a picture, or one white texel. */
-function texture(gl, picture, isColor) {
-  const made = gl.createTexture();
-  gl.bindTexture(gl.TEXTURE_2D, made);
-  const stored = isColor ? gl.SRGB8_ALPHA8 : gl.RGBA8;
-  if (picture) gl.texImage2D(gl.TEXTURE_2D, 0, stored, gl.RGBA, gl.UNSIGNED_BYTE, picture);
-  else gl.texImage2D(gl.TEXTURE_2D, 0, stored, 1, 1, 0, gl.RGBA, gl.UNSIGNED_BYTE, new Uint8Array([255, 255, 255, 255]));
-  gl.generateMipmap(gl.TEXTURE_2D);
-  gl.texParameteri(gl.TEXTURE_2D, gl.TEXTURE_MIN_FILTER, gl.LINEAR_MIPMAP_LINEAR);
-  const sharper = gl.getExtension("EXT_texture_filter_anisotropic");
-  if (sharper) gl.texParameterf(gl.TEXTURE_2D, sharper.TEXTURE_MAX_ANISOTROPY_EXT, 4);
-  return made;
+  return sphere;
 }

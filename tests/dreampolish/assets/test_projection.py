@@ -11,7 +11,7 @@ from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from dreampolish.assets.asset import Asset
-from dreampolish.assets.bake import bake, bake_normal_map, faces_of_texels, texels_of
+from dreampolish.assets.bake import bake, bake_normal_map, texels_of
 from dreampolish.assets.glb import write_glb
 from dreampolish.assets.projection import FineSurface
 from dreampolish.assets.textured_mesh import TexturedMesh
@@ -23,8 +23,6 @@ from dreampolish.metrics.pictures import psnr
 from dreampolish.renderers.mesh import render_mesh
 from dreampolish.scene.cameras import turntable_cameras
 from flows.benchmark.browser import browser_path, render_in_browser
-
-THREE = Path(__file__).parents[3] / "node_modules" / "three"
 
 
 def _bumpy_ball() -> tuple[Tensor, Tensor]:
@@ -63,7 +61,7 @@ def test_points_beside_a_ball_land_on_it_and_far_ones_stay() -> None:
 def gutter(mesh: Unwrapped, covered_face: Tensor) -> float:
     """The least number of empty texels in a row between two charts of a texture; infinite for a single chart.
 
-    covered_face: the face under each texel's centre, -1 where none (`bake.faces_of_texels`). Measured to about one texel.
+    covered_face: the face under each texel's centre, -1 where none. Measured to about one texel.
     """
     chart = component_of_face(mesh.faces)
     label = torch.where(covered_face >= 0, chart[covered_face.clamp(min=0)], -1).cpu().numpy()
@@ -80,7 +78,10 @@ def gutter(mesh: Unwrapped, covered_face: Tensor) -> float:
 @pytest.mark.parametrize(("size", "padding"), [(128, 2), (256, 4), (256, 8)])
 def test_charts_keep_the_gutter_that_was_asked_for(dense: tuple[Tensor, Tensor], size: int, padding: int) -> None:
     cut = unwrap(*decimated(*dense, 400), size, padding)
-    assert gutter(cut, faces_of_texels(cut, size)) >= padding
+    bare = texels_of(cut, size, 0)
+    covered_face = torch.full((size, size), -1)
+    covered_face[bare.row, bare.column] = bare.face
+    assert gutter(cut, covered_face) >= padding
     # Texels are square: lengths on the surface and in the atlas have one ratio in both axes.
     corner, place = cut.vertices[cut.faces], cut.uv[cut.faces]
     area = torch.linalg.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0]).norm(dim=-1)
@@ -121,7 +122,7 @@ def test_the_normal_map_holds_the_dense_normals(dense: tuple[Tensor, Tensor], co
     assert median_angle(normal) > 3  # what the map is there for
 
 
-@pytest.mark.skipif(browser_path() is None or not THREE.is_dir(), reason="needs Chromium and npm install three")
+@pytest.mark.skipif(browser_path() is None, reason="needs Chromium")
 def test_another_renderer_sees_the_dense_normals_and_the_colours(
     dense: tuple[Tensor, Tensor], coarse: Unwrapped, tmp_path: Path
 ) -> None:
@@ -132,10 +133,10 @@ def test_another_renderer_sees_the_dense_normals_and_the_colours(
     agreement = {}
     for name, normal_map in (("mapped", asset.normal_map), ("plain", None)):
         write_glb(path, Asset(asset.mesh, asset.source, normal_map, 0.9, 0.0, "ball", {}), None)
-        shown, complaints = render_in_browser(path, cameras, 1.0, "normals", THREE)
+        shown, complaints = render_in_browser(path, cameras, 1.0, "normals")
         assert complaints == []
         agreement[name] = float(psnr(torch.where(inside, shown, 1.0), wanted).mean())
     assert agreement["mapped"] > agreement["plain"] + 6
     assert agreement["mapped"] > 32
-    colors = render_in_browser(path, cameras, 1.0, "colors", THREE)[0]
+    colors = render_in_browser(path, cameras, 1.0, "colors")[0]
     assert psnr(colors, truth.rgb).min() > 32

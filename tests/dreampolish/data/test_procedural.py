@@ -1,7 +1,6 @@
 """Objects of the data engine: files read, painted meshes that look right, words that say what was measured."""
 
-import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -151,12 +150,3 @@ def test_caption_tells_all_that_was_measured():
     assert procedural.caption(ENTRY) == "a tall white wooden bookcase"
     assert procedural.caption(replace(ENTRY, proportion=None, color=None, material=None)) == "a bookcase"
     assert procedural.caption(replace(ENTRY, proportion=None, color="orange")) == "an orange wooden bookcase"
-
-
-def test_a_manifest_is_read_as_it_was_written_and_unknown_fields_are_refused(tmp_path):
-    path = tmp_path / "manifest.jsonl"
-    path.write_text(json.dumps(asdict(ENTRY)) + "\n")
-    assert procedural.read_manifest(path) == [ENTRY]
-    path.write_text(json.dumps(asdict(ENTRY) | {"smell": "pine"}) + "\n")
-    with pytest.raises(TypeError, match="smell"):
-        procedural.read_manifest(path)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dreampolish.distillation import scores, weights
 from dreampolish.distillation.guidance import PromptEmbeddings
-from dreampolish.distillation.perp_neg import Rival, without_rival
+from dreampolish.distillation.perp_neg import Rival, blend_at, without_rival, without_rivals
 from dreampolish.distillation.weights import ScoreWeights, SplitWeights, weighted_delta
 from dreampolish.priors.protocols import TextEmbedding
 from dreampolish.scene.cameras import orbit_cameras
@@ -168,6 +168,8 @@ def test_a_variational_weight_needs_a_variational_domain() -> None:
 class ConstantDomain:
     """Predicts one trainable number everywhere and remembers the camera it was given."""
 
+    number_format = torch.float32
+
     def __init__(self) -> None:
         self.value = torch.nn.Parameter(torch.tensor(0.5))
         self.cameras: list[object] = []
@@ -228,12 +230,12 @@ def test_a_rival_changes_the_prompts_score_in_one_batched_call() -> None:
     noised = scores.add_noise(torch.zeros(2, 3, 4, 4), torch.tensor([5, 9]), prior.alphas_cumprod, generator)
     plain = conditions(2)
     rival = Rival(plain.negative, torch.tensor([0.0, 1.0]))
-    text = scores.TextConditions(plain.prompt, plain.empty, plain.negative, plain.plain, rival)
+    text = scores.TextConditions(plain.prompt, plain.empty, plain.negative, plain.plain, (rival,))
     cameras = torch.eye(4).expand(2, 4, 4)
     without = scores.text_scores(prior, None, noised, plain, cameras, weights.csd_weights(0.0))
     found = scores.text_scores(prior, None, noised, text, cameras, weights.csd_weights(0.0))
     assert prior.batches == [4, 6]
-    assert "rival" not in found
+    assert not any("rival" in name for name in found)
     # Predictions that are constant over the picture are parallel, so nothing is at right angles.
     torch.testing.assert_close(found["prompt"], without["prompt"])
 
@@ -245,11 +247,11 @@ def test_each_view_has_its_rival() -> None:
         torch.tensor([0.0, 90.0, 180.0, 0.0]), torch.tensor([0.0, 0.0, 0.0, 80.0]), torch.full((4,), 20.0), 8
     )
     found = prompts.conditions(cameras)
-    assert found.rival is not None
-    assert found.rival.weights.tolist() == pytest.approx([3.148, 3.148, 3.934, 0.0])
+    (rival,) = found.rivals
+    assert rival.weights.tolist() == pytest.approx([3.148, 3.148, 3.934, 0.0])
     front, side = prior.embed(["a chair, front view"]).states, prior.embed(["a chair, side view"]).states
-    torch.testing.assert_close(found.rival.text.states, torch.cat([side, front, front, front]))
-    assert PromptEmbeddings(prior, "a chair", "", 45.0, 0.0).conditions(cameras).rival is None
+    torch.testing.assert_close(rival.text.states, torch.cat([side, front, front, front]))
+    assert PromptEmbeddings(prior, "a chair", "", 45.0, 0.0).conditions(cameras).rivals == ()
 
 
 def letter_counting_prior() -> LinearPrior:
@@ -264,3 +266,42 @@ def letter_counting_prior() -> LinearPrior:
         sample = add_lora = embed
 
     return Embedding()
+
+
+@pytest.mark.parametrize(
+    ("azimuth", "words", "share", "rivals"),
+    [
+        # threestudio's a exp(-b r) + c with its default numbers
+        (0.0, ("front view", "side view"), 1.0, (("front view", 0.000123), ("side view", 1.574))),
+        (-45.0, ("front view", "side view"), 0.5, (("front view", 0.689203), ("side view", 0.689203))),
+        (90.0, ("side view", "back view"), 1.0, (("side view", 0.000531), ("front view", 1.573531))),
+        (180.0, ("side view", "back view"), 0.0, (("side view", 0.394), ("front view", 1.967))),
+        (225.0, ("side view", "back view"), 0.5, (("side view", 0.172801), ("front view", 1.745801))),
+    ],
+)
+def test_prompts_and_rivals_go_over_with_the_azimuth(
+    azimuth: float, words: tuple[str, str], share: float, rivals: tuple[tuple[str, float], ...]
+) -> None:
+    found = blend_at(azimuth, 20.0, 60.0)
+    assert found.words == words
+    assert found.share == pytest.approx(share)
+    assert [name for name, _ in found.rivals] == [name for name, _ in rivals]
+    assert [weight for _, weight in found.rivals] == pytest.approx([weight for _, weight in rivals], abs=1e-5)
+    assert [weight for _, weight in blend_at(azimuth, 61.0, 60.0).rivals] == [0.0, 0.0]
+
+
+def test_mixed_prompts_meet_the_sectors_at_their_middles() -> None:
+    prior = letter_counting_prior()
+    angles = torch.tensor([0.0, 90.0, 180.0])
+    cameras = orbit_cameras(angles, torch.zeros(3), torch.full((3,), 20.0), 8)
+    mixed = PromptEmbeddings(prior, "a chair", "", 45.0, 2.0, blended=True).conditions(cameras)
+    plain = PromptEmbeddings(prior, "a chair", "", 45.0, 0.0).conditions(cameras)
+    torch.testing.assert_close(mixed.prompt.states, plain.prompt.states)
+    assert [rival.weights[2].item() for rival in mixed.rivals] == pytest.approx([0.788, 3.934], abs=1e-3)
+
+
+def test_two_rivals_are_taken_off_each_by_itself() -> None:
+    prompt, empty = torch.tensor([2.0, 0.0]).view(1, 1, 1, 2), torch.zeros(1, 1, 1, 2)
+    first, second = torch.tensor([5.0, 3.0]).view(1, 1, 1, 2), torch.tensor([-1.0, -4.0]).view(1, 1, 1, 2)
+    found = without_rivals(prompt, empty, [(first, torch.tensor([0.5])), (second, torch.tensor([2.0]))])
+    assert found.flatten().tolist() == pytest.approx([2.0, -0.5 * 3 + 2 * 4])

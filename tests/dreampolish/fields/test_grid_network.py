@@ -144,11 +144,6 @@ def test_building_a_field_leaves_the_global_generator_alone() -> None:
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_the_seed_alone_decides_a_fresh_field() -> None:
-    first, second = sdf_field().state_dict(), sdf_field().state_dict()
-    assert all(torch.equal(first[name], second[name]) for name in first)
-
-
 def test_fit_colors_learns_a_smooth_colouring() -> None:
     field, points = ColorField(SIZES, 16, seeded(0)), some_points(2000).float()
     colors = (points + 0.65) / 1.3

@@ -1,18 +1,17 @@
 """Real CLIP and real LPIPS on tiny or random weights of the real classes, the trunk's conversion, and refusals."""
 
-import json
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import BertConfig, BertModel, CLIPConfig, CLIPModel, CLIPTokenizer
+from transformers import BertConfig, BertModel, CLIPModel, CLIPTokenizer
 
 from dreampolish.metrics.clip import load_clip
 from dreampolish.metrics.judge_network import LiteTrunk
 from dreampolish.metrics.lpips import LAYERS, Lpips, LpipsError, load_lpips
-from dreampolish.priors.loading import PriorError, PriorSource
+from dreampolish.priors.folders.source import PriorError, PriorSource
 from dreampolish.priors.protocols import ImageTextScorer
 from dreampolish.scene.cameras import orbit_cameras
 from dreampolish.training.converters import EPSILON, convert, folded, trunk_from_original
@@ -22,6 +21,7 @@ from stages.guidance.reference_view import ReferenceView
 from stages.results.scores import clip_scorer, lpips_distance, real_figures
 from stages.runtime.context import RunContext
 from stages.runtime.errors import StageError
+from tests.support.tiny_priors import write_clip
 
 CPU = torch.device("cpu")
 JUDGE = Path(__file__).parents[3] / "priors" / "home" / "judge"
@@ -29,26 +29,7 @@ JUDGE = Path(__file__).parents[3] / "priors" / "home" / "judge"
 
 @pytest.fixture(scope="module")
 def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A CLIP of one layer with a tokenizer of letters."""
-    folder = tmp_path_factory.mktemp("clip")
-    letters = "abcdefghijklmnopqrstuvwxyz"
-    words = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
-    (folder / "vocab.json").write_text(json.dumps({word: place for place, word in enumerate(words)}))
-    (folder / "merges.txt").write_text("#version: 0.2\n")
-    CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=16).save_pretrained(folder)
-    layer = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "projection_dim": 8}
-    text = {
-        **layer,
-        "vocab_size": len(words),
-        "max_position_embeddings": 16,
-        "eos_token_id": len(words) - 1,
-        "bos_token_id": 52,
-    }
-    config = CLIPConfig(text_config=text, vision_config={**layer, "image_size": 16, "patch_size": 8}, projection_dim=8)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        CLIPModel(config).save_pretrained(folder, safe_serialization=True)
-    return folder
+    return write_clip(tmp_path_factory.mktemp("clip"))
 
 
 @pytest.fixture(scope="module")

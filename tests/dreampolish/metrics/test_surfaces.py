@@ -9,9 +9,6 @@ from torch import Tensor
 
 from dreampolish.metrics.surfaces import (
     SurfaceSamples,
-    chamfer,
-    f_score,
-    nearest,
     roughness_deg,
     sample_surface,
     seen_from,
@@ -48,14 +45,13 @@ def test_same_generator_same_points_and_no_area_is_refused() -> None:
 def test_chamfer_and_f_score_equal_brute_force() -> None:
     generator = torch.Generator().manual_seed(2)
     first, second = torch.rand(300, 3, generator=generator), torch.rand(200, 3, generator=generator)
-    table = torch.cdist(first, second)
-    assert torch.equal(nearest(first, second)[1], table.argmin(1))
-    assert chamfer(first, second) == pytest.approx((table.amin(1).mean() + table.amin(0).mean()).item() / 2, rel=1e-5)
+    table, share = torch.cdist(first, second), 0.08 / float((second.amax(0) - second.amin(0)).norm())
+    found = surface_distance(SurfaceSamples(first, first), SurfaceSamples(second, second), share)
+    assert found.chamfer == pytest.approx((table.amin(1).mean() + table.amin(0).mean()).item() / 2, rel=1e-5)
     precision, recall = (table.amin(1) <= 0.08).double().mean().item(), (table.amin(0) <= 0.08).double().mean().item()
     assert 0.1 < precision < 0.9
-    expected = (2 * precision * recall / (precision + recall), precision, recall)
-    assert f_score(first, second, 0.08) == pytest.approx(expected)
-    assert f_score(first, first + 5, 0.08) == (0.0, 0.0, 0.0)
+    assert found.f_score == pytest.approx(2 * precision * recall / (precision + recall))
+    assert (found.precision, found.recall) == pytest.approx((precision, recall))
 
 
 def test_concentric_spheres_have_their_closed_forms() -> None:
@@ -65,10 +61,9 @@ def test_concentric_spheres_have_their_closed_forms() -> None:
     assert apart.threshold == pytest.approx(0.02 * 1.1 * math.sqrt(3), rel=0.01)
     assert apart.f_score == 0
     assert surface_distance(small, large, 0.04).f_score == 1
-    assert apart.normal_angle_deg < 2
 
 
-def test_half_a_sphere_has_full_precision_and_turned_faces_are_seen() -> None:
+def test_half_a_sphere_has_full_precision_and_half_the_recall() -> None:
     vertices, faces = _sphere(0.5)
     upper = faces[(vertices[faces][:, :, 2].mean(1) > 0)]
     true = sample_surface(vertices, faces, 20_000, torch.Generator().manual_seed(5))
@@ -76,8 +71,6 @@ def test_half_a_sphere_has_full_precision_and_turned_faces_are_seen() -> None:
     assert half.precision > 0.999
     # A strip of the threshold's height beyond the rim is still near: its area share is threshold / (2 r).
     assert half.recall == pytest.approx(0.5 + half.threshold, abs=0.01)
-    inside_out = sample_surface(vertices, faces.flip(-1), 20_000, torch.Generator().manual_seed(6))
-    assert surface_distance(inside_out, true, 0.02).normal_angle_deg > 177
 
 
 def test_what_lies_inside_or_behind_is_not_seen() -> None:

@@ -61,24 +61,13 @@ def test_resume_is_bit_exact(tmp_path: Path) -> None:
     assert torch.equal(again.generator.get_state(), whole.generator.get_state())
 
 
-def test_two_checkpoints_are_kept_and_a_damaged_one_is_passed_over(tmp_path: Path) -> None:
-    checkpoints = Checkpoints(tmp_path, interval=5, keep=2)
-    Problem().run(20, checkpoints, Watcher())
-    assert sorted(path.name for path in tmp_path.glob("*.json")) == ["step-00000015.json", "step-00000020.json"]
-    newest = tmp_path / "step-00000020.safetensors"
-    content = bytearray(newest.read_bytes())
-    content[len(content) // 2] ^= 1
-    newest.write_bytes(content)
-    latest = checkpoints.latest()
-    assert latest is not None and latest[0] == 15
-
-
 def test_the_last_step_is_kept_even_when_it_is_not_due(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, interval=8, keep=2)
     Problem().run(20, checkpoints, Watcher())
     again = Watcher()
     assert Problem().run(20, checkpoints, again).resumed_from == 20
     assert again.seen == []
+    assert sorted(path.name for path in tmp_path.glob("*.json")) == ["step-00000016.json", "step-00000020.json"]
 
 
 @pytest.mark.parametrize("suffix", [".json", ".safetensors"])

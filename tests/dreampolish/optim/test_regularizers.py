@@ -6,10 +6,13 @@ import pytest
 import torch
 
 from dreampolish.optim.regularizers import (
+    depth_correlation_loss,
     distortion_loss,
     eikonal_loss,
     normal_cosine_loss,
     normal_derivative_loss,
+    normal_jitter_loss,
+    normal_smooth_loss,
     opacity_entropy_loss,
     orientation_loss,
     sparsity_loss,
@@ -118,3 +121,33 @@ def test_weights_of_samples_are_held_constant() -> None:
     pulls = torch.autograd.grad(orientation_loss(weights, normals, directions), (weights, normals), allow_unused=True)
     assert pulls[0] is None
     assert pulls[1].norm() > 0
+
+
+def test_depth_correlation_ignores_scale_and_origin_and_ends_at_two() -> None:
+    reference, mask = rand(1, 5, 6), (rand(1, 5, 6) > 0.3).double()
+    for factor, expected in ((3.0, 0.0), (-0.2, 2.0)):
+        loss = depth_correlation_loss(factor * reference + 7, reference, mask)
+        assert float(loss) == pytest.approx(expected, abs=1e-9)
+    # By hand: (1, 2, 3) and (1, 3, 2) correlate by 1/2; what lies outside of the mask does not count.
+    ours, theirs = torch.tensor([[[1.0, 2.0, 3.0, 99.0]]]), torch.tensor([[[1.0, 3.0, 2.0, -5.0]]])
+    mask = torch.tensor([[[1.0, 1.0, 1.0, 0.0]]])
+    assert float(depth_correlation_loss(ours, theirs, mask)) == pytest.approx(0.5)
+    even = torch.ones(1, 1, 4, requires_grad=True)
+    loss = depth_correlation_loss(even, theirs, mask)
+    loss.backward()
+    assert float(loss.detach()) == 0
+    assert bool(even.grad.isfinite().all())
+    assert float(depth_correlation_loss(ours, theirs, torch.zeros(1, 1, 4))) == 0
+    depth = rand(1, 4, 4).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: depth_correlation_loss(x, rand(1, 4, 5)[..., :4], torch.ones(1, 4, 4)), (depth,))
+
+
+def test_smooth_normals_cost_nothing_and_a_step_costs_its_height() -> None:
+    flat = torch.tensor([0.0, 0.0, 1.0]).expand(1, 2, 4, 3)
+    assert float(normal_smooth_loss(flat, torch.ones(1, 2, 4))) == 0
+    stepped = flat.clone()
+    stepped[:, :, 2:] = torch.tensor([0.0, 0.0, -1.0])
+    # One of three columns of neighbours differs by 1 in one of three channels.
+    assert float(normal_smooth_loss(stepped, torch.ones(1, 2, 4))) == pytest.approx(1 / 9)
+    assert float(normal_jitter_loss(flat[0, 0], stepped[0, 0])) == pytest.approx(2 * 2 / (4 * 3))
+    assert float(normal_jitter_loss(torch.zeros(0, 3), torch.zeros(0, 3))) == 0

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from dreampolish.priors.loading import PriorError, PriorSource, digest, load_autoencoder_folder, packaged_digest
-from dreampolish.priors.normals import load_normal_prior
+from dreampolish.priors.estimators.normals import load_normal_prior
+from dreampolish.priors.folders.digests import digest, packaged_digest
+from dreampolish.priors.folders.source import PriorError, PriorSource
+from dreampolish.priors.loading import load_autoencoder_folder
 from dreampolish.priors.text import load_text_prior
 from dreampolish.priors.view import load_view_prior
 from dreampolish.training.diffusion import build_schedule
@@ -82,8 +84,15 @@ def test_bad_places_are_refused_in_one_line(location: str, revision: str | None,
     assert "\n" not in str(caught.value)
 
 
-def test_a_pinned_hub_id_is_passed_on_with_its_revision() -> None:
-    assert PriorSource("owner/name", COMMIT).component("unet") == ("owner/name", {"subfolder": "unet", "revision": COMMIT})
+def test_a_pinned_hub_id_is_opened_from_the_local_cache_alone(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(PriorError, match="priors fetch owner/absent"):
+        PriorSource("owner/absent", COMMIT).component("unet")
+    snapshot = tmp_path / "models--owner--name/snapshots" / COMMIT
+    shutil.copytree(home / "space", snapshot)
+    assert PriorSource("owner/name", COMMIT).component("vae") == snapshot / "vae"
 
 
 def test_a_missing_component_is_named(home: Path, tmp_path: Path) -> None:

@@ -193,3 +193,26 @@ def test_in_half_precision_the_adapter_learns_in_float32(prior: DiffusionTextPri
         optimizer.step()
         losses.append(float(loss.detach()))
     assert losses[-1] < 0.9 * losses[0]
+
+
+def test_another_format_under_the_adapter_leaves_the_frozen_network_alone(prior: DiffusionTextPrior) -> None:
+    noisy, timesteps = _noisy(2)
+    text = prior.embed(["a red chair", "a table"])
+    exact = prior.predict_epsilon(noisy, timesteps, text)
+    prior.compute_in(torch.float32, adapter=torch.bfloat16)
+    domain = prior.add_lora(2, _generator(0))
+    assert domain.number_format == torch.bfloat16
+    assert torch.equal(prior.predict_epsilon(noisy, timesteps, text), exact)
+    assert {each.dtype for each in prior.unet.parameters()} == {torch.float32}
+    fresh = domain.predict_epsilon(noisy, timesteps, text, torch.eye(4).expand(2, 4, 4))
+    assert 0 < float((fresh - exact).abs().max()) < 6e-2 * float(exact.abs().max())
+
+
+def test_an_autoencoder_that_overflows_in_halves_stays_whole(prior: DiffusionTextPrior) -> None:
+    prior.autoencoder.register_to_config(force_upcast=True)
+    prior.compute_in(torch.float16)
+    assert prior.autoencoder.dtype == torch.float32
+    prior.compute_in(torch.bfloat16)
+    assert prior.autoencoder.dtype == torch.bfloat16
+    prior.compute_in(torch.float32, autoencoder=torch.bfloat16)
+    assert (prior.autoencoder.dtype, prior.unet.dtype) == (torch.bfloat16, torch.float32)

@@ -2,7 +2,7 @@
 
 import torch
 
-from dreampolish.priors.normals import (
+from dreampolish.priors.estimators.normals import (
     DiffusionNormalPrior,
     normals_from_pictures,
     pictures_from_normals,

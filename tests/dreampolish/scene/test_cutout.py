@@ -151,8 +151,8 @@ def test_reading_round_trips_and_refuses(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("not a picture")
     Image.new("L", (5000, 10)).save(tmp_path / "wide.png")
     Image.new("L", (9, 9)).save(tmp_path / "a.gif")
-    for name, words in {"cut.png": "cannot be read", "text.png": "cannot be read", "wide.png": "limit is 4096",
-                        "a.gif": "cannot be read", "none.png": "no picture"}.items():  # fmt: skip
+    for name, words in {"cut.png": "cannot be read", "text.png": "no PNG, JPEG or WebP", "wide.png": "limit is 4096",
+                        "a.gif": "no PNG, JPEG or WebP", "none.png": "no picture"}.items():  # fmt: skip
         with pytest.raises(pictures.PictureError, match=words):
             pictures.read_picture(tmp_path / name)
 

@@ -11,7 +11,7 @@ from dreampolish.scene.lighting import (
     random_world_lighting,
     studio_lighting,
 )
-from dreampolish.scene.shading import MAX_SHADE, MIN_SHADE, on_white, recolor, shade, unlit, wood_grain
+from dreampolish.scene.shading import MAX_SHADE, MIN_SHADE, on_white, recolor, shade, wood_grain
 
 
 def test_headlight_is_one_towards_the_viewer_and_dim_at_the_rim() -> None:
@@ -69,11 +69,10 @@ def test_the_studio_lights_a_mirrored_surface_alike_and_each_side_of_a_box_diffe
     torch.testing.assert_close(factor[4], torch.tensor(0.55))
 
 
-def test_on_white_and_unlit() -> None:
+def test_on_white() -> None:
     albedo = torch.full((1, 3, 1, 2), 0.25)
     coverage = torch.tensor([0.0, 0.5]).view(1, 1, 1, 2)
     torch.testing.assert_close(on_white(albedo, coverage)[0, :, 0], torch.tensor([[1.0, 0.625]] * 3))
-    torch.testing.assert_close(unlit(albedo, coverage), on_white(albedo, coverage))
 
 
 def test_recolor_reaches_the_target_and_keeps_relative_luminance() -> None:

@@ -3,7 +3,6 @@
 import math
 from pathlib import Path
 
-import pytest
 import torch
 
 from dreampolish.optim.checkpoints import Checkpoints
@@ -75,12 +74,6 @@ def test_the_average_equals_its_closed_form_and_stands_in_for_the_parameters() -
     with average.in_place():
         assert torch.equal(layer.weight, kept)
     assert layer.weight.item() == 3.0
-
-
-def test_an_average_s_state_of_another_kind_is_refused() -> None:
-    layer = torch.nn.Linear(1, 1)
-    with pytest.raises(KeyError, match="shadow_params"):
-        RunningAverage(list(layer.parameters()), 0.5).load_state_dict({"averages": {}, "updates": 3})
 
 
 def test_a_perfect_denoiser_has_no_loss() -> None:

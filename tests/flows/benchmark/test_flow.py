@@ -4,7 +4,7 @@ import dataclasses
 import json
 import math
 import re
-from functools import partial
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from dreampolish.assets.asset import plain_asset
 from dreampolish.assets.glb import write_glb
 from dreampolish.metrics.retrieval import candidate_texts, right_texts
-from flows.benchmark.assets import Agreement, AssetResult
+from flows.benchmark.assets import Agreement
 from flows.benchmark.flow import benchmark, mean_figures
 from flows.benchmark.page import STEPS, Setting, report_text, write_report
 from flows.benchmark.rasterizers import measure_rasterizers, read_rasterizers, write_rasterizers
@@ -36,6 +36,7 @@ from flows.cli import app
 from schemas.config.presets import ConfigError
 from stages.runtime.errors import StageError
 from stages.runtime.files import PROJECT
+from tests.support.assets import SOUND, asset_with
 from tests.support.balls import ball
 
 FIGURE = {figure.key: figure for figure in FIGURES}
@@ -176,16 +177,14 @@ def test_one_failure_does_not_end_the_others(store: Path, tmp_path: Path, monkey
         return result(subject.name, nerf=20.0), Image.new("RGB", (16, 8))
 
     monkeypatch.setattr("flows.benchmark.flow.one_object", one_object)
-    agreed = Agreement(40.0, 35.0)
-    found = partial(AssetResult, checker="c", errors=0, warnings=0, megabytes=1.0, triangles=9, ours=agreed, browser=None)
-    monkeypatch.setattr("flows.benchmark.flow.asset_result", lambda name, run, files: found(name, run, normals=None, note=""))
+    monkeypatch.setattr("flows.benchmark.flow.asset_result", lambda name, run, files: asset_with(name=name, browser=None))
     monkeypatch.setattr("flows.benchmark.flow.check_priors", lambda config: None)
     monkeypatch.setattr("flows.benchmark.flow.Journal.send", lambda journal, place: True)
     told = benchmark.fn(objects=objects_folder(tmp_path / "objects"), preset="smoke", with_prompts=False)
     assert [entry["name"] for entry in told["objects"]] == ["red-ball"]
     assert [entry["name"] for entry in told["failures"]] == ["big-ball"]
     assert "the density field is empty" in unpadded(Path(told["output"]).read_text())
-    assert "| red-ball | 0123abcd | 0 | 0 | 1.00 | 9 | 40.0 (35.0) | - | - |" in unpadded(Path(told["output"]).read_text())
+    assert "| red-ball | 0123abcd | 0 | 0 | 1.50 | 20,000 | 48.0 (44.0) | - | - |" in unpadded(Path(told["output"]).read_text())
     assert (tmp_path / "docs" / "benchmarks" / "red-ball.png").is_file()
     folder = next((store / "journals").glob("benchmark-*"))
     logged = [json.loads(line) for line in (folder / "run.jsonl").read_text().splitlines()]
@@ -204,6 +203,7 @@ def test_the_command_ends_with_1_after_failures(monkeypatch: pytest.MonkeyPatch)
         return {"output": "docs/benchmarks/index.md", "failures": [{"name": "ball", "message": "empty"}]}
 
     monkeypatch.setattr("flows.benchmark.flow.benchmark", stand_in)
+    monkeypatch.setattr("flows.cli.study.temporary_server", lambda meanwhile: nullcontext())
     ended = CliRunner().invoke(app, ["benchmark", "--only", "ball", "--only", "cube", "--no-prompts", "--json"])
     assert ended.exit_code == 1
     assert "1 could not be measured, first ball: empty" in ended.stderr
@@ -286,36 +286,11 @@ def test_rasterisers_are_measured_side_by_side_and_stand_on_the_page(tmp_path: P
 
 
 def test_the_asset_table_says_what_falls_short() -> None:
-    good = AssetResult(
-        "chair",
-        "0123abcd",
-        checker="Khronos",
-        errors=0,
-        warnings=0,
-        megabytes=1.5,
-        triangles=20_000,
-        ours=Agreement(48, 44),
-        browser=Agreement(47, 40),
-        normals=None,
-        note="",
-    )
-    bad = AssetResult(
-        "table",
-        "4567abcd",
-        checker="Khronos",
-        errors=0,
-        warnings=1,
-        megabytes=2.5,
-        triangles=900,
-        ours=Agreement(33, 31.9),
-        browser=None,
-        normals=None,
-        note="no browser",
-    )
-    text = page_text(Results(assets=[good]), SETTING)
+    bad = asset_with(name="table", warnings=1, ours=Agreement(33, 31.9), browser=None, note="no browser")
+    text = page_text(Results(assets=[SOUND]), SETTING)
     assert "| chair | 0123abcd | 0 | 0 | 1.50 | 20,000 | 48.0 (44.0) | 47.0 (40.0) | - |" in text
     assert "1 assets: the validator has no complaint; every view reaches 32 dB (1 of 1 drawn by three.js too)." in text
-    text = page_text(Results(assets=[good, bad]), SETTING)
+    text = page_text(Results(assets=[SOUND, bad]), SETTING)
     assert "**not without complaint of the validator: table**" in text
     assert "**below 32 dB in a view: table**" in text
     assert "Not drawn by three.js: no browser." in text

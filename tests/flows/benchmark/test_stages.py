@@ -20,6 +20,7 @@ from stages.results.files import StoredFiles
 from stages.runtime.code import Code
 from stages.runtime.records import write_record
 from stages.runtime.store import LocalStore
+from tests.support.assets import SOUND, asset_with
 
 SHEET = Image.new("RGB", (16, 8), (200, 30, 30))
 COST = {"seconds": 12.0}
@@ -133,20 +134,7 @@ def test_what_cannot_be_read_is_not_recalled(tmp_path: Path) -> None:
 
 def test_an_asset_is_drawn_once_while_its_tools_are_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files, drawn, tools = StoredFiles(LocalStore(tmp_path / "store"), torch.device("cpu")), [], [{"node": "1"}]
-    plain = AssetResult(
-        "a",
-        "0123abcd",
-        checker="Khronos",
-        errors=0,
-        warnings=1,
-        megabytes=1.5,
-        triangles=9,
-        ours=Agreement(40.0, 35.0),
-        browser=Agreement(39.0, 34.0),
-        normals=None,
-        note="",
-    )
-    found = [plain]
+    found = [SOUND]
 
     def examined(name: str, record: RunRecord, files: StoredFiles) -> AssetResult:
         drawn.append(name)
@@ -155,7 +143,7 @@ def test_an_asset_is_drawn_once_while_its_tools_are_the_same(tmp_path: Path, mon
     monkeypatch.setattr("flows.benchmark.assets._examined", examined)
     monkeypatch.setattr("flows.benchmark.assets.tool_versions", lambda: tools[0])
     write_record(tmp_path / "store", record_of("a" * 64))
-    found[0] = replace(plain, normals=Agreement(30.0, 29.0))
+    found[0] = asset_with(normals=Agreement(30.0, 29.0))
     first = asset_result("a", "0123abcd", files)
     assert asset_result("b", "0123abcd", files) == replace(first, name="b")
     assert drawn == ["a"]
@@ -175,19 +163,7 @@ def test_an_asset_that_no_browser_drew_is_tried_again(tmp_path: Path, monkeypatc
 
     def examined(name: str, record: RunRecord, files: StoredFiles) -> AssetResult:
         drawn.append(name)
-        return AssetResult(
-            name,
-            "0123abcd",
-            checker="ours",
-            errors=0,
-            warnings=0,
-            megabytes=1.0,
-            triangles=9,
-            ours=Agreement(40.0, 35.0),
-            browser=None,
-            normals=None,
-            note="no browser",
-        )
+        return asset_with(name=name, browser=None, note="no browser")
 
     monkeypatch.setattr("flows.benchmark.assets._examined", examined)
     write_record(tmp_path / "store", record_of("a" * 64))

@@ -4,21 +4,26 @@ import base64
 import colorsys
 import io
 import json
+import math
 import shutil
-import struct
 import subprocess
 import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from websockets.sync.client import ClientConnection, connect
 
+from dreampolish.assets.asset import plain_asset
+from dreampolish.assets.glb import glb_bytes
+from dreampolish.assets.textured_mesh import TexturedMesh
 from flows.report.facts import RunFacts, StageFacts
 from flows.report.page import compare_page, run_page
 from flows.report.settings import Command
@@ -146,72 +151,30 @@ def _first_tab(port_file: Path) -> str:
         time.sleep(0.1)
 
 
-def glb(quads: list[tuple[np.ndarray, np.ndarray, np.ndarray]], color: np.ndarray, bump: tuple[int, int, int]) -> bytes:
-    """Quads (corners (4, 3) counter-clockwise from outside, normal, tangent) in glTF's frame.
-
-    color: picture (1, n, 3), quad k shows its texel k. bump: the tangent-space normal map's only colour.
-    """
-    corners = np.concatenate([quad for quad, _, _ in quads]).astype("<f4")
-    normals = np.concatenate([np.tile(normal, (4, 1)) for _, normal, _ in quads]).astype("<f4")
-    tangents = np.concatenate([np.tile([*tangent, 1], (4, 1)) for _, _, tangent in quads]).astype("<f4")
-    uv = np.concatenate([np.full((4, 2), [(k + 0.5) / len(quads), 0.5]) for k in range(len(quads))]).astype("<f4")
-    indices = np.concatenate([np.array([0, 1, 2, 0, 2, 3]) + 4 * k for k in range(len(quads))]).astype("<u2")
-    arrays = [corners, normals, tangents, uv, indices]
-    pictures = [_png(np.repeat(np.repeat(color, 16, 0), 16, 1)), _png(np.full((4, 4, 3), bump, np.uint8))]
-    views, binary = [], b""
-    for content in [*(array.tobytes() for array in arrays), *pictures]:
-        views.append({"buffer": 0, "byteOffset": len(binary), "byteLength": len(content)})
-        binary += content + b"\0" * (-len(content) % 4)
-    kinds = ["VEC3", "VEC3", "VEC4", "VEC2", "SCALAR"]
-    document = {
-        "asset": {"version": "2.0"},
-        "scene": 0,
-        "scenes": [{"nodes": [0]}],
-        # Half size and lifted: the page must read the node's transform.
-        "nodes": [{"mesh": 0, "scale": [0.5, 0.5, 0.5], "translation": [0, 3, 0]}],
-        "meshes": [
-            {
-                "primitives": [
-                    {
-                        "attributes": {"POSITION": 0, "NORMAL": 1, "TANGENT": 2, "TEXCOORD_0": 3},
-                        "indices": 4,
-                        "material": 0,
-                    }
-                ]
-            }
-        ],
-        "materials": [{"pbrMetallicRoughness": {"baseColorTexture": {"index": 0}}, "normalTexture": {"index": 1}}],
-        "textures": [{"source": 0}, {"source": 1}],
-        "images": [{"bufferView": 5, "mimeType": "image/png"}, {"bufferView": 6, "mimeType": "image/png"}],
-        "accessors": [
-            {"bufferView": k, "componentType": 5123 if k == 4 else 5126, "count": len(array), "type": kinds[k]}
-            for k, array in enumerate(arrays)
-        ],
-        "bufferViews": views,
-        "buffers": [{"byteLength": len(binary)}],
-    }
-    text = json.dumps(document).encode()
-    text += b" " * (-len(text) % 4)
-    head = struct.pack("<4sII", b"glTF", 2, 28 + len(text) + len(binary))
-    return head + struct.pack("<I4s", len(text), b"JSON") + text + struct.pack("<I4s", len(binary), b"BIN\0") + binary
-
-
-def _png(pixels: np.ndarray) -> bytes:
-    stream = io.BytesIO()
-    Image.fromarray(pixels.astype(np.uint8)).save(stream, "PNG")
-    return stream.getvalue()
-
-
 def four_walls(bump: tuple[int, int, int]) -> bytes:
-    """Walls of a cube: red in front (+Z), green at azimuth 90 (+X), blue behind, yellow at azimuth 270."""
-    front = np.array([[-1, -1, 1], [1, -1, 1], [1, 1, 1], [-1, 1, 1]], float)
-    quads = []
-    for quarter in range(4):
-        c, s = np.cos(quarter * np.pi / 2), np.sin(quarter * np.pi / 2)
-        turn = np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
-        quads.append((front @ turn.T, turn @ [0, 0, 1], turn @ [1, 0, 0]))
-    colors = np.array([[[220, 30, 30], [30, 200, 30], [30, 30, 220], [220, 210, 30]]])
-    return glb(quads, colors, bump)
+    """Walls of a cube: red in front (+Z), green at azimuth 90 (+X), blue behind, yellow at azimuth 270.
+
+    bump: the only colour of the tangent-space normal map.
+    """
+    colors = torch.tensor([[[220, 30, 30], [30, 200, 30], [30, 30, 220], [220, 210, 30]]]) / 255
+    angles = torch.arange(4) * math.pi / 2
+    outward = torch.stack([angles.cos(), angles.sin(), torch.zeros(4)], -1)
+    rightward = torch.stack([-angles.sin(), angles.cos(), torch.zeros(4)], -1)
+    across, up = torch.tensor([-1.0, 1.0, 1.0, -1.0]), torch.tensor([-1.0, -1.0, 1.0, 1.0])
+    corners = outward[:, None] + across[:, None] * rightward[:, None] + up[:, None] * torch.tensor([0.0, 0.0, 1.0])
+    # Wall k shows the middle of the picture's square k.
+    uv = torch.stack([torch.arange(4)[:, None] / 4 + (0.5 + 0.2 * across) / 4, (0.5 - 0.2 * up).expand(4, 4)], -1)
+    faces = torch.cat([torch.tensor([[0, 1, 2], [0, 2, 3]]) + 4 * wall for wall in range(4)])
+    mesh = TexturedMesh(
+        vertices=corners.flatten(0, 1),
+        normals=outward.repeat_interleave(4, 0),
+        uv=uv.flatten(0, 1),
+        faces=faces,
+        textures=(colors.repeat_interleave(16, 0).repeat_interleave(16, 1),),
+        face_texture=torch.zeros(len(faces), dtype=torch.int64),
+    )
+    normal_map = (torch.tensor(bump) / 255).expand(4, 4, 3)
+    return glb_bytes(replace(plain_asset(mesh, "walls", {}), normal_map=normal_map), None)
 
 
 def facts(folder: Path, run: str, bump: tuple[int, int, int]) -> RunFacts:

@@ -169,14 +169,6 @@ def test_an_interrupted_texture_run_is_resumed_as_it_was_begun(store: Path, stan
     }
 
 
-def test_a_refreshed_run_computes_everything_that_changed(store: Path, calls: list[str]) -> None:
-    record = whole(store)
-    derived, _ = derived_run(store, record.run, ["neus.steps=7"], GEOMETRY_STAGES, reuse_stale=False)
-    calls.clear()
-    assert resumed(store, derived.run).output is not None
-    assert calls == ["neus", "dmtet", "polish", "texture", "export"]
-
-
 def test_a_stop_names_the_run_that_was_stopped(
     store: Path, stand_ins: dict, calls: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -80,7 +80,12 @@ def test_one_stage_of_such_a_run_is_computed_alone(store: Path, mesh: Path, call
 
 
 @pytest.mark.usefixtures("plain")
-def test_the_flow_takes_a_mesh_and_a_prompt(store: Path, mesh: Path, calls: list[str]) -> None:
+def test_the_flow_takes_a_mesh_under_a_root_and_a_prompt(
+    store: Path, mesh: Path, calls: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ConfigError, match="lies outside"):
+        texture.fn(mesh=str(mesh), prompt="a red box", preset="smoke")
+    monkeypatch.setenv("DREAMPOLISH_FOLDERS", str(mesh.parent))
     told = texture.fn(mesh=str(mesh), prompt="a red box", preset="smoke")
     assert calls == list(MESH_STAGES)
     assert read_record(store, told["run"]).prompt == "a red box"

@@ -273,6 +273,28 @@ def test_wrong_parameters_are_refused_before_a_run_exists(parameters: dict[str, 
     assert refused("full", parameters)
 
 
+STUDY = {"name": "x", "question": "?", "prompts": ["a chair"], "matrix": {"texture.steps": [1, 2]}}
+
+
+@pytest.mark.parametrize(
+    ("entry", "parameters", "taken"),
+    [
+        ("batch", {"prompts": ["a chair", "a table"]}, True),
+        ("batch", {"prompts": "/etc/shadow"}, False),
+        ("batch", {"prompts": []}, False),
+        ("full", {"prompt": "a chair", "image": "0" * 64}, True),
+        ("full", {"prompt": "a chair", "image": ""}, False),
+        ("ablation", {"study": "polish"}, True),
+        ("ablation", {"study": STUDY}, True),
+        ("ablation", {"study": "/etc/passwd"}, False),
+        ("ablation", {"study": "../x"}, False),
+        ("ablation", {"study": {**STUDY, "file": "x"}}, False),
+    ],
+)
+def test_parameters_carry_values_not_files(entry: str, parameters: dict[str, Any], taken: bool) -> None:
+    assert refused(entry, parameters) != taken
+
+
 def test_overrides_are_the_same_settings_in_both_forms() -> None:
     lines = override_lines({"texture": {"steps": 9}, "nerf.steps": 3, "device": "cpu"})
     assert lines == ["texture.steps=9", "nerf.steps=3", 'device="cpu"']

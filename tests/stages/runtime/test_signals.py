@@ -207,27 +207,25 @@ with temporary.temporary_server(lambda: None):
 """
 
 
+def inside(home: Path) -> dict[str, str]:
+    """The environment of a command without a configured server."""
+    kept = {key: value for key, value in os.environ.items() if key != "PREFECT_API_URL"}
+    return {**kept, "PYTHONPATH": str(PROJECT), "PREFECT_HOME": str(home)}
+
+
 @pytest.mark.slow
 def test_the_temporary_server_boots_beside_the_imports_and_is_deaf_to_the_terminals_ctrl_c(tmp_path: Path) -> None:
-    environment = {key: value for key, value in os.environ.items() if key != "PREFECT_API_URL"}
-    ended = subprocess.run(
-        [sys.executable, "-c", DEAF],
-        env={**environment, "PYTHONPATH": str(PROJECT), "PREFECT_HOME": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = [sys.executable, "-c", DEAF]
+    ended = subprocess.run(command, env=inside(tmp_path), capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
 
 
 @pytest.mark.slow
 def test_the_temporary_server_ends_with_a_command_that_was_killed(tmp_path: Path) -> None:
-    environment = {key: value for key, value in os.environ.items() if key != "PREFECT_API_URL"}
     # Not through pipes: the server would hold them open.
     with (tmp_path / "told").open("wb") as told:
         command = [sys.executable, "-c", ORPHAN]
-        inside = {**environment, "PYTHONPATH": str(PROJECT), "PREFECT_HOME": str(tmp_path)}
-        ended = subprocess.run(command, env=inside, stdout=told, stderr=subprocess.STDOUT, check=False)
+        ended = subprocess.run(command, env=inside(tmp_path), stdout=told, stderr=subprocess.STDOUT, check=False)
     assert ended.returncode == -signal.SIGKILL, (tmp_path / "told").read_text()
     life = Path(f"/proc/{int((tmp_path / 'told').read_text())}/cmdline")
     until = time.monotonic() + 30
@@ -236,33 +234,11 @@ def test_the_temporary_server_ends_with_a_command_that_was_killed(tmp_path: Path
         time.sleep(0.1)
 
 
-def test_only_one_temporary_server_prepares_a_home_at_a_time(tmp_path: Path) -> None:
-    import flows.service.temporary_server as temporary
-
-    waiting = (
-        "import sys; from pathlib import Path; import flows.service.temporary_server as temporary\n"
-        "print('asking', flush=True)\n"
-        "with temporary._alone_in(Path(sys.argv[1])): print('in', flush=True)"
-    )
-    with temporary._alone_in(tmp_path / "home"):
-        other = subprocess.Popen(
-            [sys.executable, "-c", waiting, str(tmp_path / "home")],
-            env={**os.environ, "PYTHONPATH": str(PROJECT)}, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        assert other.stdout is not None
-        assert other.stdout.readline() == "asking\n"
-        with pytest.raises(subprocess.TimeoutExpired):
-            other.wait(timeout=0.5)
-    assert other.communicate(timeout=30)[0] == "in\n"
-    assert other.returncode == 0
-
-
 @pytest.mark.slow
 def test_commands_that_start_together_on_a_new_home_all_get_a_server(tmp_path: Path) -> None:
-    environment = {key: value for key, value in os.environ.items() if key != "PREFECT_API_URL"}
-    inside = {**environment, "PYTHONPATH": str(PROJECT), "PREFECT_HOME": str(tmp_path / "home")}
     code = "from flows.service.temporary_server import temporary_server\nwith temporary_server(lambda: None): pass"
-    begun = [subprocess.Popen([sys.executable, "-c", code], env=inside, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    command = [sys.executable, "-c", code]
+    begun = [subprocess.Popen(command, env=inside(tmp_path), stderr=subprocess.PIPE, text=True) for _ in range(3)]
     said = [one.communicate(timeout=180)[1] for one in begun]
     assert [one.returncode for one in begun] == [0, 0, 0], said
 

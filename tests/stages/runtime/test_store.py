@@ -18,9 +18,10 @@ import pytest
 from dreampolish.optim.atomic_files import sha256_of
 from schemas.artifacts import FileRef, NerfArtifact
 from stages.runtime.errors import StageError
-from stages.runtime.files import is_locked, take_lock
+from stages.runtime.files import is_locked
 from stages.runtime.signals import StoppedError, stop_on_signals
 from stages.runtime.store import MANIFEST, MANIFEST_HASH, DamagedArtifactError, LocalStore, file_refs
+from tests.support.damage import overwrite
 
 PROJECT = Path(__file__).parents[3]
 KEY = "f" * 64
@@ -89,7 +90,8 @@ FILES = ("parts/field.bin", MANIFEST, MANIFEST_HASH)
 def test_truncation_is_detected(local: LocalStore, name: str, tenth: int) -> None:
     local.publish(*prepared(local))
     path = local.folder("nerf", KEY) / name
-    os.truncate(path, path.stat().st_size * tenth // 10)
+    content = path.read_bytes()
+    overwrite(path, content[: len(content) * tenth // 10])
     with pytest.raises(DamagedArtifactError, match=path.name if name != MANIFEST_HASH else MANIFEST):
         local.open("nerf", KEY, NerfArtifact)
 
@@ -103,10 +105,10 @@ def test_a_thousand_flipped_bits_are_detected(local: LocalStore) -> None:
         position = random.randrange(len(contents[name]) * 8)
         changed = bytearray(contents[name])
         changed[position // 8] ^= 1 << position % 8
-        (folder / name).write_bytes(changed)
+        overwrite(folder / name, bytes(changed))
         with pytest.raises(DamagedArtifactError):
             local.open("nerf", KEY, NerfArtifact)
-        (folder / name).write_bytes(contents[name])
+        overwrite(folder / name, contents[name])
     assert local.open("nerf", KEY, NerfArtifact).steps == 1
 
 
@@ -124,16 +126,36 @@ def test_swapped_and_missing_files_are_detected(local: LocalStore) -> None:
     manifest = (folder / MANIFEST).read_text()
     for broken in (manifest[: len(manifest) // 2], manifest.replace(KEY, "e" * 64), manifest.replace('"nerf"', '"neus"'), ""):
         # With its hash, as another artifact's folder under this one's name would have it.
-        (folder / MANIFEST).write_text(broken)
-        (folder / MANIFEST_HASH).write_text(hashlib.sha256(broken.encode()).hexdigest() + "\n")
+        overwrite(folder / MANIFEST, broken.encode())
+        overwrite(folder / MANIFEST_HASH, hashlib.sha256(broken.encode()).hexdigest().encode() + b"\n")
         with pytest.raises(DamagedArtifactError):
             local.open("nerf", KEY, NerfArtifact)
 
 
-def test_an_artifact_of_before_manifests_were_hashed_is_taken(local: LocalStore) -> None:
+def test_a_manifest_without_its_hash_is_refused(local: LocalStore) -> None:
     local.publish(*prepared(local))
     (local.folder("nerf", KEY) / MANIFEST_HASH).unlink()
-    assert local.open("nerf", KEY, NerfArtifact).steps == 1
+    with pytest.raises(DamagedArtifactError, match="or its hash cannot be read"):
+        local.open("nerf", KEY, NerfArtifact)
+
+
+@pytest.mark.parametrize("name", [*FILES, "parts", "."])
+def test_a_link_in_the_place_of_a_file_is_refused(local: LocalStore, tmp_path: Path, name: str) -> None:
+    local.publish(*prepared(local))
+    path = local.folder("nerf", KEY) / name
+    path.rename(tmp_path / "elsewhere")
+    path.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DamagedArtifactError, match="is a link"):
+        local.open("nerf", KEY, NerfArtifact)
+
+
+def test_what_is_published_can_be_read_only_and_by_its_owner_alone(local: LocalStore) -> None:
+    local.publish(*prepared(local))
+    folder = local.folder("nerf", KEY)
+    assert {path.name: path.stat().st_mode & 0o777 for path in (folder, folder / "parts")} == {KEY: 0o700, "parts": 0o700}
+    assert {name: (folder / name).stat().st_mode & 0o777 for name in FILES} == dict.fromkeys(FILES, 0o400)
+    local.discard("nerf", KEY)
+    assert not folder.exists()
 
 
 def test_a_disk_error_while_reading_discards_nothing(local: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,29 +207,6 @@ def test_disk_faults_are_one_line_and_leave_the_store_readable(
     assert local.open("nerf", KEY, NerfArtifact).steps == 1
 
 
-def test_one_process_computes_while_the_other_waits(local: LocalStore) -> None:
-    entered, leave, order = threading.Event(), threading.Event(), []
-
-    def holder() -> None:
-        with local.lock("nerf", KEY, lambda: False):
-            entered.set()
-            leave.wait(10)
-            order.append("holder")
-
-    def waiter() -> None:
-        with local.lock("nerf", KEY, lambda: False):
-            order.append("waiter")
-
-    threads = [threading.Thread(target=holder), threading.Thread(target=waiter)]
-    threads[0].start()
-    assert entered.wait(10)
-    threads[1].start()
-    leave.set()
-    for thread in threads:
-        thread.join(10)
-    assert order == ["holder", "waiter"]
-
-
 @contextmanager
 def held_by_another_process(local: LocalStore) -> Iterator[subprocess.Popen[str]]:
     """A process that holds the lock of one computation and sleeps."""
@@ -245,12 +244,3 @@ def test_waiting_for_a_lock_ends_on_a_signal(local: LocalStore) -> None:
         with pytest.raises(StoppedError, match="another process"), local.lock("nerf", KEY, lambda: stop.requested):
             pass
         assert 0.2 < time.monotonic() - started < 5
-
-
-def test_a_lock_is_waited_for_as_long_as_asked(local: LocalStore) -> None:
-    path = local.root / "locks" / f"nerf-{KEY}"
-    with held_by_another_process(local):
-        started = time.monotonic()
-        with pytest.raises(BlockingIOError):
-            take_lock(path, wait_s=0.3)
-        assert 0.3 <= time.monotonic() - started < 5
