@@ -57,6 +57,7 @@ $(VENV)/.installed: $(VENV)/.torch requirements.lock requirements-cuda.lock pypr
 	$(INSTALL) -r requirements.lock $$(ls $(VENV)/lib/python3*/site-packages/torch/lib/libtorch_cuda.so >/dev/null 2>&1 \
 		&& echo -r requirements-cuda.lock)
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@test -e .git || $(BIN)/dvc config --local core.no_scm true
 	@touch $@
 
 # Versions and hashes anew; versions stay where pyproject.toml allows them (make lock NEWER="prefect mlflow" takes the newest of those).

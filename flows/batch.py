@@ -7,11 +7,13 @@ still go on (waited for) and which stopped half-way (resumed).
 import re
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
+import httpx
 from prefect import flow
 from prefect.artifacts import create_table_artifact
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -22,18 +24,21 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled
 from pydantic import Field
 
-from dreampolish.untrusted.files import TEXT_BYTES, RefusedError, read_regular
+from dreampolish.scene.untrusted.files import TEXT_BYTES, RefusedError, read_regular
 from flows.runs.console import say
 from flows.runs.create import CONFIGS, check_priors, new_run
+from flows.runs.inputs import plain_prompt
 from flows.runs.parameters import Overrides, Preset, override_lines
 from flows.service.deployments import POOL, RUN_QUEUE, prefect_url
 from flows.service.marks import at_work
+from flows.service.processes import is_going_down, read_service
 from schemas.config.presets import ConfigError, load_config
 from schemas.config.run import Config
 from schemas.runs import RunRecord
 from stages.runtime.errors import StageError
 from stages.runtime.files import store_folder
 from stages.runtime.records import newest_records, read_record
+from stages.runtime.signals import StoppedError
 
 MAX_PROMPTS = 1000
 Outcome = Literal["done", "skipped", "failed"]
@@ -66,8 +71,8 @@ def read_prompts(path: Path) -> list[str]:
 
 
 def listed(lines: Sequence[str], source: str) -> list[str]:
-    """Lines as prompts: outer and double spaces, empty lines, # comments and repetitions left out. Raises ConfigError."""
-    words = (" ".join(line.split()) for line in lines)
+    """Lines as prompts, each as a run keeps it: empty lines, # comments and repetitions left out. Raises ConfigError."""
+    words = (plain_prompt(line) for line in lines)
     prompts = list(dict.fromkeys(line for line in words if line and not line.startswith("#")))
     if not prompts:
         raise ConfigError(f"{source} holds no prompt; write one a line, as in: a red armchair")
@@ -151,10 +156,14 @@ def batch(
     with get_client(sync_client=True) as client:
         fit_queue(client)
         try:
-            submit(client, entries)
+            submit(client, entries, preset)
             wait(client, store, entries)
-        except BaseException:
-            cancel_waiting(client, entries)
+        except BaseException as error:
+            with suppress(Exception):
+                # Without a server there is nothing to take back.
+                cancel_waiting(client, entries)
+            if not isinstance(error, StoppedError):
+                say("runs that a worker has begun go on")
             raise
     result = summed_up(entries)
     create_table_artifact(key="batch", table=result["prompts"], description=f"{len(entries)} prompts, preset {preset}")
@@ -194,11 +203,11 @@ def fit_queue(client: SyncPrefectClient) -> None:
         client.update_work_queue(queue.id, concurrency_limit=workers)
 
 
-def submit(client: SyncPrefectClient, entries: Sequence[Entry]) -> None:
+def submit(client: SyncPrefectClient, entries: Sequence[Entry], preset: str) -> None:
     """Hand every run that is still to be made to the workers, or take hold of the one that goes on already."""
     for entry in entries:
         if entry.outcome is None:
-            entry.flow_run = _going_on(client, entry.run) or _submitted(entry)
+            entry.flow_run = _going_on(client, entry.run) or _submitted(entry, preset)
 
 
 def _going_on(client: SyncPrefectClient, run: str) -> UUID | None:
@@ -212,10 +221,10 @@ def _going_on(client: SyncPrefectClient, run: str) -> UUID | None:
     return found[0].id if found else None
 
 
-def _submitted(entry: Entry) -> UUID:
+def _submitted(entry: Entry, preset: str) -> UUID:
     made: Any = run_deployment(
         DEPLOYMENT,
-        parameters={"prompt": entry.prompt, "run": entry.run},
+        parameters={"prompt": entry.prompt, "preset": preset, "run": entry.run},
         timeout=0,
         flow_run_name=entry.prompt[:80],
         tags=[_tag(entry.run)],
@@ -229,7 +238,7 @@ def wait(client: SyncPrefectClient, store: Path, entries: Sequence[Entry]) -> No
     say(f"{len(entries)} prompts, {len(entries) - len(by_flow_run)} of them need no run")
     checked, warned = time.monotonic(), False
     while by_flow_run:
-        for run in _ended(client, list(by_flow_run)):
+        for run in _ended_of_served(client, store, list(by_flow_run)):
             entry = by_flow_run.pop(run.id)
             _note_end(store, entry, run)
             say(f"{entry.outcome:<7} {entry.prompt[:60]}: {entry.message}")
@@ -240,6 +249,18 @@ def wait(client: SyncPrefectClient, store: Path, entries: Sequence[Entry]) -> No
             warned = online_workers() == 0
             if warned:
                 say("no worker is up, the runs wait; dreampolish up starts one")
+
+
+def _ended_of_served(client: SyncPrefectClient, store: Path, identities: Sequence[UUID]) -> list[FlowRun]:
+    """Those of the flow runs that have ended. Raises StoppedError where `down` has begun to stop them, or their server is gone."""
+    if is_going_down(store):
+        raise StoppedError("stopped by dreampolish down")
+    try:
+        return _ended(client, identities)
+    except httpx.TransportError as error:
+        if read_service(store, "server") is None:
+            raise StoppedError("stopped: the Prefect server is gone") from error
+        raise
 
 
 def _ended(client: SyncPrefectClient, identities: Sequence[UUID]) -> list[FlowRun]:

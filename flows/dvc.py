@@ -1,7 +1,8 @@
 """What `dvc repro` calls: one stage of the asset that params.yaml names, through the same code path and store as everything else.
 
 DVC decides when to call; the store decides what to compute. The result is a small JSON per stage that DVC compares: the artifact's
-fingerprint and file hashes, without times, so that an equal result is an equal file.
+fingerprint and file hashes, without times, so that an equal result is an equal file. Beside it lie the stage's figures and its curve of
+the reference view's PSNR, for `dvc metrics` and `dvc plots`.
 """
 
 import argparse
@@ -9,9 +10,10 @@ import hashlib
 import json
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -24,12 +26,27 @@ from schemas.runs import STAGES, RunRecord
 from schemas.trainings import PriorsTraining
 from schemas.yaml_text import read_yaml
 from stages.runtime.errors import StageError
-from stages.runtime.files import PROJECT, for_the_user, keep_private, store_folder
-from stages.runtime.messages import write_line
+from stages.runtime.files import (
+    OUTPUTS_ELSEWHERE,
+    PROJECT,
+    disk_errors_in_one_line,
+    for_the_user,
+    keep_private,
+    store_folder,
+    try_folder,
+)
+from stages.runtime.tracking.messages import write_line
 
+M = TypeVar("M", bound=BaseModel)
 RUN = "dvcasset"
 """The id of the run that DVC's asset belongs to."""
 FOLDER = Path("outputs/dvc")
+METRICS = FOLDER / "metrics"
+CURVES = FOLDER / "curves"
+CURVE = "psnr"
+"""The figure that every fit reports by step: PSNR of the reference view, dB."""
+CURVED: tuple[StageName, ...] = ("nerf", "neus", "dmtet", "polish", "texture")
+"""Stages that are fits."""
 
 
 class Params(BaseModel):
@@ -44,6 +61,7 @@ class Params(BaseModel):
 
 def run_dvc_stage(name: StageName, params_path: Path) -> Path:
     """Compute or find one stage and write its JSON, whose path is returned. Raises ConfigError or StageError."""
+    from flows.report.curves import curves_of_stage
     from flows.runs.chain import CHAIN
     from flows.runs.create import CONFIGS, check_priors, now
     from flows.runs.inputs import check_thing_named, checked_prompt
@@ -52,10 +70,9 @@ def run_dvc_stage(name: StageName, params_path: Path) -> Path:
     from stages.runtime.records import read_record, record_path, write_record
     from stages.runtime.tracking.journal import place_from_store
 
-    try:
-        params = Params.model_validate(yaml.safe_load(params_path.read_text()))
-    except (OSError, yaml.YAMLError, ValidationError) as error:
-        raise ConfigError(f"{params_path}: {str(error).splitlines()[0]}") from None
+    params = _read(params_path, Params)
+    with for_the_user():
+        try_folder(FOLDER, OUTPUTS_ELSEWHERE)
     store = store_folder()
     config = load_config(params.preset, CONFIGS, params.overrides)
     check_priors(config)
@@ -64,11 +81,18 @@ def run_dvc_stage(name: StageName, params_path: Path) -> Path:
     check_thing_named(record.prompt, context_of(record, store, None, show_progress=False), config.reference, drawn=True)
     write_record(store, record)
     artifact = run_one(CHAIN[name], RUN, [], tracking_uri=place_from_store(store, None).uri, show_progress=False)
-    told = artifact.model_dump(mode="json", exclude={"seconds", "peak_memory"})
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    path = FOLDER / f"{name}.json"
-    path.write_text(json.dumps(told, indent=1, sort_keys=True) + "\n")
-    return path
+    with disk_errors_in_one_line(FOLDER, OUTPUTS_ELSEWHERE):
+        _write_json(METRICS / f"{name}.json", read_record(store, RUN).stages[name].metrics)
+        if name in CURVED:
+            _write_curve(CURVES / f"{name}.csv", curves_of_stage(store, RUN, name, artifact.fingerprint).get(CURVE, []))
+        return _write_json(FOLDER / f"{name}.json", artifact.model_dump(mode="json", exclude={"seconds", "peak_memory"}))
+
+
+def _write_curve(path: Path, curve: Sequence[tuple[int, float]]) -> None:
+    """A line a step; where no journal has the curve any more, the heading alone."""
+    with for_the_user():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(f"{step},{value}\n" for step, value in [("step", CURVE), *curve]))
 
 
 PARTS = ("autoencoder", "text", "view", "normals", "judge")
@@ -107,8 +131,12 @@ def evaluate(params_path: Path) -> Path:
 
 def read_settings(path: Path) -> PriorsTraining:
     """The trainings' settings: the defaults with a file's differences. Raises ConfigError in one line."""
+    return _read(path, PriorsTraining)
+
+
+def _read(path: Path, model: type[M]) -> M:
     try:
-        return PriorsTraining.model_validate(read_yaml(path.read_text()) or {})
+        return model.model_validate(read_yaml(path.read_text()) or {})
     except ValidationError as error:
         first = error.errors()[0]
         raise ConfigError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None

@@ -12,7 +12,7 @@ from prefect import flow
 from dreampolish.optim.fit import FitInterruptedError
 from flows.report.output import shown_files, write_output
 from flows.runs.console import stage_line, summary
-from flows.runs.create import new_run
+from flows.runs.create import new_run, try_outputs
 from flows.runs.parameters import Overrides, Picture, Preset, Prompt, RunId, override_lines
 from flows.runs.roots import OUTPUTS, given_picture
 from flows.service.deployments import gpu_slot
@@ -30,7 +30,7 @@ from stages.reference import make_reference
 from stages.runtime.command import mesh_of, picture_of, run_lock
 from stages.runtime.context import RunContext, context_of
 from stages.runtime.files import disk_errors_in_one_line, store_folder
-from stages.runtime.records import read_record
+from stages.runtime.records import read_record, relative_to
 from stages.runtime.signals import StoppedError, stop_on_signals
 from stages.runtime.store import LocalStore
 from stages.runtime.tracking.journal import PARENT_JOURNAL, Journal, Place, place_from_store, replay_all
@@ -68,20 +68,14 @@ def text_to_3d(
         else read_record(store, run)
     )
     with open_run(record, store, show_progress=show_progress) as this:
-        if record.mesh is not None:
-            return paint_given_mesh(this, record)
-        config, context = this.config, this.context
-        reference = make_reference(context, record.prompt, picture_of(record, store), config.reference)
-        nerf = fit_nerf(context, reference, config.nerf)
-        sdf = refine_sdf(context, reference, nerf, config.neus)
-        mesh = extract_mesh(context, reference, sdf, config.dmtet)
-        polished = polish_mesh(context, reference, mesh, config.polish)
-        textured = paint_texture(context, reference, polished, config.texture)
-        export_asset(context, reference, textured, config.export)
+        if record.mesh is None:
+            make_asset(this, record)
+        else:
+            paint_given_mesh(this, record)
         return this.written()
 
 
-def paint_given_mesh(this: "OpenRun", record: RunRecord) -> dict[str, Any]:
+def paint_given_mesh(this: "OpenRun", record: RunRecord) -> None:
     """The four stages of a run that begins with a user's own mesh."""
     config, context, mesh = this.config, this.context, mesh_of(record, this.context.store)
     assert mesh is not None
@@ -89,7 +83,18 @@ def paint_given_mesh(this: "OpenRun", record: RunRecord) -> dict[str, Any]:
     reference = make_reference(context, record.prompt, picture_of(record, context.store), config.reference, intake=intake)
     textured = paint_texture(context, reference, intake, config.texture)
     export_asset(context, reference, textured, config.export, intake=intake)
-    return this.written()
+
+
+def make_asset(this: "OpenRun", record: RunRecord) -> None:
+    """The stages of a run in a row; those whose results the store has are looked up."""
+    config, context = this.config, this.context
+    reference = make_reference(context, record.prompt, picture_of(record, context.store), config.reference)
+    nerf = fit_nerf(context, reference, config.nerf)
+    sdf = refine_sdf(context, reference, nerf, config.neus)
+    mesh = extract_mesh(context, reference, sdf, config.dmtet)
+    polished = polish_mesh(context, reference, mesh, config.polish)
+    textured = paint_texture(context, reference, polished, config.texture)
+    export_asset(context, reference, textured, config.export)
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,7 @@ class OpenRun:
         """Write the output folder; what `--json` prints."""
         store = self.context.store
         done = write_output(read_record(store, self.context.run_id), LocalStore(store), OUTPUTS)
-        self.journal.set_tags({"output": done.output or ""})
+        self.journal.set_tags({"output": relative_to(store, done).output or ""})
         for path in shown_files(done):
             self.journal.file(path)
         return summary(done)
@@ -118,6 +123,7 @@ def open_run(record: RunRecord, store: Path, *, show_progress: bool) -> Iterator
     stages raise; FitInterruptedError or StoppedError after a signal, with the command that goes on as the error's note.
     """
     with stop_on_signals() as stop, disk_errors_in_one_line(store), run_lock(store, record.run, stop):
+        try_outputs(record, OUTPUTS)
         place = place_from_store(store, os.environ.get("MLFLOW_TRACKING_URI"))
         journal = _open_journal(record, store, place)
         status = "FAILED"

@@ -11,17 +11,12 @@ from flows.runs.given_mesh import GivenMesh
 from flows.runs.parameters import MeshPath, Overrides, Picture, Preset, Prompt, RunId, override_lines
 from flows.runs.roots import given_picture, located
 from flows.service.marks import at_work
-from flows.text_to_3d import OpenRun, open_run, paint_given_mesh
+from flows.text_to_3d import make_asset, open_run, paint_given_mesh
 from schemas.artifacts import PolishedMeshArtifact, ReferenceArtifact, StageName
 from schemas.config.presets import ConfigError
-from schemas.runs import STAGES, RunRecord
-from stages.dmtet import extract_mesh
+from schemas.runs import STAGES
 from stages.export import export_asset
-from stages.nerf import fit_nerf
-from stages.neus import refine_sdf
-from stages.polish import polish_mesh
-from stages.reference import make_reference
-from stages.runtime.command import open_recorded, picture_of
+from stages.runtime.command import open_recorded
 from stages.runtime.files import store_folder
 from stages.runtime.records import read_record
 from stages.texture import paint_texture
@@ -62,7 +57,8 @@ def texture(
             given=GivenMesh(located(Path(mesh), "mesh")),
         )
         with open_run(made, store, show_progress=show_progress) as this:
-            return paint_given_mesh(this, made)
+            paint_given_mesh(this, made)
+            return this.written()
     assert run is not None
     return _textured_again(store, run, override_lines(overrides), refresh=refresh, show_progress=show_progress)
 
@@ -76,23 +72,12 @@ def _textured_again(store: Path, run: str, overrides: list[str], *, refresh: boo
         say(f"stale: {', '.join(stale)} (settings or code changed, the earlier result is used; --refresh computes it)")
     with open_run(record, store, show_progress=show_progress) as this:
         if record.mesh is not None:
-            return paint_given_mesh(this, record)
-        reference, polished = _geometry(this, record)
-        textured = paint_texture(this.context, reference, polished, this.config.texture)
-        export_asset(this.context, reference, textured, this.config.export)
+            paint_given_mesh(this, record)
+        elif record.computes is None:
+            make_asset(this, record)
+        else:
+            reference = open_recorded(ReferenceArtifact, record, store)
+            polished = open_recorded(PolishedMeshArtifact, record, store)
+            textured = paint_texture(this.context, reference, polished, this.config.texture)
+            export_asset(this.context, reference, textured, this.config.export)
         return this.written()
-
-
-def _geometry(this: OpenRun, record: RunRecord) -> tuple[ReferenceArtifact, PolishedMeshArtifact]:
-    """The earlier run's reference and mesh; computed where the run is to compute all of its stages."""
-    context, config = this.context, this.config
-    if record.computes is not None:
-        return (
-            open_recorded(ReferenceArtifact, record, context.store),
-            open_recorded(PolishedMeshArtifact, record, context.store),
-        )
-    reference = make_reference(context, record.prompt, picture_of(record, context.store), config.reference)
-    nerf = fit_nerf(context, reference, config.nerf)
-    sdf = refine_sdf(context, reference, nerf, config.neus)
-    mesh = extract_mesh(context, reference, sdf, config.dmtet)
-    return reference, polish_mesh(context, reference, mesh, config.polish)

@@ -7,6 +7,7 @@ from pydantic import Field, FiniteFloat, JsonValue
 from schemas.base import Frozen
 
 StageName = Literal["intake", "reference", "nerf", "neus", "dmtet", "polish", "texture", "export"]
+"""The stages, in the order of the chain, behind that of a user's own mesh."""
 
 Digest = str
 """64 lower-case hexadecimal digits of a SHA-256."""
@@ -65,7 +66,7 @@ def artifact_or_none(annotation: object) -> type[Artifact] | None:
 
 
 class ReferenceArtifact(Artifact):
-    """Stage 0: the reference picture, its mask and normals."""
+    """The reference picture, its mask and normals."""
 
     stage: Literal["reference"] = "reference"
     image: FileRef
@@ -85,7 +86,7 @@ class ReferenceArtifact(Artifact):
 
 
 class NerfArtifact(Artifact):
-    """Stage 1: a density field."""
+    """A density field."""
 
     stage: Literal["nerf"] = "nerf"
     field: FileRef
@@ -97,7 +98,7 @@ class NerfArtifact(Artifact):
 
 
 class SdfArtifact(Artifact):
-    """Stage 2: a signed distance field with colours."""
+    """A signed distance field with colours."""
 
     stage: Literal["neus"] = "neus"
     field: FileRef
@@ -108,7 +109,7 @@ class SdfArtifact(Artifact):
 
 
 class MeshArtifact(Artifact):
-    """Stage 3: a mesh from the tetrahedral grid."""
+    """A mesh from the tetrahedral grid."""
 
     stage: Literal["dmtet"] = "dmtet"
     mesh: FileRef
@@ -121,7 +122,7 @@ class MeshArtifact(Artifact):
 
 
 class PolishedMeshArtifact(Artifact):
-    """Stage 4: the mesh after the normal prior; files as in MeshArtifact."""
+    """The mesh after the normal prior; files as in MeshArtifact."""
 
     stage: Literal["polish"] = "polish"
     mesh: FileRef
@@ -161,7 +162,7 @@ class IntakeArtifact(PolishedMeshArtifact):
 
 
 class TexturedMeshArtifact(Artifact):
-    """Stage 5: the polished mesh, unchanged, and a colour field over space."""
+    """The polished mesh, unchanged, and a colour field over space."""
 
     stage: Literal["texture"] = "texture"
     mesh: FileRef
@@ -171,8 +172,12 @@ class TexturedMeshArtifact(Artifact):
     n_faces: int
 
 
+AnyMesh = MeshArtifact | PolishedMeshArtifact | TexturedMeshArtifact
+"""Every hand-over that holds a mesh and a colour field: what reads one of them reads all."""
+
+
 class AssetArtifact(Artifact):
-    """Stage 6: what the user came for."""
+    """What the user came for."""
 
     stage: Literal["export"] = "export"
     glb: FileRef

@@ -1,6 +1,6 @@
 """A run: one small JSON that names its settings and the artifacts it led to."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import Field, FiniteFloat
 
@@ -10,13 +10,13 @@ from schemas.config.run import PROMPT_LIMIT, Config
 
 StageState = Literal["computed", "cached", "resumed"]
 
-STAGES: tuple[StageName, ...] = ("reference", "nerf", "neus", "dmtet", "polish", "texture", "export")
+STAGES: tuple[StageName, ...] = get_args(StageName)[1:]
 """The chain, in order."""
 
 MESH_STAGES: tuple[StageName, ...] = ("intake", "reference", "texture", "export")
 """The chain of a run that begins with a user's mesh."""
 
-ALL_STAGES: tuple[StageName, ...] = ("intake", *STAGES)
+ALL_STAGES: tuple[StageName, ...] = get_args(StageName)
 """Every stage, in an order in which each comes behind those that it reads."""
 
 
@@ -51,7 +51,7 @@ class RunRecord(Frozen):
     computes: tuple[StageName, ...] | None = None
     """The stages that belong to this run; the others are the parent run's, and stay so when this one is resumed. None: all."""
     output: str | None = None
-    """The output folder, once the asset lies there."""
+    """The output folder, once the asset lies there; absolute, but on disk relative to the folder that the record's file belongs to."""
     stages: dict[StageName, StageRecord] = {}
 
     @property

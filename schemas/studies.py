@@ -163,7 +163,12 @@ class Study(Frozen):
         for values in itertools.product(*self.matrix.values()):
             settings = dict(zip(keys, values, strict=True))
             if settings not in self.leave_out:
-                found[combination_name(keys, values)] = Variant(settings=settings)
+                name = combination_name(keys, values)
+                if name in found:
+                    raise ValueError(
+                        f"matrix: two combinations would both be called {name!r}; write them as variants with names"
+                    )
+                found[name] = Variant(settings=settings)
         return found
 
 

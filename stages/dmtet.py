@@ -1,4 +1,4 @@
-"""Stage 3: from the signed distance field to an explicit mesh over a tetrahedral grid, refined under both priors.
+"""From the signed distance field to an explicit mesh over a tetrahedral grid, refined under both priors.
 
 Source: DMTet (arXiv:2111.04276) as DreamCraft3D uses it: the SDF's values are copied to the grid's vertices and optimised together
 with offsets tanh(deform) * spacing / 2; text guidance sees the normal map in three steps of four.

@@ -1,4 +1,4 @@
-"""Stage 6: the asset: crumbs off, decimate, unwrap, bake, write a GLB, and read it back to compare with what the texture stage rendered."""
+"""The asset: crumbs off, decimate, unwrap, bake, write a GLB, and read it back to compare with what the texture stage rendered."""
 
 import json
 from dataclasses import dataclass, replace

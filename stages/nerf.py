@@ -1,4 +1,4 @@
-"""Stage 1: rough structure: a density field under the reference view's anchors and both priors.
+"""Rough structure: a density field under the reference view's anchors and both priors.
 
 Source: DreamCraft3D's coarse NeRF stage (weights and schedules), scaled budgets in `home`.
 """

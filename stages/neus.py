@@ -1,4 +1,4 @@
-"""Stage 2: the density becomes a signed distance field, which is sharpened under the anchors and both priors.
+"""The density becomes a signed distance field, which is sharpened under the anchors and both priors.
 
 The conversion is real [choice]: automatic level of the density, distance transform, fit of the SDF network and its colours; DreamCraft3D
 restarts from a sphere instead. Rendering and eikonal term after NeuS (arXiv:2106.10689).

@@ -1,4 +1,4 @@
-"""Stage 4: a few steps in which the normal prior looks at renders from any field of view and the surface follows.
+"""A few steps in which the normal prior looks at renders from any field of view and the surface follows.
 
 Source: DreamPolish's description (arXiv:2411.01602): a frozen normal-estimation diffusion model predicts the normals of rendered novel
 views with varying field of view; loss (1 - cos) on the best agreeing pixels, anchored at the reference view. [choice] Vertices move through

@@ -1,4 +1,4 @@
-"""Stage 0: the reference picture: the best of several candidates from the text prior, or a user's picture; and its normals.
+"""The reference picture: the best of several candidates from the text prior, or a user's picture; and its normals.
 
 Source: DreamCraft3D and DreamPolish start from one reference picture; which candidate is best is judged by the
 embedded scorer and by mirror symmetry. [choice]
@@ -23,7 +23,14 @@ from dreampolish.scene.matting import Matting
 from dreampolish.scene.pictures import PictureError, read_picture, resize, sheet, write_picture
 from schemas.artifacts import IntakeArtifact, ReferenceArtifact
 from schemas.config.reference import ReferenceConfig
-from stages.guidance.priors import alignment, check_words, open_depth_prior, open_normal_prior, open_text_prior
+from stages.guidance.priors import (
+    alignment,
+    check_words,
+    number_notes,
+    open_depth_prior,
+    open_normal_prior,
+    open_text_prior,
+)
 from stages.guidance.reference_view import REFERENCE_FOV_DEG
 from stages.guidance.view_targets import coverage_of
 from stages.results.files import load_colors, load_mesh
@@ -65,7 +72,7 @@ def make_reference(
     front the picture then shows. Raises StageError in one line for pictures that cannot be used and for prompts of which the prior
     knows no word.
     """
-    notes = check_words(stage.run, prompt, config.unknown_words)
+    notes = [*check_words(stage.run, prompt, config.unknown_words), *number_notes(prompt)]
     if intake is not None:
         return _of_mesh(stage=stage, config=config, prompt=prompt, image=image, intake=intake, notes=notes)
     if image is not None:

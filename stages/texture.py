@@ -1,4 +1,4 @@
-"""Stage 5: the texture, painted on the frozen mesh by Domain Score Distillation.
+"""The texture, painted on the frozen mesh by Domain Score Distillation.
 
 delta = lambda_realistic (e_y - e_lora) + lambda_stable (e_y - e_0) [choice]: the variational domain e_lora is a LoRA fitted to the
 current renders and conditioned on the camera; any other objective of distillation/weights.py is a setting away. The reference view is

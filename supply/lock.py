@@ -17,6 +17,8 @@ CUDA = ("cuda-", "nvidia-", "triton")
 CPU_WHEELS = ("6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b",)
 """Of torch 2.13.0+cpu for Python 3.11 on x86_64 Linux, which comes from PyTorch's own index; to be renewed with torch."""
 HEAD = "# Written by `make lock`: exact versions, the hashes of all their files, Python 3.11 to 3.13. For pip's --require-hashes.\n"
+EXTRAS = ("dvc", "dev")
+"""The extras of pyproject.toml that `make` installs; others are the user's to add."""
 CPU_HEAD = "# Written by `make lock`: torch's CPU build, tried first.\n"
 CUDA_HEAD = "# Written by `make lock`: what a CUDA build of torch needs besides requirements.lock.\n"
 

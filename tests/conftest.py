@@ -1,4 +1,4 @@
-"""What the tests share: one thread, no network, one Prefect server a session, and seven tiny stand-in stages for tests of the plumbing."""
+"""What the tests share: one thread, no network, one Prefect server a session, and a tiny stand-in for every stage."""
 
 import hashlib
 import os
@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import get_args
 
 _PREFECT_HOME = tempfile.TemporaryDirectory(prefix="prefect-")
 # Before torch, prefect and mlflow are imported anywhere.
@@ -26,17 +27,15 @@ from pydantic import BaseModel
 
 from flows.runs.chain import CHAIN
 from schemas.artifacts import (
+    AnyMesh,
     Artifact,
     AssetArtifact,
     IntakeArtifact,
-    MeshArtifact,
     NerfArtifact,
-    PolishedMeshArtifact,
     ReferenceArtifact,
     ScoresArtifact,
     SdfArtifact,
     StageName,
-    TexturedMeshArtifact,
     artifact_class_of,
 )
 from schemas.config.run import Config, PriorsConfig
@@ -180,8 +179,7 @@ def _fields(stage: Stage, artifact_class: type[Artifact], inputs: dict[str, obje
         },
         NerfArtifact: {**field, "occupancy": payload},
         SdfArtifact: field,
-        MeshArtifact: mesh,
-        PolishedMeshArtifact: mesh,
+        **dict.fromkeys(get_args(AnyMesh), mesh),
         IntakeArtifact: {
             **mesh,
             "given": payload,
@@ -190,7 +188,6 @@ def _fields(stage: Stage, artifact_class: type[Artifact], inputs: dict[str, obje
             "has_colors": True,
             "previews": [picture] * 8,
         },
-        TexturedMeshArtifact: mesh,
         AssetArtifact: {
             "glb": payload,
             "textures": {},

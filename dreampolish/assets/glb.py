@@ -16,8 +16,8 @@ from dreampolish.assets.asset import GLTF_FROM_WORLD, Asset, checked, pixels_of
 from dreampolish.assets.reading.read import read_mesh
 from dreampolish.assets.textured_mesh import TexturedMesh
 from dreampolish.mesh.tangents import tangents_from_uv
-from dreampolish.untrusted.files import MESH_BYTES, RefusedError, read_regular
-from dreampolish.untrusted.glb import document_of_glb
+from dreampolish.scene.untrusted.files import MESH_BYTES, RefusedError, read_regular
+from dreampolish.scene.untrusted.glb import document_of_glb
 
 GENERATOR = "DreamPolish"
 _FLOAT, _UINT16, _UINT32 = 5126, 5123, 5125
@@ -164,7 +164,7 @@ def read_glb(path: Path) -> TexturedMesh:
     """A GLB's triangles with their base colours, in the world frame at the file's scale.
 
     Raises ValueError with the reason if the file cannot be read as it is, names another file or exceeds the bounds of
-    dreampolish/untrusted.
+    dreampolish/scene/untrusted.
     """
     try:
         document_of_glb(read_regular(path, MESH_BYTES))

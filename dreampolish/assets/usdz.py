@@ -13,7 +13,7 @@ from torch import Tensor
 from dreampolish.assets.asset import GLTF_FROM_WORLD, Asset, checked, pixels_of
 from dreampolish.assets.findings import FileFindings
 from dreampolish.optim.atomic_files import write_atomically
-from dreampolish.untrusted.usdz import package_errors
+from dreampolish.scene.untrusted.usdz import package_errors
 
 _ROOT = "/Asset"
 _NORMAL_SCALE, _NORMAL_BIAS = Gf.Vec4f(2, 2, 2, 1), Gf.Vec4f(-1, -1, -1, 0)

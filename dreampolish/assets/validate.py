@@ -12,9 +12,9 @@ from trimesh.exchange import gltf
 
 from dreampolish.assets.findings import FileFindings
 from dreampolish.assets.usdz import usdz_findings
-from dreampolish.untrusted.beside_resolver import BesideResolver
-from dreampolish.untrusted.files import MATERIAL_BYTES, MESH_BYTES, RefusedError, beside, read_regular
-from dreampolish.untrusted.glb import document_of_glb
+from dreampolish.scene.untrusted.beside_resolver import BesideResolver
+from dreampolish.scene.untrusted.files import MATERIAL_BYTES, MESH_BYTES, RefusedError, beside, read_regular
+from dreampolish.scene.untrusted.glb import document_of_glb
 
 FORMATS = ("glb", "obj", "ply", "stl", "usdz")
 _MAPS = ("baseColorTexture", "metallicRoughnessTexture", "normalTexture", "occlusionTexture", "emissiveTexture")

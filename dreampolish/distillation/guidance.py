@@ -48,7 +48,7 @@ class PromptEmbeddings:
         rivals: tuple[Rival, ...] = ()
         if self._blended:
             blends = [
-                blend_at(azimuth, elevation, OVERHEAD_DEG)
+                blend_at(azimuth, elevation, float(OVERHEAD_DEG))
                 for azimuth, elevation in zip(cameras.azimuth_deg.tolist(), cameras.elevation_deg.tolist(), strict=True)
             ]
             prompt = self._mixed(blends)

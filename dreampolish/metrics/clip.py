@@ -55,20 +55,18 @@ class ClipScorer:
 def load_clip(source: PriorSource, device: torch.device) -> ClipScorer:
     """Open a CLIP; kept open for the next call. PriorError in one line for anything that is no CLIP with safetensors."""
     folder = source.folder()
-    path = source.location if folder is None else str(folder)
-    arguments: dict[str, Any] = {"revision": source.revision} if folder is None else {}
-    if folder is not None and not any(folder.glob("model*.safetensors")):
+    if not any(folder.glob("model*.safetensors")):
         raise PriorError(
             f"{folder.absolute()} holds no model.safetensors: only safetensors are read, convert or restore the CLIP"
         )
     try:
-        kind = AutoConfig.from_pretrained(path, local_files_only=True, **arguments).model_type
+        kind = AutoConfig.from_pretrained(folder, local_files_only=True).model_type
         if kind != "clip":
-            raise PriorError(f"{path} is a {kind} model, no CLIP: clip_* figures come from a CLIPModel only")
-        model = CLIPModel.from_pretrained(path, use_safetensors=True, local_files_only=True, **arguments)
-        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, **arguments)
+            raise PriorError(f"{folder} is a {kind} model, no CLIP: clip_* figures come from a CLIPModel only")
+        model = CLIPModel.from_pretrained(folder, use_safetensors=True, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except PriorError:
         raise
     except (OSError, RuntimeError, ValueError) as error:
-        raise PriorError(f"the CLIP {path} cannot be opened: {str(error).splitlines()[0]}") from error
+        raise PriorError(f"the CLIP {folder} cannot be opened: {str(error).splitlines()[0]}") from error
     return ClipScorer(model.float().eval().requires_grad_(False).to(device), tokenizer)

@@ -66,7 +66,7 @@ def depth_correlation_loss(
         return depth.sum() * 0
     ours, theirs = ours - ours.mean(), theirs - theirs.mean()
     squares = ours.square().sum() * theirs.square().sum()
-    if float(squares) < _SAFE**4:
+    if float(squares.detach()) < _SAFE**4:
         return depth.sum() * 0
     return 1 - (ours * theirs).sum() / squares.sqrt()
 

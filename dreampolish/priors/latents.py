@@ -50,7 +50,7 @@ class LatentSpace:
         VAE). adapter: of the network under a LoRA that is added later; None: as the network.
         """
         if autoencoder is None:
-            overflows = dtype == torch.float16 and bool(getattr(self.autoencoder.config, "force_upcast", False))
+            overflows = dtype == torch.float16 and bool(self.autoencoder.config.get("force_upcast"))
             autoencoder = torch.float32 if overflows else dtype
         self.autoencoder.to(autoencoder)
         if hasattr(self, "unet"):

@@ -166,7 +166,7 @@ class DiffusionTextPrior(LatentSpace):
         """The variational domain: a LoRA adapter with a camera embedding on the frozen network. One at a time."""
         if self._lora is not None:
             self._lora.remove()
-        self._lora = LoraDomain(self.unet, self, rank, generator, self._adapter_format)
+        self._lora = LoraDomain(unet=self.unet, space=self, rank=rank, generator=generator, number_format=self._adapter_format)
         return self._lora
 
 

@@ -327,4 +327,10 @@ def load_view_prior(source: PriorSource, pose: PoseConvention | None = None) -> 
     size = int(unet.config.sample_size) * pixels_per_latent(autoencoder)
     space = LatentSpace(autoencoder, load_schedule(source), size)
     context = load_context(source, projection)
-    return DiffusionViewPrior(space, unet, projection, context, pose or pose_convention(source))
+    return DiffusionViewPrior(
+        space=space,
+        unet=unet,
+        projection=projection,
+        context=context,
+        pose_convention=pose or pose_convention(source),
+    )

@@ -10,8 +10,8 @@ from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch import Tensor
 
-from dreampolish.untrusted.files import PICTURE_BYTES, RefusedError, read_regular
-from dreampolish.untrusted.images import FORMATS, checked_size
+from dreampolish.scene.untrusted.files import PICTURE_BYTES, RefusedError, read_regular
+from dreampolish.scene.untrusted.images import FORMATS, checked_size
 
 MAX_SIDE = 4096
 """Pixels of the longest side of a picture that is read; larger ones are refused before they are decoded."""

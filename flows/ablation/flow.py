@@ -29,7 +29,14 @@ from schemas.config.run import Config
 from schemas.studies import FITTED, Study
 from stages.runtime.context import device_from_name
 from stages.runtime.errors import StageError
-from stages.runtime.files import disk_errors_in_one_line, for_the_user, project_file, store_folder
+from stages.runtime.files import (
+    OUTPUTS_ELSEWHERE,
+    disk_errors_in_one_line,
+    for_the_user,
+    project_file,
+    store_folder,
+    try_folder,
+)
 from stages.runtime.records import read_record, record_path
 from stages.runtime.signals import StopSignal, stop_on_signals
 from stages.runtime.tracking.journal import PARENT_JOURNAL, Journal, place_from_store
@@ -65,6 +72,8 @@ def ablation(
     """
     store, changes = store_folder(), override_lines(overrides)
     plan = planned(found_study(STUDIES / f"{study}.yaml") if isinstance(study, str) else study, store, preset, changes)
+    with for_the_user():
+        try_folder(OUTPUTS / plan.title, OUTPUTS_ELSEWHERE)
     work = _workplace(plan, store, show_progress)
     journal, status, progress = _open_journal(work), "KILLED", Progress()
     try:
@@ -191,7 +200,7 @@ def _result(plan: Plan, progress: Progress, overrides: Sequence[str]) -> StudyRe
 def _write(work: Workplace, result: StudyResult, progress: Progress, journal: Journal) -> Path:
     """The study's output folder, and the same on the parent run's page."""
     folder = OUTPUTS / work.plan.title
-    with for_the_user(), disk_errors_in_one_line(OUTPUTS):
+    with for_the_user(), disk_errors_in_one_line(OUTPUTS, OUTPUTS_ELSEWHERE):
         folder.mkdir(parents=True, exist_ok=True)
         write_result(folder / "study.json", result)
         truths = {name: truth.views.rgb[list(SHOWN)].cpu() for name, truth in work.truths.items()}

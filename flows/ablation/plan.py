@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dreampolish.untrusted.files import TEXT_BYTES, read_regular
+from dreampolish.scene.untrusted.files import TEXT_BYTES, read_regular
 from flows.benchmark.subjects import Subject, found_subjects, framing_settings
-from flows.runs.create import CONFIGS, check_priors, slug_from_prompt
+from flows.runs.create import CONFIGS, check_priors, slug_from_prompt, unique_names
 from flows.runs.inputs import check_thing_named, checked_prompt
 from flows.runs.roots import located
 from schemas.artifacts import StageName
@@ -209,11 +209,10 @@ def _dealt(config: Config, base: Config, variant: Variant) -> Config:
 
 
 def _subjects(study: Study, common: Config) -> list[StudySubject]:
-    prompts = [
-        StudySubject(slug_from_prompt(prompt), checked_prompt(prompt), group, None)
-        for group, listed in study.prompts.items()
-        for prompt in listed
-    ]
+    grouped = [(group, checked_prompt(prompt)) for group, listed in study.prompts.items() for prompt in listed]
+    listed_prompts = [prompt for _, prompt in grouped]
+    names = unique_names([slug_from_prompt(prompt) for prompt in listed_prompts])
+    prompts = [StudySubject(name, prompt, group, None) for name, (group, prompt) in zip(names, grouped, strict=True)]
     objects = []
     for group, listed in study.objects.items():
         if listed:
@@ -221,8 +220,8 @@ def _subjects(study: Study, common: Config) -> list[StudySubject]:
                 located(Path(study.objects_folder), "objects_folder"), listed, common.reference.elevation_deg
             )
             objects += [StudySubject(item.name, item.prompt, group, item) for item in found]
-    names = [subject.name for subject in [*prompts, *objects]]
-    twice = next((name for index, name in enumerate(names) if name in names[:index]), None)
+    called = [*listed_prompts, *(subject.name for subject in [*prompts, *objects])]
+    twice = next((name for index, name in enumerate(called) if name in called[:index]), None)
     if twice is not None:
         raise ConfigError(f"two subjects would both be called {twice!r}")
     return [*prompts, *objects]

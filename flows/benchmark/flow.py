@@ -23,11 +23,19 @@ from dreampolish.optim.fit import FitInterruptedError
 from dreampolish.scene.pictures import read_picture, resize
 from flows.benchmark.assets import asset_result
 from flows.benchmark.overhead import read_overheads
-from flows.benchmark.page import setting_of, write_report, write_sheet
+from flows.benchmark.page import DOCS, DOCS_ELSEWHERE, setting_of, write_report, write_sheet
 from flows.benchmark.rasterizers import read_rasterizers
 from flows.benchmark.stages import figures_of
 from flows.benchmark.statistics import Failure, ObjectResult, PromptResult, Results, one_line, r_precision, stage_means
-from flows.benchmark.subjects import Subject, found_subjects, framing_settings, held_out_names, prompts_of, reference_picture
+from flows.benchmark.subjects import (
+    Subject,
+    found_subjects,
+    framing_settings,
+    held_out_names,
+    left_out,
+    prompts_of,
+    reference_picture,
+)
 from flows.benchmark.truth import SIZE, true_mesh
 from flows.report.facts import view_paths
 from flows.runs.console import say
@@ -41,7 +49,7 @@ from schemas.config.run import Config
 from schemas.runs import RunRecord
 from stages.results.files import StoredFiles
 from stages.runtime.context import context_of, device_from_name
-from stages.runtime.files import store_folder
+from stages.runtime.files import for_the_user, store_folder, try_folder
 from stages.runtime.records import read_record
 from stages.runtime.signals import stop_on_signals
 from stages.runtime.store import LocalStore
@@ -62,7 +70,7 @@ class Pipeline:
     def run(self, prompt: str, settings: Sequence[str], image: Path | None) -> RunRecord:
         """A whole run as `dreampolish run` makes it; what the store holds already is taken from there."""
         record = new_run(self.store, prompt, self.preset, [*settings, *self.overrides], image=image)
-        text_to_3d(prompt=prompt, run=record.run, show_progress=True)
+        text_to_3d(prompt=prompt, preset=self.preset, run=record.run, show_progress=True)
         return read_record(self.store, record.run)
 
     @property
@@ -95,6 +103,10 @@ def benchmark(
     objects = located(objects, "objects") if deployed() else objects
     subjects = found_subjects(objects, only or [], config.reference.elevation_deg)
     prompts = prompts_of(objects) if with_prompts else []
+    if others := left_out(objects):
+        say(f"left out: {', '.join(others[:8])}{' and more' * (len(others) > 8)}; objects are <name>.glb or <name>/mesh.glb")
+    with for_the_user():
+        try_folder(DOCS, DOCS_ELSEWHERE)
     names = held_out_names()
     overheads, rasterizers = read_overheads(store), read_rasterizers(store)
     pipeline = Pipeline(store, preset, changed, config.device)

@@ -40,6 +40,7 @@ from stages.runtime.context import device_from_name
 from stages.runtime.files import disk_errors_in_one_line, for_the_user
 
 DOCS = Path("docs/benchmarks")
+DOCS_ELSEWHERE = "call this in another folder: the page goes to ./docs/benchmarks"
 
 STEPS: dict[tuple[Row, Row], str] = {
     ("nerf", "neus"): "density -> signed distance",
@@ -311,7 +312,7 @@ def rasterizer_table(found: Sequence[Rasterizers]) -> str:
 
 def write_sheet(name: str, picture: Image.Image) -> np.ndarray:
     """docs/benchmarks/<name>.png; its pixels."""
-    with for_the_user(), disk_errors_in_one_line(DOCS):
+    with for_the_user(), disk_errors_in_one_line(DOCS, DOCS_ELSEWHERE):
         DOCS.mkdir(parents=True, exist_ok=True)
         picture.save(DOCS / f"{name}.png")
     return np.asarray(picture)
@@ -322,7 +323,7 @@ def write_report(
 ) -> Path:
     """docs/benchmarks/index.md; its path. keep_prompts: those of the page so far stay, with their date and setting."""
     page = DOCS / "index.md"
-    with for_the_user(), disk_errors_in_one_line(DOCS):
+    with for_the_user(), disk_errors_in_one_line(DOCS, DOCS_ELSEWHERE):
         DOCS.mkdir(parents=True, exist_ok=True)
         before = page.read_text() if keep_prompts and page.is_file() else ""
         page.write_text(report_text(results, setting, overheads=overheads, before=before, rasterizers=rasterizers))

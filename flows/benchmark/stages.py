@@ -15,7 +15,7 @@ from dreampolish.optim.atomic_files import write_atomically
 from dreampolish.scene.pictures import sheet
 from flows.benchmark.truth import SHOWN, Truth, in_one_color, mean_color, measured, true_mesh, truth_of
 from schemas.artifacts import Artifact, StageName, artifact_class_of
-from schemas.runs import RunRecord, StageRecord
+from schemas.runs import STAGES, RunRecord, StageRecord
 from stages.guidance.priors import alignment
 from stages.results.files import StoredFiles
 from stages.results.scores import render_previews
@@ -25,13 +25,14 @@ from stages.runtime.command import open_recorded
 from stages.runtime.context import context_of
 from stages.runtime.files import PROJECT
 
-MEASURED: tuple[StageName, ...] = ("nerf", "neus", "dmtet", "polish", "texture", "export")
+MEASURED: tuple[StageName, ...] = tuple(name for name in STAGES if name != "reference")
 """Stages whose results have a shape."""
 
 Row = StageName | Literal["untextured"]
-"""What has figures: a stage's result, or the polished mesh all in one colour, the mean one of its true front picture."""
+"""What has figures: a stage's result, or the mesh before its texture all in one colour, the mean one of its true front picture."""
 
-ROWS: tuple[Row, ...] = ("nerf", "neus", "dmtet", "polish", "untextured", "texture", "export")
+_TEXTURE = MEASURED.index("texture")
+ROWS: tuple[Row, ...] = (*MEASURED[:_TEXTURE], "untextured", *MEASURED[_TEXTURE:])
 
 Figures = dict[Row, dict[str, float]]
 
@@ -72,14 +73,14 @@ def _measured(record: RunRecord, files: StoredFiles, truth: Truth) -> tuple[Figu
         opened = open_artifact(artifact, getattr(record.config, artifact.stage), files)
         figures[name], pictures = measured(opened, truth)
         rows.append((name, pictures))
-        if name == "polish":
+        if name == MEASURED[_TEXTURE - 1]:
             figures["untextured"] = _without_texture(opened, record, files, truth)
     return figures, sheet(rows, 1)
 
 
-def _without_texture(polished: ViewableResult, record: RunRecord, files: StoredFiles, truth: Truth) -> dict[str, float]:
+def _without_texture(painted: ViewableResult, record: RunRecord, files: StoredFiles, truth: Truth) -> dict[str, float]:
     """The figures of a mesh in the mean colour of the true front picture."""
-    plain = in_one_color(polished, mean_color(truth.front_view))
+    plain = in_one_color(painted, mean_color(truth.front_view))
     views = render_previews(record.config.texture.preview, lambda cameras: plain.render(cameras).rgb, files.device)
     run = context_of(record, files.store.root, tracking_uri=None, show_progress=False)
     return {**measured(plain, truth)[0], "alignment": alignment(run, record.prompt, views)}

@@ -1,20 +1,26 @@
 """What a benchmark is made of: objects with their true meshes, and prompts."""
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from dreampolish.assets.textured_mesh import TexturedMesh
-from dreampolish.untrusted.files import TEXT_BYTES, read_regular
+from dreampolish.scene.untrusted.files import TEXT_BYTES, read_regular
+from flows.batch import read_prompts
 from flows.benchmark.truth import LEAST_FRAMING_IOU, framing_iou, write_reference
-from flows.runs.create import slug_from_prompt
+from flows.runs.create import slug_from_prompt, unique_names
 from schemas.config.presets import ConfigError
+from schemas.config.run import PROMPT_LIMIT
 from stages.runtime.errors import StageError
 from stages.runtime.files import project_file
 
 REFERENCE_SIZE = 512
 """Pixels of a side of a reference picture that is rendered here."""
+MESH = "mesh.glb"
+SHAPES = (".glb", ".gltf", ".obj", ".ply", ".stl", ".fbx", ".usdz")
+"""Endings of 3D files."""
 
 
 @dataclass(frozen=True)
@@ -35,16 +41,18 @@ def objects_folder(objects: Path) -> Path:
 
 
 def found_subjects(objects: Path, only: Sequence[str], elevation_deg: float) -> list[Subject]:
-    """The objects of a folder, by name: every <name>.glb, and every <name>/mesh.glb with what lies beside it.
+    """The objects of a folder, each with a name of its own: every <name>.glb, and every <name>/mesh.glb with what lies beside it.
 
-    elevation_deg: for those whose attribution names none. Raises ConfigError if there are none, or a name of `only` is not there.
+    Endings count in any case. elevation_deg: for those whose attribution names none. Raises ConfigError if there are none, or a name of
+    `only` is not there.
     """
     if not objects.is_dir():
         raise ConfigError(
             f"no folder {objects}; give one that holds *.glb or <name>/mesh.glb, or call this in the project's folder"
         )
-    glbs = sorted([*objects.glob("*/mesh.glb"), *objects.glob("*.glb")])
-    subjects = {subject.name: subject for subject in (_subject(glb, elevation_deg) for glb in glbs)}
+    glbs = _glbs(objects)
+    names = unique_names([slug_from_prompt(_called(glb)) for glb in glbs])
+    subjects = {name: _subject(glb, name, elevation_deg) for glb, name in zip(glbs, names, strict=True)}
     unknown = [name for name in only if name not in subjects]
     if unknown:
         raise ConfigError(f"no object {unknown[0]!r} in {objects}; there are {', '.join(subjects) or 'none'}")
@@ -53,11 +61,36 @@ def found_subjects(objects: Path, only: Sequence[str], elevation_deg: float) -> 
     return [subject for name, subject in subjects.items() if not only or name in only]
 
 
-def _subject(glb: Path, elevation_deg: float) -> Subject:
-    if glb.name != "mesh.glb":
-        name = slug_from_prompt(glb.stem)
-        return Subject(name, glb=glb, prompt=f"a {name.replace('-', ' ')}", reference=None, elevation_deg=elevation_deg)
-    name = slug_from_prompt(glb.parent.name)
+def left_out(objects: Path) -> list[str]:
+    """The 3D files in a folder and below it that are no objects of a benchmark: other formats, and GLBs elsewhere; hidden ones apart."""
+    taken = set(_glbs(objects))
+    files = (path.relative_to(objects) for path in sorted(objects.rglob("*")) if path.suffix.lower() in SHAPES)
+    return [str(path) for path in files if objects / path not in taken and not any(part.startswith(".") for part in path.parts)]
+
+
+def _glbs(objects: Path) -> list[Path]:
+    """In the order of their names; what is hidden, such as the `._chair.glb` of macOS, is none."""
+    found = [*objects.glob("*/*"), *objects.glob("*")]
+    inside = objects / MESH
+    return sorted(
+        path
+        for path in found
+        if not any(part.startswith(".") for part in path.relative_to(objects).parts)
+        and (path.suffix.lower() == inside.suffix if path.parent == objects else path.name.lower() == MESH)
+        and path.is_file()
+    )
+
+
+def _called(glb: Path) -> str:
+    """The name that a user gave an object: of its folder, or of its file."""
+    return glb.parent.name if glb.name.lower() == MESH else glb.stem
+
+
+def _subject(glb: Path, name: str, elevation_deg: float) -> Subject:
+    words = " ".join(re.findall(r"[^\W_]+", _called(glb).lower())) or name
+    prompt = f"a {words}"[:PROMPT_LIMIT]
+    if glb.name.lower() != MESH:
+        return Subject(name, glb=glb, prompt=prompt, reference=None, elevation_deg=elevation_deg)
     attribution, picture = glb.with_name("attribution.json"), glb.with_name("reference.png")
     try:
         facts = json.loads(read_regular(attribution, TEXT_BYTES)) if attribution.is_file() else {}
@@ -66,7 +99,7 @@ def _subject(glb: Path, elevation_deg: float) -> Subject:
     return Subject(
         name=name,
         glb=glb,
-        prompt=str(facts.get("prompt", f"a {name.replace('-', ' ')}")),
+        prompt=str(facts.get("prompt", prompt)),
         reference=picture if picture.is_file() else None,
         elevation_deg=float(facts.get("reference", {}).get("elevation_deg", elevation_deg)),
     )
@@ -84,11 +117,9 @@ def held_out_names() -> list[str]:
 
 
 def prompts_of(objects: Path) -> list[str]:
-    """The prompts beside the objects, else those of the project's own benchmark."""
+    """The prompts beside the objects, else those of the project's own benchmark. Raises ConfigError as a batch's file does."""
     own = objects / "prompts.txt"
-    chosen = own if own.is_file() else project_file("benchmark/objects/prompts.txt")
-    lines = read_regular(chosen, TEXT_BYTES).decode().splitlines()
-    return [line.strip() for line in lines if line.strip()]
+    return read_prompts(own if own.exists() else project_file("benchmark/objects/prompts.txt"))
 
 
 def reference_picture(subject: Subject, mesh: TexturedMesh, folder: Path) -> Path:

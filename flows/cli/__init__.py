@@ -1,7 +1,9 @@
 """The command line `dreampolish`. A user's mistake costs one line and exit code 2; an interruption 130; a fault of ours 1."""
 
+import itertools
 import os
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -10,7 +12,7 @@ from typer.main import get_command
 COMMANDS = {
     "make": {
         "run": "Make a textured 3D asset from a prompt.",
-        "resume": "Go on with a run that was stopped; finished stages are taken from the store.",
+        "resume": "Continue a stopped run; finished stages are taken from the store.",
         "texture": "Texture and export a run's mesh anew, as a new run; the geometry is reused.",
         "stage": "Compute one stage of a run alone.",
     },
@@ -35,10 +37,10 @@ COMMANDS = {
     },
     "priors": {
         "data": "Render the furniture that the priors are trained on; takes hours.",
-        "train": "Train the embedded priors on the rendered furniture; a stopped training goes on.",
+        "train": "Train the embedded priors on the rendered furniture; a stopped training continues.",
         "check": "Say what folders of models are, what is missing in them, and what to type; nothing is loaded.",
         "convert": "Turn pickled weights, a folder's or one file's, into a folder that can be opened.",
-        "fetch": "Download the models of a preset, at pinned revisions; a stopped download goes on.",
+        "fetch": "Download the models of a preset, at pinned revisions; a stopped download continues.",
     },
 }
 """Module of this folder -> its commands, functions of the same name, with the line that `--help` has for them."""
@@ -47,10 +49,44 @@ MODULES = {command: module for module, commands in COMMANDS.items() for command 
 
 ONLINE = ("fetch",)
 """Commands that may ask the network, and show a bar; all others keep offline."""
+UsageError: type[Any] = typer.BadParameter.__mro__[1]
+"""Of the click that typer brings, whose name is private."""
+
+
+def _refuse(error: Any, words: Sequence[str]) -> NoReturn:
+    """End with a usage error in one line. words: the command line as typed."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        raise error
+    names, ctx = list[str](), error.ctx
+    while ctx is not None and ctx.parent is not None:
+        names, ctx = [ctx.info_name, *names], ctx.parent
+    path = " ".join(["dreampolish", *names])
+    message = " ".join(error.format_message().split()).rstrip(".")
+    if path == "dreampolish run" and "unexpected extra argument" in message:
+        prompt = " ".join(itertools.takewhile(lambda word: not word.startswith("-"), words[1:]))
+        typer.echo(f'the prompt is one argument; quote the prompt: dreampolish run "{prompt}"', err=True)
+    else:
+        typer.echo(f"{message}; {path} --help lists what there is", err=True)
+    raise typer.Exit(2)
 
 
 class LazyGroup(TyperGroup):
     """Lists its commands out of COMMANDS alone; the module of a command is imported when the command is called."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the options before a command; a mistake is one line."""
+        ctx.meta.setdefault("words", list(args))
+        try:
+            return list(super().parse_args(ctx, args))
+        except UsageError as error:
+            _refuse(error, ctx.meta["words"])
+
+    def invoke(self, ctx: Any) -> Any:
+        """Read a command's arguments and run it; a mistake in them is one line."""
+        try:
+            return super().invoke(ctx)
+        except UsageError as error:
+            _refuse(error, ctx.meta["words"])
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         """Put the real command in the place of the listed one."""
@@ -78,7 +114,7 @@ def _listed() -> None:
     """Stands for a command in the group's list."""
 
 
-app = _typer(cls=LazyGroup, no_args_is_help=True, help=__doc__)
+app = _typer(cls=LazyGroup, no_args_is_help=True, help='Make textured 3D assets. Start: dreampolish run "a red armchair".')
 _priors = _typer(
     cls=LazyGroup,
     no_args_is_help=True,

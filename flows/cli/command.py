@@ -16,10 +16,9 @@ from flows.service.environment import quiet_environment
 from flows.service.secret import is_refusal
 from schemas.config.presets import ConfigError
 from stages.runtime.errors import StageError
-from stages.runtime.files import close_store, is_disk_error, keep_private, store_folder
-from stages.runtime.messages import write_line
-from stages.runtime.records import newest_records
+from stages.runtime.files import close_store, disk_error, is_disk_error, keep_private, store_folder
 from stages.runtime.signals import interrupted_by_sigterm
+from stages.runtime.tracking.messages import write_line
 
 Run = Annotated[str, typer.Argument(metavar="RUN", help="a run's id, or its beginning")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="change a setting; repeatable")]
@@ -39,7 +38,7 @@ def imported(name: str) -> ModuleType:
 def finish(work: Callable[[Path], dict[str, Any]], as_json: bool, again: str | None = None) -> None:
     """Do a command's work, print its result, and turn errors into one line and an exit code.
 
-    again: what goes on after a stop; None: the command that resumes the run that was stopped.
+    again: what goes on after a stop; None: the command that resumes the stopped run, which the stop's note names.
     """
     store = store_folder()
     with _errors_in_one_line(store, again):
@@ -58,16 +57,16 @@ def _errors_in_one_line(store: Path, again: str | None) -> Iterator[None]:
     except (StageError, ConfigError) as error:
         end(str(error), 2)
     except KeyboardInterrupt as error:
-        end(_how_to_go_on(error, store, again), 130)
+        end(_how_to_go_on(error, again), 130)
     except Exception as error:
         if any(type(each).__name__ in ("FitInterruptedError", "StoppedError") for each in _behind(error)):
-            end(_how_to_go_on(error, store, again), 130)
+            end(_how_to_go_on(error, again), 130)
         end(*_told(error, store))
     except BaseException as error:
         # A SIGTERM in Prefect's own lines, before or after the stages.
         if type(error).__name__ != "TerminationSignal":
             raise
-        end(_how_to_go_on(error, store, again), 130)
+        end(_how_to_go_on(error, again), 130)
 
 
 def _told(error: Exception, store: Path) -> tuple[str, int]:
@@ -75,7 +74,7 @@ def _told(error: Exception, store: Path) -> tuple[str, int]:
     if is_refusal(error):
         return "the Prefect server does not take the secret that this command knows; dreampolish doctor says why", 2
     if is_disk_error(error):
-        return f"{error}; make room or point DREAMPOLISH_STORE elsewhere", 2
+        return str(disk_error(error, store)), 2
     try:
         store.mkdir(parents=True, exist_ok=True)
         log = store / "last-error.log"
@@ -86,12 +85,22 @@ def _told(error: Exception, store: Path) -> tuple[str, int]:
     return f"internal error, {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}{where}", 1
 
 
-def _how_to_go_on(error: BaseException, store: Path, again: str | None) -> str:
-    """The stop's words and the command that goes on: `again`, else the stopped run's, else the newest run's."""
+def _how_to_go_on(error: BaseException, again: str | None) -> str:
+    """The stop's words and the command that goes on: `again`, else the stopped run's, else, before there was a run, the same command."""
     noted = [each for each in _behind(error) if hasattr(each, "__notes__")]
     commands = [again] if again is not None else [note for each in noted for note in each.__notes__][:1]
-    commands = commands or [f"dreampolish resume {path.stem}" for path in newest_records(store)[:1]]
-    return "; go on with: ".join([str((noted or [error])[0]) or "stopped", *commands])
+    return "; go on with: ".join([str((noted or [error])[0]) or "stopped", *(commands or ["the same command"])])
+
+
+@contextmanager
+def resumed_by(command: str) -> Iterator[None]:
+    """Let a stop inside the block name the command that goes on, where nothing inside has."""
+    try:
+        yield
+    except BaseException as error:
+        if not any(hasattr(each, "__notes__") for each in _behind(error)):
+            error.add_note(command)
+        raise
 
 
 def _behind(error: BaseException) -> list[BaseException]:

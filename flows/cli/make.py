@@ -6,13 +6,13 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.cli.command import Json, Run, Set, finish
+from flows.cli.command import Json, Run, Set, finish, resumed_by
 from flows.runs.console import say, stage_line, summary
 from flows.runs.create import new_run
 from flows.runs.given_mesh import GivenMesh
 from flows.service.temporary_server import load_stages, temporary_server
 from schemas.config.presets import ConfigError, merged
-from schemas.runs import ALL_STAGES
+from schemas.runs import ALL_STAGES, RunRecord
 from stages.runtime.command import run_one
 from stages.runtime.records import read_record
 from stages.runtime.signals import stop_on_signals
@@ -22,7 +22,7 @@ from stages.runtime.tracking.journal import place_from_store
 def run(
     prompt: Annotated[str, typer.Argument(help="one object in a few words, as in: a red armchair")],
     image: Annotated[Path | None, typer.Option(help="a picture of the object's front, in place of a generated one")] = None,
-    preset: Annotated[str, typer.Option(help="home, smoke or sd")] = "home",
+    preset: Annotated[str, typer.Option(help="home, smoke, sd or sd-fast")] = "home",
     overrides: Set = None,
     as_json: Json = False,
 ) -> None:
@@ -30,17 +30,17 @@ def run(
 
     def work(store: Path) -> dict[str, Any]:
         record = new_run(store=store, prompt=prompt, preset=preset, overrides=overrides or [], image=image)
-        return _continue(record.run, record.prompt, f"run {record.run}: {record.prompt}")
+        return _continue(record, f"run {record.run}: {record.prompt}")
 
     finish(work, as_json)
 
 
 def resume(run: Run, as_json: Json = False) -> None:
-    """Go on with a run that was stopped; finished stages are taken from the store."""
+    """Continue a stopped run; finished stages are taken from the store."""
 
     def work(store: Path) -> dict[str, Any]:
         record = read_record(store, run)
-        return _continue(record.run, record.prompt, f"resuming run {record.run}: {record.prompt}")
+        return _continue(record, f"resuming run {record.run}: {record.prompt}")
 
     finish(work, as_json)
 
@@ -86,7 +86,7 @@ def texture(
 
 
 def stage(
-    name: Annotated[str, typer.Argument(help="intake, reference, nerf, neus, dmtet, polish, texture or export")],
+    name: Annotated[str, typer.Argument(help=f"one of {', '.join(ALL_STAGES)}")],
     run: Annotated[str, typer.Option(help="the run whose earlier stages are read")],
     overrides: Set = None,
     as_json: Json = False,
@@ -109,11 +109,11 @@ def stage(
     finish(work, as_json, again="the same command")
 
 
-def _continue(run_id: str, prompt: str, headline: str) -> dict[str, Any]:
+def _continue(record: RunRecord, headline: str) -> dict[str, Any]:
     """Run the whole chain of a run as the Prefect flow."""
     say(headline)
     # Around the flow, so that its report to Prefect is given no more time than the rest.
-    with temporary_server(load_stages), stop_on_signals():
+    with resumed_by(f"dreampolish resume {record.run}"), temporary_server(load_stages), stop_on_signals():
         from flows.text_to_3d import text_to_3d  # the stages are imported while the server boots
 
-        return text_to_3d(prompt=prompt, run=run_id, show_progress=True)
+        return text_to_3d(prompt=record.prompt, preset=record.config.preset, run=record.run, show_progress=True)

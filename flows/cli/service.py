@@ -5,14 +5,9 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.batch import BatchIncompleteError, read_prompts, refuse_without_worker
-from flows.batch import batch as batch_flow
 from flows.cli.command import Json, Set, end, finish
 from flows.runs.console import answer, say
-from flows.runs.inputs import keep_image
 from flows.service import up as services
-from flows.service.doctor import findings
-from flows.service.doctor import mend as mend_all
 from flows.service.processes import WORDS
 from flows.service.secret import USER, export_line, secret_path
 from schemas.config.presets import ConfigError
@@ -31,7 +26,9 @@ def up(
     """Start Prefect, MLflow and a worker on this machine and register the deployments; what runs already is kept."""
 
     def work(store: Path) -> dict[str, Any]:
-        say("starting Prefect, MLflow and a worker; the first time takes a minute")
+        say(
+            "starting what does not run yet of Prefect, MLflow and a worker; the first time takes a minute, on a busy machine several"
+        )
         missing = [folder for folder in folders or [] if not folder.is_dir()]
         if missing:
             raise ConfigError(f"no folder {missing[0]}; --folder names one whose files runs may read")
@@ -43,6 +40,8 @@ def up(
             runs_at_once=at_once,
             readable=folders or (),
         )
+        for line in pages["crashed"]:
+            say(line)
         if not as_json:
             answer(f"Prefect  {pages['prefect']}")
             answer(f"MLflow   {pages['mlflow']}")
@@ -74,12 +73,15 @@ def down(as_json: Json = False) -> None:
 
 def batch(
     prompts: Annotated[Path, typer.Argument(help="a text file, one prompt a line; empty lines and # comments are left out")],
-    preset: Annotated[str, typer.Option(help="home, smoke or sd")] = "home",
+    preset: Annotated[str, typer.Option(help="home, smoke, sd or sd-fast")] = "home",
     overrides: Set = None,
     as_json: Json = False,
 ) -> None:
     """One run for each prompt of a file, on as many workers as there are; finished ones are skipped when called again."""
     failures: list[Any] = []
+
+    from flows.batch import BatchIncompleteError, read_prompts, refuse_without_worker  # Prefect and torch: `up` needs neither
+    from flows.batch import batch as batch_flow
 
     def work(store: Path) -> dict[str, Any]:
         listed = read_prompts(prompts)
@@ -90,7 +92,7 @@ def batch(
             failures.append(error)
             return error.result
 
-    finish(work, as_json, again="the same command; runs that a worker has begun go on")
+    finish(work, as_json, again="the same command")
     if failures:
         end(str(failures[0]), 1)
 
@@ -100,6 +102,8 @@ def upload(
     as_json: Json = False,
 ) -> None:
     """Put a picture into the store and print its hash. The deployment `full` takes it as its parameter `image`."""
+
+    from flows.runs.inputs import keep_image  # torch
 
     def work(store: Path) -> dict[str, Any]:
         digest = keep_image(store, file, ReferenceConfig())
@@ -116,6 +120,8 @@ def doctor(
 ) -> None:
     """Say what is wrong with this installation, its store and its services, and what mends it; exit code 1 while something is."""
     left: list[Any] = []
+    from flows.service.doctor import findings
+    from flows.service.doctor import mend as mend_all
 
     def work(store: Path) -> dict[str, Any]:
         found = findings(store)

@@ -7,10 +7,11 @@ import typer
 
 from flows.benchmark.browser import module_folders
 from flows.cli.command import Json, Run, Set, end, finish
-from flows.report.facts import COMPARED_SIDE, MAX_SIDE, open_facts, output_folder
+from flows.report.facts import COMPARED_SIDE, MAX_SIDE, open_facts
 from flows.report.gallery import write_gallery
 from flows.report.page import compare_page, run_page, write_page
 from flows.runs.console import answer, say, stage_line, summary
+from flows.runs.create import output_folder
 from flows.runs.exports import checked_format, export_run
 from flows.runs.roots import OUTPUTS
 from flows.runs.validate import findings_of
@@ -53,7 +54,7 @@ def compare(
     def work(store: Path) -> dict[str, Any]:
         records = list({record.run: record for record in (read_record(store, run) for run in runs)}.values())
         if not 2 <= len(records) <= MOST_RUNS:
-            raise ConfigError(f"{len(records)} different runs; a comparison takes 2 to {MOST_RUNS}")
+            raise ConfigError(f"a comparison needs 2 to {MOST_RUNS} different runs, got {len(records)}")
         ids = [record.run for record in records]
         path = output or OUTPUTS / f"compare-{'-'.join(ids)}.html"
         page = compare_page([open_facts(record, store, COMPARED_SIDE) for record in records])
@@ -124,7 +125,9 @@ def validate(
         try:
             found = findings_of(file, module_folders())
         except OSError as error:
-            raise ConfigError(f"{file} cannot be read: {error.strerror}") from None
+            raise ConfigError(
+                f"{file} cannot be read: {error.strerror}; give the path of a .glb, .obj, .ply, .stl or .usdz"
+            ) from None
         except ValueError as error:
             raise ConfigError(f"{file} cannot be checked: {error}") from None
         for word, entries in (("error", found.errors), ("warning", found.warnings)):

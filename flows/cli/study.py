@@ -69,7 +69,7 @@ def studies(
 
 def benchmark(
     objects: Annotated[Path, typer.Option(help="a folder of GLBs")] = Path("benchmark/objects"),
-    preset: Annotated[str, typer.Option(help="home, smoke or sd")] = "home",
+    preset: Annotated[str, typer.Option(help="home, smoke, sd or sd-fast")] = "home",
     overrides: Set = None,
     only: Annotated[list[str] | None, typer.Option("--only", metavar="NAME", help="this object alone; repeatable")] = None,
     no_prompts: Annotated[bool, typer.Option("--no-prompts", help="objects only")] = False,

@@ -7,7 +7,6 @@ from pathlib import Path
 from flows.report.curves import Curve, curves_of_stage, was_computed_by
 from flows.report.settings import Change, Command, changes_from_default, making_command, varying_commands
 from flows.report.strips import Strip, picture_uri, strip_of_views
-from flows.runs.create import slug_from_prompt
 from schemas.artifacts import (
     Artifact,
     AssetArtifact,
@@ -24,8 +23,8 @@ from stages.runtime.errors import StageError
 from stages.runtime.store import LocalStore
 
 TITLES: dict[StageName, str] = {
+    **{name: name.capitalize() for name in ALL_STAGES},
     "intake": "As it came",
-    "reference": "Reference",
     "nerf": "NeRF",
     "neus": "NeuS",
     "dmtet": "DMTet",
@@ -170,10 +169,3 @@ def view_paths(name: StageName, record: RunRecord, store: LocalStore) -> list[Pa
         return [_path(store, intake, preview.path) for preview in intake.previews]
     scores = open_scores(name, record, store.root)
     return [] if scores is None else [_path(store, scores, preview.path) for preview in scores.previews]
-
-
-def output_folder(record: RunRecord, outputs: Path) -> Path:
-    """The run's folder for its user: where it was written, or would be."""
-    if record.output is not None and Path(record.output).is_dir():
-        return Path(record.output)
-    return outputs / f"{slug_from_prompt(record.prompt)}-{record.run}"

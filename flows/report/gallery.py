@@ -13,7 +13,7 @@ from dreampolish.scene.cameras import orbit_cameras
 from dreampolish.scene.pictures import pil_from_tensor
 from flows.report.chart import figure, size
 from flows.report.settings import run_line
-from flows.runs.create import slug_from_prompt
+from flows.runs.create import slug_from_prompt, unique_names
 from flows.runs.markdown import escaped
 from schemas.artifacts import AssetArtifact, artifact_class_of
 from schemas.runs import RunRecord
@@ -22,7 +22,7 @@ from stages.results.files import StoredFiles
 from stages.results.surfaces import open_artifact
 from stages.runtime.command import open_recorded
 from stages.runtime.store import LocalStore
-from stages.runtime.tracking.progress import duration
+from stages.runtime.tracking.durations import duration
 
 AZIMUTHS_DEG = (30.0, 120.0, 210.0, 300.0)
 ELEVATION_DEG = 15.0
@@ -71,10 +71,10 @@ def write_gallery(records: Sequence[RunRecord], store: Path, folder: Path) -> Pa
 def picture_names(records: Sequence[RunRecord]) -> list[str]:
     """A file name for each run: its prompt's words, with the run's id where two prompts read alike."""
     slugs = [slug_from_prompt(record.prompt) for record in records]
-    return [
-        f"{slug}.jpg" if slugs.count(slug) == 1 else f"{slug}-{record.run}.jpg"
-        for slug, record in zip(slugs, records, strict=True)
+    told_apart = [
+        slug if slugs.count(slug) == 1 else f"{slug}-{record.run}" for slug, record in zip(slugs, records, strict=True)
     ]
+    return [f"{name}.jpg" for name in unique_names(told_apart)]
 
 
 def index_text(entries: Sequence[Entry], store: Path) -> str:

@@ -19,7 +19,7 @@ from flows.report.settings import changes, plain, text
 from flows.report.three import three_script
 from schemas.artifacts import StageName
 from schemas.runs import ALL_STAGES
-from stages.runtime.tracking.progress import duration
+from stages.runtime.tracking.durations import duration
 
 MAX_BYTES = 12_000_000
 """Of a page."""

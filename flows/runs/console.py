@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from schemas.runs import RunRecord, StageRecord
-from stages.runtime.messages import write_line
-from stages.runtime.tracking.progress import duration
+from stages.runtime.tracking.durations import duration
+from stages.runtime.tracking.messages import write_line
 
 SHOWN = ("reference_psnr", "psnr", "ssim", "alignment", "triangles", "components", "normal_agreement", "glb_mib")
 """Figures that a stage's line shows, those it has of them."""

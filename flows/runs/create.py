@@ -1,5 +1,7 @@
 """Making, finding and describing runs."""
 
+import itertools
+import os
 import re
 import secrets
 import unicodedata
@@ -14,7 +16,7 @@ from dreampolish.scene.matting import Matting
 from dreampolish.scene.pictures import PictureError
 from flows.runs.given_mesh import GivenMesh, keep_mesh
 from flows.runs.inputs import check_thing_named, checked_prompt, keep_image
-from flows.runs.roots import deployed, under_a_root
+from flows.runs.roots import OUTPUTS, deployed, under_a_root
 from schemas.artifacts import Artifact, StageName
 from schemas.config.presets import ConfigError, load_config, merged
 from schemas.config.run import Config, PriorsConfig
@@ -22,7 +24,7 @@ from schemas.runs import RunRecord
 from stages.runtime.command import arguments_from_record, open_recorded
 from stages.runtime.context import context_of
 from stages.runtime.errors import StageError
-from stages.runtime.files import project_file
+from stages.runtime.files import OUTPUTS_ELSEWHERE, for_the_user, project_file, try_folder
 from stages.runtime.records import read_record, write_record
 
 CONFIGS = project_file("configs")
@@ -32,6 +34,36 @@ def slug_from_prompt(prompt: str) -> str:
     """At most 40 characters of a-z, 0-9 and single hyphens; `asset` when nothing is left."""
     plain = unicodedata.normalize("NFKD", prompt).encode("ascii", "ignore").decode().lower()
     return re.sub(r"[^a-z0-9]+", "-", plain)[:40].strip("-") or "asset"
+
+
+def new_output_folder(record: RunRecord, outputs: Path) -> Path:
+    """Where a run's asset is written to."""
+    return outputs / f"{slug_from_prompt(record.prompt)}-{record.run}"
+
+
+def output_folder(record: RunRecord, outputs: Path) -> Path:
+    """The run's folder for its user: where it was written, or would be."""
+    if record.output is not None and Path(record.output).is_dir():
+        return Path(record.output)
+    return new_output_folder(record, outputs)
+
+
+def try_outputs(record: RunRecord, outputs: Path) -> None:
+    """Raise StageError, in one line, where a run's asset could not be written at the end of its stages."""
+    folder = new_output_folder(record, outputs)
+    with for_the_user():
+        try_folder(outputs, OUTPUTS_ELSEWHERE)
+        if os.path.lexists(folder):
+            try_folder(folder, OUTPUTS_ELSEWHERE)
+
+
+def unique_names(wanted: Sequence[str]) -> list[str]:
+    """The names, in order, no two alike: whoever comes later with a taken one gets a number behind it, `-2` and so on."""
+    found: list[str] = []
+    for name in wanted:
+        numbered = (f"{name}-{number}" for number in itertools.count(2))
+        found.append(name if name not in found else next(each for each in numbered if each not in found and each not in wanted))
+    return found
 
 
 def new_run(
@@ -53,6 +85,7 @@ def new_run(
         record = record.model_copy(
             update={"image": keep_image(store, image, config.reference, matted=config.priors.matting is not None)}
         )
+    try_outputs(record, OUTPUTS)
     write_record(store, record)
     return record
 
@@ -161,8 +194,9 @@ def _check_places(priors: PriorsConfig) -> None:
 
 
 def new_id() -> str:
-    """Eight hexadecimal digits."""
-    return secrets.token_hex(4)
+    """Eight hexadecimal digits, the first of them a letter: JSON, which `prefect deployment run --param` reads, would take 12345678 and
+    1234e567 for numbers."""
+    return secrets.choice("abcdef") + secrets.token_hex(4)[1:]
 
 
 def now() -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from dreampolish.assets.asset import Asset
 from dreampolish.assets.obj_ply_stl import write_obj, write_ply, write_stl
 from dreampolish.assets.validate import FORMATS
-from flows.runs.create import slug_from_prompt
+from flows.runs.create import output_folder, slug_from_prompt
 from schemas.artifacts import ReferenceArtifact, TexturedMeshArtifact
 from schemas.config.export import ExportConfig
 from schemas.config.presets import ConfigError
@@ -16,7 +16,7 @@ from stages.export import MadeAsset, asset_extras, make_asset, packed_glb
 from stages.results.files import StoredFiles, load_colors, load_mesh
 from stages.runtime.command import open_recorded
 from stages.runtime.context import context_of
-from stages.runtime.files import disk_errors_in_one_line, for_the_user
+from stages.runtime.files import OUTPUTS_ELSEWHERE, disk_errors_in_one_line, for_the_user
 from stages.runtime.store import LocalStore
 
 UNLIMITED_MB = 1000.0
@@ -55,8 +55,8 @@ def export_run(record: RunRecord, config: Config, store: Path, kind: str, output
         name=slug_from_prompt(record.prompt),
         extras=asset_extras(run, reference, texture, None),
     )
-    folder = Path(record.output) if record.output else outputs / f"{slug_from_prompt(record.prompt)}-{record.run}"
-    with for_the_user(), disk_errors_in_one_line(folder):
+    folder = output_folder(record, outputs)
+    with for_the_user(), disk_errors_in_one_line(folder, OUTPUTS_ELSEWHERE):
         folder.mkdir(parents=True, exist_ok=True)
         path = free_path(folder, settings, len(made.solid.faces), kind)
         written, notes = _written(path, made, settings)

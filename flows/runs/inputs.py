@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from dreampolish.optim.atomic_files import write_atomically
 from dreampolish.priors.folders.known_words import content_words
-from dreampolish.untrusted.files import PICTURE_BYTES, RefusedError, read_regular
+from dreampolish.scene.untrusted.files import PICTURE_BYTES, RefusedError, read_regular
 from schemas.config.presets import ConfigError
 from schemas.config.reference import ReferenceConfig
 from schemas.config.run import PROMPT_LIMIT
@@ -37,12 +37,19 @@ DESCRIBING = frozenset(
 """Words of the priors' captions that say what a thing is like, or from where it is seen, and name none."""
 
 
-def checked_prompt(prompt: str) -> str:
-    """The prompt without outer and double spaces, in Unicode's usual form (NFKC).
+def plain_prompt(prompt: str) -> str:
+    """The prompt without outer and double spaces and invisible format characters, in Unicode's usual form (NFKC).
 
-    Raises ConfigError for an empty, too long or unprintable one.
+    Format characters (category Cf: zero-width spaces and joiners, byte order and direction marks, soft hyphens) come along with copied
+    text and name nothing. Two prompts that look alike are one; what is plain already stays as it is.
     """
-    words = " ".join(unicodedata.normalize("NFKC", prompt).split())
+    visible = "".join(letter for letter in prompt if unicodedata.category(letter) != "Cf")
+    return " ".join(unicodedata.normalize("NFKC", visible).split())
+
+
+def checked_prompt(prompt: str) -> str:
+    """The prompt as `plain_prompt` gives it. Raises ConfigError for an empty, too long or unprintable one."""
+    words = plain_prompt(prompt)
     if not words:
         raise ConfigError(f"the prompt is empty; {EXAMPLE}")
     if len(words) > PROMPT_LIMIT:
@@ -65,7 +72,7 @@ def check_thing_named(prompt: str, run: RunContext, config: ReferenceConfig, dra
         return
     naming = [word for word in _said(prompt) if not drawn or not {word, word.removesuffix("s")} & DESCRIBING]
     if not naming:
-        raise ConfigError(f"the prompt '{prompt}' names no thing, only what it is like; {EXAMPLE}")
+        raise ConfigError(f"the prompt '{prompt}' names no object, only a property; {EXAMPLE}")
     try:
         check_words(run, " ".join(naming), "refuse")
     except StageError as error:
@@ -97,7 +104,7 @@ def keep_image(store: Path, image: Path, config: ReferenceConfig, *, matted: boo
     except PictureError as error:
         raise ConfigError(str(error) if str(image) in str(error) else f"{image}: {error}") from None
     except OSError as error:
-        raise ConfigError(f"{image} cannot be read: {error.strerror}") from None
+        raise ConfigError(f"{image} cannot be read: {error.strerror}; give the path of a PNG, JPEG or WebP file") from None
     digest = hashlib.sha256(payload).hexdigest()
     path = input_path(store, digest)
     with disk_errors_in_one_line(store):

@@ -1,6 +1,6 @@
 """Words that somebody gave, inside Markdown: no links, pictures, columns or emphasis come out of them."""
 
-from stages.runtime.messages import printable
+from stages.runtime.tracking.messages import printable
 
 MARKS = "\\`*_{}[]<>()#!|&~$"
 

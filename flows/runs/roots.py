@@ -6,7 +6,6 @@ from pathlib import Path
 
 from dreampolish.optim.atomic_files import sha256_of
 from schemas.config.presets import ConfigError
-from stages.runtime.command import input_path
 from stages.runtime.files import project_file, store_folder
 
 OUTPUTS = Path("outputs")
@@ -31,13 +30,14 @@ def under_a_root(path: Path, what: str, *, writing: bool = False) -> Path:
     """A path without links, which lies in the store, outputs/, the project or a folder of the operator's.
 
     what: the parameter, for the message. writing: then only outputs/, the project's models/ and priors/ and the operator's folders will
-    do. Raises ConfigError for one that lies elsewhere, and for the service's own folder.
+    do. Raises ConfigError for one that lies elsewhere, and for the files that hold the service's secret.
     """
     project, store = project_file(".").resolve(), store_folder()
     read_only = [] if writing else [store, project]
     roots = [*read_only, OUTPUTS.resolve(), project / "models", project / "priors", *operators_folders()]
     real = path.resolve()
-    if real.is_relative_to(store / "services") or not any(real.is_relative_to(root) for root in roots):
+    secret = real.is_relative_to(store / "services") or real.name == "prefect.toml"
+    if secret or not any(real.is_relative_to(root) for root in roots):
         where = "outputs/, models/ and priors/" if writing else "the store, outputs/ and the project"
         raise ConfigError(f"{what} {path} lies outside {where}; {REMEDY}")
     return real
@@ -59,6 +59,8 @@ def given_picture(store: Path, image: str) -> Path:
     """
     if re.fullmatch(r"[0-9a-f]{64}", image) is None:
         return located(Path(image), "image")
+    from stages.runtime.command import input_path  # torch, which `dreampolish up` does without
+
     path = input_path(store, image)
     if not path.is_file() or sha256_of(path) != image:
         raise ConfigError(

@@ -10,7 +10,7 @@ from typing import Any
 
 from dreampolish.assets import validate
 from dreampolish.assets.findings import FileFindings
-from dreampolish.untrusted.files import MESH_BYTES, read_regular
+from dreampolish.scene.untrusted.files import MESH_BYTES, read_regular
 
 CHECKER = "Khronos glTF validator"
 SECONDS = 120

@@ -1,5 +1,6 @@
 """Prefect's and MLflow's servers behind our guard. `python -m flows.service.apps server|mlflow PORT [OPTION ...]` is one of them."""
 
+import asyncio
 import base64
 import hmac
 import os
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 from flows.service.secret import own_hosts, own_origins
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Receive, Scope, Send
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 FOREIGN_SITES = ("cross-site", "same-site")
 """Same-site is another port of this machine: another program's page."""
@@ -81,6 +82,73 @@ async def _refuse(scope: "Scope", send: "Send", status: int, words: str) -> None
     await send({"type": "http.response.body", "body": f"{words}\n".encode()})
 
 
+BUSY = 503
+"""What Prefect answers when another writer has the database; nothing has been written then."""
+ATTEMPTS = 10
+PAUSE_S = 0.1
+"""Before the second attempt; each further pause is so much longer."""
+
+
+class CreationQueue:
+    """An ASGI application that hands on creations of flow runs one at a time, and again while the database is busy.
+
+    SQLite lets one writer in at a time, and Prefect answers 503 to the others. Its own client asks again; a plain HTTP client or a webhook
+    does not, and its run would be lost. PostgreSQL needs none of this.
+    """
+
+    def __init__(self, app: "ASGIApp") -> None:
+        self.app = app
+        self._turn = asyncio.Lock()
+
+    async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
+        """Queue a creation; everything else passes by."""
+        if not creates_a_run(scope):
+            await self.app(scope, receive, send)
+            return
+        body = await _body(receive)
+        async with self._turn:
+            for attempt in range(1, ATTEMPTS + 1):
+                answer = await self._answer(scope, body, receive)
+                if answer[0].get("status") != BUSY or attempt == ATTEMPTS:
+                    break
+                sys.stderr.write(f"the database was busy, a flow run's creation is tried again ({attempt} of {ATTEMPTS})\n")
+                await asyncio.sleep(PAUSE_S * attempt)
+        for message in answer:
+            await send(message)
+
+    async def _answer(self, scope: "Scope", body: bytes, later: "Receive") -> "list[Message]":
+        """The messages of a whole response. later: tells whether the client is still there."""
+        messages: list[Message] = []
+        given = iter([{"type": "http.request", "body": body, "more_body": False}])
+
+        async def receive() -> "Message":
+            first = next(given, None)
+            return await later() if first is None else first
+
+        async def send(message: "Message") -> None:
+            messages.append(message)
+
+        await self.app(dict(scope), receive, send)
+        return messages
+
+
+def creates_a_run(scope: "Scope") -> bool:
+    """Whether a request makes a flow run, of a deployment or of its own."""
+    if scope["type"] != "http" or scope["method"] != "POST":
+        return False
+    path = scope["path"].rstrip("/")
+    return path.endswith("/create_flow_run") or path.endswith("/flow_runs")
+
+
+async def _body(receive: "Receive") -> bytes:
+    parts, more = [], True
+    while more:
+        message = await receive()
+        parts.append(message.get("body", b""))
+        more = bool(message.get("more_body"))
+    return b"".join(parts)
+
+
 HOST = "127.0.0.1"
 TRACKER_SECRET = "DREAMPOLISH_TRACKER_SECRET"
 TRACKER_PORT = "DREAMPOLISH_TRACKER_PORT"
@@ -89,8 +157,12 @@ TRACKER_PORT = "DREAMPOLISH_TRACKER_PORT"
 def prefect_app(port: int) -> "ASGIApp":
     """Prefect's API and pages. It asks for the secret by itself (PREFECT_SERVER_API_AUTH_STRING)."""
     from prefect.server.api.server import create_app
+    from prefect.settings import get_current_settings
 
-    return Guard(create_app(final=True), port)
+    app = create_app(final=True)
+    database = get_current_settings().server.database.connection_url
+    on_sqlite = database is None or database.get_secret_value().startswith("sqlite")
+    return Guard(CreationQueue(app) if on_sqlite else app, port)
 
 
 def serve_prefect(port: int) -> None:

@@ -1,18 +1,26 @@
 """What the Prefect server of a store needs besides running: work pool, queues, GPU slot, deployments. All of it idempotent."""
 
+import hashlib
+import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+import httpx
 
-from flows.service.processes import api_url
+from dreampolish.optim.atomic_files import write_atomically
+from flows.service.processes import Service, api_url, services_folder
 from stages.runtime.errors import StageError
-from stages.runtime.files import project_file
+from stages.runtime.files import PROJECT, project_file
+
+if TYPE_CHECKING:
+    import torch
 
 POOL = "dreampolish"
 RUN_QUEUE = "default"
@@ -22,13 +30,17 @@ BATCH_QUEUE = "batch"
 DEPLOYMENTS = ("full", "texture", "ablation", "benchmark", "priors", "batch")
 
 
+def worker_name() -> str:
+    """Of the worker that `up` starts on this machine."""
+    return f"{POOL}-{socket.gethostname()}"
+
+
 def set_up(server_url: str, environment: Mapping[str, str], folder: Path, runs_at_once: int) -> None:
     """Make or renew pool, queues and GPU slot, and register the deployments of prefect.yaml.
 
     environment: of every run that a worker of the pool starts. folder: where those runs work, so where outputs/ lies.
-    Raises StageError when a deployment cannot be registered.
+    Prefect's client must know the server. Raises StageError when a deployment cannot be registered.
     """
-    os.environ["PREFECT_API_URL"] = api_url(server_url)
     _make_pool(environment, folder)
     _make_queues(runs_at_once)
     _make_slot()
@@ -112,13 +124,57 @@ def _register(server_url: str) -> None:
         )
 
 
+ANSWER_S = 5.0
+
+
+def set_up_digest(environment: Mapping[str, str], folder: Path, runs_at_once: int) -> str:
+    """Over everything that pool, queues and deployments are made of: settings, the deployments' file, and the code of their parameters."""
+    sources = sorted(
+        [*(PROJECT / "flows").rglob("*.py"), *(PROJECT / "schemas").rglob("*.py"), *project_file("configs").glob("*.yaml")]
+    )
+    told = [dict(environment), str(folder), runs_at_once, sys.executable, version("prefect"), [path.name for path in sources]]
+    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
+    for path in (project_file("prefect.yaml"), *sources):
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def note_set_up(store: Path, server: Service, digest: str) -> None:
+    """Note that a server was set up."""
+    write_atomically(_set_up_path(store), json.dumps({"digest": digest, "started": server.process.started}).encode())
+
+
+def forget_set_up(store: Path) -> None:
+    """Before it is set up anew: a kill half-way must not leave it noted."""
+    _set_up_path(store).unlink(missing_ok=True)
+
+
+def is_set_up(store: Path, server: Service, secret: str, digest: str) -> bool:
+    """Whether this very server was set up with the same, and still has its pool, not paused, and its deployments."""
+    try:
+        noted = json.loads(_set_up_path(store).read_bytes())
+        if noted != {"digest": digest, "started": server.process.started}:
+            return False
+        user, _, password = secret.partition(":")
+        with httpx.Client(base_url=api_url(server.url), auth=(user, password), timeout=ANSWER_S, trust_env=False) as client:
+            pool: Any = client.get(f"/work_pools/{POOL}").raise_for_status().json()
+            there: Any = client.post("/deployments/filter", json={}).raise_for_status().json()
+        return not pool["is_paused"] and set(DEPLOYMENTS) <= {deployment["name"] for deployment in there}
+    except (OSError, ValueError, KeyError, TypeError, httpx.HTTPError):
+        return False
+
+
+def _set_up_path(store: Path) -> Path:
+    return services_folder(store) / "set-up.json"
+
+
 GPU_SLOT = "dreampolish-gpu"
 LEASE_S = 60
 """A dead holder blocks for this long at most."""
 
 
 @contextmanager
-def gpu_slot(device: torch.device) -> Iterator[None]:
+def gpu_slot(device: "torch.device") -> Iterator[None]:
     """Hold the slot while a GPU is used; on the CPU nothing is asked.
 
     With a server of its own (`dreampolish up`) the slot must be there, else StageError; without one it is made on the spot.

@@ -2,12 +2,14 @@
 
 import os
 import socket
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 import httpx
+import psutil
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, TaskRunFilter, TaskRunFilterState
@@ -15,7 +17,7 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed
 
-from flows.service.deployments import DEPLOYMENTS, GPU_SLOT, LEASE_S, POOL
+from flows.service.deployments import DEPLOYMENTS, GPU_SLOT, LEASE_S, POOL, worker_name
 from flows.service.findings import Finding
 from flows.service.marks import FlowMark, all_marks, forget_mark
 from flows.service.processes import (
@@ -35,7 +37,12 @@ from stages.runtime.files import is_locked
 from stages.runtime.records import record_path
 from stages.runtime.tracking.journal import PARENT_JOURNAL, Journal, place_from_store
 
-BUSY = [StateType.RUNNING, StateType.CANCELLING]
+BUSY = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
+"""States that hold a place in the queue. Pending: a worker has taken the run and starts its process."""
+START_S = 120.0
+"""For another machine's worker to note the process of a run that it has taken; it takes seconds."""
+CLOCK_S = 120.0
+"""By which a process may be younger than its run's state says."""
 GONE = "its process is gone"
 
 
@@ -56,25 +63,64 @@ def killed_flow_findings(store: Path) -> list[Finding]:
 
 
 def stuck_flow_findings(store: Path) -> list[Finding]:
-    """Flow runs that the server shows as running, without a mark of this store, and whose worker's process is gone."""
+    """Flow runs that the server shows as starting or running, without a mark of this store, and whose process is gone."""
     marked = {mark.flow_run for mark in all_marks(store)}
     with get_client(sync_client=True) as client:
         state = FlowRunFilterState.model_validate({"type": {"any_": BUSY}})
         runs = client.read_flow_runs(flow_run_filter=FlowRunFilter(state=state), limit=200)
+        alone = not _other_workers(client)
+    worker = read_service(store, "worker")
+    since = began_at(worker.process.pid) if worker is not None and worker.alive else None
     return [
         Finding(
-            f"flow run {run.name} is Running in Prefect, but {GONE}; dreampolish doctor --mend",
+            f"flow run {run.name} is {run.state_name} in Prefect, but {GONE}, and its place in the queue is taken; "
+            "dreampolish doctor --mend",
             partial(_crash_by_name, str(run.id)),
         )
         for run in runs
-        if str(run.id) not in marked and process_is_gone(run)
+        if str(run.id) not in marked and (process_is_gone(run) or never_started(run, since, alone=alone))
     ]
 
 
+def _other_workers(client: SyncPrefectClient) -> bool:
+    """Whether workers that `up` on this machine did not start serve the pool."""
+    try:
+        workers = client.read_workers_for_work_pool(POOL)
+    except ObjectNotFound:
+        return False
+    return any(worker.status == "ONLINE" and worker.name != worker_name() for worker in workers)
+
+
 def process_is_gone(run: FlowRun) -> bool:
-    """Whether the process that a worker of this machine started for a flow run is gone; False where that cannot be known."""
+    """Whether the process that a worker of this machine started for a flow run is gone; False where that cannot be known.
+
+    After a restart of the machine another process may have its number: one that began long after the run did.
+    """
     host, _, pid = (run.infrastructure_pid or "").rpartition(":")
-    return pid.isdigit() and host in ("", socket.gethostname()) and mark_of(int(pid)) is None
+    if not pid.isdigit() or host not in ("", socket.gethostname()):
+        return False
+    began = began_at(int(pid))
+    return began is None or (run.state is not None and began > run.state.timestamp.timestamp() + CLOCK_S)
+
+
+def never_started(run: FlowRun, worker_since: float | None, *, alone: bool) -> bool:
+    """Whether a run was taken by a worker that died before it started a process.
+
+    worker_since: when the worker of this machine began, seconds since 1970; None where none runs. alone: no other worker is up, so that
+    whoever took the run before then is dead.
+    """
+    if run.state is None or not run.state.is_pending() or run.infrastructure_pid or run.work_pool_name != POOL:
+        return False
+    taken = run.state.timestamp.timestamp()
+    return time.time() - taken > START_S or (alone and (worker_since is None or taken < worker_since))
+
+
+def began_at(pid: int) -> float | None:
+    """When a process began, seconds since 1970; None for one that is gone."""
+    try:
+        return None if mark_of(pid) is None else psutil.Process(pid).create_time()
+    except psutil.Error:
+        return None
 
 
 def crash_marked(store: Path, mark: FlowMark) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from flows.service.processes import api_url, live_url, remove_settings_file
 from flows.service.secret import prefect_environment, read_secret, tracker_environment
+from stages.runtime.files import database_uri
 
 QUIET = {
     "DO_NOT_TRACK": "1",
@@ -34,11 +35,20 @@ def quiet_environment(store: Path) -> None:
     """Set what is not already set; Prefect's home goes into the store. What `dreampolish up` started for this store is used."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
-    os.environ.setdefault("PREFECT_HOME", str(store / "prefect"))
+    if "PREFECT_HOME" not in os.environ:
+        os.environ.update({name: value for name, value in prefect_home(store).items() if name not in os.environ})
     _use_services(store)
     warnings.filterwarnings("ignore")
     for name in ("prefect", "alembic", "mlflow", "httpx", "diffusers", "transformers", "uvicorn", "trimesh", "PIL"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def prefect_home(store: Path) -> dict[str, str]:
+    """Prefect's home inside a store; also its database, where the letters of the path would lead Prefect's own address elsewhere."""
+    home = store / "prefect"
+    uri = database_uri(home / "prefect.db", "sqlite+aiosqlite")
+    escaped = uri != f"sqlite+aiosqlite:///{home}/prefect.db"
+    return {"PREFECT_HOME": str(home), **({"PREFECT_SERVER_DATABASE_CONNECTION_URL": uri} if escaped else {})}
 
 
 def _use_services(store: Path) -> None:

@@ -7,7 +7,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -21,6 +22,8 @@ from stages.runtime.errors import StageError
 ServiceName = Literal["server", "mlflow", "worker"]
 SERVICES: tuple[ServiceName, ...] = ("server", "mlflow", "worker")
 WORDS: dict[ServiceName, str] = {"server": "Prefect server", "mlflow": "MLflow server", "worker": "worker"}
+GOING_DOWN = "going-down"
+"""Of the services' folder: the process that stops them."""
 SETTINGS_FILE = "prefect.toml"
 """Prefect reads it in the folder where a user types `prefect`."""
 MARK = "# Written by `dreampolish up`, removed by `dreampolish down`; the Prefect server's process:"
@@ -114,6 +117,25 @@ def write_service(store: Path, service: Service) -> None:
 def forget_service(store: Path, name: ServiceName) -> None:
     """Remove what is noted of a service."""
     (services_folder(store) / f"{name}.json").unlink(missing_ok=True)
+
+
+@contextmanager
+def going_down(store: Path) -> Iterator[None]:
+    """Let others see that the services are being stopped, for as long as this process does so."""
+    path = services_folder(store) / GOING_DOWN
+    write_atomically(path, json.dumps(asdict(own_mark())).encode())
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def is_going_down(store: Path) -> bool:
+    """Whether a living process stops the services now."""
+    try:
+        return ProcessMark(**json.loads((services_folder(store) / GOING_DOWN).read_bytes())).alive
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 def live_url(store: Path, name: ServiceName) -> str | None:

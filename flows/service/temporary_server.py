@@ -22,7 +22,7 @@ from pathlib import Path
 
 from flows.service.apps import prefect_app
 from flows.service.secret import new_secret, server_environment
-from stages.runtime.files import take_lock
+from stages.runtime.files import STORE_ELSEWHERE, take_lock, try_folder
 
 LOOK_INTERVAL_S = 0.05
 STOPPING_S = 5.0
@@ -50,12 +50,15 @@ def temporary_server(meanwhile: Callable[[], None]) -> Iterator[None]:
     )
 
     # Prefect makes it at import, but not the folders above it, and the store may be younger than that.
-    Path(PREFECT_HOME.value()).mkdir(mode=0o700, parents=True, exist_ok=True)
+    home = Path(PREFECT_HOME.value())
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     if PREFECT_API_URL.value():
         meanwhile()
         yield
         return
+    # Its database lies there, and the server would tell a closed folder in many lines.
+    try_folder(home, STORE_ELSEWHERE)
     server, secret = None, new_secret()
     try:
         # The socket is the server's before anybody else can take its port; who connects too early waits in its queue.
@@ -85,6 +88,8 @@ def _started(listening: int, closed: Mapping[str, str]) -> "subprocess.Popen[byt
         env={**os.environ, **marks, **closed},
         stdin=subprocess.DEVNULL,
         pass_fds=(listening,),
+        # `timeout` and shells signal the command's whole group; a stopped run still has its end to report.
+        start_new_session=True,
     )
 
 

@@ -1,14 +1,24 @@
 """`dreampolish up` and `down`: Prefect server, MLflow server and one worker for a store, on loopback only."""
 
 import os
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from flows.runs.roots import FOLDERS
 from flows.service.apps import TRACKER_SECRET
-from flows.service.deployments import POOL, pause_pool, set_up
-from flows.service.environment import QUIET
+from flows.service.deployments import (
+    POOL,
+    forget_set_up,
+    is_set_up,
+    note_set_up,
+    pause_pool,
+    set_up,
+    set_up_digest,
+    worker_name,
+)
+from flows.service.environment import QUIET, prefect_home
 from flows.service.processes import (
     HOST,
     SERVICES,
@@ -16,6 +26,7 @@ from flows.service.processes import (
     Service,
     ServiceName,
     api_url,
+    going_down,
     lets_in,
     listens,
     live_url,
@@ -41,7 +52,7 @@ from flows.service.secret import (
     tracker_environment,
 )
 from stages.runtime.errors import StageError
-from stages.runtime.files import disk_errors_in_one_line, take_lock
+from stages.runtime.files import database_uri, disk_errors_in_one_line, take_lock
 
 SERVER_PORT = 4200
 MLFLOW_PORT = 5000
@@ -50,12 +61,18 @@ READY = {"server": "/api/health", "mlflow": "/health"}
 
 def up(
     store: Path, folder: Path, server_port: int, mlflow_port: int, runs_at_once: int, readable: Sequence[Path] = ()
-) -> dict[str, str]:
-    """Start what does not run yet, register the deployments and return the two pages.
+) -> dict[str, Any]:
+    """Start what does not run yet, register the deployments and return the two pages; where all of it runs, nothing is done.
 
-    folder: where the worker's runs work. readable: folders that their parameters may name files of. Raises StageError, and then what
-    this call started is stopped again.
+    folder: where the worker's runs work. readable: folders that their parameters may name files of. Runs that a killed worker left behind
+    are marked crashed before a new one begins; `crashed` has a line for each. Raises StageError, and then what this call started is
+    stopped again.
     """
+    if server_port == mlflow_port:
+        what = f"the Prefect server and the MLflow server cannot both have port {server_port}"
+        raise StageError(
+            what, None, f"name another: dreampolish up --port {server_port} --mlflow-port {mlflow_port % 65535 + 1}"
+        )
     with disk_errors_in_one_line(store), _one_at_a_time(store):
         started: list[Service] = []
         try:
@@ -69,15 +86,48 @@ def up(
             environment = run_environment(store, tracker.url, readable)
             _check_secret(store, server, tracker, secret)
             os.environ.update({**prefect_environment(secret), **tracker_environment(secret)})
-            set_up(server.url, environment, folder, runs_at_once)
-            if _running(store, "worker") is None:
+            digest, worker = set_up_digest(environment, folder, runs_at_once), _running(store, "worker")
+            crashed: list[str] = []
+            if not is_set_up(store, server, secret, digest):
+                forget_set_up(store)
+                with client_of(server, secret):
+                    set_up(server.url, environment, folder, runs_at_once)
+                note_set_up(store, server, digest)
+            if worker is None:
+                with client_of(server, secret):
+                    crashed = crash_left_behind(store)
                 started.append(_start_worker(store, server.url, environment, secret))
         except BaseException:
             for service in reversed(started):
                 stop(store, service)
             raise
         ours = write_settings_file(folder, server, secret)
-        return {"prefect": server.url, "mlflow": tracker.url, "settings": "prefect.toml" if ours else ""}
+        return {"prefect": server.url, "mlflow": tracker.url, "settings": "prefect.toml" if ours else "", "crashed": crashed}
+
+
+@contextmanager
+def client_of(server: Service, secret: str) -> Iterator[None]:
+    """Let Prefect's client in this process talk to a server.
+
+    It reads the environment once, when Prefect is imported; told nothing, it would start another server on the same database.
+    """
+    os.environ.update({"PREFECT_API_URL": api_url(server.url), **prefect_environment(secret)})
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+
+    with temporary_settings({PREFECT_API_URL: api_url(server.url), PREFECT_API_AUTH_STRING: secret}):
+        yield
+
+
+def crash_left_behind(store: Path) -> list[str]:
+    """Set the flow runs whose process is gone to Crashed, so that they hold no place in the queue; a line for each."""
+    from flows.service.doctor_prefect import killed_flow_findings, stuck_flow_findings
+
+    lines = []
+    for finding in [*killed_flow_findings(store), *stuck_flow_findings(store)]:
+        if finding.mend is not None:
+            finding.mend()
+            lines.append(finding.line.replace("dreampolish doctor --mend", "it is marked crashed"))
+    return lines
 
 
 def _stop_unlocked(store: Path) -> None:
@@ -111,7 +161,7 @@ def down(store: Path) -> list[ServiceName]:
     """Stop what runs: the worker's runs, which write their checkpoints, the worker, then the servers. Returns what was stopped."""
     if not services_folder(store).is_dir():
         return []
-    with _one_at_a_time(store):
+    with _one_at_a_time(store), going_down(store):
         noted = {name: read_service(store, name) for name in SERVICES}
         server, worker = noted["server"], noted["worker"]
         stopped: list[ServiceName] = [name for name, service in noted.items() if service is not None and service.alive]
@@ -124,10 +174,9 @@ def down(store: Path) -> list[ServiceName]:
 
 def _let_runs_end(store: Path, worker: Service) -> None:
     """Let no run begin, and those that go on write their checkpoints."""
-    page = live_url(store, "server")
-    if page is not None:
-        os.environ.update({"PREFECT_API_URL": api_url(page), **prefect_environment(read_secret(store) or "")})
-        with suppress(Exception):
+    server = read_service(store, "server")
+    if server is not None and live_url(store, "server") is not None:
+        with suppress(Exception), client_of(server, read_secret(store) or ""):
             # A server that is in trouble must not keep the worker from being stopped.
             pause_pool(paused=True)
     stop_runs(worker)
@@ -143,7 +192,7 @@ def run_environment(store: Path, tracker_url: str, readable: Sequence[Path]) -> 
         **inherited,
         "DREAMPOLISH_STORE": str(store),
         "MLFLOW_TRACKING_URI": tracker_url,
-        "PREFECT_HOME": str(store / "prefect"),
+        **prefect_home(store),
         FOLDERS: os.pathsep.join(str(each.resolve()) for each in readable),
     }
 
@@ -163,7 +212,7 @@ def _start_server(store: Path, port: int, secret: str, started: list[Service]) -
     url = f"http://{HOST}:{port}"
     refuse_taken_port("server", url, port)
     environment = {
-        "PREFECT_HOME": str(store / "prefect"),
+        **prefect_home(store),
         "PREFECT_SERVER_API_HOST": HOST,
         "PREFECT_SERVER_API_PORT": str(port),
         "PREFECT_API_URL": api_url(url),
@@ -186,11 +235,13 @@ def _start_server(store: Path, port: int, secret: str, started: list[Service]) -
 def _start_mlflow(store: Path, port: int, secret: str, started: list[Service]) -> Service:
     url = f"http://{HOST}:{port}"
     refuse_taken_port("mlflow", url, port)
+    from stages.runtime.tracking.relocatable import DATABASE, make_relocatable  # a second to import, when all runs already
+
+    make_relocatable(store / DATABASE, "dreampolish")
     options = [
         # The same database and folder as without a server, so that figures are the same by both ways.
-        *("--backend-store-uri", f"sqlite:///{store}/mlflow.db"),
-        *("--default-artifact-root", (store / "mlartifacts").as_uri()),
-        "--no-serve-artifacts",
+        *("--backend-store-uri", database_uri(store / DATABASE)),
+        *("--artifacts-destination", (store / "mlartifacts").as_uri()),
         # MLflow's own checks stay on behind ours.
         *("--allowed-hosts", ",".join(own_hosts(port))),
         *("--cors-allowed-origins", ",".join(own_origins(port))),
@@ -202,7 +253,7 @@ def _start_mlflow(store: Path, port: int, secret: str, started: list[Service]) -
 
 def _start_worker(store: Path, server_url: str, environment: dict[str, str], secret: str) -> Service:
     client = {"PREFECT_API_URL": api_url(server_url), "PREFECT_LOGGING_LEVEL": "INFO", "PREFECT_LOGGING_TO_API_ENABLED": "true"}
-    command = ["-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process", "--name", f"{POOL}-{os.getpid()}"]
+    command = ["-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process", "--name", worker_name()]
     inherited = {**prefect_environment(secret), **tracker_environment(secret)}
     return start(store=store, name="worker", command=command, environment={**environment, **client, **inherited}, url="")
 

@@ -24,7 +24,7 @@ class LightConfig(Frozen):
 
 
 class DmtetConfig(GeometryConfig):
-    """Stage 3: an explicit mesh over a tetrahedral grid."""
+    """An explicit mesh over a tetrahedral grid."""
 
     steps: int = Field(default=200, ge=0)
     """Steps of the stage; 0: the stage only extracts the mesh."""

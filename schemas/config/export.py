@@ -9,7 +9,7 @@ from schemas.config.shared import PreviewConfig
 
 
 class ExportConfig(Frozen):
-    """Stage 6: crumbs off, decimate, unwrap, bake, GLB."""
+    """Crumbs off, decimate, unwrap, bake, GLB."""
 
     quality: Literal["web", "base"] = "web"
     """web: decimated, normal map, JPEG maps, within `size_limit_mb`; base: every triangle, lossless maps."""

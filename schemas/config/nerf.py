@@ -8,7 +8,7 @@ from schemas.schedule import Ramp, Weight, constant
 
 
 class NerfConfig(VolumeConfig):
-    """Stage 1: rough structure."""
+    """Rough structure."""
 
     steps: int = Field(default=300, ge=0)
     """Steps at most; 0: the field keeps its initial ball."""

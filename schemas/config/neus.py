@@ -45,7 +45,7 @@ class OutlinedSmoothingConfig(Frozen):
 
 
 class NeusConfig(VolumeConfig):
-    """Stage 2: the density becomes a signed distance field and is sharpened."""
+    """The density becomes a signed distance field and is sharpened."""
 
     steps: int = Field(default=100, ge=0)
     """Steps at most after the conversion; 0: the stage only converts."""

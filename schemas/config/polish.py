@@ -10,7 +10,7 @@ from schemas.schedule import Weight, constant
 
 
 class PolishConfig(Frozen):
-    """Stage 4: a few steps under the normal prior, from any field of view."""
+    """A few steps under the normal prior, from any field of view."""
 
     steps: int = Field(default=60, ge=0)
     """Steps of the stage; 0: the mesh stays as it is."""

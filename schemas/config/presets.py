@@ -24,7 +24,7 @@ def load_config(preset: str, folder: Path, overrides: Sequence[str]) -> Config:
     """
     known = presets_in(folder)
     if preset not in known:
-        raise ConfigError(f"no preset {preset!r}{_nearest(preset, known)}; there are {', '.join(known)}")
+        raise ConfigError(f"no preset {preset!r}{_nearest(preset, known) or '; there are ' + ', '.join(known)}")
     differences = _read(folder / f"{preset}.yaml")
     return merged(Config(), {**differences, "preset": preset}, overrides)
 
@@ -132,4 +132,24 @@ def _told(error: ValidationError) -> str:
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     # A section's whole content would bury what is said of it.
     value = "" if isinstance(first.get("input"), dict | BaseModel) else f" = {first.get('input')!r}"
-    return f"{where}{value}: {first['msg'].removeprefix('Value error, ')}{more}"
+    return f"{where}{value}: {_plain(first['msg'])}{more}"
+
+
+PLAIN = {
+    "Input should be a valid integer": "must be a whole number",
+    "Input should be a valid number": "must be a number",
+    "Input should be a valid boolean": "must be true or false",
+    "Input should be a valid string": "must be text",
+    "Input should be a valid tuple": "must be a list",
+    "Input should be ": "must be ",
+    "Value error, ": "",
+}
+"""Beginnings of pydantic's messages, and what a user reads in their place."""
+
+
+def _plain(message: str) -> str:
+    for begins, plain in PLAIN.items():
+        if message.startswith(begins):
+            tail = message.removeprefix(begins)
+            return plain if plain.startswith("must be a ") else plain + tail.split(", unable to parse", 1)[0]
+    return message

@@ -25,7 +25,7 @@ class CutoutConfig(Frozen):
 
 
 class ReferenceConfig(Frozen):
-    """Stage 0: candidates from the text prior, or a user's picture."""
+    """Candidates from the text prior, or a user's picture."""
 
     size: int = Field(default=128, ge=16, le=1024)
     """Side of the reference picture, pixels."""

@@ -103,19 +103,19 @@ class Config(Frozen):
     intake: IntakeConfig = IntakeConfig()
     """Before all others, for a user's own mesh: reading it."""
     reference: ReferenceConfig = ReferenceConfig()
-    """Stage 0: the reference picture."""
+    """The reference picture."""
     nerf: NerfConfig = NerfConfig()
-    """Stage 1: the density field."""
+    """The density field."""
     neus: NeusConfig = NeusConfig()
-    """Stage 2: the signed distance field."""
+    """The signed distance field."""
     dmtet: DmtetConfig = DmtetConfig()
-    """Stage 3: the mesh."""
+    """The mesh."""
     polish: PolishConfig = PolishConfig()
-    """Stage 4: the mesh under the normal prior."""
+    """The mesh under the normal prior."""
     texture: TextureConfig = TextureConfig()
-    """Stage 5: the colours."""
+    """The colours."""
     export: ExportConfig = ExportConfig()
-    """Stage 6: the asset."""
+    """The asset."""
 
     @model_validator(mode="after")
     def _depth_is_known(self) -> Self:

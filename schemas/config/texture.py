@@ -28,7 +28,7 @@ class PaintAnchorConfig(ColorAnchorConfig):
 
 
 class TextureConfig(DistillationConfig):
-    """Stage 5: Domain Score Distillation on the frozen mesh; the distillation's own settings are inherited."""
+    """Domain Score Distillation on the frozen mesh; the distillation's own settings are inherited."""
 
     steps: int = Field(default=160, ge=0)
     """Steps of the stage; 0: the colours stay as they are."""

@@ -1,5 +1,7 @@
 """From settings to the weights of a distillation objective at a step."""
 
+from typing import assert_never
+
 from dreampolish.distillation.weights import (
     ScoreWeights,
     SplitWeights,
@@ -24,16 +26,12 @@ def weights_at(config: GeometryTextConfig | DistillationConfig, step: int, steps
             return nfsd_weights(scale)
         case "weights":
             return _own_weights(config.weights, step, steps)
-        case _:
-            return _variational_weights(config, step, steps)
-
-
-def _variational_weights(config: GeometryTextConfig | DistillationConfig, step: int, steps: int) -> ScoreWeights:
-    """Of vsd and dsd, which the texture's settings alone offer."""
-    assert isinstance(config, DistillationConfig)
-    if config.objective == "vsd":
-        return vsd_weights(config.guidance_scale.at(step, steps))
-    return dsd_weights(config.lambda_realistic.at(step, steps), config.lambda_stable.at(step, steps))
+        case "vsd":
+            return vsd_weights(scale)
+        case "dsd":
+            assert isinstance(config, DistillationConfig)
+            return dsd_weights(config.lambda_realistic.at(step, steps), config.lambda_stable.at(step, steps))
+    assert_never(config.objective)
 
 
 def _own_weights(own: FrozenWeights, step: int, steps: int) -> ScoreWeights:
@@ -51,5 +49,6 @@ def needs_variational(config: DistillationConfig) -> bool:
             return config.lambda_realistic.largest > 0
         case "weights":
             return config.weights.e_lora.start != 0 or config.weights.e_lora.end != 0
-        case _:
+        case "sds" | "csd" | "nfsd":
             return False
+    assert_never(config.objective)

@@ -12,7 +12,7 @@ from torch import Tensor
 from dreampolish.metrics.judge import load_alignment
 from dreampolish.priors.estimators.depth import DepthPrior, load_depth_prior
 from dreampolish.priors.estimators.normals import DiffusionNormalPrior, load_normal_prior
-from dreampolish.priors.folders.known_words import content_words, unknown_words
+from dreampolish.priors.folders.known_words import asks_for_several, content_words, unknown_words
 from dreampolish.priors.folders.licences import licences_of
 from dreampolish.priors.folders.source import PriorError, PriorSource
 from dreampolish.priors.latents import LatentSpace
@@ -96,6 +96,12 @@ def alignment(run: RunContext, prompt: str, views: Float[Tensor, "n h w 3"]) -> 
 def seeded_noise(run: RunContext, name: str) -> torch.Generator:
     """A generator apart from a stage's own, for previews and samples that must not shift the optimisation's draws."""
     return torch.Generator(device=run.torch_device).manual_seed(run.seed * _SEED_FACTOR + sum(name.encode()))
+
+
+def number_notes(prompt: str) -> list[str]:
+    """A sentence where a prompt asks for several things: the method makes one closed surface in the middle of all views."""
+    several = "the prompt asks for several things; one object is made of it: for each of them a run of its own does better"
+    return [several] if asks_for_several(prompt) else []
 
 
 VOCABULARY = "vocabulary.json"

@@ -22,16 +22,7 @@ from dreampolish.fields.sdf import SdfField, sdf_field_from_config
 from dreampolish.mesh.topology import topology
 from dreampolish.renderers.mesh import Mesh, mesh_from_parts
 from dreampolish.scene.cameras import SCENE_HALF_SIZE
-from schemas.artifacts import (
-    Artifact,
-    FileRef,
-    MeshArtifact,
-    NerfArtifact,
-    Placement,
-    PolishedMeshArtifact,
-    SdfArtifact,
-    TexturedMeshArtifact,
-)
+from schemas.artifacts import AnyMesh, Artifact, FileRef, NerfArtifact, Placement, PolishedMeshArtifact, SdfArtifact
 from stages.runtime.stage import Stage
 from stages.runtime.store import LocalStore
 
@@ -72,7 +63,7 @@ def read_asset(path: Path, metres_per_unit: float, placement: Placement | None =
     return replace(found.mesh, vertices=torch.tensor(places, dtype=torch.float32))
 
 
-def load_mesh(files: ArtifactFiles, parent: MeshArtifact | PolishedMeshArtifact | TexturedMeshArtifact) -> Mesh:
+def load_mesh(files: ArtifactFiles, parent: AnyMesh) -> Mesh:
     """An artifact's mesh on its reader's device."""
     parts = load_file(files.locate(parent, parent.mesh), device=str(files.device))
     return mesh_from_parts(parts["vertices"], parts["faces"])
@@ -84,7 +75,7 @@ def load_painted(files: ArtifactFiles, parent: PolishedMeshArtifact) -> Bool[Ten
     return None if painted is None or bool(painted.all()) else painted
 
 
-def load_colors(files: ArtifactFiles, parent: MeshArtifact | PolishedMeshArtifact | TexturedMeshArtifact) -> ColorField:
+def load_colors(files: ArtifactFiles, parent: AnyMesh) -> ColorField:
     """An artifact's colour field on its reader's device."""
     field = color_field_from_config(dict(parent.color_config), files.device)
     field.load_state_dict(load_file(files.locate(parent, parent.color_field), device=str(files.device)))

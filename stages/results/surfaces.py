@@ -18,15 +18,7 @@ from dreampolish.fields.sdf import SdfField
 from dreampolish.renderers.mesh import color_of_field
 from dreampolish.renderers.scenes import DensityScene, SdfScene, step_size_for
 from dreampolish.scene.cameras import SCENE_HALF_SIZE, Cameras, turntable_cameras
-from schemas.artifacts import (
-    Artifact,
-    AssetArtifact,
-    MeshArtifact,
-    NerfArtifact,
-    PolishedMeshArtifact,
-    SdfArtifact,
-    TexturedMeshArtifact,
-)
+from schemas.artifacts import AnyMesh, Artifact, AssetArtifact, NerfArtifact, SdfArtifact
 from schemas.config.nerf import NerfConfig
 from schemas.config.neus import NeusConfig
 from stages.guidance.reference_view import REFERENCE_FOV_DEG
@@ -63,7 +55,7 @@ def open_artifact(artifact: Artifact, settings: BaseModel, files: ArtifactFiles)
             return _opened_density(artifact, settings, files)
         case SdfArtifact(), NeusConfig():
             return _opened_sdf(artifact, settings, files)
-        case MeshArtifact() | PolishedMeshArtifact() | TexturedMeshArtifact(), _:
+        case _ if isinstance(artifact, AnyMesh):
             return _opened_mesh(artifact, files)
         case AssetArtifact(), _:
             return opened_from_textured(
@@ -83,7 +75,7 @@ def opened_from_textured(mesh: TexturedMesh) -> ViewableResult:
     return ViewableResult(render, lambda: (mesh.vertices, mesh.faces))
 
 
-def _opened_mesh(artifact: MeshArtifact | PolishedMeshArtifact | TexturedMeshArtifact, files: ArtifactFiles) -> ViewableResult:
+def _opened_mesh(artifact: AnyMesh, files: ArtifactFiles) -> ViewableResult:
     mesh, color_of = load_mesh(files, artifact), color_of_field(load_colors(files, artifact))
 
     def render(cameras: Cameras) -> View:

@@ -24,11 +24,11 @@ from schemas.runs import RunRecord
 from stages.runtime.context import RunContext, context_of
 from stages.runtime.errors import StageError
 from stages.runtime.files import keep_private, store_folder
-from stages.runtime.messages import write_line
 from stages.runtime.records import read_record, write_record
 from stages.runtime.signals import StopSignal, stop_on_signals
 from stages.runtime.stage import StageTask
 from stages.runtime.store import DamagedArtifactError, LocalStore
+from stages.runtime.tracking.messages import write_line
 
 A = TypeVar("A", bound=Artifact)
 AnyStage = StageTask[Any, Any]

@@ -3,7 +3,9 @@
 import errno
 import math
 import os
+import re
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -18,6 +20,8 @@ SHIPPED = PROJECT / "dreampolish" / "shipped"
 """What an installed package has in place of the checkout's other folders; setup.py puts it there."""
 
 _DISK_ERRORS = {errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS, errno.EFBIG}
+_CLOSED = {errno.EACCES, errno.EPERM, errno.EROFS}
+_FOLDER_ERRORS = {errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ELOOP}
 
 
 def store_folder() -> Path:
@@ -66,6 +70,17 @@ def project_file(name: str | Path) -> Path:
     return (SHIPPED if SHIPPED.is_dir() else PROJECT) / name
 
 
+def database_uri(path: Path, driver: str = "sqlite") -> str:
+    """The URI of a SQLite file, whatever letters its path has: an unescaped ? would end the path, an unescaped % change it."""
+    if re.fullmatch(r"[\w/.,~-]*", str(path), re.ASCII):
+        return f"{driver}:///{path}"
+    from sqlalchemy import URL  # half a second, for few paths
+
+    # With its driver named, MLflow does not take an escaped path for a folder's and make it.
+    named = "sqlite+pysqlite" if driver == "sqlite" else driver
+    return URL.create(named, database=str(path)).render_as_string(hide_password=False)
+
+
 def take_lock(
     path: Path, *, wait_s: float = math.inf, give_up: Callable[[], bool] | None = None
 ) -> AbstractContextManager[object]:
@@ -90,32 +105,68 @@ def is_locked(path: Path) -> bool:
 
 
 def is_disk_error(error: BaseException) -> bool:
-    """Whether an error means that the disk is full, failing or read-only (safetensors tells it in words only)."""
+    """Whether an error is the disk's or a folder's: full, failing, closed to this user, or a file where a folder should be.
+
+    safetensors tells it in words only. What may as well concern a process or a socket counts where it names a file.
+    """
     if isinstance(error, OSError):
-        return error.errno in _DISK_ERRORS
-    return type(error).__name__ == "SafetensorError" and any(f"os error {code}" in str(error) for code in _DISK_ERRORS)
+        return error.errno in _DISK_ERRORS or (error.errno in _FOLDER_ERRORS and error.filename is not None)
+    return type(error).__name__ == "SafetensorError" and _code_in_words(error) is not None
+
+
+def _code_in_words(error: BaseException) -> int | None:
+    return next((code for code in (*_DISK_ERRORS, *_FOLDER_ERRORS) if f"os error {code})" in str(error)), None)
+
+
+STORE_ELSEWHERE = "point DREAMPOLISH_STORE elsewhere, then resume"
+OUTPUTS_ELSEWHERE = "call this in another folder: outputs go to ./outputs"
 
 
 @contextmanager
-def disk_errors_in_one_line(folder: Path) -> Iterator[None]:
-    """Turn disk errors into a StageError that names the path and the space left."""
+def disk_errors_in_one_line(folder: Path, elsewhere: str = STORE_ELSEWHERE) -> Iterator[None]:
+    """Turn disk and folder errors into a StageError that names the path, and the folder that matters or the space left.
+
+    folder: where the error names none. elsewhere: how a user takes another place.
+    """
     try:
         yield
     except Exception as error:
         if not is_disk_error(error):
             raise
-        where = getattr(error, "filename", None) or folder
-        reason = getattr(error, "strerror", None) or str(error)
-        verb = "read or write" if getattr(error, "errno", None) == errno.EIO else "write"
-        raise StageError(
-            f"cannot {verb} {where}: {reason}, {free_space(folder)} free",
-            None,
-            "make room or point DREAMPOLISH_STORE elsewhere, then resume",
-        ) from error
+        raise disk_error(error, folder, elsewhere) from error
+
+
+def disk_error(error: BaseException, folder: Path, elsewhere: str = STORE_ELSEWHERE) -> StageError:
+    """A disk or folder error in the words of `disk_errors_in_one_line`."""
+    where = Path(getattr(error, "filename", None) or folder)
+    code = getattr(error, "errno", None) or _code_in_words(error)
+    reason = getattr(error, "strerror", None) or str(error)
+    if code in _CLOSED:
+        closed = _nearest(where)
+        return StageError(f"cannot use {where}: {reason}", None, f"let your user read and write {closed}, or {elsewhere}")
+    if code in _FOLDER_ERRORS:
+        blocking = _nearest(where)
+        kind = "a folder, and a file belongs there" if code == errno.EISDIR else "no folder"
+        return StageError(f"cannot write {where}: {blocking} is {kind}", None, f"move it away, or {elsewhere}")
+    verb = "read or write" if code == errno.EIO else "write"
+    return StageError(f"cannot {verb} {where}: {reason}, {free_space(folder)} free", None, f"make room or {elsewhere}")
+
+
+def try_folder(folder: Path, elsewhere: str) -> None:
+    """Make a folder and write in it for a moment, before work begins whose result is to go there. Raises StageError in one line."""
+    with disk_errors_in_one_line(folder, elsewhere):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(4096))
+
+
+def _nearest(path: Path) -> Path:
+    """A path, or the nearest of the folders above it that is there."""
+    while not os.path.lexists(path) and path != path.parent:
+        path = path.parent
+    return path
 
 
 def free_space(folder: Path) -> str:
     """Free space of the disk that holds a folder, in words."""
-    while not folder.exists():
-        folder = folder.parent
-    return f"{shutil.disk_usage(folder).free / 2**20:,.0f} MiB"
+    return f"{shutil.disk_usage(_nearest(folder.absolute())).free / 2**20:,.0f} MiB"

@@ -69,7 +69,7 @@ def stage_key(
             "reads": {parent: dict(fields) for parent, fields in reads.items()},
             "seed": run.seed,
             "device": run.torch_device.type,
-            "priors": prior_digests(run, *(each for each in priors if getattr(settings, f"uses_{each}", True))),
+            "priors": prior_digests(run, *(each for each in priors if getattr(settings, f"uses_{each}", None) is not False)),
             "libraries": library_versions(code.libraries),
             "code": code.digest,
         }

@@ -1,6 +1,7 @@
-"""Run records on disk: store/runs/<id>.json, replaced atomically."""
+"""Run records on disk: store/runs/<id>.json, replaced atomically. Paths in them are relative to the store, so that it can move."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -21,24 +22,42 @@ def write_record(store: Path, record: RunRecord) -> None:
     with disk_errors_in_one_line(store):
         path = record_path(store, record.run)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, record.model_dump_json(indent=1).encode())
+        write_atomically(path, relative_to(store, record).model_dump_json(indent=1).encode())
+
+
+def relative_to(folder: Path, record: RunRecord) -> RunRecord:
+    """A record as it is written into a folder: it and the folders that it names may move together."""
+    return _with_output(record, lambda output: os.path.relpath(output, folder.resolve()))
 
 
 def read_record(store: Path, run_id: str) -> RunRecord:
     """A run's record; `run_id`: any unambiguous beginning of an id. Raises StageError if none is found or it cannot be read."""
-    matches = sorted((store / "runs").glob(f"{run_id}*.json")) if run_id.isalnum() else []
-    exact = [path for path in matches if path.stem == run_id]
-    if len(exact or matches) != 1:
-        known = ", ".join(path.stem for path in (matches or newest_records(store))[:5]) or "none"
-        raise StageError(f"no single run {run_id!r} in {store}", None, f"known: {known}")
-    path = (exact or matches)[0]
+    path = _found(store, run_id)
     try:
         with disk_errors_in_one_line(store):
-            return RunRecord.model_validate_json(path.read_bytes())
+            record = RunRecord.model_validate_json(path.read_bytes())
     except OSError as error:
         raise StageError(f"{path} cannot be read: {error.strerror}", None, "look at its permissions") from error
     except ValidationError as error:
         raise StageError(f"{path} is damaged or of another version", None, "start a new run") from error
+    # An absolute folder, of an earlier version, stays what it is.
+    return _with_output(record, lambda output: os.path.normpath(store.resolve() / output))
+
+
+def _found(store: Path, run_id: str) -> Path:
+    whole = record_path(store, run_id)
+    if run_id.isalnum() and whole.is_file():
+        return whole
+    matches = sorted((store / "runs").glob(f"{run_id}*.json")) if run_id.isalnum() else []
+    if len(matches) != 1:
+        known = ", ".join(path.stem for path in (matches or newest_records(store))[:5]) or "none"
+        raise StageError(f"no single run {run_id!r} in {store}", None, f"known: {known}")
+    return matches[0]
+
+
+def _with_output(record: RunRecord, change: Callable[[str], str]) -> RunRecord:
+    """A record with its output folder named otherwise."""
+    return record if record.output is None else record.model_copy(update={"output": change(record.output)})
 
 
 def newest_records(store: Path) -> list[Path]:

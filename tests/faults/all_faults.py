@@ -27,6 +27,8 @@ from commands import Commands, command_cells
 from corruption import EDITED, damage_everything, stale_elsewhere
 from disk_faults import disk_faults
 from kill_matrix import Forks, Matrix, Outcome, in_fork, run_cells
+from starts import MOMENTS as STARTS
+from starts import killed_starts
 
 from flows.service.environment import quiet_environment
 from schemas.runs import STAGES
@@ -72,6 +74,7 @@ def find(root: Path, jobs: int, minutes: float) -> Found:
     wrong += [
         f"the command, {each.stage}, {WORDS[each.moment]}, {each.signal}: {line}" for each in commands for line in each.wrong
     ]
+    wrong += [f"a killed start, {line}" for line in killed_starts(root / "starts" / "store", list(STARTS))]
     late = [*_late(outcomes), *_late(commands)]
     wrong += [f"{each.stage}, {each.moment}, {each.signal}: ended after {each.stopped_s:.0f} s" for each in late]
     return Found(outcomes, commands, lookup_s, computing_s, disk, damages, edited, (time.monotonic() - started) / 60, wrong)
@@ -86,6 +89,23 @@ def _slowest(outcomes: Sequence[Outcome]) -> float:
     return max((each.stopped_s for each in outcomes if each.signal != "SIGKILL"), default=0.0)
 
 
+WHOLE = (
+    "Each cell: the run is cut off in that stage, at that moment, by that signal; one `resume` follows. `whole` means:",
+    "",
+    "- The resumed run ended with every file hash of the undisturbed run.",
+    "- It ended with every figure of the undisturbed run.",
+    "- No published stage was computed again.",
+    "- No figure is missing from the journals or stands there twice.",
+    "- No checkpoint, work folder or lock is left over.",
+    "",
+    "Reference and export have no checkpoints: there the first column is before the first file, the second inside a file's write.",
+    "Cut off while its scores are made, a stage's result must stand whole, and the scores alone are made anew; the reference has none.",
+    "The cells call the stages without Prefect.",
+    "",
+)
+"""What the table's cells mean."""
+
+
 def page(found: Found) -> str:
     """docs/reliability.md."""
     whole = sum(not each.wrong for each in found.cells)
@@ -97,18 +117,12 @@ def page(found: Found) -> str:
     lines = [
         "# Reliability",
         "",
-        f"Written by `make test-faults` on {date}, {machine}, {found.minutes:.0f} minutes. The pipeline is the real one, all seven stages,",
-        "at the smallest sizes and with tiny random priors.",
+        f"Written by `make test-faults` on {date}, {machine}, {found.minutes:.0f} minutes. The pipeline is the real one,",
+        "all its stages, at the smallest sizes and with tiny random priors.",
         "",
         "## Cut off at any moment",
         "",
-        "Each cell: the run is cut off in that stage, at that moment, by that signal; one `resume` follows. `whole` means that the",
-        "resumed run ended with every file hash and every figure of the undisturbed run, that no published stage was computed again,",
-        "that no figure is missing from the journals or stands there twice, and that nothing is left over. Reference and export have",
-        "no checkpoints: there the first column is before the first file, the second inside a file's write. Cut off while its scores are",
-        "made, a stage's result must stand whole, and the scores alone are made anew; the reference has none. The cells call the stages",
-        "without Prefect.",
-        "",
+        *WHOLE,
         f"{whole} of {len(found.cells)} cells whole{left}. A run ended within {slowest:.1f} s of its SIGTERM or SIGINT.",
         "",
         "| stage | signal | " + " | ".join(WORDS[moment] for moment in MOMENTS) + " |",
@@ -130,6 +144,12 @@ def page(found: Found) -> str:
         "|---|---|",
         *(f"| {name} | {count} |" for name, count in found.disk.items()),
         "",
+        "## A start, killed",
+        "",
+        f"With `dreampolish up`: worker and run are killed by SIGKILL while the run is {', '.join(STARTS)}. `doctor` names it, `up`",
+        "marks it crashed, and the next run gets its place in the queue"
+        + (", but see below." if any(line.startswith("a killed start") for line in found.wrong) else "."),
+        "",
         "## Damage",
         "",
         f"Of the run's results and scores: {', '.join(f'{count} {kind}' for kind, count in found.damages.items())}; all detected before use"
@@ -141,7 +161,7 @@ def page(found: Found) -> str:
         "",
         "In another process, with another hash seed, in a moved checkout with a comment more: no stage of the run is stale. After an edit",
         f"of `{EDITED}` there: {', '.join(found.edited)}.",
-        f"With nothing changed nothing runs: all seven stages were looked up and verified, and the output folder written, in "
+        f"An unchanged run computes nothing: all {len(STAGES)} stages were looked up and verified, and the output folder written, in "
         f"{found.lookup_s:.1f} s of CPU time; making the run, at the smallest sizes, took {found.computing_s:.1f} s.",
     ]
     lines += ["", "## Wrong", "", *(f"- {line}" for line in found.wrong)] if found.wrong else []

@@ -9,9 +9,11 @@ import pytest
 
 from flows.batch import BatchIncompleteError, batch, fit_queue, listed, prepared, read_prompts, refuse_without_worker
 from flows.runs.create import new_run
+from flows.runs.inputs import checked_prompt
 from flows.text_to_3d import text_to_3d
 from schemas.artifacts import Artifact, StageName
 from schemas.config.presets import ConfigError
+from schemas.runs import STAGES
 from stages.runtime.errors import StageError
 from stages.runtime.records import newest_records
 from stages.runtime.stage import Stage
@@ -106,7 +108,7 @@ class TestServed:
         second = batch(prompts=prompts[:2], preset="smoke")
         assert [row["outcome"] for row in second["prompts"]] == ["skipped", "done"]
         assert second["prompts"][1]["run"] == first["prompts"][1]["run"], "the run that failed goes on"
-        assert len(calls) == 7
+        assert calls == list(STAGES)
         third = batch(prompts=prompts[:2], preset="smoke", overrides={"texture": {"steps": 2}})
         assert [row["outcome"] for row in third["prompts"]] == ["done", "done"], "other settings, other runs"
 
@@ -142,6 +144,15 @@ class TestServed:
                 monkeypatch.setattr("flows.batch.online_workers", lambda workers=workers: workers)
                 fit_queue(client)
                 assert client.read_work_queue_by_name(RUN_QUEUE, work_pool_name=POOL).concurrency_limit == limit
+
+
+@pytest.mark.usefixtures("priors_folder")
+@pytest.mark.parametrize("prompt", ["a cafe\u0301 chair", "a chair\u2026", "a \u00bd chair", "a\u200b chair", " a  chair "])
+def test_a_prompt_is_found_again_however_it_is_written(store: Path, prompt: str) -> None:
+    (first,) = prepared(store, listed([prompt], "the list"), "smoke", [])
+    (again,) = prepared(store, listed([prompt, checked_prompt(prompt)], "the list"), "smoke", [])
+    assert again.run == first.run != ""
+    assert len(newest_records(store)) == 1
 
 
 @pytest.mark.usefixtures("priors_folder")

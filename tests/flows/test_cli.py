@@ -52,7 +52,7 @@ def test_bad_prompts_are_refused(store: Path, prompt: str, word: str) -> None:
     ("setting", "words"),
     [
         ("texture.lamda_stable=0.5", ["unknown setting texture.lamda_stable", "did you mean texture.lambda_stable?"]),
-        ("seed=minus one", ["seed", "integer"]),
+        ("seed=minus one", ["seed", "must be a whole number"]),
         ("nerf.steps=-1", ["nerf.steps", "greater than or equal to 0"]),
         ("nonsense", ["section.key=value"]),
     ],
@@ -109,9 +109,9 @@ def test_pictures_without_an_object_are_refused_before_a_run_exists(store: Path,
         ("qwertz blorf", "never seen any of: qwertz, blorf"),
         ("a yellow submarine", "never seen any of: submarine"),
         ("a small wooden gun", "never seen any of: gun"),
-        ("red", "names no thing"),
-        ("the straight view", "names no thing"),
-        ("reds", "names no thing"),
+        ("red", "names no object"),
+        ("the straight view", "names no object"),
+        ("reds", "names no object"),
         ("the dragon's egg", "never seen any of: dragon, egg"),
         ("a sleeping dragon", "never seen any of: dragon"),
         ("a hot concrete dragon on a snowy day", "never seen any of: dragon"),
@@ -126,7 +126,24 @@ def test_prompts_that_name_nothing_known_are_refused_before_a_run_exists(store: 
 def test_unknown_runs_presets_and_stages_are_named() -> None:
     assert_one_line(invoke("report", "feedbeef"), "feedbeef", "known: none")
     assert_one_line(invoke("resume", "../../etc/passwd"), "no single run")
-    assert_one_line(invoke("run", "a chair", "--preset", "smoky"), "did you mean smoke?")
+    refused = invoke("run", "a chair", "--preset", "smoky")
+    assert_one_line(refused, "did you mean smoke?")
+    assert "there are" not in refused.stderr, "one remedy is enough"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "a", "red", "armchair"], ['quote the prompt: dreampolish run "a red armchair"']),
+        (["run"], ["PROMPT", "dreampolish run --help"]),
+        (["run", "a chair", "--sed", "3"], ["--sed", "dreampolish run --help"]),
+        (["runn", "a chair"], ["runn", "dreampolish --help"]),
+        (["--nothing"], ["--nothing", "dreampolish --help"]),
+        (["priors", "trian"], ["trian", "dreampolish priors --help"]),
+    ],
+)
+def test_a_wrong_command_line_costs_one_line(arguments: list[str], words: list[str]) -> None:
+    assert_one_line(invoke(*arguments), *words)
     assert_one_line(invoke("stage", "nurf", "--run", "feedbeef"), "no stage 'nurf'")
 
 

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import re
 from collections.abc import Iterator
 from functools import reduce
 from pathlib import Path
@@ -9,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from flows.runs.create import CONFIGS
-from schemas.config.presets import load_config
+from schemas.config.presets import load_config, names
+from schemas.config.run import Config
 from schemas.schedule import Ramp
 from schemas.trainings import PriorsTraining
 from stages.runtime.files import PROJECT
@@ -127,3 +129,13 @@ def test_every_constant_of_choice_has_a_row() -> None:
     constants = set(_constants_of_choice())
     assert len(constants) > 60
     assert constants - {name for name, _ in _rows("home")} == set()
+
+
+MATTERING = re.compile(r"(steps|weight|guidance_scale|\blambda_\w+|\banchors\.(rgb|mask|normal|drift))$")
+"""Settings that must have a row: whoever reads a figure asks for these first."""
+
+
+def test_every_number_of_steps_guidance_scale_and_weight_has_a_row() -> None:
+    mattering = {name for name in names(Config) if MATTERING.search(name)}
+    assert {"nerf.steps", "texture.guidance_scale", "texture.lambda_stable", "polish.anchors.normal"} <= mattering
+    assert mattering - {name for name, _ in _rows("home")} == set()

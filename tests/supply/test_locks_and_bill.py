@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from packaging.requirements import Requirement
 
-from supply.lock import CPU_LOCK, CUDA_LOCK, LOCK, PROJECT, entries_of, requirement_of
+from supply.lock import CPU_LOCK, CUDA_LOCK, EXTRAS, LOCK, PROJECT, entries_of, requirement_of
 from supply.sources import FOLDERS, digest_of, entries, entry_of, files_of
 
 LICENCES = {"Apache-2.0", "BSD-3-Clause", "CC0-1.0", "CC-BY-3.0", "CC-BY-3.0-US"}
@@ -51,7 +51,7 @@ def test_every_line_of_a_lock_is_one_version_with_hashes(lock: Path) -> None:
 
 def test_the_locks_hold_what_pyproject_asks_for_and_do_not_overlap() -> None:
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
-    extras = [line for lines in project["optional-dependencies"].values() for line in lines]
+    extras = [line for name in EXTRAS for line in project["optional-dependencies"][name]]
     wanted = [Requirement(line) for line in [*project["dependencies"], *extras]]
     pinned = versions(LOCK)
     assert [str(each) for each in wanted if not each.specifier.contains(pinned[each.name.lower().replace("_", "-")])] == []

@@ -113,7 +113,7 @@ def closest_to_mean(normals: Float[Tensor, "b e 3 h w"]) -> Float[Tensor, "b 3 h
     """At every pixel, of e unit normals the one with the largest cosine to their mean (source: MarigoldNormalsPipeline, "closest")."""
     mean = functional.normalize(normals.mean(dim=1, keepdim=True), dim=2, eps=1e-6)
     chosen = (mean * normals).sum(dim=2, keepdim=True).argmax(dim=1, keepdim=True)
-    return normals.gather(1, chosen.expand(-1, -1, 3, -1, -1))[:, 0]
+    return torch.take_along_dim(normals, chosen, dim=1)[:, 0]
 
 
 def pictures_from_normals(normals: Float[Tensor, "b 3 h w"], mask: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 3 h w"]:
@@ -154,8 +154,8 @@ def load_normal_prior(source: PriorSource, ensemble: int = 1) -> DiffusionNormal
         return DiffusionNormalPrior(space, unet, tower.embed([""]), ensemble=ensemble)
     size = int(index.get("default_processing_resolution") or size)
     space = LatentSpace(autoencoder, load_schedule(source), size)
-    conventions = NormalConventions(_own_scheduler(source), full_z_range=bool(index.get("use_full_z_range", True)))
-    return DiffusionNormalPrior(space, unet, tower.embed_unpadded([""]), conventions, ensemble)
+    conventions = NormalConventions(_own_scheduler(source), full_z_range=index.get("use_full_z_range") is not False)
+    return DiffusionNormalPrior(space, unet, empty_text=tower.embed_unpadded([""]), conventions=conventions, ensemble=ensemble)
 
 
 def _own_scheduler(source: PriorSource) -> DDIMScheduler | LCMScheduler:

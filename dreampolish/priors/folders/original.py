@@ -103,7 +103,7 @@ def _read_unet_config(state: State) -> dict[str, Any]:
     firsts = range(1, n_blocks, layers + 1)
     channels = [state[f"input_blocks.{index}.0.out_layers.3.weight"].shape[0] for index in firsts]
     attended = [f"input_blocks.{index}.1.norm.weight" in state for index in firsts]
-    where = firsts[attended.index(True)] if any(attended) else 1
+    where = next((first for first, each in zip(firsts, attended, strict=True) if each), 1)
     attention = f"input_blocks.{where}.1"
     is_linear = state[f"{attention}.proj_in.weight"].dim() == 2
     return {

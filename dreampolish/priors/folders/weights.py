@@ -84,7 +84,7 @@ def _with_headers(files: tuple[Path, ...], variant: str | None) -> Tensors:
         except (SafetensorError, OSError) as error:
             why = str(error).splitlines()[0].removeprefix("Error while deserializing header: ")
             raise PriorError(f"{path} is damaged or was not copied to its end ({why}): fetch it again") from None
-    return Tensors(files, variant, shapes, frozenset(kinds), stored)
+    return Tensors(files=files, variant=variant, shapes=shapes, kinds=frozenset(kinds), stored_bytes=stored)
 
 
 def _refuse_pointer(path: Path) -> None:

@@ -12,7 +12,6 @@ import logging
 import math
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -22,7 +21,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from stages.runtime.files import database_uri
 from stages.runtime.tracking.files import entries_of, flattened, read_cursor, sending, whole_lines, write_cursor
+from stages.runtime.tracking.relocatable import DATABASE, LOCATION, file_of, make_relocatable, send_files
 
 # Before mlflow is imported: it reads these once.
 for _name, _value in {
@@ -59,7 +60,8 @@ PARENT_TAG = "dreampolish.parent"
 
 @dataclass(frozen=True)
 class Place:
-    """Where figures go. uri: the tracker's; artifacts: folder for pictures when the tracker is a local database, else None."""
+    """Where figures go. uri: the tracker's; artifacts: folder for pictures when the tracker is a local database, else None: its server
+    keeps them."""
 
     uri: str
     artifacts: Path | None
@@ -67,8 +69,8 @@ class Place:
 
 def place_from_store(store: Path, uri: str | None) -> Place:
     """The tracker at a URI, or the database inside a store."""
-    if uri is None or uri.startswith("sqlite:"):
-        return Place(uri or f"sqlite:///{store}/mlflow.db", store / "mlartifacts")
+    if uri is None or uri.startswith("sqlite"):
+        return Place(uri or database_uri(store / DATABASE), store / "mlartifacts")
     return Place(uri, None)
 
 
@@ -244,6 +246,8 @@ def _replay(folder: Path, name: str, place: Place, wait_s: float) -> str:
         write_cursor(folder, name, cursor)
     entries = list(entries_of(content[cursor["sent"] :]))
     _send(client, cursor["run"], folder, entries)
+    send_files(client, cursor["run"], folder, entries, artifacts=place.artifacts)
+    _send_end(client, cursor["run"], entries)
     write_cursor(folder, name, {**cursor, "sent": len(content)})
     for entry in entries:
         if "file" in entry:
@@ -278,6 +282,9 @@ def run_page(folder: Path, name: str, place: Place) -> str | None:
 
 
 def _client(place: Place) -> MlflowClient:
+    database = None if place.artifacts is None else file_of(place.uri)
+    if database is not None:
+        make_relocatable(database, EXPERIMENT)
     return MlflowClient(tracking_uri=place.uri)
 
 
@@ -297,7 +304,7 @@ def _experiment(client: MlflowClient, place: Place) -> str:
     existing = client.get_experiment_by_name(EXPERIMENT)
     if existing is not None:
         return str(existing.experiment_id)
-    location = None if place.artifacts is None else place.artifacts.resolve().as_uri()
+    location = None if place.artifacts is None else LOCATION
     try:
         return str(client.create_experiment(EXPERIMENT, artifact_location=location))
     except MlflowException:
@@ -323,11 +330,9 @@ def _send(client: MlflowClient, run: str, folder: Path, entries: list[dict[str, 
         client.log_batch(run, params=some)
     if tags:
         client.log_batch(run, tags=[RunTag(key, value) for key, value in tags.items()])
-    for entry in entries:
-        if "image" in entry and (folder / entry["file"]).exists():
-            _send_image(client, run, folder / entry["file"], entry)
-        elif "artifact" in entry and (folder / entry["file"]).exists():
-            _send_file(client, run, folder / entry["file"], entry["artifact"])
+
+
+def _send_end(client: MlflowClient, run: str, entries: list[dict[str, Any]]) -> None:
     ended = [entry for entry in entries if "status" in entry]
     if ended:
         client.set_terminated(run, ended[-1]["status"], end_time=ended[-1]["t"])
@@ -345,25 +350,6 @@ def _fresh_params(client: MlflowClient, run: str, entries: list[dict[str, Any]])
             fresh.setdefault(key, value)
     first = {**fresh, **known}
     return fresh, {key: value for key, value in given if first[key] != value}
-
-
-def _send_image(client: MlflowClient, run: str, file: Path, entry: Mapping[str, Any]) -> None:
-    """Under the names that MLflow's picture grid reads, but derived from the entry, so that sending twice stores once."""
-    name = f"{entry['image'].replace('/', '~')}+step+{entry['step']}+timestamp+{entry['t']}+{file.stem}"
-    with Image.open(file, formats=["PNG"]) as picture:
-        for filename in (f"{name}.png", f"{name}+compressed.webp"):
-            local = file.with_name(filename)
-            picture.save(local, lossless=True, method=0) if filename.endswith(".webp") else picture.save(local)
-            client.log_artifact(run, str(local), "images")
-            local.unlink()
-
-
-def _send_file(client: MlflowClient, run: str, held: Path, name: str) -> None:
-    """A file under its own name, at the top of the run's artifacts."""
-    with tempfile.TemporaryDirectory() as folder:
-        local = Path(folder) / name
-        shutil.copyfile(held, local)
-        client.log_artifact(run, str(local))
 
 
 def _chunks(items: list[Any], size: int) -> Iterator[list[Any]]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from schemas.artifacts import Artifact, NerfArtifact, SdfArtifact
 from schemas.runs import StageRecord, StageState
+from stages.runtime.tracking.durations import duration
 from stages.runtime.tracking.files import folders_with_tag
 from stages.runtime.tracking.journal import Journal, Place, place_from_store, run_page
 
@@ -226,9 +227,3 @@ class TerminalLine:
         """Remove the line."""
         if self._status is not None:
             self._status.stop()
-
-
-def duration(seconds: float) -> str:
-    """Seconds in words: 8 s, 2 min 05 s."""
-    whole = round(seconds)
-    return f"{whole} s" if whole < 60 else f"{whole // 60} min {whole % 60:02d} s"

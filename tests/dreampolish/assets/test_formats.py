@@ -3,6 +3,7 @@
 import json
 import struct
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +82,16 @@ def test_stl_stands_on_z_and_a_short_one_is_refused(asset: Asset, tmp_path: Path
     assert back.volume == pytest.approx(0.15)
     path.write_bytes(path.read_bytes()[:-60])
     assert "its count of faces says" in findings_of(path).errors[0]
+
+
+@pytest.mark.parametrize("name", ["solid-oak-table", "Solid", "a-table"])
+def test_an_stl_is_never_taken_for_the_text_form(asset: Asset, tmp_path: Path, name: str) -> None:
+    path = tmp_path / "box.stl"
+    write_stl(path, replace(asset, name=name))
+    header = path.read_bytes()[:80]
+    assert not header.lower().lstrip().startswith(b"solid"), "programs tell the two forms apart by this word"
+    assert name.encode() in header
+    assert trimesh.load_mesh(path).volume == pytest.approx(0.15)
 
 
 def test_usdz_opens_with_its_material_and_is_aligned(asset: Asset, tmp_path: Path) -> None:

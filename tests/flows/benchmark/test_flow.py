@@ -31,7 +31,7 @@ from flows.benchmark.statistics import (
     r_precision,
     stage_means,
 )
-from flows.benchmark.subjects import Subject, found_subjects, prompts_of, remarks_of
+from flows.benchmark.subjects import Subject, found_subjects, left_out, prompts_of, remarks_of
 from flows.cli import app
 from schemas.config.presets import ConfigError
 from stages.runtime.errors import StageError
@@ -160,8 +160,39 @@ def test_objects_are_found_with_what_lies_beside_them(tmp_path: Path) -> None:
     assert "- objects: `x`. Drawn by hand.\n" in page_text(
         Results(), dataclasses.replace(SETTING, objects="x", remarks=remarks_of(folder))
     )
-    (folder / "prompts.txt").write_text("a ball\n\na cube\n")
+    (folder / "prompts.txt").write_bytes("\ufeff# things\r\na ball\r\n\r\n a  cube\r\na ball\r\n".encode())
     assert prompts_of(folder) == ["a ball", "a cube"]
+    (folder / "prompts.txt").write_bytes("a ball\n".encode("utf-16"))
+    with pytest.raises(ConfigError, match="no UTF-8 text"):
+        prompts_of(folder)
+
+
+def test_objects_neither_collide_nor_vanish_however_people_name_them(tmp_path: Path) -> None:
+    long = "a_3d-rigged_low_poly_antique_wooden_dining_chair"
+    named = [
+        "Chair.glb",
+        "chair.GLB",
+        "chair_2.glb",
+        f"{long}_v1.glb",
+        f"{long}_v2.glb",
+        "椅子.glb",
+        "桌子.glb",
+        "lamp/Mesh.GLB",
+        "lamp.glb",
+    ]
+    for name in [*named, "._chair.glb", ".cache/mesh.glb", "deep/er/mesh.glb", "model.gltf", "notes.txt"]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"glTF")
+    found = found_subjects(tmp_path, [], 10.0)
+    assert sorted(str(subject.glb.relative_to(tmp_path)) for subject in found) == sorted(named)
+    names = {str(subject.glb.relative_to(tmp_path)): subject.name for subject in found}
+    assert (names["Chair.glb"], names["chair.GLB"], names["chair_2.glb"]) == ("chair", "chair-3", "chair-2")
+    assert len(set(names.values())) == len(named)
+    prompts = {str(subject.glb.relative_to(tmp_path)): subject.prompt for subject in found}
+    assert prompts["椅子.glb"] == "a 椅子"
+    assert prompts[f"{long}_v2.glb"] == "a a 3d rigged low poly antique wooden dining chair v2"
+    assert [subject.glb.name for subject in found_subjects(tmp_path, ["chair-3"], 10.0)] == ["chair.GLB"]
+    assert left_out(tmp_path) == ["deep/er/mesh.glb", "model.gltf"]
 
 
 def test_names_of_the_same_thing_are_right() -> None:
@@ -257,7 +288,7 @@ def test_figures_without_a_better_direction_stand_in_every_step() -> None:
 
 
 def test_every_measured_stage_has_its_predecessor_named() -> None:
-    assert ROWS == ("nerf", "neus", "dmtet", "polish", "untextured", "texture", "export")
+    assert ROWS[ROWS.index("untextured") + 1] == "texture"
     assert [after for before, after in STEPS if before != "untextured"] == [
         stage for stage in ROWS[1:] if stage != "untextured"
     ]

@@ -1,12 +1,14 @@
 """The report's parts: what it tells, what it leaves out to stay small, and that a user's words stay words."""
 
 import base64
+import errno
 import io
 import json
 import re
 import shlex
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,8 +38,9 @@ from schemas.config.presets import load_config, merged
 from schemas.config.run import Config
 from schemas.runs import STAGES, RunRecord
 from stages.runtime.command import open_recorded, run_one
+from stages.runtime.errors import StageError
 from stages.runtime.files import PROJECT
-from stages.runtime.records import read_record
+from stages.runtime.records import read_record, record_path
 from stages.runtime.store import LocalStore
 
 CONFIGS = Path(__file__).parents[3] / "configs"
@@ -67,7 +70,7 @@ def alone(name: StageName, run: str) -> None:
 
 @pytest.fixture
 def finished(store: Path, stand_ins: object, priors_folder: None) -> RunRecord:
-    """A run with all seven stages, its prompt hostile."""
+    """A run with all stages, its prompt hostile."""
     record = new_run(store, EVIL, "smoke", ["seed=7", "texture.lambda_stable=0.5"], None)
     for name in STAGES:
         alone(name, record.run)
@@ -122,10 +125,10 @@ def test_a_page_tells_stages_settings_lineage_and_commands(finished: RunRecord, 
 def test_a_run_that_took_its_geometry_over_says_so(finished: RunRecord, store: Path) -> None:
     from flows.runs.create import derived_run
 
-    record = derived_run(store, finished.run, ["texture.steps=9"], STAGES[:5], reuse_stale=True)[0]
+    record = derived_run(store, finished.run, ["texture.steps=9"], STAGES[:-2], reuse_stale=True)[0]
     alone("texture", record.run)
     facts = open_facts(read_record(store, record.run), store, 64)
-    assert [stage.state for stage in facts.stages] == ["reused"] * 5 + ["computed"]
+    assert [stage.state for stage in facts.stages] == ["reused"] * len(STAGES[:-2]) + ["computed"]
     assert facts.making.line == f"dreampolish texture {finished.run} --set texture.steps=9"
     assert facts.glb is None
     assert "has not got as far as an asset" in run_page(facts)
@@ -142,10 +145,54 @@ def test_the_output_folder_holds_the_page(finished: RunRecord, store: Path, tmp_
     assert (folder / "candidates.png").read_bytes() == sheet.read_bytes()
     assert "Candidates for the reference" in (folder / "report.html").read_text()
     (folder / "asset-5000.usdz").write_bytes(b"exported since")
+    (folder / "my notes").mkdir()
+    (folder / "my notes" / "good.txt").write_text("the back is good")
     (folder / "report.html").write_text("old")
     write_output(done, LocalStore(store), tmp_path / "outputs")
     assert (folder / "asset-5000.usdz").read_bytes() == b"exported since"
+    assert (folder / "my notes" / "good.txt").read_text() == "the back is good"
     assert finished.run in (folder / "report.html").read_text()
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name], "nothing is left beside it"
+    assert json.loads((folder / "run.json").read_text())["output"] == "."
+
+
+@pytest.mark.parametrize("when", ["filling", "renaming"])
+def test_an_error_leaves_the_older_output_and_nothing_beside_it(
+    finished: RunRecord, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    done = write_output(finished, LocalStore(store), tmp_path / "outputs")
+    folder = Path(done.output or "")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    def full(*arguments: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def into_place(path: Path, target: Path) -> Path:
+        return full() if path.name.endswith(".partial") else rename(path, target)
+
+    rename = Path.rename
+    with monkeypatch.context() as patched:
+        if when == "filling":
+            patched.setattr("flows.report.output.write_page", full)
+        else:
+            patched.setattr(Path, "rename", into_place)
+        with pytest.raises(StageError, match="No space left on device.*outputs go to ./outputs"):
+            write_output(done, LocalStore(store), tmp_path / "outputs")
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_store_and_outputs_may_move_together(finished: RunRecord, store: Path, tmp_path: Path) -> None:
+    done = write_output(finished, LocalStore(store), tmp_path / "outputs")
+    assert str(tmp_path) not in record_path(store, done.run).read_text()
+    assert read_record(store, done.run) == done
+    (tmp_path / "elsewhere").mkdir()
+    store.rename(tmp_path / "elsewhere" / "store")
+    assert not Path(read_record(tmp_path / "elsewhere" / "store", done.run).output or "").exists(), "its outputs stayed behind"
+    (tmp_path / "outputs").rename(tmp_path / "elsewhere" / "outputs")
+    moved = read_record(tmp_path / "elsewhere" / "store", done.run)
+    assert moved.output == str(tmp_path / "elsewhere" / "outputs" / Path(done.output or "").name)
+    assert Path(moved.output, "asset.glb").is_file()
 
 
 @pytest.mark.usefixtures("stand_ins", "priors_folder")
@@ -173,7 +220,7 @@ def test_report_and_compare_write_pages_and_refuse_in_one_line(finished: RunReco
     assert invoke("compare", finished.run, "feed0000", "--output", str(target)).exit_code == 0
     assert re.search(r"seed</th><td>7</td><td>8</td>", target.read_text())
     refused = invoke("compare", finished.run, finished.run)
-    assert (refused.exit_code, refused.stderr) == (2, "1 different runs; a comparison takes 2 to 8\n")
+    assert (refused.exit_code, refused.stderr) == (2, "a comparison needs 2 to 8 different runs, got 1\n")
     (store / "runs" / "beef0000.json").write_text(
         finished.model_copy(update={"run": "beef0000", "stages": {}}).model_dump_json()
     )

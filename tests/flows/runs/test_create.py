@@ -1,6 +1,8 @@
 """Runs made from others: what is stale, what a resumed run computes, and how a stop is told. Without Prefect."""
 
+import json
 import os
+import re
 import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,8 +15,8 @@ from PIL import Image
 from dreampolish.optim.fit import FitInterruptedError
 from flows.cli.command import finish
 from flows.runs.chain import CHAIN
-from flows.runs.create import derived_run, new_run, stale_stages
-from flows.runs.inputs import checked_prompt
+from flows.runs.create import derived_run, new_id, new_run, stale_stages, unique_names
+from flows.runs.inputs import checked_prompt, plain_prompt
 from flows.text_to_3d import text_to_3d
 from flows.texture import GEOMETRY_STAGES
 from schemas.artifacts import Artifact, StageName
@@ -22,6 +24,7 @@ from schemas.config.presets import ConfigError
 from schemas.runs import STAGES, RunRecord
 from stages.runtime.code import Code
 from stages.runtime.command import AnyStage, run_one
+from stages.runtime.errors import StageError
 from stages.runtime.records import read_record, write_record
 
 pytestmark = pytest.mark.usefixtures("priors_folder")
@@ -63,7 +66,7 @@ def test_a_stage_computed_alone_makes_what_stands_on_the_older_one_stale(store: 
     assert stale_stages(record, store, STAGES) == []
     alone(store, stand_ins, "neus", record.run, ["neus.steps=7"])
     _, stale = derived_run(store, record.run, [], GEOMETRY_STAGES, reuse_stale=True)
-    assert stale == ["dmtet", "polish"]
+    assert stale == list(GEOMETRY_STAGES[GEOMETRY_STAGES.index("dmtet") :])
     _, stale = derived_run(store, record.run, ["seed=9"], GEOMETRY_STAGES, reuse_stale=True)
     assert stale == list(GEOMETRY_STAGES)
 
@@ -114,6 +117,35 @@ def test_a_prompt_without_a_word_that_names_something_is_refused(prompt: str) ->
         checked_prompt(prompt)
 
 
+@pytest.mark.parametrize("sign", ["\u200b", "\ufeff", "\u00ad", "\u200e", "\u200f", "\u202e", "\u2066", "\u200d", "\u2060"])
+def test_format_characters_are_dropped(sign: str) -> None:
+    assert checked_prompt(f"{sign}a red{sign} ch{sign}air{sign}") == "a red chair"
+    with pytest.raises(ConfigError, match="empty"):
+        checked_prompt(sign)
+
+
+@pytest.mark.parametrize("prompt", ["cafe\u0301 table", "a chair\u2026", "a \u00bd table", "e\u200b\u0301clair", "\ufb01sh"])
+def test_a_plain_prompt_stays_as_it_is(prompt: str) -> None:
+    plain = plain_prompt(prompt)
+    assert plain != prompt
+    assert plain_prompt(plain) == plain
+
+
+def test_no_run_id_can_be_read_as_a_number() -> None:
+    ids = {new_id() for _ in range(2000)}
+    assert len(ids) == 2000
+    for each in ids:
+        assert re.fullmatch(r"[a-f][0-9a-f]{7}", each)
+        # What `prefect deployment run --param run=...` does before it takes a value for text.
+        with pytest.raises(json.JSONDecodeError):
+            json.loads(each)
+
+
+def test_unique_names_neither_collide_nor_vanish() -> None:
+    assert unique_names(["chair", "lamp"]) == ["chair", "lamp"]
+    assert unique_names(["chair", "chair", "chair-2", "chair"]) == ["chair", "chair-3", "chair-2", "chair-4"]
+
+
 def test_a_prompt_may_be_in_any_script() -> None:
     assert checked_prompt("  2  red   chairs ") == "2 red chairs"
     assert checked_prompt("椅子") == "椅子"
@@ -151,7 +183,7 @@ def test_beside_a_picture_any_known_word_will_do(store: Path, tmp_path: Path) ->
 def test_an_interrupted_texture_run_is_resumed_as_it_was_begun(store: Path, stand_ins: dict, calls: list[str]) -> None:
     record = whole(store)
     derived, stale = derived_run(store, record.run, ["neus.steps=7", "texture.steps=3"], GEOMETRY_STAGES, reuse_stale=True)
-    assert stale == ["neus", "dmtet", "polish"]
+    assert stale == list(GEOMETRY_STAGES[GEOMETRY_STAGES.index("neus") :])
     texture = stand_ins["texture"]
 
     def stopped(**_: object) -> None:
@@ -167,6 +199,27 @@ def test_an_interrupted_texture_run_is_resumed_as_it_was_begun(store: Path, stan
     assert {name: done.stages[name].fingerprint for name in GEOMETRY_STAGES} == {
         name: record.stages[name].fingerprint for name in GEOMETRY_STAGES
     }
+
+
+@pytest.mark.parametrize("blocking", ["outputs", "outputs/a-chair-{run}"])
+def test_outputs_are_tried_before_any_stage(store: Path, calls: list[str], blocking: str) -> None:
+    record = new_run(store, "a chair", "smoke", [], None)
+    path = Path(blocking.format(run=record.run))
+    if path.name == "outputs":
+        path.rmdir()
+    path.write_text("mine")
+    with pytest.raises(StageError, match=f"{path} is no folder; move it away, or call this in another folder"):
+        compute(store, record.run)
+    assert calls == []
+    path.unlink()
+    assert compute(store, record.run).output is not None
+
+
+def test_where_outputs_cannot_be_written_there_is_no_run(store: Path) -> None:
+    Path("outputs").write_text("mine")
+    with pytest.raises(StageError, match="outputs is no folder"):
+        new_run(store, "a chair", "smoke", [], None)
+    assert not (store / "runs").exists()
 
 
 def test_a_stop_names_the_run_that_was_stopped(

@@ -39,7 +39,7 @@ def picture(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("path", ["/etc/passwd", "outputs/../../x", "store/services/secret", "link"])
+@pytest.mark.parametrize("path", ["/etc/passwd", "outputs/../../x", "store/services/secret", "outputs/prefect.toml", "link"])
 def test_what_lies_elsewhere_is_refused_in_one_line(store: Path, tmp_path: Path, path: str) -> None:
     (tmp_path / "link").symlink_to("/etc/passwd")
     with pytest.raises(ConfigError, match="up --folder") as error:

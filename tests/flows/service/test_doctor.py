@@ -9,6 +9,8 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from prefect.client.schemas.objects import FlowRun
+from prefect.states import Pending, Running, Scheduled
 from typer.testing import CliRunner
 
 from flows.cli import app
@@ -17,6 +19,7 @@ from flows.service import marks as services_marks
 from flows.service.doctor import findings, mend
 from flows.service.marks import FlowMark, all_marks
 from flows.service.processes import ProcessMark, Service, mark_of, own_mark, write_service
+from flows.service.up import crash_left_behind
 from stages.runtime.tracking.journal import Journal, place_from_store, run_id_at_tracker
 
 pytestmark = pytest.mark.usefixtures("priors_folder")
@@ -119,6 +122,31 @@ def test_runs_left_open_in_mlflow_are_closed_and_those_that_go_on_are_not(store:
     assert not any("open in MLflow" in line for line in lines(store))
 
 
+def started_run(folder: Path, state: str, process: str | None) -> FlowRun:
+    """A flow run of the pool in a state, with the process that its worker noted, if it got so far."""
+    from prefect import get_client
+
+    from flows.service.deployments import POOL, _make_pool
+    from flows.text_to_3d import text_to_3d
+
+    _make_pool({}, folder)
+    with get_client(sync_client=True) as client:
+        made = client.create_flow_run(
+            text_to_3d, parameters={"prompt": "a chair"}, state=Scheduled(), work_pool_name=POOL, work_queue_name="default"
+        )
+        client.set_flow_run_state(made.id, {"Pending": Pending, "Running": Running}[state](), force=True)
+        if process is not None:
+            client.update_flow_run(made.id, infrastructure_pid=process)
+        return client.read_flow_run(made.id)
+
+
+def states(*runs: FlowRun) -> list[str | None]:
+    from prefect import get_client
+
+    with get_client(sync_client=True) as client:
+        return [client.read_flow_run(run.id).state_name for run in runs]
+
+
 class TestServed:
     """With a Prefect server."""
 
@@ -142,6 +170,38 @@ class TestServed:
         with get_client(sync_client=True) as client:
             assert client.read_flow_run(killed.id).state.name == "Crashed"
         assert all_marks(store) == []
+
+    @pytest.mark.parametrize("state", ["Pending", "Running"])
+    def test_a_start_whose_process_is_gone_is_a_crash(self, store: Path, tmp_path: Path, state: str) -> None:
+        """Its worker was killed as well, so nobody else would ever tell Prefect, and its place in the queue would be taken for good."""
+        killed = started_run(tmp_path, state, str(dead_process().pid))
+        living = started_run(tmp_path, state, str(os.getpid()))
+        store.mkdir()
+        found = [finding for finding in findings(store) if killed.name in finding.line]
+        assert [finding.line for finding in found] == [
+            f"flow run {killed.name} is {state} in Prefect, but its process is gone, and its place in the queue is taken; "
+            "dreampolish doctor --mend"
+        ]
+        assert not any(living.name in line for line in lines(store))
+        mend(found)
+        assert states(killed, living) == ["Crashed", state]
+
+    def test_a_start_that_its_worker_did_not_survive_is_a_crash(self, store: Path, tmp_path: Path) -> None:
+        taken = started_run(tmp_path, "Pending", None)
+        write_service(store, Service("worker", dead_process(), ""))
+        assert any(taken.name in line for line in lines(store)), "no worker is left that could start it"
+        write_service(store, Service("worker", own_mark(), ""))
+        assert not any(taken.name in line for line in lines(store)), "this worker was up before, and is starting it"
+
+    def test_up_crashes_what_a_killed_worker_left_behind(self, store: Path, tmp_path: Path) -> None:
+        starting, running = (started_run(tmp_path, state, str(dead_process().pid)) for state in ("Pending", "Running"))
+        store.mkdir()
+        services_marks._write(store, FlowMark(str(running.id), "dreampolish", dead_process(), "f123abcd"))
+        told = crash_left_behind(store)
+        assert states(starting, running) == ["Crashed", "Crashed"]
+        assert any("run f123abcd was killed while it ran" in line and "dreampolish resume f123abcd" in line for line in told)
+        assert any(starting.name in line and line.endswith("it is marked crashed") for line in told)
+        assert crash_left_behind(store) == []
 
     def test_what_a_server_lacks_is_told_with_the_command(self, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("flows.service.doctor_prefect.POOL", "no-such-pool")

@@ -198,6 +198,15 @@ def test_a_taken_port_is_one_line_and_nothing_is_left(store: Path) -> None:
     assert list((store / "services").glob("*.json")) == []
 
 
+def test_two_servers_on_one_port_are_told_so(store: Path) -> None:
+    ended = CliRunner().invoke(app, ["up", "--port", "4311", "--mlflow-port", "4311"])
+    assert ended.exit_code == 2
+    assert ended.stderr.splitlines()[-1] == (
+        "the Prefect server and the MLflow server cannot both have port 4311; name another: dreampolish up --port 4311 --mlflow-port 4312"
+    )
+    assert not store.exists()
+
+
 def deployments() -> dict[str, dict[str, Any]]:
     return {entry["name"]: entry for entry in yaml.safe_load((PROJECT / "prefect.yaml").read_text())["deployments"]}
 

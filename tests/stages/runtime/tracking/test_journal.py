@@ -4,6 +4,7 @@ import io
 import json
 import os
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +48,8 @@ def test_a_stage_becomes_a_child_with_its_curve_and_picture(store: Path, tracker
     assert child.info.status == "FINISHED"
     assert parent.data.params == {"nerf.steps": "4"}
     assert [point.value for point in client.get_metric_history(run, "nerf/psnr")] == [11.0, 12.0, 13.0, 14.0, 15.0]
-    pictures = [entry.path for entry in client.list_artifacts(run, "images")]
-    assert [path.rpartition(".")[2] for path in sorted(pictures)] == ["webp", "png"]
+    pictures = [path.name for path in (store / "mlartifacts" / run / "artifacts" / "images").iterdir()]
+    assert [name.rpartition(".")[2] for name in sorted(pictures)] == ["webp", "png"]
     assert not list((store / "journals").rglob("*.png"))
 
 
@@ -108,7 +109,48 @@ def test_an_absent_tracker_delays_but_loses_nothing(store: Path, tracker: str, m
     assert replay_all(store / "journals", place_from_store(store, tracker)) == 0
     client, run = logged(store, tracker)
     assert client.get_run(run).data.metrics == {"nerf/psnr": 1.0}
-    assert len(client.list_artifacts(run, "images")) == 2
+    assert len(list((store / "mlartifacts" / run / "artifacts" / "images").iterdir())) == 2
+
+
+@pytest.mark.parametrize("name", ["a?b#c", "100%41", "\u00e4 @:x&y=z"])
+def test_a_store_of_any_name_keeps_its_figures_inside(tmp_path: Path, name: str) -> None:
+    store = tmp_path / name / "store"
+    journal, place = begun(store), place_from_store(store, None)
+    journal.metrics(1, {"nerf/psnr": 1.0})
+    assert journal.send(place)
+    assert [path.name for path in tmp_path.iterdir()] == [name], "nothing lies beside it"
+    with sqlite3.connect(store / "mlflow.db") as database:
+        assert database.execute("SELECT value FROM metrics").fetchall() == [(1.0,)]
+
+
+def with_picture(store: Path, step: int) -> Journal:
+    journal = begun(store)
+    journal.image("view", step, np.zeros((8, 8, 3), np.uint8))
+    return journal
+
+
+@pytest.mark.parametrize("by_earlier_version", [False, True])
+def test_a_store_that_moved_keeps_its_pictures_together(
+    tmp_path: Path, tracker: str, store: Path, by_earlier_version: bool
+) -> None:
+    assert with_picture(store, 1).send(place_from_store(store, tracker))
+    run = logged(store, tracker)[1]
+    with closing(sqlite3.connect(store / "mlflow.db")) as database, database:
+        assert database.execute("SELECT artifact_uri FROM runs WHERE run_uuid = ?", [run]).fetchall() == [
+            (f"mlflow-artifacts:/{run}/artifacts",)
+        ]
+        if by_earlier_version:
+            here = (store / "mlartifacts").as_uri()
+            database.execute("UPDATE experiments SET artifact_location = ? WHERE name = 'dreampolish'", [here])
+            database.execute("UPDATE runs SET artifact_uri = ? || '/' || run_uuid || '/artifacts'", [here])
+    moved = store.rename(tmp_path / "elsewhere")
+    assert with_picture(moved, 2).send(place_from_store(moved, None))
+    assert not store.exists(), "nothing is written to the old place"
+    steps = {path.name.split("+")[2] for path in (moved / "mlartifacts" / run / "artifacts" / "images").iterdir()}
+    assert steps == {"1", "2"}
+    with closing(sqlite3.connect(moved / "mlflow.db")) as database:
+        places = database.execute("SELECT artifact_location FROM experiments UNION SELECT artifact_uri FROM runs").fetchall()
+    assert not any(str(tmp_path) in place for (place,) in places if "mlruns" not in place)
 
 
 def test_a_database_that_is_locked_for_a_moment_is_asked_again(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:

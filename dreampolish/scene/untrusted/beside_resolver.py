@@ -6,8 +6,8 @@ from typing import NoReturn
 
 from trimesh.resolvers import Resolver
 
-from dreampolish.untrusted.files import MATERIAL_BYTES, PICTURE_BYTES, RefusedError, beside, inner_name, read_regular
-from dreampolish.untrusted.images import PICTURE_SIDE, checked_size
+from dreampolish.scene.untrusted.files import MATERIAL_BYTES, PICTURE_BYTES, RefusedError, beside, inner_name, read_regular
+from dreampolish.scene.untrusted.images import PICTURE_SIDE, checked_size
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 

@@ -9,7 +9,7 @@ from flows.benchmark.statistics import PromptResult
 from flows.runs.console import answer, say
 from flows.runs.markdown import code, escaped
 from stages.runtime.files import PROJECT
-from stages.runtime.messages import printable, write_line
+from stages.runtime.tracking.messages import printable, write_line
 
 EVIL = "na\nme\x1b]0;pwned\x07\x1b[2J\x9b31m\u202egpj.\u2066\u200b\udcff"
 

@@ -17,7 +17,7 @@ from dreampolish.assets.findings import FileFindings
 from dreampolish.assets.glb import read_glb
 from dreampolish.assets.validate import findings_of
 from dreampolish.scene.pictures import PictureError, read_picture
-from dreampolish.untrusted.files import RefusedError, beside, inner_name, read_regular
+from dreampolish.scene.untrusted.files import RefusedError, beside, inner_name, read_regular
 
 OUTSIDE = [
     "/etc/passwd",

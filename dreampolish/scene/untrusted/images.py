@@ -5,7 +5,7 @@ import warnings
 
 from PIL import Image, UnidentifiedImageError
 
-from dreampolish.untrusted.files import RefusedError
+from dreampolish.scene.untrusted.files import RefusedError
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 PICTURE_SIDE = 8192

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pxr import Tf, UsdUtils
 
-from dreampolish.untrusted.files import MESH_BYTES, RefusedError, inner_name, read_regular
+from dreampolish.scene.untrusted.files import MESH_BYTES, RefusedError, inner_name, read_regular
 
 ALIGNMENT = 64
 ENTRIES = 2_000

@@ -6,8 +6,8 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from dreampolish.untrusted.files import RefusedError
-from dreampolish.untrusted.images import PICTURE_SIDE, checked_size
+from dreampolish.scene.untrusted.files import RefusedError
+from dreampolish.scene.untrusted.images import PICTURE_SIDE, checked_size
 
 HEADER = 20
 """Bytes before a GLB's JSON: magic, version, length; then the JSON's length and kind."""
