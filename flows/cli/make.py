@@ -80,7 +80,7 @@ def texture(
         assert mesh is not None
         wanted = GivenMesh(file=mesh, uv=uv, only=only, strength=strength, up=up, front_deg=front)
         record = new_run(store=store, prompt=run, preset=preset, overrides=overrides or [], image=image, given=wanted)
-        return _continue(record.run, record.prompt, f"run {record.run}: {mesh.name} as {record.prompt}")
+        return _continue(record, f"run {record.run}: {mesh.name} as {record.prompt}")
 
     finish(again if mesh is None else own, as_json)
 
