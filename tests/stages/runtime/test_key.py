@@ -196,8 +196,7 @@ def test_attributes_looked_up_at_run_time_are_few_and_known() -> None:
 
 # Fields of weights, settings, trimesh's objects and libraries' configs by name; libraries' classes, whose versions count.
 KNOWN_GETATTR = [
-    "dreampolish/assets/glb.py",
-    "dreampolish/assets/glb.py",
+    "dreampolish/assets/reading/plain.py",
     "dreampolish/assets/validate.py",
     "dreampolish/assets/validate.py",
     "dreampolish/assets/validate.py",
