@@ -19,14 +19,15 @@ from flows.service.deployments import gpu_slot
 from flows.service.marks import at_work, note_run
 from schemas.artifacts import Artifact
 from schemas.config.run import Config
-from schemas.runs import STAGES, RunRecord, StageRecord
+from schemas.runs import ALL_STAGES, RunRecord, StageRecord
 from stages.dmtet import extract_mesh
 from stages.export import export_asset
+from stages.intake import take_in_mesh
 from stages.nerf import fit_nerf
 from stages.neus import refine_sdf
 from stages.polish import polish_mesh
 from stages.reference import make_reference
-from stages.runtime.command import picture_of, run_lock
+from stages.runtime.command import mesh_of, picture_of, run_lock
 from stages.runtime.context import RunContext, context_of
 from stages.runtime.files import disk_errors_in_one_line, store_folder
 from stages.runtime.records import read_record, relative_to
@@ -67,8 +68,21 @@ def text_to_3d(
         else read_record(store, run)
     )
     with open_run(record, store, show_progress=show_progress) as this:
-        make_asset(this, record)
+        if record.mesh is None:
+            make_asset(this, record)
+        else:
+            paint_given_mesh(this, record)
         return this.written()
+
+
+def paint_given_mesh(this: "OpenRun", record: RunRecord) -> None:
+    """The four stages of a run that begins with a user's own mesh."""
+    config, context, mesh = this.config, this.context, mesh_of(record, this.context.store)
+    assert mesh is not None
+    intake = take_in_mesh(context, mesh, config.intake)
+    reference = make_reference(context, record.prompt, picture_of(record, context.store), config.reference, intake=intake)
+    textured = paint_texture(context, reference, intake, config.texture)
+    export_asset(context, reference, textured, config.export, intake=intake)
 
 
 def make_asset(this: "OpenRun", record: RunRecord) -> None:
@@ -132,7 +146,7 @@ def open_run(record: RunRecord, store: Path, *, show_progress: bool) -> Iterator
 
 def _stage_ended(journal: Journal, entry: StageRecord, artifact: Artifact, show_progress: bool) -> None:
     """A finished stage's figures to the run's journal and, in one line, to the user."""
-    step = STAGES.index(entry.name)
+    step = ALL_STAGES.index(entry.name)
     journal.metrics(step, {f"final/{entry.name}/{key}": value for key, value in entry.metrics.items()})
     journal.metrics(step, {f"final/{entry.name}/seconds": artifact.seconds})
     if show_progress:

@@ -1,35 +1,79 @@
-"""The flow `texture`: texture and export of an earlier run's geometry, as a new run beside it."""
+"""The flow `texture`: texture and export of an earlier run's geometry, as a new run beside it, or of a user's own mesh."""
 
+from pathlib import Path
 from typing import Any
 
 from prefect import flow
 
 from flows.runs.console import say
-from flows.runs.create import derived_run
-from flows.runs.parameters import Overrides, RunId, override_lines
+from flows.runs.create import derived_run, new_run
+from flows.runs.given_mesh import GivenMesh
+from flows.runs.parameters import MeshPath, Overrides, Picture, Preset, Prompt, RunId, override_lines
+from flows.runs.roots import given_picture, located
 from flows.service.marks import at_work
-from flows.text_to_3d import make_asset, open_run
+from flows.text_to_3d import make_asset, open_run, paint_given_mesh
 from schemas.artifacts import PolishedMeshArtifact, ReferenceArtifact, StageName
+from schemas.config.presets import ConfigError
 from schemas.runs import STAGES
 from stages.export import export_asset
 from stages.runtime.command import open_recorded
 from stages.runtime.files import store_folder
+from stages.runtime.records import read_record
 from stages.texture import paint_texture
 
 TEXTURE_STAGES: tuple[StageName, ...] = ("texture", "export")
 GEOMETRY_STAGES = tuple(name for name in STAGES if name not in TEXTURE_STAGES)
 
 
-@flow(name="dreampolish", flow_run_name="texture of {run}", persist_result=False, log_prints=False)
+@flow(name="dreampolish", flow_run_name="texture of {run}{mesh}", persist_result=False, log_prints=False)
 @at_work
-def texture(run: RunId, overrides: Overrides = None, refresh: bool = False, show_progress: bool = False) -> dict[str, Any]:
-    """Texture a run's mesh anew. What has changed upstream is named as stale; `refresh` computes those stages too."""
+def texture(
+    run: RunId | None = None,
+    mesh: MeshPath | None = None,
+    prompt: Prompt | None = None,
+    image: Picture | None = None,
+    preset: Preset = "home",
+    overrides: Overrides = None,
+    refresh: bool = False,
+    show_progress: bool = False,
+) -> dict[str, Any]:
+    """Texture a run's mesh anew, or a mesh of your own: `run`, or `mesh` and `prompt`.
+
+    mesh: a file under a root (flows/runs/roots.py). image: likewise, or the hash that `dreampolish upload` printed. What has changed
+    upstream of a run is named as stale; `refresh` computes those stages too. Raises ConfigError where neither or both are given.
+    """
     store = store_folder()
-    record, stale = derived_run(store, run, override_lines(overrides), GEOMETRY_STAGES, reuse_stale=not refresh)
+    if (run is None) == (mesh is None):
+        raise ConfigError("give a run, or a mesh and a prompt: one of the two")
+    if mesh is not None:
+        if prompt is None:
+            raise ConfigError("a mesh needs a prompt: say what it shows, as in: a golden statue of a fox")
+        made = new_run(
+            store=store,
+            prompt=prompt,
+            preset=preset,
+            overrides=override_lines(overrides),
+            image=None if image is None else given_picture(store, image),
+            given=GivenMesh(located(Path(mesh), "mesh")),
+        )
+        with open_run(made, store, show_progress=show_progress) as this:
+            paint_given_mesh(this, made)
+            return this.written()
+    assert run is not None
+    return _textured_again(store, run, override_lines(overrides), refresh=refresh, show_progress=show_progress)
+
+
+def _textured_again(store: Path, run: str, overrides: list[str], *, refresh: bool, show_progress: bool) -> dict[str, Any]:
+    """Texture and export of an earlier run, as a new run beside it."""
+    chain = read_record(store, run).chain
+    geometry = tuple(name for name in chain if name not in TEXTURE_STAGES)
+    record, stale = derived_run(store, run, overrides, geometry, reuse_stale=not refresh)
     if stale and not refresh:
         say(f"stale: {', '.join(stale)} (settings or code changed, the earlier result is used; --refresh computes it)")
     with open_run(record, store, show_progress=show_progress) as this:
-        if record.computes is None:
+        if record.mesh is not None:
+            paint_given_mesh(this, record)
+        elif record.computes is None:
             make_asset(this, record)
         else:
             reference = open_recorded(ReferenceArtifact, record, store)

@@ -1,13 +1,13 @@
 """What stages hand over: one class a hand-over, JSON scalars and file references only; heavy data is in the files."""
 
-from typing import Literal
+from typing import Literal, TypeGuard, get_args
 
 from pydantic import Field, FiniteFloat, JsonValue
 
 from schemas.base import Frozen
 
-StageName = Literal["reference", "nerf", "neus", "dmtet", "polish", "texture", "export"]
-"""The stages, in the order of the chain."""
+StageName = Literal["intake", "reference", "nerf", "neus", "dmtet", "polish", "texture", "export"]
+"""The stages, in the order of the chain, behind that of a user's own mesh."""
 
 Digest = str
 """64 lower-case hexadecimal digits of a SHA-256."""
@@ -46,7 +46,23 @@ def stage_of(artifact_class: type[Artifact]) -> StageName:
 
 def artifact_class_of(name: str) -> type[Artifact]:
     """The class of what a stage makes, or of `scores`. Raises KeyError for another name."""
-    return {str(stage_of(each)): each for each in Artifact.__subclasses__()}[name]
+    return {str(stage_of(each)): each for each in _kinds(Artifact)}[name]
+
+
+def _kinds(base: type[Artifact]) -> list[type[Artifact]]:
+    """All classes of artifacts below a class."""
+    return [kind for each in base.__subclasses__() for kind in (each, *_kinds(each))]
+
+
+def is_artifact(annotation: object) -> TypeGuard[type[Artifact]]:
+    """Whether an annotation is a class of artifacts."""
+    return isinstance(annotation, type) and issubclass(annotation, Artifact)
+
+
+def artifact_or_none(annotation: object) -> type[Artifact] | None:
+    """The class of an artifact that may be None; None for any other annotation."""
+    kinds = [each for each in get_args(annotation) if each is not type(None)]
+    return kinds[0] if len(kinds) == 1 and is_artifact(kinds[0]) else None
 
 
 class ReferenceArtifact(Artifact):
@@ -116,6 +132,35 @@ class PolishedMeshArtifact(Artifact):
     n_faces: int
 
 
+class Placement(Frozen):
+    """Where the scene lies in a mesh file's own frame: scene point = (point of the file in our axes, turned, - center) / scale.
+
+    up: the file's axis that points up. front_deg: azimuth of the object's front there; turned back by it, it faces +x. center and
+    scale are in the file's unit, which is `metres_per_unit` long.
+    """
+
+    up: Literal["x", "y", "z"]
+    front_deg: FiniteFloat
+    center: tuple[FiniteFloat, FiniteFloat, FiniteFloat]
+    scale: FiniteFloat = Field(gt=0)
+    metres_per_unit: FiniteFloat = Field(gt=0)
+
+
+class IntakeArtifact(PolishedMeshArtifact):
+    """A user's mesh as the texture stage takes a polished one; its mesh file also holds `painted` (F,), which faces are to be."""
+
+    stage: Literal["intake"] = "intake"  # type: ignore[assignment]
+    given: FileRef
+    """The user's file with all that it names, as one archive."""
+    placement: Placement
+    only: str
+    """The material that is to be painted, empty: all."""
+    has_colors: bool
+    """Whether the mesh came with colours that are worth keeping."""
+    previews: tuple[FileRef, ...]
+    """The mesh as it came, azimuth 0 first, then counter-clockwise."""
+
+
 class TexturedMeshArtifact(Artifact):
     """The polished mesh, unchanged, and a colour field over space."""
 
@@ -145,6 +190,10 @@ class AssetArtifact(Artifact):
     glb_bytes: int
     metres_per_unit: FiniteFloat = Field(default=1.0, gt=0)
     """The file's metres for one unit of the scene."""
+    placement: Placement | None = None
+    """Where the scene lies in the file, for a user's own mesh."""
+    originals: dict[str, FileRef] = {}
+    """The same asset in the format that the user's mesh came in, where that is written: files by name."""
 
 
 class ScoresArtifact(Artifact):

@@ -10,8 +10,14 @@ from schemas.config.run import PROMPT_LIMIT, Config
 
 StageState = Literal["computed", "cached", "resumed"]
 
-STAGES: tuple[StageName, ...] = get_args(StageName)
+STAGES: tuple[StageName, ...] = get_args(StageName)[1:]
 """The chain, in order."""
+
+MESH_STAGES: tuple[StageName, ...] = ("intake", "reference", "texture", "export")
+"""The chain of a run that begins with a user's mesh."""
+
+ALL_STAGES: tuple[StageName, ...] = get_args(StageName)
+"""Every stage, in an order in which each comes behind those that it reads."""
 
 
 class StageRecord(Frozen):
@@ -29,12 +35,14 @@ class StageRecord(Frozen):
 
 
 class RunRecord(Frozen):
-    """store/runs/<id>.json. `image` is the hash of a user's picture, kept in store/inputs/."""
+    """store/runs/<id>.json. `image` and `mesh` are the hashes of a user's picture and mesh, kept in store/inputs/."""
 
     schema_version: Literal[1] = 1
     run: str = Field(pattern=r"^[a-z0-9]{8,32}$")
     prompt: str = Field(min_length=1, max_length=PROMPT_LIMIT)
     image: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    mesh: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    """Of an archive of the mesh with all that it names; such a run paints and exports it, and makes no shape."""
     config: Config
     created: str
     """UTC, ISO 8601."""
@@ -45,3 +53,8 @@ class RunRecord(Frozen):
     output: str | None = None
     """The output folder, once the asset lies there; absolute, but on disk relative to the folder that the record's file belongs to."""
     stages: dict[StageName, StageRecord] = {}
+
+    @property
+    def chain(self) -> tuple[StageName, ...]:
+        """The stages that the run has or will have, in order."""
+        return STAGES if self.mesh is None else MESH_STAGES

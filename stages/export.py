@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +13,10 @@ from dreampolish.assets.asset import Asset
 from dreampolish.assets.bake import Texels, bake, bake_normal_map, texels_of
 from dreampolish.assets.glb import glb_bytes
 from dreampolish.assets.projection import FineSurface
+from dreampolish.assets.reading.read import joined, read_scene
+from dreampolish.assets.reading.repainting.repaint import Colors, GivenMesh, PictureSettings, Repainted, repainted
+from dreampolish.assets.reading.scene import MeshError
+from dreampolish.assets.reading.source import open_archive
 from dreampolish.assets.textured_mesh import TexturedMesh, render_textured_mesh
 from dreampolish.assets.unwrap import Unwrapped, unwrap
 from dreampolish.fields.color import ColorField
@@ -21,8 +26,9 @@ from dreampolish.mesh.topology import without_crumbs
 from dreampolish.metrics.pictures import psnr
 from dreampolish.renderers.mesh import Mesh, color_of_field, mesh_from_parts
 from dreampolish.scene.cameras import turntable_cameras
+from dreampolish.scene.cutout import OBJECT_RADIUS
 from dreampolish.scene.pictures import write_picture, write_turntable
-from schemas.artifacts import AssetArtifact, ReferenceArtifact, TexturedMeshArtifact
+from schemas.artifacts import AssetArtifact, IntakeArtifact, Placement, ReferenceArtifact, TexturedMeshArtifact
 from schemas.config.export import ExportConfig
 from stages.guidance.priors import prior_licences
 from stages.guidance.reference_view import REFERENCE_FOV_DEG
@@ -170,13 +176,23 @@ def asset_extras(
     reads={
         "reference": ("prompt",),
         "texture": ("mesh", "color_field", "color_config", "fingerprint", "parents"),
+        "intake": ("given", "placement", "only", "color_field", "color_config"),
     },
     scorer=TURNTABLE,
 )
 def export_asset(
-    stage: Stage, reference: ReferenceArtifact, texture: TexturedMeshArtifact, config: ExportConfig
+    stage: Stage,
+    reference: ReferenceArtifact,
+    texture: TexturedMeshArtifact,
+    config: ExportConfig,
+    intake: IntakeArtifact | None = None,
 ) -> AssetArtifact:
-    """Write the GLB, its turntable and its figures; `export_psnr` compares the file, read back, with the texture stage's mesh."""
+    """Write the GLB, its turntable and its figures; `export_psnr` compares the file, read back, with the texture stage's mesh.
+
+    intake: a user's own mesh, whose file then comes out with new colours and everything else as it was.
+    """
+    if intake is not None:
+        return _repainted(stage=stage, reference=reference, texture=texture, config=config, intake=intake)
     source, colors = load_mesh(stage, texture), load_colors(stage, texture)
     made = make_asset(
         source=source,
@@ -190,6 +206,79 @@ def export_asset(
     asset = _read_back(stage, made)
     stage.progress(2, 3)
     return _published(stage=stage, made=made, asset=asset, truth=(source, colors), notes=notes)
+
+
+def _repainted(
+    stage: Stage, reference: ReferenceArtifact, texture: TexturedMeshArtifact, config: ExportConfig, intake: IntakeArtifact
+) -> AssetArtifact:
+    """The user's file with the texture stage's colours."""
+    given = opened_given(stage.locate(intake, intake.given), intake.placement)
+    source, colors = load_mesh(stage, texture), load_colors(stage, texture)
+    made = repaint_given(
+        given=given,
+        colors=Colors(color_of_field(colors), color_of_field(load_colors(stage, intake)), config.detail_kept),
+        config=config,
+        only=intake.only,
+        extras=asset_extras(stage.run, reference, texture, stage.fingerprint),
+    )
+    stage.progress(1, 3)
+    stage.path("asset.glb").write_bytes(made.glb)
+    originals = {name: stage.path(f"original-{number}") for number, name in enumerate(made.originals)}
+    for name, path in originals.items():
+        path.write_bytes(made.originals[name])
+    maps = {}
+    for number, picture in enumerate(made.pictures.values()):
+        maps[f"base_color_{number}"] = stage.path(f"base_color_{number}.png")
+        write_picture(maps[f"base_color_{number}"], picture)
+    placement = exported_placement(given, intake.placement)
+    asset = read_asset(stage.path("asset.glb"), 1.0, placement).to(stage.device)
+    stage.progress(2, 3)
+    return stage.publish(
+        AssetArtifact,
+        metrics={**mesh_figures(source), **_written_figures(stage, asset, (source, colors))},
+        glb=stage.path("asset.glb"),
+        textures=maps,
+        turntable=stage.path("turntable.webp"),
+        n_vertices=len(asset.vertices),
+        n_faces=len(asset.faces),
+        glb_bytes=stage.path("asset.glb").stat().st_size,
+        placement=placement,
+        originals=originals,
+        notes=made.notes,
+    )
+
+
+def opened_given(archive: Path, placement: Placement) -> GivenMesh:
+    """A user's mesh again, in the scene."""
+    files = open_archive(archive)
+    scene = read_scene(files)
+    mesh = joined(scene, placement.up, files.name, placement.front_deg).normalized(OBJECT_RADIUS)
+    return GivenMesh(files=files, scene=scene, mesh=mesh, up=placement.up, metres_per_unit=placement.metres_per_unit)
+
+
+def exported_placement(given: GivenMesh, placement: Placement) -> Placement:
+    """Where the scene lies in the GLB: as in the user's own glTF; of other formats it is upright and in metres."""
+    if given.files.kind in ("glb", "gltf"):
+        return placement
+    unit = placement.metres_per_unit
+    center = tuple(value * unit for value in placement.center)
+    return placement.model_copy(update={"up": "y", "center": center, "scale": placement.scale * unit, "metres_per_unit": 1.0})
+
+
+def repaint_given(given: GivenMesh, colors: Colors, config: ExportConfig, only: str, extras: dict[str, Any]) -> Repainted:
+    """A user's mesh with new colours. Raises StageError where a material cannot be laid out."""
+    settings = PictureSettings(
+        only=only,
+        uv=config.uv,
+        size=config.texture_size,
+        dilation=config.dilation,
+        padding=config.chart_padding,
+        jpeg_quality=None if config.quality == "base" else config.jpeg_qualities[0],
+    )
+    try:
+        return repainted(given, colors, settings, extras)
+    except MeshError as error:
+        raise StageError(str(error), None, "give another mesh or other settings") from error
 
 
 def _write(stage: Stage, made: MadeAsset, config: ExportConfig) -> tuple[str, ...]:
@@ -213,6 +302,24 @@ def _read_back(stage: Stage, made: MadeAsset) -> TexturedMesh:
 def _published(
     stage: Stage, made: MadeAsset, asset: TexturedMesh, truth: tuple[Mesh, ColorField], notes: tuple[str, ...]
 ) -> AssetArtifact:
+    glb, normal = stage.path("asset.glb"), stage.path("normal.png")
+    maps = {"base_color": stage.path("base_color.png"), **({} if made.asset.normal_map is None else {"normal": normal})}
+    return stage.publish(
+        AssetArtifact,
+        metrics={**mesh_figures(made.solid), **_written_figures(stage, asset, truth)},
+        glb=glb,
+        textures=maps,
+        turntable=stage.path("turntable.webp"),
+        n_vertices=len(asset.vertices),
+        n_faces=len(asset.faces),
+        glb_bytes=glb.stat().st_size,
+        metres_per_unit=made.metres_per_unit,
+        notes=notes,
+    )
+
+
+def _written_figures(stage: Stage, asset: TexturedMesh, truth: tuple[Mesh, ColorField]) -> dict[str, float]:
+    """Write the turntable of a file that was read back; how well it agrees with the texture stage's mesh, dB, and its size."""
     config, (source, colors) = ExportConfig.model_validate(stage.config), truth
     cameras = turntable_cameras(
         config.turntable_views, config.turntable_elevation_deg, REFERENCE_FOV_DEG, config.turntable_size
@@ -225,24 +332,10 @@ def _published(
             for index in compared
         ]
     write_turntable(stage.path("turntable.webp"), torch.cat(frames), config.turntable_seconds)
-    glb, normal = stage.path("asset.glb"), stage.path("normal.png")
-    maps = {"base_color": stage.path("base_color.png"), **({} if made.asset.normal_map is None else {"normal": normal})}
-    return stage.publish(
-        AssetArtifact,
-        metrics={
-            **mesh_figures(made.solid),
-            "export_psnr": float(torch.stack(agreement).mean()),
-            "glb_mib": glb.stat().st_size / 2**20,
-        },
-        glb=glb,
-        textures=maps,
-        turntable=stage.path("turntable.webp"),
-        n_vertices=len(asset.vertices),
-        n_faces=len(asset.faces),
-        glb_bytes=glb.stat().st_size,
-        metres_per_unit=made.metres_per_unit,
-        notes=notes,
-    )
+    return {
+        "export_psnr": float(torch.stack(agreement).mean()),
+        "glb_mib": stage.path("asset.glb").stat().st_size / 2**20,
+    }
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ embedded scorer and by mirror symmetry. [choice]
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,10 +14,14 @@ from jaxtyping import Float
 from safetensors.torch import save_file
 from torch import Tensor
 
+from dreampolish.distillation.guidance import images_at_prior
+from dreampolish.metrics.pictures import mask_iou
+from dreampolish.renderers.mesh import color_of_field
+from dreampolish.scene.cameras import orbit_cameras
 from dreampolish.scene.cutout import CutoutSizes, as_framed, check_foreground, cut_from_plain_background, on_white, recentre
 from dreampolish.scene.matting import Matting
-from dreampolish.scene.pictures import PictureError, read_picture, sheet, write_picture
-from schemas.artifacts import ReferenceArtifact
+from dreampolish.scene.pictures import PictureError, read_picture, resize, sheet, write_picture
+from schemas.artifacts import IntakeArtifact, ReferenceArtifact
 from schemas.config.reference import ReferenceConfig
 from stages.guidance.priors import (
     alignment,
@@ -27,6 +31,9 @@ from stages.guidance.priors import (
     open_normal_prior,
     open_text_prior,
 )
+from stages.guidance.reference_view import REFERENCE_FOV_DEG
+from stages.guidance.view_targets import coverage_of
+from stages.results.files import load_colors, load_mesh
 from stages.results.observer import as_bytes, strip
 from stages.results.scores import clip_scorer
 from stages.runtime.context import RunContext
@@ -51,14 +58,23 @@ Cut = Callable[[Tensor], Tensor]
 """A picture (H, W, 3) to RGBA; PictureError where no object can be cut out."""
 
 
-@stage("reference", reads={}, priors=("text", "normals", "judge", "depth", "clip", "matting"))
-def make_reference(stage: Stage, prompt: str, image: Path | None, config: ReferenceConfig) -> ReferenceArtifact:
+@stage(
+    "reference",
+    reads={"intake": ("mesh", "color_field", "color_config", "has_colors")},
+    priors=("text", "normals", "judge", "depth", "clip", "matting"),
+)
+def make_reference(
+    stage: Stage, prompt: str, image: Path | None, config: ReferenceConfig, intake: IntakeArtifact | None = None
+) -> ReferenceArtifact:
     """Make or take the reference picture.
 
-    image: a user's picture (RGBA, or with a plain background), or None to let the text prior draw. Raises StageError in one line for
-    pictures that cannot be used and for prompts of which the prior knows no word.
+    image: a user's picture (RGBA, or with a plain background), or None to let the text prior draw. intake: a user's own mesh, whose
+    front the picture then shows. Raises StageError in one line for pictures that cannot be used and for prompts of which the prior
+    knows no word.
     """
     notes = [*check_words(stage.run, prompt, config.unknown_words), *number_notes(prompt)]
+    if intake is not None:
+        return _of_mesh(stage=stage, config=config, prompt=prompt, image=image, intake=intake, notes=notes)
     if image is not None:
         picture = _users_picture(image, config, _cutter(stage.run, config))
         stage.progress(1, 2)
@@ -66,6 +82,106 @@ def make_reference(stage: Stage, prompt: str, image: Path | None, config: Refere
     candidates = _drawn(stage, config, prompt)
     best = candidates.pictures[candidates.best]
     return _published(stage=stage, config=config, prompt=prompt, rgba=best, candidates=candidates, notes=notes)
+
+
+def _of_mesh(
+    stage: Stage, config: ReferenceConfig, prompt: str, image: Path | None, intake: IntakeArtifact, notes: list[str]
+) -> ReferenceArtifact:
+    """The front of a user's mesh, painted: the picture laid over it, or drawn over it by the text prior. Mask and normals are its own."""
+    mesh, colors = load_mesh(stage, intake), load_colors(stage, intake)
+    camera = orbit_cameras(
+        torch.zeros(1), torch.tensor([config.elevation_deg]), torch.tensor([REFERENCE_FOV_DEG]), config.size
+    ).to(stage.device)
+    with torch.no_grad():
+        front = mesh.render(camera, color_of_field(colors), 2, smooth=True)
+    alpha = front.alpha[0, ..., None].cpu()
+    candidates, figures = None, {}
+    if image is None:
+        seen = front.rgb if intake.has_colors else front.rgb * _facing_light(front.normals_world)
+        on_paper = seen * front.alpha[..., None] + 1 - front.alpha[..., None]
+        candidates = _drawn_over(stage=stage, config=config, prompt=prompt, front=on_paper, alpha=alpha)
+        rgba = candidates.pictures[candidates.best]
+    else:
+        picture = _users_picture(image, config, _cutter(stage.run, config))
+        laid = picture if config.framing == "as_is" else laid_over(picture, alpha[..., 0])
+        overlap = float(mask_iou(laid[None, ..., 3], alpha[None, ..., 0]))
+        figures["outline_overlap"] = overlap
+        if overlap < config.least_outline:
+            notes = [*notes, f"the picture's outline and the mesh's front overlap to {overlap:.2f}: its colours may lie beside"]
+        rgba = torch.cat([on_white(laid), torch.minimum(alpha, laid[..., 3:])], dim=-1)
+    return _published(
+        stage=stage,
+        config=config,
+        prompt=prompt,
+        rgba=rgba,
+        candidates=candidates,
+        notes=notes,
+        normals=front.normals_camera[0].cpu(),
+        figures=figures,
+    )
+
+
+LIGHT_TOWARD = (0.7, 0.45, 0.75)
+"""Direction of the light that shapes a mesh without colours for the prior, world frame. [choice]"""
+PAPER_TOLERANCE, FULL_INK = 0.03, 0.06
+"""Of a drawn picture on white, as in ViewTargetsConfig. [choice]"""
+SHADE = 0.55
+"""How dark that light leaves what faces away, 0..1. [choice]"""
+
+
+def _facing_light(normals: Float[Tensor, "b h w 3"]) -> Float[Tensor, "b h w 1"]:
+    toward = torch.nn.functional.normalize(torch.tensor(LIGHT_TOWARD, device=normals.device), dim=0)
+    return SHADE + (1 - SHADE) * ((normals @ toward)[..., None] * 0.5 + 0.5)
+
+
+def laid_over(picture: Float[Tensor, "h w 4"], alpha: Float[Tensor, "h w"]) -> Float[Tensor, "h w 4"]:
+    """A picture moved and stretched so that its object's box becomes that of a mask of the same size."""
+    size = picture.shape[0]
+    from_box, to_box = box_of_mask(picture[..., 3]), box_of_mask(alpha)
+    steps = torch.arange(size) + 0.5
+    axes = []
+    for low_high, wanted in zip(from_box, to_box, strict=True):
+        place = (steps - wanted[0]) / (wanted[1] - wanted[0]) * (low_high[1] - low_high[0]) + low_high[0]
+        axes.append(place / size * 2 - 1)
+    grid = torch.stack(torch.meshgrid(axes[1], axes[0], indexing="xy"), dim=-1)[None]
+    premultiplied = torch.cat([picture[..., :3] * picture[..., 3:], picture[..., 3:]], dim=-1).permute(2, 0, 1)[None]
+    moved = torch.nn.functional.grid_sample(premultiplied, grid, padding_mode="zeros", align_corners=False)[0].permute(1, 2, 0)
+    share = moved[..., 3:].clamp(0, 1)
+    color = torch.where(share > 1e-3, moved[..., :3] / share.clamp_min(1e-3), torch.ones(()))
+    return torch.cat([color.clamp(0, 1), share], dim=-1)
+
+
+def box_of_mask(alpha: Float[Tensor, "h w"]) -> tuple[tuple[float, float], tuple[float, float]]:
+    """First and last row, first and last column (exclusive) of what is more than half covered."""
+    rows = torch.nonzero((alpha > 0.5).any(dim=1)).flatten()
+    columns = torch.nonzero((alpha > 0.5).any(dim=0)).flatten()
+    return (float(rows[0]), float(rows[-1]) + 1), (float(columns[0]), float(columns[-1]) + 1)
+
+
+def _drawn_over(
+    stage: Stage, config: ReferenceConfig, prompt: str, front: Float[Tensor, "1 h w 3"], alpha: Float[Tensor, "h w 1"]
+) -> Candidates:
+    """Candidates that the text prior draws over the mesh's front, in its outline; the judge chooses."""
+    prior = open_text_prior(stage.run)
+    texts = prior.embed([f"{prompt}, {config.view_words}"] * config.n_candidates + [config.negative_prompt])
+    drawn = prior.repaint(
+        images=images_at_prior(front, prior.image_size).expand(config.n_candidates, -1, -1, -1),
+        text=texts.rows(slice(0, config.n_candidates)),
+        negative=texts.rows(slice(config.n_candidates, None)),
+        strength=config.drawn_over,
+        guidance_scale=config.guidance_scale,
+        steps=config.sampling_steps,
+        renewed=config.renewed,
+        generator=stage.generator,
+    )
+    stage.progress(1, 2)
+    painted = resize(drawn.permute(0, 2, 3, 1).cpu(), config.size).clamp(0, 1)
+    # Where the prior left paper inside the outline there is nothing to learn.
+    covered = torch.minimum(alpha[..., 0], coverage_of(painted, PAPER_TOLERANCE, FULL_INK))[..., None]
+    pictures = list(torch.cat([painted, covered], dim=-1))
+    alignments = [alignment(stage.run, prompt, on_white(each)[None]) for each in pictures]
+    symmetry = mirror_symmetry(alpha[..., 0])
+    return Candidates(pictures, alignments, [symmetry] * len(pictures), max(range(len(pictures)), key=alignments.__getitem__))
 
 
 def _cutter(run: RunContext, config: ReferenceConfig) -> Cut:
@@ -159,11 +275,15 @@ def _published(
     rgba: Float[Tensor, "h w 4"],
     candidates: Candidates | None,
     notes: list[str],
+    normals: Float[Tensor, "h w 3"] | None = None,
+    figures: Mapping[str, float] | None = None,
 ) -> ReferenceArtifact:
+    """normals: the object's own, where they are known; else the normal prior estimates them."""
     rgb = on_white(rgba)
-    prior = open_normal_prior(stage.run)
     images = rgb.permute(2, 0, 1)[None].to(stage.device)
-    normals = prior.estimate(images, config.normal_steps, stage.generator)[0].permute(1, 2, 0).cpu()
+    if normals is None:
+        prior = open_normal_prior(stage.run)
+        normals = prior.estimate(images, config.normal_steps, stage.generator)[0].permute(1, 2, 0).cpu()
     paths = {name: stage.path(f"{name}.png") for name in ("image", "image_rgba", "mask")}
     write_picture(paths["image"], rgb)
     write_picture(paths["image_rgba"], rgba)
@@ -178,6 +298,7 @@ def _published(
         metrics={
             "alignment": alignment(stage.run, prompt, rgb[None]),
             "foreground_share": float((rgba[..., 3] > 0.5).float().mean()),
+            **(figures or {}),
         },
         image=paths["image"],
         image_rgba=paths["image_rgba"],

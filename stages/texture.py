@@ -10,12 +10,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
+from scipy.spatial import cKDTree
 from torch import Tensor
 
-from dreampolish.distillation.guidance import GuidanceStep, PromptEmbeddings, mean_norm, text_guidance
+from dreampolish.distillation.guidance import GuidanceStep, PromptEmbeddings, images_at_prior, mean_norm, text_guidance
 from dreampolish.distillation.scores import variational_loss
-from dreampolish.fields.color import ColorField
+from dreampolish.fields.color import ColorField, fit_colors
 from dreampolish.fields.hash_grid import ADAM_EPSILON
 from dreampolish.optim.fit import Stateful, Term, fit
 from dreampolish.priors.protocols import TextPrior, VariationalDomain
@@ -26,9 +27,10 @@ from schemas.config.texture import TextureConfig
 from stages.guidance.geometry import guidance_cameras
 from stages.guidance.grids import active_levels, open_all_levels
 from stages.guidance.objectives import needs_variational, weights_at
-from stages.guidance.priors import open_text_prior
+from stages.guidance.priors import open_text_prior, open_view_prior
 from stages.guidance.reference_view import REFERENCE_VIEW, ReferenceView, load_reference, reference_color_loss
-from stages.results.files import load_colors, load_mesh, write_mesh
+from stages.guidance.view_targets import ViewTargets
+from stages.results.files import load_colors, load_mesh, load_painted, write_mesh
 from stages.results.observer import Figures, Preview, StageObserver
 from stages.results.scores import TURNTABLE
 from stages.runtime.stage import Stage, stage
@@ -38,6 +40,13 @@ NO_PERP_NEG = 0.0
 
 LEAST_COVERED = 1e-3
 """Least covered share of the pictures that the drift is divided by: a guard where the object is out of sight."""
+
+
+FILLED = 0.95
+"""Coverage of a pixel from which its colour is the object's own. [choice]"""
+
+NEAREST = 8
+"""Places whose mean colour a place gets that no picture shows. [choice]"""
 
 
 class Variational:
@@ -99,13 +108,16 @@ class Painting:
     colors: ColorField
     start: ColorField
     """The colours that the mesh came with; they do not change."""
+    held: Int[Tensor, " h"] | None
+    """Faces of a user's own mesh that are not to be painted; None where all are."""
+    targets: ViewTargets | None
     generator: torch.Generator
 
 
 @stage(
     "texture",
     reads={"reference": REFERENCE_VIEW, "polish": ("mesh", "color_field", "color_config")},
-    priors=("text",),
+    priors=("text", "view"),
     scorer=TURNTABLE,
 )
 def paint_texture(
@@ -126,6 +138,7 @@ def paint_texture(
     )
     mesh, colors = load_mesh(stage, polish), load_colors(stage, polish)
     start = copy.deepcopy(colors).requires_grad_(requires_grad=False)
+    painted = load_painted(stage, polish)
     painting = Painting(
         config=config,
         prior=prior,
@@ -135,10 +148,28 @@ def paint_texture(
         mesh=mesh,
         colors=colors,
         start=start,
+        held=None if painted is None else (~painted).nonzero()[:, 0],
+        targets=_targets(stage, config, view),
         generator=stage.generator,
     )
     figures = _paint(painting, stage)
     return stage.publish(TexturedMeshArtifact, metrics=figures, **write_mesh(stage, mesh, colors))
+
+
+def _targets(stage: Stage, config: TextureConfig, view: ReferenceView) -> ViewTargets | None:
+    """The views that the view prior paints, where the settings ask for them."""
+    if not config.targets.wanted:
+        return None
+    prior = open_view_prior(stage.run)
+    return ViewTargets(
+        config=config.targets,
+        steps=config.steps,
+        size=config.size,
+        prior=prior,
+        reference=prior.condition(images_at_prior(view.rgb, prior.image_size)),
+        reference_elevation_deg=view.elevation_deg,
+        generator=stage.generator,
+    )
 
 
 def _paint(painting: Painting, stage: Stage) -> dict[str, float]:
@@ -168,6 +199,8 @@ def _paint(painting: Painting, stage: Stage) -> dict[str, float]:
     stateful: dict[str, Stateful] = {"colors": colors, "figures": observer.extra}
     if painting.variational is not None:
         stateful["variational"] = painting.variational
+    if painting.targets is not None:
+        stateful["targets"] = painting.targets
     fit(
         losses=_losses(painting, observer.extra, preview),
         optimizer=optimizer,
@@ -189,13 +222,16 @@ def _losses(painting: Painting, extra: Figures, preview: Preview) -> Callable[[i
         progress = (step, config.steps)
         colors.network.grid.active_levels = active_levels(colors.network.grid, config.grid, progress)
         color_of = color_of_field(colors)
-        terms = {}
+        _paint_targets(painting, step)
+        terms: dict[str, Term] = {}
         preview.keep()
         if config.anchors.rgb.at(*progress) > 0:
             front = painting.mesh.render(painting.view.camera, color_of, 1, smooth=True)
             loss = reference_color_loss(front.rgb, painting.view, config.mask_erosion)
             terms["reference_rgb"] = Term(loss, config.anchors.rgb.at(*progress))
             preview.keep(view=front.rgb)
+        terms |= _target_terms(painting, step)
+        terms |= _hold_terms(painting, progress)
         cameras = guidance_cameras(
             config=config.cameras, progress=progress, n_views=config.views, size=config.size, generator=painting.generator
         )
@@ -222,6 +258,95 @@ def _losses(painting: Painting, extra: Figures, preview: Preview) -> Callable[[i
         return terms
 
     return losses
+
+
+def _paint_targets(painting: Painting, step: int) -> None:
+    """Let the view prior paint its views where that is due; before the first step the field learns them."""
+    targets, color_of = painting.targets, color_of_field(painting.colors)
+    if targets is None:
+        return
+    targets.paint_if_due(step, lambda cameras: painting.mesh.render(cameras, color_of, 1, smooth=True).rgb)
+    if step == 0 and painting.config.block_in_steps > 0 and len(targets.pictures()):
+        _block_in(painting, targets)
+
+
+def _target_terms(painting: Painting, step: int) -> dict[str, Term]:
+    """The difference of renders from the views that the view prior painted, where there are such."""
+    targets, config, color_of = painting.targets, painting.config, color_of_field(painting.colors)
+    if targets is None:
+        return {}
+    chosen, cameras = targets.draw(config.views, config.size)
+    seen = painting.mesh.render(cameras, color_of, 1, smooth=True)
+    return targets.terms(step, chosen, seen.rgb, seen.alpha)
+
+
+def _block_in(painting: Painting, targets: ViewTargets) -> None:
+    """Teach the field what the reference and the painted views show of the surface."""
+    config, grid = painting.config, painting.colors.network.grid
+    cameras, pictures, covered = targets.cameras(), targets.pictures(), targets.coverage()
+    views = [(painting.view.camera, painting.view.rgb, painting.view.mask)] * config.block_in_front
+    views += [(cameras[[index]], pictures[[index]], covered[[index]]) for index in range(len(pictures))]
+    seen = [
+        surface_colors(mesh=painting.mesh, camera=camera, picture=picture, covered=share, facing=config.block_in_facing)
+        for camera, picture, share in views
+    ]
+    points, colors = torch.cat([places for places, _ in seen]), torch.cat([found for _, found in seen])
+    if not len(points):
+        return
+    unseen, nearest = spread_colors(painting.mesh, points, colors, painting.generator)
+    levels, grid.active_levels = grid.active_levels, grid.sizes.n_levels
+    fit_colors(
+        field=painting.colors,
+        points=torch.cat([points, unseen]),
+        colors=torch.cat([colors, nearest]),
+        steps=config.block_in_steps,
+        batch=config.block_in_batch,
+        learning_rate=config.block_in_lr,
+        generator=painting.generator,
+    )
+    grid.active_levels = levels
+
+
+def spread_colors(
+    mesh: Mesh, points: Float[Tensor, "n 3"], colors: Float[Tensor, "n 3"], generator: torch.Generator
+) -> tuple[Float[Tensor, "m 3"], Float[Tensor, "m 3"]]:
+    """Places within the faces, half as many as the points, with the mean colour of the points nearest to each."""
+    face = torch.randint(len(mesh.faces), (max(len(points) // 2, 1),), generator=generator, device=points.device)
+    shares = torch.rand(len(face), 3, generator=generator, device=points.device)
+    shares = shares / shares.sum(-1, keepdim=True)
+    places = (shares[..., None] * mesh.vertices[mesh.faces[face]]).sum(1)
+    count = min(NEAREST, len(points))
+    nearest = cKDTree(points.cpu().numpy()).query(places.cpu().numpy(), k=range(1, count + 1))[1]
+    return places, colors[torch.from_numpy(nearest).to(colors.device)].mean(1)
+
+
+def surface_colors(
+    mesh: Mesh, camera: Cameras, picture: Float[Tensor, "1 h w 3"], covered: Float[Tensor, "1 h w"], facing: float
+) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n 3"]]:
+    """The places that one camera sees from the front, and a picture's colours there; no gradient.
+
+    covered: how much of each pixel the object in the picture covers. facing: least cosine between a place's normal and the way to the
+    camera. Pixels that either object does not fill do not count.
+    """
+    with torch.no_grad():
+        render = mesh.render(camera.at_size(picture.shape[1]), lambda points, normals: torch.zeros_like(points), 1, smooth=True)
+        whole = torch.minimum(render.alpha, covered) > FILLED
+        away = torch.nn.functional.normalize(camera.world_from_camera[0, :3, 3] - render.points_world, dim=-1)
+        counts = whole & ((away * render.normals_world).sum(-1) > facing)
+    return render.points_world[counts], picture[counts]
+
+
+def _hold_terms(painting: Painting, progress: tuple[int, int]) -> dict[str, Term]:
+    """The mean change of colours on the faces that are not to be painted."""
+    held, config, generator = painting.held, painting.config, painting.generator
+    if held is None:
+        return {}
+    chosen = held[torch.randint(len(held), (config.held_points,), generator=generator, device=held.device)]
+    shares = torch.rand(len(chosen), 3, generator=generator, device=held.device)
+    shares = shares / shares.sum(-1, keepdim=True)
+    places = (shares[..., None] * painting.mesh.vertices[painting.mesh.faces[chosen]]).sum(1)
+    change = (painting.colors(places) - painting.start(places)).square().mean()
+    return {"hold": Term(change, config.hold_weight.at(*progress))}
 
 
 def domain_norms(guided: GuidanceStep, config: TextureConfig, progress: tuple[int, int]) -> dict[str, float]:

@@ -30,6 +30,7 @@ from schemas.artifacts import (
     AnyMesh,
     Artifact,
     AssetArtifact,
+    IntakeArtifact,
     NerfArtifact,
     ReferenceArtifact,
     ScoresArtifact,
@@ -179,6 +180,14 @@ def _fields(stage: Stage, artifact_class: type[Artifact], inputs: dict[str, obje
         NerfArtifact: {**field, "occupancy": payload},
         SdfArtifact: field,
         **dict.fromkeys(get_args(AnyMesh), mesh),
+        IntakeArtifact: {
+            **mesh,
+            "given": payload,
+            "placement": {"up": "y", "front_deg": 0, "center": (0, 0, 0), "scale": 1, "metres_per_unit": 1},
+            "only": "",
+            "has_colors": True,
+            "previews": [picture] * 8,
+        },
         AssetArtifact: {
             "glb": payload,
             "textures": {},

@@ -59,6 +59,11 @@ def texels_of(mesh: Unwrapped, size: int, dilation: int) -> Texels:
     )
 
 
+def faces_of_texels(mesh: Unwrapped, size: int) -> Int[Tensor, "size size"]:
+    """The face under each texel's centre, -1 where none."""
+    return _atlas(mesh, size).face_index[0]
+
+
 def _atlas(mesh: Unwrapped, size: int) -> Fragments:
     plane = torch.stack([2 * mesh.uv[:, 0] - 1, 1 - 2 * mesh.uv[:, 1], -torch.ones_like(mesh.uv[:, 0])], dim=-1)
     zero = plane.new_zeros(1)

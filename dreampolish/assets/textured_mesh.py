@@ -1,6 +1,6 @@
 """A mesh with texture coordinates and pictures for its colours."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -19,6 +19,8 @@ class TexturedMesh:
 
     normals: unit, outward. uv: glTF's, (0, 0) is the texture's upper left corner, repeated outside [0, 1].
     textures: one picture (h, w, 3) in [0, 1], display-referred sRGB, per material. face_texture: (F,), each face's picture.
+    wraps: how each picture goes on beyond [0, 1] along u and v: repeat, clamp or mirror; empty: all repeat. vertex_colors: linear RGB
+    that multiplies the pictures; None: 1.
     """
 
     vertices: Float[Tensor, "v 3"]
@@ -27,6 +29,8 @@ class TexturedMesh:
     faces: Int[Tensor, "f 3"]
     textures: tuple[Tensor, ...]
     face_texture: Int[Tensor, " f"]
+    wraps: tuple[tuple[str, str], ...] = ()
+    vertex_colors: Float[Tensor, "v 3"] | None = None
 
     @cached_property
     def adjacency(self) -> Int[Tensor, "f 3"]:
@@ -46,8 +50,12 @@ class TexturedMesh:
         colors = uv.new_zeros(len(uv), 3)
         for number, texture in enumerate(self.textures):
             rows = (texture_of_pixel == number).nonzero()[:, 0]
-            colors = colors.index_copy(0, rows, texels_bilinear(texture, uv.index_select(0, rows)))
-        return colors
+            places = wrapped(uv.index_select(0, rows), self.wraps[number] if self.wraps else REPEATED, texture.shape)
+            colors = colors.index_copy(0, rows, texels_bilinear(texture, places))
+        if self.vertex_colors is None:
+            return colors
+        factor = interpolate_covered(fragments, self.faces, self.vertex_colors)
+        return srgb_from_linear(linear_from_srgb(colors) * factor)
 
     def to(self, device: torch.device | str) -> "TexturedMesh":
         """The same mesh on another device."""
@@ -58,13 +66,25 @@ class TexturedMesh:
             faces=self.faces.to(device),
             textures=tuple(texture.to(device) for texture in self.textures),
             face_texture=self.face_texture.to(device),
+            wraps=self.wraps,
+            vertex_colors=None if self.vertex_colors is None else self.vertex_colors.to(device),
         )
 
-    def normalized(self, radius: float) -> "TexturedMesh":
-        """The same object moved to the origin (centre of its box) and scaled so that its farthest vertex is `radius` away."""
-        used = self.vertices[self.faces.unique()]
-        centred = self.vertices - (used.amin(0) + used.amax(0)) / 2
-        return replace(self, vertices=centred * (radius / centred[self.faces.unique()].norm(dim=-1).max()))
+
+REPEATED = ("repeat", "repeat")
+
+
+def wrapped(uv: Float[Tensor, "n 2"], wrap: tuple[str, str], shape: torch.Size) -> Float[Tensor, "n 2"]:
+    """Coordinates at which a repeating look-up reads what a clamped or mirrored one would. shape: of the texture, (h, w, 3)."""
+    if wrap == REPEATED:
+        return uv
+    columns = []
+    for axis, (mode, size) in enumerate(zip(wrap, (shape[1], shape[0]), strict=True)):
+        along, half = uv[:, axis], 0.5 / size
+        if mode == "mirror":
+            along = 1 - (along.remainder(2) - 1).abs()
+        columns.append(along if mode == "repeat" else along.clamp(half, 1 - half))
+    return torch.stack(columns, dim=-1)
 
 
 def texels_bilinear(texture: Float[Tensor, "h w c"], uv: Float[Tensor, "n 2"]) -> Float[Tensor, "n c"]:
@@ -101,3 +121,13 @@ def render_textured_mesh(mesh: TexturedMesh, cameras: Cameras, supersample: int,
         supersample=supersample,
         adjacency=mesh.adjacency,
     )
+
+
+def srgb_from_linear(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """The sRGB transfer curve (IEC 61966-2-1), [0, 1] to [0, 1]."""
+    return torch.where(values <= 0.0031308, values * 12.92, 1.055 * values.clamp(min=1e-8) ** (1 / 2.4) - 0.055)
+
+
+def linear_from_srgb(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """The inverse of `srgb_from_linear`."""
+    return torch.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)

@@ -13,7 +13,7 @@ from dreampolish.priors.latents import LatentSpace, pixels_per_latent
 from dreampolish.priors.loading import load_autoencoder, load_schedule, load_text_encoder, load_unet, unet_output
 from dreampolish.priors.lora import LoraDomain
 from dreampolish.priors.protocols import TextEmbedding
-from dreampolish.priors.sampling import Renewal, guided, sample_ddim
+from dreampolish.priors.sampling import Predictor, Renewal, denoise_ddim, guided, noisy_latents, sample_ddim, trailing_timesteps
 
 
 @runtime_checkable
@@ -109,22 +109,58 @@ class DiffusionTextPrior(LatentSpace):
         eta, 0 deterministic, 1 ancestral."""
         n = len(text.states)
         negative = negative.expand(n) if len(negative.states) == 1 else negative
-
-        def predict_v(noisy: Tensor, timesteps: Tensor) -> Tensor:
-            outputs = [self._base_output(noisy, timesteps, each) for each in (text, negative)]
-            conditional, unconditional = (self.v_from_output(output, noisy, timesteps) for output in outputs)
-            return guided(conditional, unconditional, guidance_scale)
-
         renewal = Renewal(renewed, lambda: self.draw_noise(n, generator))
         return self.decode(
             sample_ddim(
-                predict_v=predict_v,
+                predict_v=self._guided_v(text, negative, guidance_scale),
                 noise=self.draw_noise(n, generator),
                 alphas_cumprod=self.alphas_cumprod,
                 steps=steps,
                 renewal=renewal,
             )
         )
+
+    @torch.no_grad()
+    def repaint(
+        self,
+        images: Float[Tensor, "b 3 h w"],
+        text: TextEmbedding,
+        negative: TextEmbedding,
+        strength: float,
+        guidance_scale: float,
+        steps: int,
+        renewed: float,
+        generator: torch.Generator,
+    ) -> Float[Tensor, "b 3 h w"]:
+        """`images` noised up to the fraction `strength` of the timesteps, then denoised as `sample` does; at 1 they no longer matter.
+
+        source of the idea: SDEdit (arXiv:2108.01073).
+        """
+        n = len(images)
+        negative = negative.expand(n) if len(negative.states) == 1 else negative
+        n_noisy = max(1, round(strength * len(self.alphas_cumprod)))
+        timesteps = trailing_timesteps(n_noisy, min(steps, n_noisy)).to(self.alphas_cumprod.device)
+        latents, noise = self.encode(images), self.draw_noise(n, generator)
+        noisy = noise if strength >= 1 else noisy_latents(latents, noise, self.alphas_cumprod, timesteps[:1].expand(n))
+        return self.decode(
+            denoise_ddim(
+                predict_v=self._guided_v(text, negative, guidance_scale),
+                noisy=noisy,
+                alphas_cumprod=self.alphas_cumprod,
+                timesteps=timesteps,
+                renewal=Renewal(renewed, lambda: self.draw_noise(n, generator)),
+            )
+        )
+
+    def _guided_v(self, text: TextEmbedding, negative: TextEmbedding, guidance_scale: float) -> Predictor:
+        """v under classifier-free guidance."""
+
+        def predict_v(noisy: Tensor, timesteps: Tensor) -> Tensor:
+            outputs = [self._base_output(noisy, timesteps, each) for each in (text, negative)]
+            conditional, unconditional = (self.v_from_output(output, noisy, timesteps) for output in outputs)
+            return guided(conditional, unconditional, guidance_scale)
+
+        return predict_v
 
     def add_lora(self, rank: int, generator: torch.Generator) -> LoraDomain:
         """The variational domain: a LoRA adapter with a camera embedding on the frozen network. One at a time."""

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dreampolish.assets.glb import read_glb
+from dreampolish.assets.reading.read import read_mesh
 from dreampolish.assets.textured_mesh import TexturedMesh
 from dreampolish.metrics.pictures import mask_iou, mean_normal_angle, psnr, ssim
 from dreampolish.metrics.surfaces import SurfaceSamples, roughness_deg, sample_surface, seen_from, surface_distance
@@ -67,7 +67,7 @@ def front_camera(elevation_deg: float, size: int) -> Cameras:
 
 def true_mesh(glb: Path, device: torch.device) -> TexturedMesh:
     """A GLB's object in the canonical frame: centred, inside a sphere of OBJECT_RADIUS. Raises ValueError if it cannot be read."""
-    return read_glb(glb).normalized(OBJECT_RADIUS).to(device)
+    return read_mesh(glb).normalized(OBJECT_RADIUS).to(device)
 
 
 def truth_of(mesh: TexturedMesh, elevation_deg: float) -> Truth:

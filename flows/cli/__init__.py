@@ -37,10 +37,10 @@ COMMANDS = {
     },
     "priors": {
         "data": "Render the furniture that the priors are trained on; takes hours.",
-        "train": "Train the embedded priors on the rendered furniture; a stopped training continues.",
+        "train": "Train the embedded priors on the rendered furniture; a stopped training goes on.",
         "check": "Say what folders of models are, what is missing in them, and what to type; nothing is loaded.",
         "convert": "Turn pickled weights, a folder's or one file's, into a folder that can be opened.",
-        "fetch": "Download the models of a preset, at pinned revisions; a stopped download continues.",
+        "fetch": "Download the models of a preset, at pinned revisions; a stopped download goes on.",
     },
 }
 """Module of this folder -> its commands, functions of the same name, with the line that `--help` has for them."""

@@ -9,9 +9,10 @@ import typer
 from flows.cli.command import Json, Run, Set, finish, resumed_by
 from flows.runs.console import say, stage_line, summary
 from flows.runs.create import new_run
+from flows.runs.given_mesh import GivenMesh
 from flows.service.temporary_server import load_stages, temporary_server
 from schemas.config.presets import ConfigError, merged
-from schemas.runs import STAGES, RunRecord
+from schemas.runs import ALL_STAGES, RunRecord
 from stages.runtime.command import run_one
 from stages.runtime.records import read_record
 from stages.runtime.signals import stop_on_signals
@@ -45,14 +46,28 @@ def resume(run: Run, as_json: Json = False) -> None:
 
 
 def texture(
-    run: Run,
+    run: Annotated[str, typer.Argument(metavar="RUN | PROMPT", help="a run's id; with --mesh, what the mesh shows")],
+    mesh: Annotated[
+        Path | None, typer.Option(help="a mesh of your own: .glb, .gltf, .obj, .ply, .stl, .off, .usd, .usdz")
+    ] = None,
+    image: Annotated[Path | None, typer.Option(help="with --mesh: a picture of how its front is to look")] = None,
+    only: Annotated[str | None, typer.Option(metavar="MATERIAL", help="with --mesh: paint one material alone")] = None,
+    uv: Annotated[str | None, typer.Option(help="with --mesh: keep its texture coordinates, or new ones; else as fits")] = None,
+    strength: Annotated[float | None, typer.Option(help="with --mesh: how far its own colours may change, 0 to 1")] = None,
+    up: Annotated[str | None, typer.Option(help="with --mesh: the axis that points up, x, y or z")] = None,
+    front: Annotated[float | None, typer.Option(metavar="DEGREES", help="with --mesh: azimuth of its front")] = None,
+    preset: Annotated[str, typer.Option(help="with --mesh: home, smoke or sd")] = "home",
     overrides: Set = None,
     refresh: Annotated[bool, typer.Option("--refresh", help="also compute stages whose settings changed")] = False,
     as_json: Json = False,
 ) -> None:
-    """Texture and export a run's mesh anew, as a new run; the geometry is reused."""
+    """Texture and export a run's mesh anew, as a new run; or, with --mesh, a mesh of your own, whose shape stays as it is."""
 
-    def work(store: Path) -> dict[str, Any]:
+    def again(store: Path) -> dict[str, Any]:
+        given = {"--image": image, "--only": only, "--uv": uv, "--strength": strength, "--up": up, "--front": front}
+        foreign = [name for name, value in given.items() if value is not None]
+        if foreign:
+            raise ConfigError(f"{foreign[0]} goes with --mesh FILE alone; a run has its own mesh and picture")
         record = read_record(store, run)
         merged(record.config, {}, overrides or [])
         say(f"texturing run {record.run} anew: {record.prompt}")
@@ -61,11 +76,17 @@ def texture(
 
             return texture_flow(run=record.run, overrides=overrides or [], refresh=refresh, show_progress=True)
 
-    finish(work, as_json)
+    def own(store: Path) -> dict[str, Any]:
+        assert mesh is not None
+        wanted = GivenMesh(file=mesh, uv=uv, only=only, strength=strength, up=up, front_deg=front)
+        record = new_run(store=store, prompt=run, preset=preset, overrides=overrides or [], image=image, given=wanted)
+        return _continue(record, f"run {record.run}: {mesh.name} as {record.prompt}")
+
+    finish(again if mesh is None else own, as_json)
 
 
 def stage(
-    name: Annotated[str, typer.Argument(help=f"one of {', '.join(STAGES)}")],
+    name: Annotated[str, typer.Argument(help=f"one of {', '.join(ALL_STAGES)}")],
     run: Annotated[str, typer.Option(help="the run whose earlier stages are read")],
     overrides: Set = None,
     as_json: Json = False,
@@ -73,9 +94,9 @@ def stage(
     """Compute one stage of a run alone."""
 
     def work(store: Path) -> dict[str, Any]:
-        chosen = next((stage for stage in STAGES if stage == name), None)
+        chosen = next((stage for stage in ALL_STAGES if stage == name), None)
         if chosen is None:
-            raise ConfigError(f"no stage {name!r}; there are {', '.join(STAGES)}")
+            raise ConfigError(f"no stage {name!r}; there are {', '.join(ALL_STAGES)}")
         run_id = read_record(store, run).run
         from flows.runs.chain import CHAIN  # takes seconds, and only this command needs it
 

@@ -80,10 +80,14 @@ def batch(
     """One run for each prompt of a file, on as many workers as there are; finished ones are skipped when called again."""
     failures: list[Any] = []
 
-    from flows.batch import BatchIncompleteError, read_prompts, refuse_without_worker  # Prefect and torch: `up` needs neither
-    from flows.batch import batch as batch_flow
-
     def work(store: Path) -> dict[str, Any]:
+        from flows.batch import (
+            BatchIncompleteError,
+            read_prompts,
+            refuse_without_worker,
+        )  # Prefect and torch: `up` needs neither
+        from flows.batch import batch as batch_flow
+
         listed = read_prompts(prompts)
         refuse_without_worker()
         try:
@@ -103,9 +107,9 @@ def upload(
 ) -> None:
     """Put a picture into the store and print its hash. The deployment `full` takes it as its parameter `image`."""
 
-    from flows.runs.inputs import keep_image  # torch
-
     def work(store: Path) -> dict[str, Any]:
+        from flows.runs.inputs import keep_image  # torch
+
         digest = keep_image(store, file, ReferenceConfig())
         if not as_json:
             answer(digest)
@@ -120,10 +124,11 @@ def doctor(
 ) -> None:
     """Say what is wrong with this installation, its store and its services, and what mends it; exit code 1 while something is."""
     left: list[Any] = []
-    from flows.service.doctor import findings
-    from flows.service.doctor import mend as mend_all
 
     def work(store: Path) -> dict[str, Any]:
+        from flows.service.doctor import findings
+        from flows.service.doctor import mend as mend_all
+
         found = findings(store)
         mended = mend_all(found) if mend else []
         left.extend(findings(store) if mended else found)

@@ -10,19 +10,21 @@ from flows.report.strips import Strip, picture_uri, strip_of_views
 from schemas.artifacts import (
     Artifact,
     AssetArtifact,
+    IntakeArtifact,
     NerfArtifact,
     ReferenceArtifact,
     SdfArtifact,
     StageName,
     artifact_class_of,
 )
-from schemas.runs import STAGES, RunRecord
+from schemas.runs import ALL_STAGES, RunRecord
 from stages.runtime.command import open_recorded, open_scores
 from stages.runtime.errors import StageError
 from stages.runtime.store import LocalStore
 
 TITLES: dict[StageName, str] = {
-    **{name: name.capitalize() for name in STAGES},
+    **{name: name.capitalize() for name in ALL_STAGES},
+    "intake": "As it came",
     "nerf": "NeRF",
     "neus": "NeuS",
     "dmtet": "DMTet",
@@ -88,7 +90,7 @@ def facts_of_run(record: RunRecord, artifacts: Mapping[StageName, Artifact], sto
         record=record,
         stages=tuple(
             _stage(record=record, name=name, artifact=artifacts[name], store=store, max_side=max_side)
-            for name in STAGES
+            for name in ALL_STAGES
             if name in artifacts
         ),
         glb=_path(store, asset, asset.glb.path).read_bytes() if isinstance(asset, AssetArtifact) else None,
@@ -152,7 +154,7 @@ def open_facts(record: RunRecord, store: Path, max_side: int) -> RunFacts:
 
 def artifacts_of(record: RunRecord, store: Path) -> dict[StageName, Artifact]:
     """Every result that a run has, verified."""
-    return {name: open_recorded(artifact_class_of(name), record, store) for name in STAGES if name in record.stages}
+    return {name: open_recorded(artifact_class_of(name), record, store) for name in ALL_STAGES if name in record.stages}
 
 
 def view_paths(name: StageName, record: RunRecord, store: LocalStore) -> list[Path]:
@@ -162,5 +164,8 @@ def view_paths(name: StageName, record: RunRecord, store: LocalStore) -> list[Pa
     if name == "reference":
         reference = open_recorded(ReferenceArtifact, record, store.root)
         return [_path(store, reference, reference.image.path)]
+    if name == "intake":
+        intake = open_recorded(IntakeArtifact, record, store.root)
+        return [_path(store, intake, preview.path) for preview in intake.previews]
     scores = open_scores(name, record, store.root)
     return [] if scores is None else [_path(store, scores, preview.path) for preview in scores.previews]

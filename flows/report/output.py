@@ -14,7 +14,7 @@ from flows.report.facts import MAX_SIDE, artifacts_of, candidates_path, facts_of
 from flows.report.page import run_page, write_page
 from flows.runs.create import new_output_folder
 from schemas.artifacts import AssetArtifact
-from schemas.runs import STAGES, RunRecord
+from schemas.runs import ALL_STAGES, RunRecord
 from stages.runtime.command import open_recorded
 from stages.runtime.files import OUTPUTS_ELSEWHERE, disk_errors_in_one_line, for_the_user
 from stages.runtime.records import relative_to, write_record
@@ -36,6 +36,11 @@ def write_output(record: RunRecord, store: LocalStore, outputs: Path) -> RunReco
         folder = store.folder("export", asset.fingerprint)
         shutil.copyfile(folder / asset.glb.path, partial / "asset.glb")
         shutil.copyfile(folder / asset.turntable.path, partial / f"turntable{Path(asset.turntable.path).suffix}")
+        for name, reference in asset.originals.items():
+            # A user's mesh in the format that it came in.
+            copied = partial / name
+            copied.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(folder / reference.path, copied)
         contact_sheet(record, store).save(partial / "contact_sheet.png")
         if (candidates := candidates_path(artifacts, store)) is not None:
             shutil.copyfile(candidates, partial / "candidates.png")
@@ -91,7 +96,7 @@ def shown_files(record: RunRecord) -> list[Path]:
 def contact_sheet(record: RunRecord, store: LocalStore) -> Image.Image:
     """Eight views for each stage of a run, the reference picture on top."""
     rows: list[tuple[str, torch.Tensor]] = []
-    for name in STAGES:
+    for name in ALL_STAGES:
         if paths := view_paths(name, record, store):
             eight = paths[:: max(1, len(paths) // 8)][:8]
             rows.append((name, torch.cat([resize(read_picture(path)[None, ..., :3], TILE) for path in eight])))

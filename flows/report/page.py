@@ -18,7 +18,7 @@ from flows.report.model import fitting_glb
 from flows.report.settings import changes, plain, text
 from flows.report.three import three_script
 from schemas.artifacts import StageName
-from schemas.runs import STAGES
+from schemas.runs import ALL_STAGES
 from stages.runtime.tracking.durations import duration
 
 MAX_BYTES = 12_000_000
@@ -66,7 +66,9 @@ def _rendered(template: str, runs: Sequence[RunFacts], models: Sequence[bytes | 
             models=[None if model is None else base64.b64encode(model).decode() for model in models],
             lighter=[model is not None and model != facts.glb for model, facts in zip(models, runs, strict=True)],
             shown=[
-                name for name in STAGES if any(stage.name == name and stage.strip for facts in runs for stage in facts.stages)
+                name
+                for name in ALL_STAGES
+                if any(stage.name == name and stage.strip for facts in runs for stage in facts.stages)
             ],
             style=Markup(_file("style.css")),
             script=script,
@@ -126,7 +128,7 @@ def _main_first(names: Iterable[str]) -> list[str]:
 def _common_charts(runs: Sequence[RunFacts]) -> dict[StageName, list[Chart]]:
     """For each stage the curves that all runs have, drawn over each other."""
     found: dict[StageName, list[Chart]] = {}
-    for name in STAGES:
+    for name in ALL_STAGES:
         stages = [_stage(facts, name) for facts in runs]
         curves = [{} if stage is None else stage.curves for stage in stages]
         common = [metric for metric in _main_first(curves[0]) if all(metric in others for others in curves)]
@@ -138,7 +140,7 @@ def _common_charts(runs: Sequence[RunFacts]) -> dict[StageName, list[Chart]]:
 def _figure_rows(runs: Sequence[RunFacts]) -> list[tuple[str, list[tuple[str, list[str]]]]]:
     """For each stage its figures, seconds and memory: a name and one cell a run, empty where a run has none."""
     groups = []
-    for name in STAGES:
+    for name in ALL_STAGES:
         stages = [_stage(facts, name) for facts in runs]
         metrics = dict.fromkeys(metric for stage in stages if stage is not None for metric in stage.metrics)
         if any(stages):

@@ -95,6 +95,8 @@ def varying_commands(record: RunRecord, store: Path) -> list[Command]:
         Command("The asset in another format and size", f"dreampolish export {run} --format usdz --triangles 5000"),
         Command("Beside another run", f"dreampolish compare {run} RUN"),
     ]
+    if record.mesh is not None:
+        commands = [command for command in commands if not command.line.startswith("dreampolish stage")]
     if "export" in record.stages:
         return commands
     unfinished = [command for command in commands if not command.line.startswith("dreampolish export")]
@@ -102,11 +104,12 @@ def varying_commands(record: RunRecord, store: Path) -> list[Command]:
 
 
 def run_line(record: RunRecord, store: Path, more: Sequence[str]) -> str:
-    """`dreampolish run` with a run's prompt, picture, preset and settings, then `more` settings, which win."""
+    """`dreampolish run`, or `texture --mesh`, with a run's prompt, picture, preset and settings, then `more` settings, which win."""
     config = record.config
     replaced = {setting.partition("=")[0] for setting in more}
     own = [item for item in overrides_between(preset_config(config.preset), config) if item.partition("=")[0] not in replaced]
-    words = ["dreampolish", "run", *_preset(config.preset), *_sets([*own, *more])]
+    command = ["run"] if record.mesh is None else ["texture", "--mesh", str(input_path(store, record.mesh))]
+    words = ["dreampolish", *command, *_preset(config.preset), *_sets([*own, *more])]
     if record.image is not None:
         words += ["--image", str(_picture(record.image, store))]
     return shlex.join([*words, "--", record.prompt])

@@ -14,12 +14,13 @@ from dreampolish.priors.folders.contents import Contents, Role, contents_of
 from dreampolish.priors.folders.source import PriorError, PriorSource
 from dreampolish.scene.matting import Matting
 from dreampolish.scene.pictures import PictureError
+from flows.runs.given_mesh import GivenMesh, keep_mesh
 from flows.runs.inputs import check_thing_named, checked_prompt, keep_image
 from flows.runs.roots import OUTPUTS, deployed, under_a_root
 from schemas.artifacts import Artifact, StageName
 from schemas.config.presets import ConfigError, load_config, merged
 from schemas.config.run import Config, PriorsConfig
-from schemas.runs import STAGES, RunRecord
+from schemas.runs import RunRecord
 from stages.runtime.command import arguments_from_record, open_recorded
 from stages.runtime.context import context_of
 from stages.runtime.errors import StageError
@@ -65,15 +66,20 @@ def unique_names(wanted: Sequence[str]) -> list[str]:
     return found
 
 
-def new_run(store: Path, prompt: str, preset: str, overrides: Sequence[str], image: Path | None) -> RunRecord:
-    """Check everything a user gave and write the record of a new run.
+def new_run(
+    store: Path, prompt: str, preset: str, overrides: Sequence[str], image: Path | None, given: GivenMesh | None = None
+) -> RunRecord:
+    """Check everything a user gave and write the record of a new run. given: a mesh of the user's own that is painted.
 
     Raises ConfigError, or StageError where the disk is full; then there is no run.
     """
     words = checked_prompt(prompt)
-    config = load_config(preset, CONFIGS, overrides)
+    kept = None if given is None else keep_mesh(store, given.file, given.only or "")
+    own = [] if given is None or kept is None else given.settings(has_colors=kept.has_colors)
+    config = load_config(preset, CONFIGS, [*own, *overrides])
     check_priors(config)
-    record = RunRecord(run=new_id(), prompt=words, config=config, created=now())
+    mesh = None if kept is None else kept.digest
+    record = RunRecord(run=new_id(), prompt=words, mesh=mesh, config=config, created=now())
     check_thing_named(words, context_of(record, store, None, show_progress=False), config.reference, drawn=image is None)
     if image is not None:
         record = record.model_copy(
@@ -106,7 +112,7 @@ def derived_run(
             "config": config,
             "created": now(),
             "parent_run": before.run,
-            "computes": tuple(name for name in STAGES if name not in keep) if reuse_stale else None,
+            "computes": tuple(name for name in before.chain if name not in keep) if reuse_stale else None,
             "output": None,
             "stages": kept,
         }
@@ -126,10 +132,13 @@ def stale_stages(record: RunRecord, store: Path, among: Sequence[StageName]) -> 
     run = context_of(record, store, None, show_progress=False)
     artifacts: dict[StageName, Artifact] = {}
     stale: list[StageName] = []
-    for name in (each for each in STAGES if each in among):
+    for name in (each for each in record.chain if each in among):
         stage = CHAIN[name]
         artifacts[name] = open_recorded(stage.artifact_class, record, store)
-        behind = any(parent in stale for parent in stage.parent_names())
+        if name == "intake":
+            artifacts["polish"] = artifacts[name]
+        parents = {*stage.parent_names(), *(["intake"] if stage.optional_parents and record.mesh else [])}
+        behind = any(parent in stale for parent in parents)
         if behind or stage.key(run, **arguments_from_record(stage, record, store, artifacts)) != artifacts[name].fingerprint:
             stale.append(name)
     return stale

@@ -12,7 +12,7 @@ from flows.service.processes import mark_of
 from schemas.artifacts import artifact_class_of
 from schemas.config.presets import ConfigError
 from schemas.config.run import Config
-from schemas.runs import STAGES
+from schemas.runs import ALL_STAGES
 from stages.runtime.errors import StageError
 from stages.runtime.files import PROJECT, free_space
 from stages.runtime.records import newest_records, read_record
@@ -121,7 +121,7 @@ def dvc_holders(path: Path) -> list[int]:
 
 def _store_findings(store: Path) -> list[Finding]:
     local, found = LocalStore(store), []
-    for name in (*STAGES, "scores"):
+    for name in (*ALL_STAGES, "scores"):
         for folder in sorted((store / name).glob("*")):
             if not (folder / MANIFEST).is_file():
                 found.append(Finding(f"{folder} was never finished; rm -r {folder}, or run the stage again"))

@@ -85,9 +85,10 @@ def stuck_flow_findings(store: Path) -> list[Finding]:
 def _other_workers(client: SyncPrefectClient) -> bool:
     """Whether workers that `up` on this machine did not start serve the pool."""
     try:
-        workers = client.read_workers_for_work_pool(POOL)
+        client.read_work_pool(POOL)  # of one that is not there, the next call gives another error
     except ObjectNotFound:
         return False
+    workers = client.read_workers_for_work_pool(POOL)
     return any(worker.status == "ONLINE" and worker.name != worker_name() for worker in workers)
 
 

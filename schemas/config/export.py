@@ -31,6 +31,10 @@ class ExportConfig(Frozen):
     """Whether a `web` asset carries the dense mesh's normals as a map."""
     bake_reach: float = Field(default=0.03, gt=0.0, le=0.5)
     """Distance within which the dense mesh is searched for when `web` maps are baked, world units."""
+    uv: Literal["auto", "keep", "new"] = "auto"
+    """Texture coordinates of a user's own mesh: keep, make new ones, or auto: keep those that can be used."""
+    detail_kept: float = Field(default=0.0, ge=0.0, le=1.0)
+    """How much of the fine detail of a user's own texture stays (0..1), beneath what the colour field can hold."""
     roughness: float = Field(default=0.9, ge=0.0, le=1.0)
     """Roughness of the material, 0..1."""
     metallic: float = Field(default=0.0, ge=0.0, le=1.0)

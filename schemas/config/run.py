@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field, model_validator
 from schemas.base import Frozen
 from schemas.config.dmtet import DmtetConfig
 from schemas.config.export import ExportConfig
+from schemas.config.intake import IntakeConfig
 from schemas.config.nerf import NerfConfig
 from schemas.config.neus import NeusConfig
 from schemas.config.polish import PolishConfig
@@ -99,6 +100,8 @@ class Config(Frozen):
     """Steps between checkpoints inside a stage."""
     priors: PriorsConfig = PriorsConfig()
     """The priors and the networks that measure."""
+    intake: IntakeConfig = IntakeConfig()
+    """Before all others, for a user's own mesh: reading it."""
     reference: ReferenceConfig = ReferenceConfig()
     """The reference picture."""
     nerf: NerfConfig = NerfConfig()

@@ -4,7 +4,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from schemas.config.guidance import DistillationConfig
+from schemas.config.guidance import DistillationConfig, ViewTargetsConfig
 from schemas.config.shared import (
     Betas,
     CameraConfig,
@@ -50,6 +50,22 @@ class TextureConfig(DistillationConfig):
     """Factor on both rates over the stage."""
     anchors: PaintAnchorConfig = PaintAnchorConfig()
     """Weights of the losses that hold the colours."""
+    targets: ViewTargetsConfig = ViewTargetsConfig()
+    """Views that the view prior paints whole, by which a mesh without colours gets its first ones; off unless weighted."""
+    block_in_steps: int = Field(default=0, ge=0)
+    """Steps in which the field learns the reference's and the first painted views' colours before the stage's own; needs `targets`."""
+    block_in_batch: int = Field(default=8192, ge=1)
+    """Places in one of these steps."""
+    block_in_lr: float = Field(default=0.01, gt=0.0)
+    """Adam's learning rate of these steps."""
+    block_in_facing: float = Field(default=0.3, ge=0.0, lt=1.0)
+    """Cosine between a place's normal and the way to the camera from which its colour counts there."""
+    block_in_front: int = Field(default=4, ge=0)
+    """How many times the reference's pixels count beside those of a painted view."""
+    hold_weight: Weight = constant(1000.0)
+    """Weight of the mean change of colours on those parts of a user's own mesh that are not to be painted."""
+    held_points: int = Field(default=4096, ge=1)
+    """Places in one step at which these are held."""
     mask_erosion: int = Field(default=3, ge=0, le=256)
     """Pixels by which the reference's mask shrinks before its colours count."""
     guidance_scale: Weight = constant(7.5)

@@ -127,6 +127,14 @@ class ViewTargets:
             terms["target_mask"] = Term((opacity - covered).square().mean(), mask_weight)
         return terms
 
+    def cameras(self) -> Cameras:
+        """Of the painted views, at the prior's size."""
+        return self._cameras
+
+    def coverage(self) -> Float[Tensor, "n h w"]:
+        """How much of each pixel of the painted views the object covers, 0..1; none before the first painting."""
+        return self._coverage
+
     def pictures(self) -> Float[Tensor, "n h w 3"]:
         """The painted views; none before the first painting."""
         return self._pictures

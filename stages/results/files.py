@@ -5,10 +5,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
+from jaxtyping import Bool
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from dreampolish.assets.glb import read_glb
+from dreampolish.assets.reading.read import joined, read_scene
+from dreampolish.assets.reading.source import open_mesh_file
 from dreampolish.assets.textured_mesh import TexturedMesh
 from dreampolish.fields.color import ColorField, color_field_from_config
 from dreampolish.fields.density import DensityField, density_field_from_config
@@ -17,7 +22,7 @@ from dreampolish.fields.sdf import SdfField, sdf_field_from_config
 from dreampolish.mesh.topology import topology
 from dreampolish.renderers.mesh import Mesh, mesh_from_parts
 from dreampolish.scene.cameras import SCENE_HALF_SIZE
-from schemas.artifacts import AnyMesh, Artifact, FileRef, NerfArtifact, SdfArtifact
+from schemas.artifacts import AnyMesh, Artifact, FileRef, NerfArtifact, Placement, PolishedMeshArtifact, SdfArtifact
 from stages.runtime.stage import Stage
 from stages.runtime.store import LocalStore
 
@@ -47,16 +52,27 @@ class StoredFiles:
         return self.store.folder(parent.stage, parent.fingerprint) / reference.path
 
 
-def read_asset(path: Path, metres_per_unit: float) -> TexturedMesh:
-    """A written GLB as a reader sees it, back in scene units. Raises ValueError if it cannot be read."""
-    mesh = read_glb(path)
-    return replace(mesh, vertices=mesh.vertices / metres_per_unit)
+def read_asset(path: Path, metres_per_unit: float, placement: Placement | None = None) -> TexturedMesh:
+    """A written GLB as a reader sees it, back in scene units. placement: of a user's own mesh. Raises ValueError if it cannot be read."""
+    if placement is None:
+        mesh = read_glb(path)
+        return replace(mesh, vertices=mesh.vertices / metres_per_unit)
+    files = open_mesh_file(path)
+    found = joined(read_scene(files), placement.up, files.name, placement.front_deg)
+    places = (found.vertices - np.array(placement.center)) / placement.scale
+    return replace(found.mesh, vertices=torch.tensor(places, dtype=torch.float32))
 
 
 def load_mesh(files: ArtifactFiles, parent: AnyMesh) -> Mesh:
     """An artifact's mesh on its reader's device."""
     parts = load_file(files.locate(parent, parent.mesh), device=str(files.device))
     return mesh_from_parts(parts["vertices"], parts["faces"])
+
+
+def load_painted(files: ArtifactFiles, parent: PolishedMeshArtifact) -> Bool[Tensor, " f"] | None:
+    """Which faces of a user's own mesh are to be painted; None: all."""
+    painted = load_file(files.locate(parent, parent.mesh), device=str(files.device)).get("painted")
+    return None if painted is None or bool(painted.all()) else painted
 
 
 def load_colors(files: ArtifactFiles, parent: AnyMesh) -> ColorField:
@@ -66,10 +82,11 @@ def load_colors(files: ArtifactFiles, parent: AnyMesh) -> ColorField:
     return field
 
 
-def write_mesh(stage: Stage, mesh: Mesh, colors: ColorField) -> dict[str, Any]:
-    """Write mesh and colours; the artifact's fields that name them."""
+def write_mesh(stage: Stage, mesh: Mesh, colors: ColorField, painted: Bool[Tensor, " f"] | None = None) -> dict[str, Any]:
+    """Write mesh and colours, and which faces are to be painted; the artifact's fields that name them."""
     mesh_path, color_path = stage.path("mesh.safetensors"), stage.path("colors.safetensors")
-    save_file({"vertices": mesh.vertices.detach().contiguous(), "faces": mesh.faces.contiguous()}, mesh_path)
+    parts = {"vertices": mesh.vertices.detach().contiguous(), "faces": mesh.faces.contiguous()}
+    save_file(parts if painted is None else {**parts, "painted": painted.contiguous()}, mesh_path)
     save_state(colors, color_path)
     return {
         "mesh": mesh_path,

@@ -59,7 +59,7 @@ def open_artifact(artifact: Artifact, settings: BaseModel, files: ArtifactFiles)
             return _opened_mesh(artifact, files)
         case AssetArtifact(), _:
             return opened_from_textured(
-                read_asset(files.locate(artifact, artifact.glb), artifact.metres_per_unit).to(files.device)
+                read_asset(files.locate(artifact, artifact.glb), artifact.metres_per_unit, artifact.placement).to(files.device)
             )
     raise TypeError(f"a {artifact.stage} artifact has no shape to look at")
 

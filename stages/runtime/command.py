@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from dreampolish.optim.fit import FitInterruptedError
-from schemas.artifacts import Artifact, ScoresArtifact, StageName, stage_of
+from schemas.artifacts import Artifact, IntakeArtifact, ScoresArtifact, StageName, stage_of
 from schemas.config.presets import ConfigError, merged
 from schemas.runs import RunRecord
 from stages.runtime.context import RunContext, context_of
@@ -44,17 +44,29 @@ def picture_of(record: RunRecord, store: Path) -> Path | None:
     return None if record.image is None else input_path(store, record.image)
 
 
+def mesh_of(record: RunRecord, store: Path) -> Path | None:
+    """The archive of a run's own mesh; None where the shape is made."""
+    return None if record.mesh is None else input_path(store, record.mesh)
+
+
 def arguments_from_record(
     task: AnyStage, record: RunRecord, store: Path, parents: Mapping[StageName, Artifact]
 ) -> dict[str, Any]:
     """What a stage of a run is called with. parents: at least those that it reads, by stage."""
-    inputs = {"prompt": record.prompt, "image": picture_of(record, store)}
+    inputs = {"prompt": record.prompt, "image": picture_of(record, store), "mesh": mesh_of(record, store)}
     return task.arguments(getattr(record.config, task.name), parents, inputs)
 
 
 def open_parents(task: AnyStage, record: RunRecord, store: Path) -> dict[StageName, Artifact]:
     """The artifacts that a stage of a run reads. Raises StageError where an earlier stage has not run or its result is damaged."""
-    return {stage_of(parent): open_recorded(parent, record, store) for parent in task.parents.values()}
+    found = {stage_of(parent): open_recorded(made_class(parent, record), record, store) for parent in task.parents.values()}
+    optional = [parent for parent in task.optional_parents.values() if stage_of(parent) in record.chain]
+    return {**found, **{stage_of(parent): open_recorded(parent, record, store) for parent in optional}}
+
+
+def made_class(artifact_class: type[Artifact], record: RunRecord) -> type[Artifact]:
+    """The class of what a run has for a class that a stage reads: in place of a polished mesh, a user's own one."""
+    return IntakeArtifact if record.mesh is not None and issubclass(IntakeArtifact, artifact_class) else artifact_class
 
 
 def open_recorded(artifact_class: type[A], record: RunRecord, store: Path) -> A:

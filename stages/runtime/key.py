@@ -106,7 +106,7 @@ def input_value(value: Any) -> Any:
     try:
         return hashlib.sha256(value.read_bytes()).hexdigest()
     except OSError as error:
-        raise StageError(f"cannot read the picture {value}: {error.strerror}", None, "name another file") from error
+        raise StageError(f"cannot read {value}: {error.strerror}", None, "name another file") from error
 
 
 def prior_digests(run: RunContext, *names: str) -> list[str]:

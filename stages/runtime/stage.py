@@ -35,7 +35,7 @@ from dreampolish.kernels.announce import announcing
 from dreampolish.optim.atomic_files import sha256_of
 from dreampolish.optim.costs import CostedCheckpoints, reset_peak_memory
 from dreampolish.optim.fit import DivergedError
-from schemas.artifacts import Artifact, FileRef, ScoresArtifact, StageName, stage_of
+from schemas.artifacts import Artifact, FileRef, ScoresArtifact, StageName, artifact_or_none, is_artifact, stage_of
 from schemas.runs import StageRecord, StageState
 from stages.runtime.code import Code, code_of
 from stages.runtime.context import RunContext, seeded_generator, stage_seed
@@ -206,20 +206,21 @@ class StageTask(Generic[P, R]):
         signature = inspect.signature(function, eval_str=True)
         self._parameters = list(signature.parameters.values())[1:]
         self.artifact_class = cast(type[R], signature.return_annotation)
-        self.parents: dict[str, type[Artifact]] = {
-            each.name: each.annotation for each in self._parameters if _is_artifact(each.annotation)
-        }
-        """Classes of the artifacts that it reads, by parameter."""
-        if set(self.reads) != set(self.parents):
-            raise TypeError(f"stage {name} takes {sorted(self.parents)} and says what it reads of {sorted(self.reads)}")
+        self.parents = {each.name: each.annotation for each in self._parameters if is_artifact(each.annotation)}
+        """Classes of the artifacts that it always reads, by parameter."""
+        optional = ((each.name, artifact_or_none(each.annotation)) for each in self._parameters)
+        self.optional_parents = {key: each for key, each in optional if each is not None}
+        """Classes of those that it reads where a run has them."""
+        if set(self.reads) != (taken := {*self.parents, *self.optional_parents}):
+            raise TypeError(f"stage {name} takes {sorted(taken)} and says what it reads of {sorted(self.reads)}")
         self.task = task(name=name, task_run_name=name, cache_policy=NO_CACHE, persist_result=False)(self._as_task)
         functools.update_wrapper(self, function)
 
     def __call__(self, run: RunContext, *args: P.args, **kwargs: P.kwargs) -> R:
         """One task run of the flow around it, its state named Computed, Resumed or Cached."""
         given = self._bind(args, kwargs)
-        parents = {name: given[name] for name in self.parents}
-        # Prefect's types see a state inside a state where it has only taken ours over.
+        parents = self._given_parents(given)
+        # Prefect's types see a state in a state where it took ours over.
         finished: Any = self.task(_Call(functools.partial(self._outcome, run, given)), return_state=True, **parents)
         return cast(R, finished.result())
 
@@ -240,7 +241,12 @@ class StageTask(Generic[P, R]):
     ) -> dict[str, Any]:
         """What to call it with, by parameter: settings for `config`, artifacts by stage, and inputs by name."""
         by_parent = {name: parents[stage_of(parent)] for name, parent in self.parents.items()}
-        return {**{each.name: inputs.get(each.name) for each in self._parameters}, **by_parent, "config": settings}
+        optional = {name: parents.get(stage_of(parent)) for name, parent in self.optional_parents.items()}
+        return {**{each.name: inputs.get(each.name) for each in self._parameters}, **by_parent, **optional, "config": settings}
+
+    def _given_parents(self, given: Mapping[str, Any]) -> dict[str, Artifact]:
+        """The artifacts among the arguments, by parameter."""
+        return {name: given[name] for name in self.reads if given[name] is not None}
 
     def _as_task(self, call: "_Call", **parents: Artifact) -> "State[R]":
         """What Prefect runs; the parents are arguments so that its graph shows them."""
@@ -253,8 +259,8 @@ class StageTask(Generic[P, R]):
         return bound.arguments
 
     def _key(self, run: RunContext, given: Mapping[str, Any]) -> str:
-        inputs = {name: input_value(value) for name, value in given.items() if name not in (*self.parents, "config")}
-        reads = {name: read_fields(given[name], self.reads[name]) for name in self.parents}
+        inputs = {name: input_value(value) for name, value in given.items() if name not in (*self.reads, "config")}
+        reads = {name: read_fields(parent, self.reads[name]) for name, parent in self._given_parents(given).items()}
         return stage_key(
             name=self.name,
             run=run,
@@ -269,13 +275,12 @@ class StageTask(Generic[P, R]):
         with disk_errors_in_one_line(run.store):
             if self.name in run.taken_over:
                 return LocalStore(run.store).open(self.name, run.taken_over[self.name], self.artifact_class), "cached"
-            parents = [given[name] for name in self.parents]
-            with open_stage(
-                name=self.name, run=run, config=given["config"], parents=parents, key=self._key(run, given)
-            ) as stage:
+            parents = list(self._given_parents(given).values())
+            key = self._key(run, given)
+            with open_stage(name=self.name, run=run, config=given["config"], parents=parents, key=key) as stage:
                 artifact = stage.cached(self.artifact_class)
                 if artifact is None:
-                    seen = {name: only_read(given[name], self.reads[name]) for name in self.parents}
+                    seen = {name: only_read(each, self.reads[name]) for name, each in self._given_parents(given).items()}
                     artifact = self._checked(stage, **{**given, **seen})  # type: ignore[call-arg]
                 stage.checkpoints.clear()
                 scores = None if self._scorer is None else _scores(stage, self._scorer, artifact, given)
@@ -313,10 +318,6 @@ def stage(
         return StageTask(name=name, function=function, reads=reads, priors=priors, scorer=scorer)
 
     return decorate
-
-
-def _is_artifact(annotation: object) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, Artifact)
 
 
 @contextmanager

@@ -139,17 +139,10 @@ def page(found: Found) -> str:
     lines += [
         "The Nth operation under the store fails, for every N, while two stages and the scores of one are computed as in a run. After each",
         "the store was readable, the message named path and free space in one line, and a second attempt gave the same bytes.",
-        "",
-        "| operation and error | operations failed in turn |",
-        "|---|---|",
+        *("", "| operation and error | operations failed in turn |", "|---|---|"),
         *(f"| {name} | {count} |" for name, count in found.disk.items()),
         "",
-        "## A start, killed",
-        "",
-        f"With `dreampolish up`: worker and run are killed by SIGKILL while the run is {', '.join(STARTS)}. `doctor` names it, `up`",
-        "marks it crashed, and the next run gets its place in the queue"
-        + (", but see below." if any(line.startswith("a killed start") for line in found.wrong) else "."),
-        "",
+        *_of_starts(found),
         "## Damage",
         "",
         f"Of the run's results and scores: {', '.join(f'{count} {kind}' for kind, count in found.damages.items())}; all detected before use"
@@ -166,6 +159,18 @@ def page(found: Found) -> str:
     ]
     lines += ["", "## Wrong", "", *(f"- {line}" for line in found.wrong)] if found.wrong else []
     return "\n".join(lines) + "\n"
+
+
+def _of_starts(found: Found) -> list[str]:
+    """The section of killed starts."""
+    return [
+        "## A start, killed",
+        "",
+        f"With `dreampolish up`: worker and run are killed by SIGKILL while the run is {', '.join(STARTS)}. `doctor` names it, `up`",
+        "marks it crashed, and the next run gets its place in the queue"
+        + (", but see below." if any(line.startswith("a killed start") for line in found.wrong) else "."),
+        "",
+    ]
 
 
 def _of_commands(commands: Sequence[Outcome]) -> list[str]:

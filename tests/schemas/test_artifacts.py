@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from flows.runs.chain import CHAIN
 from schemas.artifacts import FileRef, NerfArtifact
-from schemas.runs import STAGES
+from schemas.runs import ALL_STAGES, STAGES
 
 REF = FileRef(path="field.safetensors", sha256="0" * 64, bytes=1)
 
@@ -60,4 +60,6 @@ def test_file_references_stay_inside_their_folder(path: str) -> None:
 def test_the_chain_is_in_order() -> None:
     for index, name in enumerate(STAGES):
         assert all(parent in STAGES[:index] for parent in CHAIN[name].parent_names())
-    assert tuple(CHAIN) == STAGES
+    assert tuple(CHAIN) == ALL_STAGES == ("intake", *STAGES)
+    assert CHAIN["intake"].parent_names() == ()
+    assert {name for name, stage in CHAIN.items() if stage.optional_parents} == {"reference", "export"}

@@ -12,7 +12,7 @@ from flows.runs.chain import CHAIN
 from flows.runs.create import CONFIGS
 from schemas.config.presets import ConfigError, load_config, merged, names
 from schemas.config.run import Config, PriorsConfig
-from schemas.runs import STAGES
+from schemas.runs import ALL_STAGES
 from schemas.schedule import Ramp, constant
 from stages.runtime.code import code_of, code_of_module
 from stages.runtime.files import PROJECT
@@ -40,7 +40,7 @@ def test_presets_load_and_hold_only_differences(preset: str) -> None:
 
 def test_smoke_is_smaller_than_home_everywhere() -> None:
     smoke, home = load_config("smoke", CONFIGS, []), load_config("home", CONFIGS, [])
-    for stage in (name for name in STAGES if hasattr(getattr(home, name), "steps")):
+    for stage in (name for name in ALL_STAGES if hasattr(getattr(home, name), "steps")):
         assert getattr(smoke, stage).steps < getattr(home, stage).steps, stage
 
 
@@ -122,7 +122,7 @@ WATCHING = {"stages.results.observer", "stages.results.scores"}
 
 
 def test_every_setting_of_a_stage_is_read_by_it() -> None:
-    for stage in STAGES:
+    for stage in ALL_STAGES:
         reached = code_of(f"stages.{stage}", CHAIN[stage].__name__, PROJECT).names
         read = _attributes({name.rpartition(".")[0] for name in reached} | WATCHING)
         section = type(getattr(Config(), stage))
@@ -215,7 +215,7 @@ VALUES = st.one_of(
 )
 
 
-@given(st.sampled_from([name for name in names(Config) if name not in STAGES]), VALUES)
+@given(st.sampled_from([name for name in names(Config) if name not in ALL_STAGES]), VALUES)
 @settings(max_examples=300)
 def test_any_value_of_any_setting_is_valid_or_refused_in_one_line(name: str, value: object) -> None:
     try:

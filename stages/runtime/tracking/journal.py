@@ -246,7 +246,7 @@ def _replay(folder: Path, name: str, place: Place, wait_s: float) -> str:
         write_cursor(folder, name, cursor)
     entries = list(entries_of(content[cursor["sent"] :]))
     _send(client, cursor["run"], folder, entries)
-    send_files(client, cursor["run"], folder, entries, artifacts=place.artifacts)
+    send_files(client, run=cursor["run"], folder=folder, entries=entries, artifacts=place.artifacts)
     _send_end(client, cursor["run"], entries)
     write_cursor(folder, name, {**cursor, "sent": len(content)})
     for entry in entries:

@@ -13,8 +13,15 @@ from torch import Tensor
 
 from dreampolish.assets.asset import plain_asset
 from dreampolish.assets.bake import bake, bake_normal_map, texels_of
-from dreampolish.assets.glb import linear_from_srgb, read_glb, srgb_from_linear, write_glb
-from dreampolish.assets.textured_mesh import TexturedMesh, render_textured_mesh, texels_bilinear
+from dreampolish.assets.glb import read_glb, write_glb
+from dreampolish.assets.reading.read import read_mesh
+from dreampolish.assets.textured_mesh import (
+    TexturedMesh,
+    linear_from_srgb,
+    render_textured_mesh,
+    srgb_from_linear,
+    texels_bilinear,
+)
 from dreampolish.assets.unwrap import Unwrapped, unwrap
 from dreampolish.mesh.tangents import tangents_from_uv
 from dreampolish.mesh.topology import face_adjacency
@@ -186,12 +193,12 @@ def test_foreign_factors_are_linear_and_nodes_move_their_meshes(tmp_path: Path) 
     assert mesh.textures[0].flatten().tolist() == pytest.approx([0.7366, 1, 0], abs=2e-3)
     outward = trimesh.Trimesh(mesh.vertices.numpy(), mesh.faces.numpy())
     assert outward.volume == pytest.approx(2)
-    sized = mesh.normalized(0.6)
+    sized = read_mesh(tmp_path / "box.glb").normalized(0.6)
     assert sized.vertices.norm(dim=-1).max().item() == pytest.approx(0.6)
     assert (sized.vertices.amin(0) + sized.vertices.amax(0)).abs().max() < 1e-6
 
 
-def test_unreadable_files_and_large_textures_are_refused_in_one_line(tmp_path: Path) -> None:
+def test_unreadable_files_are_refused_in_one_line_and_large_textures_are_averaged_down(tmp_path: Path) -> None:
     broken = tmp_path / "broken.glb"
     broken.write_bytes(b"glTF nonsense")
     with pytest.raises(ValueError, match=r"broken\.glb is refused: not a GLB"):
@@ -200,8 +207,9 @@ def test_unreadable_files_and_large_textures_are_refused_in_one_line(tmp_path: P
     huge = trimesh.visual.material.PBRMaterial(baseColorTexture=Image.new("L", (5000, 2)))
     plane.visual = trimesh.visual.TextureVisuals(uv=[[0, 0], [1, 0], [0, 1]], material=huge)
     (tmp_path / "huge.glb").write_bytes(plane.export(file_type="glb"))
-    with pytest.raises(ValueError, match="4096"):
-        read_glb(tmp_path / "huge.glb")
+    found = read_mesh(tmp_path / "huge.glb")
+    assert found.mesh.textures[0].shape == (1, 2500, 3)
+    assert any("1/2" in note for note in found.notes)
 
 
 def test_transfer_curve_has_its_known_values_and_inverse() -> None:

@@ -1,0 +1,83 @@
+"""Reading PLY, STL and OFF by trimesh: one part, vertices and faces as they stand in the file."""
+
+import io
+
+import numpy as np
+import trimesh
+
+from dreampolish.assets.reading.images import texture_of_bytes
+from dreampolish.assets.reading.scene import Look, MeshError, Part, Scene, check_triangles
+from dreampolish.assets.reading.source import MeshFiles
+
+STL_HEADER, STL_FACE = 84, 50
+
+
+def read_plain(files: MeshFiles) -> Scene:
+    """The mesh of a .ply, .stl or .off, with vertex colours or the texture that a PLY names. Raises MeshError."""
+    _check_size(files)
+    try:
+        mesh = trimesh.load_mesh(io.BytesIO(files.content), file_type=files.kind, process=False)
+    except Exception as error:
+        # A reader of damaged files raises anything at all.
+        raise MeshError(f"{files.name} cannot be read: {type(error).__name__} {str(error)[:120]}") from None
+    if not isinstance(mesh, trimesh.Trimesh) or not len(mesh.faces):
+        what = "only points" if files.kind == "ply" else "no triangles"
+        raise MeshError(f"{files.name} holds {what}: give a mesh of triangles")
+    check_triangles(len(mesh.faces), files.name)
+    positions, faces = np.asarray(mesh.vertices, np.float64), np.asarray(mesh.faces, np.int64)
+    if faces.min() < 0 or faces.max() >= len(positions):
+        raise MeshError(f"{files.name} has a face that names vertex {faces.max():,} of {len(positions):,}")
+    if not np.isfinite(positions[np.unique(faces)]).all():
+        raise MeshError(f"{files.name} has coordinates that are not finite numbers")
+    uv = getattr(mesh.visual, "uv", None)
+    texture, note = _ply_texture(files) if files.kind == "ply" and uv is not None else (None, None)
+    colors = _colors(mesh)
+    return Scene(
+        parts=(
+            Part(
+                name=files.name.rpartition(".")[0],
+                look=Look("", (1.0, 1.0, 1.0) if texture is not None or colors is not None else (0.6, 0.6, 0.6), texture),
+                positions=positions,
+                faces=faces,
+                uv=None if uv is None else np.stack([uv[:, 0], 1 - uv[:, 1]], axis=1).astype(np.float64),
+                normals=None,
+                colors=colors,
+                material=0,
+            ),
+        ),
+        up=None,
+        metres_per_unit=None,
+        notes=(note,) if note else (),
+    )
+
+
+def _check_size(files: MeshFiles) -> None:
+    """Refuse what claims more than it holds, or more than fits, before it is parsed."""
+    content = files.content
+    if files.kind == "stl" and not (content[:5] == b"solid" and b"facet" in content[:1000]):
+        count = int.from_bytes(content[80:84], "little")
+        if len(content) < STL_HEADER + STL_FACE * count:
+            raise MeshError(f"{files.name} claims {count:,} triangles and has {len(content):,} bytes: it is cut off")
+        check_triangles(count, files.name)
+    if files.kind == "ply":
+        head = content[: content.find(b"end_header")].split(b"\n")
+        for words in (line.split() for line in head if line.startswith(b"element")):
+            if len(words) > 2 and words[1] == b"face" and words[2].isdigit():
+                check_triangles(int(words[2]), files.name)
+            if len(words) > 2 and words[2].isdigit() and int(words[2]) > len(content):
+                raise MeshError(f"{files.name} claims {int(words[2]):,} entries and has {len(content):,} bytes: it is cut off")
+
+
+def _colors(mesh: trimesh.Trimesh) -> np.ndarray | None:
+    """Linear RGB of the vertices, where the file has colours; they are taken as sRGB, as scanners write them."""
+    if mesh.visual.kind != "vertex":
+        return None
+    color = np.asarray(mesh.visual.vertex_colors, np.float64)[:, :3] / 255
+    return np.where(color <= 0.04045, color / 12.92, ((color + 0.055) / 1.055) ** 2.4)
+
+
+def _ply_texture(files: MeshFiles) -> tuple[np.ndarray | None, str | None]:
+    """The picture that a PLY's comment names (`comment TextureFile picture.png`)."""
+    head = files.content[: files.content.find(b"end_header")].decode("ascii", "replace")
+    named = [line.split(None, 2)[2].strip() for line in head.splitlines() if line.lower().startswith("comment texturefile ")]
+    return texture_of_bytes(files.named(named[0]), named[0]) if named else (None, None)
