@@ -220,7 +220,6 @@ class StageTask(Generic[P, R]):
         """One task run of the flow around it, its state named Computed, Resumed or Cached."""
         given = self._bind(args, kwargs)
         parents = self._given_parents(given)
-        # Prefect's types see a state in a state where it took ours over.
         finished: Any = self.task(_Call(functools.partial(self._outcome, run, given)), return_state=True, **parents)
         return cast(R, finished.result())
 
