@@ -94,7 +94,9 @@ def test_a_deployments_run_reads_no_weights_from_elsewhere(store: Path, tmp_path
 
 
 def test_a_commands_user_may_name_any_folder(store: Path, tmp_path: Path) -> None:
-    check_priors(load_config("smoke", PROJECT / "configs", [f"priors.text.source={tmp_path}"]))
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.symlink_to(PROJECT / "priors/home/text")
+    check_priors(load_config("smoke", PROJECT / "configs", [f"priors.text.source={elsewhere}"]))
 
 
 @pytest.mark.usefixtures("in_a_deployment", "store")
