@@ -13,7 +13,7 @@ COMMANDS = {
     "make": {
         "run": "Make a textured 3D asset from a prompt.",
         "resume": "Continue a stopped run; finished stages are taken from the store.",
-        "texture": "Texture and export a run's mesh anew, as a new run; the geometry is reused.",
+        "texture": "Texture and export a run's mesh anew, as a new run; or, with --mesh, a mesh of your own, whose shape stays as it is.",
         "stage": "Compute one stage of a run alone.",
     },
     "share": {
@@ -38,9 +38,9 @@ COMMANDS = {
     "priors": {
         "data": "Render the furniture that the priors are trained on; takes hours.",
         "train": "Train the embedded priors on the rendered furniture; a stopped training goes on.",
-        "check": "Say what folders of models are, what is missing in them, and what to type; nothing is loaded.",
-        "convert": "Turn pickled weights, a folder's or one file's, into a folder that can be opened.",
-        "fetch": "Download the models of a preset, at pinned revisions; a stopped download goes on.",
+        "check": "Say what folders of models are, what is missing in them, which licence and memory, and what to type.",
+        "convert": "Turn pickled weights into a folder that can be opened; tensors only, once.",
+        "fetch": "Download the models that a preset names in configs/models.yaml; goes on where it stopped.",
     },
 }
 """Module of this folder -> its commands, functions of the same name, with the line that `--help` has for them."""

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from flows.service.secret import own_hosts, own_origins
+from stages.runtime.tracking.messages import write_line
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -111,7 +112,7 @@ class CreationQueue:
                 answer = await self._answer(scope, body, receive)
                 if answer[0].get("status") != BUSY or attempt == ATTEMPTS:
                     break
-                sys.stderr.write(f"the database was busy, a flow run's creation is tried again ({attempt} of {ATTEMPTS})\n")
+                write_line(f"the database was busy, a flow run's creation is tried again ({attempt} of {ATTEMPTS})", "error")
                 await asyncio.sleep(PAUSE_S * attempt)
         for message in answer:
             await send(message)
