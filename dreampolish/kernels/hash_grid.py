@@ -113,6 +113,58 @@ def _pair(fraction: wp.float32) -> wp.vec2:
     return wp.vec2(1.0 - fraction, fraction)
 
 
+@wp.func
+@no_type_check
+def _weights(inside: wp.vec3) -> vec8:
+    """Trilinear weights of a cell's corners for a place inside it, 0..1 an axis."""
+    return _product(_pair(inside[0]), _pair(inside[1]), _pair(inside[2]))
+
+
+@wp.func
+@no_type_check
+def _slopes(inside: wp.vec3, scale: wp.float32):
+    """Derivatives of the weights along x, y and z. scale: cells a world unit."""
+    x = _pair(inside[0])
+    y = _pair(inside[1])
+    z = _pair(inside[2])
+    slope = wp.vec2(-scale, scale)
+    return _product(slope, y, z), _product(x, slope, z), _product(x, y, slope)
+
+
+@wp.func
+@no_type_check
+def _located(
+    points: wp.array2d(dtype=wp.float32),
+    n: wp.int32,
+    levels: wp.array2d(dtype=wp.int32),
+    level: wp.int32,
+    side: wp.float32,
+):
+    """Entries of the corners of a point's cell, and where in the cell it lies."""
+    cells = wp.float32(levels[level, 0])
+    place = _place(points, n, side, cells)
+    cell = _cell(place, cells)
+    return _corners(cell, levels, level), place - cell
+
+
+@wp.func
+@no_type_check
+def _read(table: wp.array2d(dtype=wp.float32), channel: wp.int32, index: index8) -> vec8:
+    """A channel of eight entries."""
+    values = vec8()
+    for corner in range(8):
+        values[corner] = table[channel, index[corner]]
+    return values
+
+
+@wp.func
+@no_type_check
+def _add(table: wp.array2d(dtype=wp.float32), channel: wp.int32, index: index8, values: vec8):
+    """Add to a channel of eight entries."""
+    for corner in range(8):
+        wp.atomic_add(table, channel, index[corner], values[corner])
+
+
 @wp.kernel(module=MODULE, enable_backward=False)
 @no_type_check
 def _features(
@@ -126,17 +178,10 @@ def _features(
     """features (L, C, N)."""
     row, n = wp.tid()
     level = row + first
-    cells = wp.float32(levels[level, 0])
-    place = _place(points, n, side, cells)
-    cell = _cell(place, cells)
-    index = _corners(cell, levels, level)
-    inside = place - cell
-    weight = _product(_pair(inside[0]), _pair(inside[1]), _pair(inside[2]))
+    index, inside = _located(points, n, levels, level, side)
+    weight = _weights(inside)
     for channel in range(table.shape[0]):
-        total = wp.float32(0.0)
-        for corner in range(8):
-            total += weight[corner] * table[channel, index[corner]]
-        features[level, channel, n] = total
+        features[level, channel, n] = wp.dot(weight, _read(table, channel, index))
 
 
 @wp.kernel(module=MODULE, enable_backward=False)
@@ -152,34 +197,15 @@ def _features_and_jacobian(
     """result (4, L, C, N): features, then their derivatives along x, y, z."""
     row, n = wp.tid()
     level = row + first
-    cells = wp.float32(levels[level, 0])
-    place = _place(points, n, side, cells)
-    cell = _cell(place, cells)
-    index = _corners(cell, levels, level)
-    inside = place - cell
-    x = _pair(inside[0])
-    y = _pair(inside[1])
-    z = _pair(inside[2])
-    slope = wp.vec2(-cells / side, cells / side)
-    weight = _product(x, y, z)
-    along_x = _product(slope, y, z)
-    along_y = _product(x, slope, z)
-    along_z = _product(x, y, slope)
+    index, inside = _located(points, n, levels, level, side)
+    weight = _weights(inside)
+    along_x, along_y, along_z = _slopes(inside, wp.float32(levels[level, 0]) / side)
     for channel in range(table.shape[0]):
-        total = wp.float32(0.0)
-        total_x = wp.float32(0.0)
-        total_y = wp.float32(0.0)
-        total_z = wp.float32(0.0)
-        for corner in range(8):
-            value = table[channel, index[corner]]
-            total += weight[corner] * value
-            total_x += along_x[corner] * value
-            total_y += along_y[corner] * value
-            total_z += along_z[corner] * value
-        result[0, level, channel, n] = total
-        result[1, level, channel, n] = total_x
-        result[2, level, channel, n] = total_y
-        result[3, level, channel, n] = total_z
+        values = _read(table, channel, index)
+        result[0, level, channel, n] = wp.dot(weight, values)
+        result[1, level, channel, n] = wp.dot(along_x, values)
+        result[2, level, channel, n] = wp.dot(along_y, values)
+        result[3, level, channel, n] = wp.dot(along_z, values)
 
 
 @wp.kernel(module=MODULE, enable_backward=False)
@@ -195,16 +221,10 @@ def _table_gradient(
     """grad_table (C, entries), added to, from grad_features (L, C, N)."""
     row, n = wp.tid()
     level = row + first
-    cells = wp.float32(levels[level, 0])
-    place = _place(points, n, side, cells)
-    cell = _cell(place, cells)
-    index = _corners(cell, levels, level)
-    inside = place - cell
-    weight = _product(_pair(inside[0]), _pair(inside[1]), _pair(inside[2]))
+    index, inside = _located(points, n, levels, level, side)
+    weight = _weights(inside)
     for channel in range(grad_table.shape[0]):
-        slope = grad_features[level, channel, n]
-        for corner in range(8):
-            wp.atomic_add(grad_table, channel, index[corner], weight[corner] * slope)
+        _add(grad_table, channel, index, weight * grad_features[level, channel, n])
 
 
 @wp.kernel(module=MODULE, enable_backward=False)
@@ -221,28 +241,15 @@ def _table_gradient_with_jacobian(
     """grad_table (C, entries), added to, from grad_features (L, C, N) and grad_jacobian (3, L, C, N)."""
     row, n = wp.tid()
     level = row + first
-    cells = wp.float32(levels[level, 0])
-    place = _place(points, n, side, cells)
-    cell = _cell(place, cells)
-    index = _corners(cell, levels, level)
-    inside = place - cell
-    x = _pair(inside[0])
-    y = _pair(inside[1])
-    z = _pair(inside[2])
-    slope = wp.vec2(-cells / side, cells / side)
-    weight = _product(x, y, z)
-    along_x = _product(slope, y, z)
-    along_y = _product(x, slope, z)
-    along_z = _product(x, y, slope)
+    index, inside = _located(points, n, levels, level, side)
+    weight = _weights(inside)
+    along_x, along_y, along_z = _slopes(inside, wp.float32(levels[level, 0]) / side)
     for channel in range(grad_table.shape[0]):
-        grad = grad_features[level, channel, n]
-        grad_x = grad_jacobian[0, level, channel, n]
-        grad_y = grad_jacobian[1, level, channel, n]
-        grad_z = grad_jacobian[2, level, channel, n]
-        for corner in range(8):
-            value = weight[corner] * grad + along_x[corner] * grad_x
-            value += along_y[corner] * grad_y + along_z[corner] * grad_z
-            wp.atomic_add(grad_table, channel, index[corner], value)
+        value = weight * grad_features[level, channel, n]
+        value += along_x * grad_jacobian[0, level, channel, n]
+        value += along_y * grad_jacobian[1, level, channel, n]
+        value += along_z * grad_jacobian[2, level, channel, n]
+        _add(grad_table, channel, index, value)
 
 
 @wp.kernel(module=MODULE, enable_backward=False)
@@ -261,29 +268,13 @@ def _table_gradient_with_direction(
     directions (N, 3)."""
     row, n = wp.tid()
     level = row + first
-    cells = wp.float32(levels[level, 0])
-    place = _place(points, n, side, cells)
-    cell = _cell(place, cells)
-    index = _corners(cell, levels, level)
-    inside = place - cell
-    x = _pair(inside[0])
-    y = _pair(inside[1])
-    z = _pair(inside[2])
-    slope = wp.vec2(-cells / side, cells / side)
-    weight = _product(x, y, z)
-    along_x = _product(slope, y, z)
-    along_y = _product(x, slope, z)
-    along_z = _product(x, y, slope)
+    index, inside = _located(points, n, levels, level, side)
+    weight = _weights(inside)
+    along_x, along_y, along_z = _slopes(inside, wp.float32(levels[level, 0]) / side)
+    along = along_x * directions[n, 0] + along_y * directions[n, 1] + along_z * directions[n, 2]
     for channel in range(grad_table.shape[0]):
-        grad = grad_features[level, channel, n]
-        held = pull[level, channel, n]
-        grad_x = held * directions[n, 0]
-        grad_y = held * directions[n, 1]
-        grad_z = held * directions[n, 2]
-        for corner in range(8):
-            value = weight[corner] * grad + along_x[corner] * grad_x
-            value += along_y[corner] * grad_y + along_z[corner] * grad_z
-            wp.atomic_add(grad_table, channel, index[corner], value)
+        value = weight * grad_features[level, channel, n] + along * pull[level, channel, n]
+        _add(grad_table, channel, index, value)
 
 
 def encode(points: Tensor, table: Tensor, levels: Levels, *, with_jacobian: bool) -> Tensor:

@@ -32,6 +32,21 @@ def _is_occupied(point: wp.vec3, occupied: wp.array3d(dtype=wp.uint8), half_size
     return occupied[cell[0], cell[1], cell[2]] != wp.uint8(0)
 
 
+@wp.func
+@no_type_check
+def _point(rays: wp.array3d(dtype=wp.float32), ray: wp.int32, t: wp.float32) -> wp.vec3:
+    """A ray's point at the distance t."""
+    origin = wp.vec3(rays[0, ray, 0], rays[0, ray, 1], rays[0, ray, 2])
+    return origin + wp.vec3(rays[1, ray, 0], rays[1, ray, 1], rays[1, ray, 2]) * t
+
+
+@wp.func
+@no_type_check
+def _middle(spans: wp.array2d(dtype=wp.float32), ray: wp.int32, index: wp.int32, step: wp.float32) -> wp.float32:
+    """The distance of a ray's step."""
+    return spans[0, ray] + (wp.float32(index) + spans[2, ray]) * step
+
+
 @wp.kernel(module=MODULE, enable_backward=False)
 @no_type_check
 def _count(
@@ -45,16 +60,14 @@ def _count(
 ):
     """counts (R): steps of a ray. rays (2, R, 3): origins and directions. spans (3, R): near, far, shift."""
     _, ray = wp.tid()
-    origin = wp.vec3(rays[0, ray, 0], rays[0, ray, 1], rays[0, ray, 2])
-    direction = wp.vec3(rays[1, ray, 0], rays[1, ray, 1], rays[1, ray, 2])
     found = wp.int64(0)
     index = wp.int32(0)
-    t = spans[0, ray] + spans[2, ray] * step
+    t = _middle(spans, ray, index, step)
     while t < spans[1, ray]:
-        if _is_occupied(origin + direction * t, occupied, half_size):
+        if _is_occupied(_point(rays, ray, t), occupied, half_size):
             found += wp.int64(1)
         index += 1
-        t = spans[0, ray] + (wp.float32(index) + spans[2, ray]) * step
+        t = _middle(spans, ray, index, step)
     counts[ray] = found
 
 
@@ -73,14 +86,12 @@ def _write(
 ):
     """indices (2, N): ray and slot. places (N, 4): point and t. starts (R): where a ray's steps begin."""
     _, ray = wp.tid()
-    origin = wp.vec3(rays[0, ray, 0], rays[0, ray, 1], rays[0, ray, 2])
-    direction = wp.vec3(rays[1, ray, 0], rays[1, ray, 1], rays[1, ray, 2])
     begin = starts[ray]
     slot = wp.int64(0)
     index = wp.int32(0)
-    t = spans[0, ray] + spans[2, ray] * step
+    t = _middle(spans, ray, index, step)
     while t < spans[1, ray]:
-        point = origin + direction * t
+        point = _point(rays, ray, t)
         if _is_occupied(point, occupied, half_size):
             place = begin + slot
             indices[0, place] = wp.int64(ray)
@@ -91,7 +102,7 @@ def _write(
             places[place, 3] = t
             slot += wp.int64(1)
         index += 1
-        t = spans[0, ray] + (wp.float32(index) + spans[2, ray]) * step
+        t = _middle(spans, ray, index, step)
 
 
 def march(rays: Tensor, spans: Tensor, occupied: Tensor, half_size: float, step: float) -> Marched:

@@ -100,7 +100,7 @@ def joined(scene: Scene, up: str, name: str, front_deg: float = 0.0) -> ReadMesh
         normals=torch.cat(
             [
                 _normals(piece, small[start : start + len(piece.vertices)])
-                for start, (_, piece) in zip(first, pieces, strict=False)
+                for start, (_, piece) in zip(first[:-1], pieces, strict=True)
             ]
         ),
         uv=torch.cat([piece.uv for _, piece in pieces]),

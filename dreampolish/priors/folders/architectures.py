@@ -77,7 +77,7 @@ def _laid_out(build: Any, folder: Path) -> Shapes:
 def _built(build: Any, folder: Path) -> nn.Module:
     try:
         network: nn.Module = build()
-    except (TypeError, ValueError, KeyError, RuntimeError, NotImplementedError, AttributeError) as error:
+    except (TypeError, ValueError, KeyError, RuntimeError, AttributeError) as error:
         said = (str(error).splitlines() or [type(error).__name__])[0]
         raise PriorError(f"{folder}/config.json describes no network: {said}") from None
     return network

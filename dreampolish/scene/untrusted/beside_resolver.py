@@ -1,6 +1,7 @@
 """trimesh's access to the files that a mesh names: material libraries and pictures in the mesh's own folder."""
 
 from collections.abc import Iterable
+from io import UnsupportedOperation
 from pathlib import Path
 from typing import NoReturn
 
@@ -45,4 +46,4 @@ class BesideResolver(Resolver):  # type: ignore[misc]  # trimesh has no types
 
     def write(self, name: str, data: object) -> NoReturn:
         """Nothing is written."""
-        raise NotImplementedError("a mesh's folder is read only")
+        raise UnsupportedOperation("a mesh's folder is read only")

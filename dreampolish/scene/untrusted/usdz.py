@@ -30,7 +30,7 @@ def package_errors(path: Path) -> list[str]:
         return [f"{damaged} is damaged"] if damaged else _reference_errors(path, names)
     except RefusedError as error:
         return [str(error)]
-    except (zipfile.BadZipFile, OSError, struct.error, NotImplementedError) as error:
+    except (zipfile.BadZipFile, OSError, struct.error, RuntimeError) as error:
         return [f"is no readable ZIP: {error}"]
 
 

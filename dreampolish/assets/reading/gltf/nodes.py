@@ -124,7 +124,7 @@ def skin_matrices(data: GltfData, skin: int, world: dict[int, np.ndarray]) -> np
     bound = data.numbers(entry["inverseBindMatrices"]).reshape(-1, 4, 4).transpose(0, 2, 1)
     if len(bound) < len(joints):
         raise MeshError(f"{data.name} has a skin of {len(joints)} joints with {len(bound)} matrices")
-    return np.stack([joint @ matrix for joint, matrix in zip(joints, bound, strict=False)])
+    return np.stack([joint @ matrix for joint, matrix in zip(joints, bound[: len(joints)], strict=True)])
 
 
 def skinned(matrices: np.ndarray, joints: np.ndarray, weights: np.ndarray, name: str) -> np.ndarray:

@@ -145,7 +145,10 @@ def _morphed(data: GltfData, place: Placed, primitive: dict[str, Any], key: str)
     """An attribute with the morph targets at the weights that the file has at rest (glTF 2.0, 3.7.2.2)."""
     values = data.numbers(primitive["attributes"][key])
     weights = data.entry("nodes", place.node).get("weights", data.entry("meshes", place.mesh).get("weights", []))
-    for weight, target in zip(weights, primitive.get("targets", []), strict=False):
+    targets = primitive.get("targets", []) if weights else []
+    if len(weights) != len(targets):
+        raise MeshError(f"{data.name} has {len(targets)} morph targets with {len(weights)} weights; export it again")
+    for weight, target in zip(weights, targets, strict=True):
         if weight and key in target:
             values = values + weight * data.numbers(target[key])
     return values

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from dreampolish.assets.reading.read import ReadMesh, read_mesh
+from dreampolish.assets.reading.scene import MeshError
 from dreampolish.assets.textured_mesh import linear_from_srgb, srgb_from_linear, texels_bilinear, wrapped
 from tests.support.gltf_files import COLORS, GltfFile, box, png, quarters, textured_box
 
@@ -183,6 +184,9 @@ def test_morph_targets_count_at_the_weights_of_the_file(tmp_path: Path) -> None:
     file.primitive["targets"] = [{"POSITION": file.accessor(moved)}]
     file.document["meshes"][0]["weights"] = [0.5]
     np.testing.assert_allclose(size_of(read(tmp_path, file)), (0.6, 1.0, 2.4), atol=1e-6)
+    file.document["meshes"][0]["weights"] = [0.5, 0.5]
+    with pytest.raises(MeshError, match="1 morph targets with 2 weights"):
+        read(tmp_path, file)
 
 
 def test_a_rigged_mesh_stands_in_the_pose_of_its_nodes_and_this_is_said(tmp_path: Path) -> None:
