@@ -48,15 +48,16 @@ INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --require-hash
 
 $(VENV)/.torch:
 	@test -n "$(PYTHON)" || { echo 'no Python 3.11, 3.12 or 3.13 with venv on the PATH (Debian, Ubuntu: apt install python3-venv)' >&2; exit 2; }
-	$(PYTHON) -m venv $(VENV)
-	$(INSTALL) --no-deps -r requirements-cpu.lock 2>/dev/null || { \
+	@echo "installing packages into $(VENV), once: some minutes, 2.4 GB"
+	@$(PYTHON) -m venv $(VENV)
+	@$(INSTALL) --no-deps -r requirements-cpu.lock 2>/dev/null || { \
 		sed -n '/^torch==/,/[^\\]$$/p' requirements.lock > $(VENV)/torch.lock && $(INSTALL) --no-deps -r $(VENV)/torch.lock; }
 	@touch $@
 
 $(VENV)/.installed: $(VENV)/.torch requirements.lock requirements-cuda.lock pyproject.toml
-	$(INSTALL) -r requirements.lock $$(ls $(VENV)/lib/python3*/site-packages/torch/lib/libtorch_cuda.so >/dev/null 2>&1 \
+	@$(INSTALL) -r requirements.lock $$(ls $(VENV)/lib/python3*/site-packages/torch/lib/libtorch_cuda.so >/dev/null 2>&1 \
 		&& echo -r requirements-cuda.lock)
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@test -e .git || $(BIN)/dvc config --local core.no_scm true
 	@touch $@
 
