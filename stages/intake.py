@@ -18,10 +18,11 @@ from dreampolish.assets.reading.surface import is_one_colour, sampled_colors, we
 from dreampolish.assets.textured_mesh import render_textured_mesh
 from dreampolish.fields.color import ColorField, fit_colors
 from dreampolish.mesh.topology import face_normals
-from dreampolish.renderers.mesh import Mesh, mesh_from_parts
+from dreampolish.renderers.mesh import Mesh, MeshRender, mesh_from_parts
 from dreampolish.scene.cameras import turntable_cameras
 from dreampolish.scene.cutout import OBJECT_RADIUS
 from dreampolish.scene.pictures import write_picture
+from dreampolish.scene.shading import facing_light
 from schemas.artifacts import IntakeArtifact, Placement
 from schemas.config.intake import IntakeConfig
 from stages.guidance.grids import grid_sizes
@@ -100,14 +101,20 @@ def _learned_colors(stage: Stage, config: IntakeConfig, found: ReadMesh) -> tupl
 
 
 def _views(stage: Stage, config: IntakeConfig, found: ReadMesh) -> Float[Tensor, "n h w 3"]:
-    """The mesh as it came, from all around."""
+    """The mesh as it came, from all around; one without colours under a light."""
     preview = config.preview
     cameras = turntable_cameras(preview.n_views, preview.elevation_deg, REFERENCE_FOV_DEG, preview.size).to(stage.device)
     mesh = found.normalized(OBJECT_RADIUS).to(stage.device)
+    plain = is_one_colour(found.mesh)
     with torch.no_grad():
-        return torch.cat(
-            [render_textured_mesh(mesh, cameras[[index]], 2, cull_backfaces=False).rgb for index in range(len(cameras))]
-        )
+        renders = [render_textured_mesh(mesh, cameras[[index]], 2, cull_backfaces=False) for index in range(len(cameras))]
+    return torch.cat([_lit(each) if plain else each.rgb for each in renders])
+
+
+def _lit(render: MeshRender) -> Float[Tensor, "b h w 3"]:
+    """A mesh of one colour under a light: unlit, a white one does not show on white."""
+    paper = 1 - render.alpha[..., None]
+    return (render.rgb - paper) * facing_light(render.normals_world) + paper
 
 
 def _written_views(stage: Stage, views: Float[Tensor, "n h w 3"]) -> list[Path]:

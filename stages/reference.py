@@ -21,6 +21,7 @@ from dreampolish.scene.cameras import orbit_cameras
 from dreampolish.scene.cutout import CutoutSizes, as_framed, check_foreground, cut_from_plain_background, on_white, recentre
 from dreampolish.scene.matting import Matting
 from dreampolish.scene.pictures import PictureError, read_picture, resize, sheet, write_picture
+from dreampolish.scene.shading import facing_light
 from schemas.artifacts import IntakeArtifact, ReferenceArtifact
 from schemas.config.reference import ReferenceConfig
 from stages.guidance.priors import (
@@ -97,7 +98,7 @@ def _of_mesh(
     alpha = front.alpha[0, ..., None].cpu()
     candidates, figures = None, {}
     if image is None:
-        seen = front.rgb if intake.has_colors else front.rgb * _facing_light(front.normals_world)
+        seen = front.rgb if intake.has_colors else front.rgb * facing_light(front.normals_world)
         on_paper = seen * front.alpha[..., None] + 1 - front.alpha[..., None]
         candidates = _drawn_over(stage=stage, config=config, prompt=prompt, front=on_paper, alpha=alpha)
         rgba = candidates.pictures[candidates.best]
@@ -121,17 +122,8 @@ def _of_mesh(
     )
 
 
-LIGHT_TOWARD = (0.7, 0.45, 0.75)
-"""Direction of the light that shapes a mesh without colours for the prior, world frame. [choice]"""
 PAPER_TOLERANCE, FULL_INK = 0.03, 0.06
 """Of a drawn picture on white, as in ViewTargetsConfig. [choice]"""
-SHADE = 0.55
-"""How dark that light leaves what faces away, 0..1. [choice]"""
-
-
-def _facing_light(normals: Float[Tensor, "b h w 3"]) -> Float[Tensor, "b h w 1"]:
-    toward = torch.nn.functional.normalize(torch.tensor(LIGHT_TOWARD, device=normals.device), dim=0)
-    return SHADE + (1 - SHADE) * ((normals @ toward)[..., None] * 0.5 + 0.5)
 
 
 def laid_over(picture: Float[Tensor, "h w 4"], alpha: Float[Tensor, "h w"]) -> Float[Tensor, "h w 4"]:

@@ -30,11 +30,18 @@ class Levels:
 
 @wp.func
 @no_type_check
-def _place(points: wp.array2d(dtype=wp.float32), n: wp.int32, side: wp.float32, cells: wp.float32) -> wp.vec3:
+def _point(points: wp.array2d(dtype=wp.float32), n: wp.int32) -> wp.vec3:
+    """The n-th point."""
+    return wp.vec3(points[n, 0], points[n, 1], points[n, 2])
+
+
+@wp.func
+@no_type_check
+def _place(point: wp.vec3, side: wp.float32, cells: wp.float32) -> wp.vec3:
     """A point in cells of the level; outside goes to the box's side, NaN stays NaN."""
     place = wp.vec3()
     for axis in range(3):
-        unit = points[n, axis] / side + 0.5
+        unit = point[axis] / side + 0.5
         if unit < 0.0:
             unit = 0.0
         if unit > 1.0:
@@ -134,15 +141,14 @@ def _slopes(inside: wp.vec3, scale: wp.float32):
 @wp.func
 @no_type_check
 def _located(
-    points: wp.array2d(dtype=wp.float32),
-    n: wp.int32,
+    point: wp.vec3,
     levels: wp.array2d(dtype=wp.int32),
     level: wp.int32,
     side: wp.float32,
 ):
     """Entries of the corners of a point's cell, and where in the cell it lies."""
     cells = wp.float32(levels[level, 0])
-    place = _place(points, n, side, cells)
+    place = _place(point, side, cells)
     cell = _cell(place, cells)
     return _corners(cell, levels, level), place - cell
 
@@ -178,7 +184,7 @@ def _features(
     """features (L, C, N)."""
     row, n = wp.tid()
     level = row + first
-    index, inside = _located(points, n, levels, level, side)
+    index, inside = _located(_point(points, n), levels, level, side)
     weight = _weights(inside)
     for channel in range(table.shape[0]):
         features[level, channel, n] = wp.dot(weight, _read(table, channel, index))
@@ -197,7 +203,7 @@ def _features_and_jacobian(
     """result (4, L, C, N): features, then their derivatives along x, y, z."""
     row, n = wp.tid()
     level = row + first
-    index, inside = _located(points, n, levels, level, side)
+    index, inside = _located(_point(points, n), levels, level, side)
     weight = _weights(inside)
     along_x, along_y, along_z = _slopes(inside, wp.float32(levels[level, 0]) / side)
     for channel in range(table.shape[0]):
@@ -221,7 +227,7 @@ def _table_gradient(
     """grad_table (C, entries), added to, from grad_features (L, C, N)."""
     row, n = wp.tid()
     level = row + first
-    index, inside = _located(points, n, levels, level, side)
+    index, inside = _located(_point(points, n), levels, level, side)
     weight = _weights(inside)
     for channel in range(grad_table.shape[0]):
         _add(grad_table, channel, index, weight * grad_features[level, channel, n])
@@ -241,7 +247,7 @@ def _table_gradient_with_jacobian(
     """grad_table (C, entries), added to, from grad_features (L, C, N) and grad_jacobian (3, L, C, N)."""
     row, n = wp.tid()
     level = row + first
-    index, inside = _located(points, n, levels, level, side)
+    index, inside = _located(_point(points, n), levels, level, side)
     weight = _weights(inside)
     along_x, along_y, along_z = _slopes(inside, wp.float32(levels[level, 0]) / side)
     for channel in range(grad_table.shape[0]):
@@ -268,7 +274,7 @@ def _table_gradient_with_direction(
     directions (N, 3)."""
     row, n = wp.tid()
     level = row + first
-    index, inside = _located(points, n, levels, level, side)
+    index, inside = _located(_point(points, n), levels, level, side)
     weight = _weights(inside)
     along_x, along_y, along_z = _slopes(inside, wp.float32(levels[level, 0]) / side)
     along = along_x * directions[n, 0] + along_y * directions[n, 1] + along_z * directions[n, 2]

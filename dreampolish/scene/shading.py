@@ -37,6 +37,18 @@ GRAIN_FINE_RATE = 2.7
 GRAIN_FACTORS = (0.98, 0.07, 0.04)
 """Mean factor of the grain, and heights of coarse and fine stripes. [choice]"""
 
+FACING_TOWARD = (0.7, 0.45, 0.75)
+"""Direction of the light that shows the shape of a mesh without colours, world frame. [choice]"""
+
+LEAST_FACING = 0.55
+"""How dark that light leaves what faces away, 0..1. [choice]"""
+
+
+def facing_light(normals_world: Float[Tensor, "b h w 3"]) -> Float[Tensor, "b h w 1"]:
+    """The factor, LEAST_FACING..1, of a soft light from FACING_TOWARD on surfaces of unit normals."""
+    toward = torch.nn.functional.normalize(torch.tensor(FACING_TOWARD, device=normals_world.device), dim=0)
+    return LEAST_FACING + (1 - LEAST_FACING) * ((normals_world @ toward)[..., None] * 0.5 + 0.5)
+
 
 def shade(normals_camera: Float[Tensor, "b 3 h w"], lighting_camera: Lighting) -> Float[Tensor, "b 1 h w"]:
     """The factor of Lambertian light on a colour, between MIN_SHADE and MAX_SHADE.

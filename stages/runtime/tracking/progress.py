@@ -1,6 +1,5 @@
 """What a stage reports while it runs: metrics and pictures to the tracker, how far it is to Prefect and the terminal."""
 
-import logging
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -16,8 +15,7 @@ from schemas.runs import StageRecord, StageState
 from stages.runtime.tracking.durations import duration
 from stages.runtime.tracking.files import folders_with_tag
 from stages.runtime.tracking.journal import Journal, Place, place_from_store, run_page
-
-log = logging.getLogger(__name__)
+from stages.runtime.tracking.messages import write_line
 
 SHARE = 0.05
 """Of a stage between two updates in Prefect."""
@@ -95,11 +93,11 @@ class StageProgress:
             self._shown_share = share
 
     def say(self, words: str) -> None:
-        """A line on what the stage does besides its steps: on the terminal while it lasts, else to the log."""
+        """A line on what the stage does besides its steps: in the terminal's line while it lasts, else as a line of its own."""
         if self._status is not None and self._status.is_shown:
             self._status.say(words)
         else:
-            log.warning("%s: %s", self.name, words)
+            write_line(f"{self.name}: {words}", "error")
 
     def _send_out(self, errand: Callable[[], None]) -> bool:
         """Do an errand on the thread, in this task run's context; False, and nothing is done, while the last one is not back."""

@@ -1,5 +1,6 @@
 """Light and recolouring: closed forms, bounds, agreement between views."""
 
+import pytest
 import torch
 
 from dreampolish.scene.cameras import orbit_cameras
@@ -11,7 +12,17 @@ from dreampolish.scene.lighting import (
     random_world_lighting,
     studio_lighting,
 )
-from dreampolish.scene.shading import MAX_SHADE, MIN_SHADE, on_white, recolor, shade, wood_grain
+from dreampolish.scene.shading import (
+    FACING_TOWARD,
+    LEAST_FACING,
+    MAX_SHADE,
+    MIN_SHADE,
+    facing_light,
+    on_white,
+    recolor,
+    shade,
+    wood_grain,
+)
 
 
 def test_headlight_is_one_towards_the_viewer_and_dim_at_the_rim() -> None:
@@ -101,3 +112,12 @@ def test_wood_grain_is_mild_and_the_same_at_the_same_point() -> None:
     torch.testing.assert_close(first, again)
     assert float(first.min()) > 0.8
     assert float(first.max()) < 1.15
+
+
+def test_a_white_surface_under_the_facing_light_is_darker_the_farther_it_turns_away() -> None:
+    toward = torch.nn.functional.normalize(torch.tensor(FACING_TOWARD), dim=0)
+    facing, level, away = facing_light(
+        torch.stack([toward, torch.linalg.cross(toward, torch.eye(3)[0]), -toward])[None, None]
+    ).flatten()
+    assert (float(facing), float(away)) == pytest.approx((1.0, LEAST_FACING))
+    assert float(level) == pytest.approx((1 + LEAST_FACING) / 2)
