@@ -166,7 +166,7 @@ def _targets(stage: Stage, config: TextureConfig, view: ReferenceView) -> ViewTa
         steps=config.steps,
         size=config.size,
         prior=prior,
-        reference=prior.condition(images_at_prior(view.rgb, prior.image_size)),
+        reference=prior.condition(images_at_prior(view.original, prior.image_size)),
         reference_elevation_deg=view.elevation_deg,
         generator=stage.generator,
     )
