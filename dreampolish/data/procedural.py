@@ -1,7 +1,7 @@
 """Objects that priors/procedural makes: one file each, described by a manifest.
 
 Frames: a file's object stands z up, in metres, its box centred on the origin, its front towards `front_deg` (degrees counter-clockwise
-from +x, seen from above; None: the object has no front). Painted meshes are in the world frame of ARCHITECTURE.md. Colours are
+from +x, seen from above; None: the object has no front). Painted meshes are in the world frame of docs/conventions.md. Colours are
 display-referred sRGB in [0, 1].
 """
 

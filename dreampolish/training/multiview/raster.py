@@ -1,7 +1,7 @@
 """Geometry buffers of many small meshes at once by a z-buffer: no light, no gradient, any device.
 
 Notation: W views; N samples of a side (pixels times supersampling); T faces, V vertices of the padded meshes. A face of three equal
-vertices is padding. Frames and pixels are those of ARCHITECTURE.md; the field of view is that of the view priors, 20 degrees.
+vertices is padding. Frames and pixels are those of docs/conventions.md; the field of view is that of the view priors, 20 degrees.
 
 The z-buffer's keys hold depth (KEY_DEPTH_BITS) over the face's number (KEY_FACE_BITS), so that one integer minimum decides a sample.
 Buffers have the channels of CHANNELS as uint8: colours and shares 255 = 1, normals (camera frame, towards the viewer) 128 + 127 n,
