@@ -34,6 +34,7 @@ from stages.guidance.priors import open_text_prior, open_view_prior
 from stages.guidance.reference_view import REFERENCE_VIEW, ReferenceView, anchor_terms, depth_terms, load_reference
 from stages.guidance.rhythm import is_finer, renders_novel, renders_reference, wants_normals
 from stages.results.files import save_state
+from stages.results.live import unfinished_density
 from stages.results.observer import Preview, StageObserver
 from stages.results.scores import TURNTABLE
 from stages.runtime.errors import StageError
@@ -61,7 +62,7 @@ def fit_nerf(stage: Stage, reference: ReferenceArtifact, config: NerfConfig) -> 
         generator=stage.generator,
     )
     handover = Handover(config.switch, config.steps)
-    preview = Preview(lambda: {"view": scene.picture(view.camera)[0]})
+    preview = Preview(lambda: {"view": scene.picture(view.camera)[0]}, unfinished_density(scene))
     result = fit(
         losses=_losses(config=config, scene=scene, guide=guide, view=view, handover=handover, preview=preview),
         optimizer=_optimizer(scene, config),

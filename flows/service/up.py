@@ -52,10 +52,11 @@ from flows.service.secret import (
     tracker_environment,
 )
 from stages.runtime.errors import StageError
-from stages.runtime.files import database_uri, disk_errors_in_one_line, take_lock
+from stages.runtime.files import database_uri, disk_errors_in_one_line, project_file, take_lock
 
 SERVER_PORT = 4200
 MLFLOW_PORT = 5000
+HOME = "priors/home"
 READY = {"server": "/api/health", "mlflow": "/health"}
 
 
@@ -92,6 +93,7 @@ def up(
                 forget_set_up(store)
                 with client_of(server, secret):
                     set_up(server.url, environment, folder, runs_at_once)
+                _register_priors(tracker)
                 note_set_up(store, server, digest)
             if worker is None:
                 with client_of(server, secret):
@@ -116,6 +118,16 @@ def client_of(server: Service, secret: str) -> Iterator[None]:
 
     with temporary_settings({PREFECT_API_URL: api_url(server.url), PREFECT_API_AUTH_STRING: secret}):
         yield
+
+
+def _register_priors(tracker: Service) -> None:
+    """The priors of the preset `home` in the tracker's registry, under the alias of that name; pages are no reason not to come up."""
+    # MLflow's client takes a second to import, when all runs already.
+    from stages.runtime.tracking.journal import Place
+    from stages.runtime.tracking.registry import register_priors
+
+    with suppress(Exception):
+        register_priors(Place(tracker.url, None), project_file(HOME), "home", HOME)
 
 
 def crash_left_behind(store: Path) -> list[str]:
@@ -213,6 +225,7 @@ def _start_server(store: Path, port: int, secret: str, started: list[Service]) -
     refuse_taken_port("server", url, port)
     environment = {
         **prefect_home(store),
+        "DREAMPOLISH_STORE": str(store),
         "PREFECT_SERVER_API_HOST": HOST,
         "PREFECT_SERVER_API_PORT": str(port),
         "PREFECT_API_URL": api_url(url),

@@ -1,0 +1,111 @@
+"""Automations of a store's Prefect server, and the notification block they speak through.
+
+`dreampolish-notices` is the default block: it writes a line to `<store>/services/notices.log`, which `dreampolish up`'s page of runs
+shows, and tells nobody outside. The automation for new priors stands in prefect.yaml, beside the deployment that it runs; a notification
+is none of a deployment's triggers, so this one is registered here. What a user changed in it since stays.
+"""
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from prefect.blocks.abstract import NotificationBlock
+
+from flows.service.processes import open_private, services_folder
+from stages.runtime.files import store_folder
+from stages.runtime.tracking.messages import printable
+
+BLOCK = "dreampolish-notices"
+AUTOMATION = "dreampolish: a run crashed or is stuck"
+START_LIMIT = timedelta(minutes=15)
+"""A run that a worker has taken and that has not begun by then is stuck."""
+RUN_LIMIT = timedelta(hours=24)
+"""So is one that has not ended by then."""
+ENDS = tuple(f"prefect.flow-run.{name}" for name in ("Completed", "Failed", "Crashed", "Cancelled"))
+SUBJECT = "{{ flow_run.name }} {{ 'crashed' if 'Crashed' in (event.event or '') else 'is stuck' }}"
+BODY = """\
+Flow run {{ flow_run.name }} ({{ flow_run.id }}) is {{ flow_run.state.name }}: {{ flow_run.state.message or 'no message' }}
+dreampolish doctor says what mends it."""
+MOST_SHOWN = 50
+"""Lines of the notices that are read back."""
+
+
+class DreampolishNotices(NotificationBlock):
+    """Write notices to the log of notices of this server's store."""
+
+    _block_type_name = "DreamPolish Notices"
+    _block_type_slug = "dreampolish-notices"
+    _description = "Writes to services/notices.log of the store whose server this is; tells nobody outside."
+
+    async def notify(self, body: str, subject: str | None = None) -> None:
+        """Append a line."""
+        write_notice(store_folder(), subject or "", body)
+
+
+def notices_path(store: Path) -> Path:
+    """Where the notices of a store's server lie: a JSON object a line."""
+    return services_folder(store) / "notices.log"
+
+
+def write_notice(store: Path, subject: str, body: str) -> None:
+    """Append a notice."""
+    line = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "subject": printable(subject), "body": body}
+    with open(notices_path(store), "a", opener=open_private) as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def register_automations() -> None:
+    """Make the block and the automation that speaks through it, unless they are there. Prefect's client must know the server."""
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import ObjectNotFound
+
+    with get_client(sync_client=True) as client:
+        if client.read_automations_by_name(AUTOMATION):
+            return
+        try:
+            block = client.read_block_document_by_name(BLOCK, DreampolishNotices.get_block_type_slug()).id
+        except ObjectNotFound:
+            saved: Any = DreampolishNotices().save(BLOCK, overwrite=True)
+            block = saved
+        client.create_automation(automation(block))
+
+
+def automation(block: Any) -> Any:
+    """A run crashed, was taken and has not begun, or has not ended: a notification. block: the notification block's document."""
+    from prefect.events.actions import SendNotification
+    from prefect.events.schemas.automations import AutomationCore, CompoundTrigger, EventTrigger, Posture
+
+    runs: dict[str, Any] = {"match": {"prefect.resource.id": "prefect.flow-run.*"}, "for_each": {"prefect.resource.id"}}
+    crashed = EventTrigger(expect={"prefect.flow-run.Crashed"}, posture=Posture.Reactive, threshold=1, **runs)
+    waiting = EventTrigger(
+        after={"prefect.flow-run.Pending"},
+        expect={"prefect.flow-run.Running", *ENDS},
+        posture=Posture.Proactive,
+        within=START_LIMIT,
+        **runs,
+    )
+    lasting = EventTrigger(
+        after={"prefect.flow-run.Running"}, expect=set(ENDS), posture=Posture.Proactive, within=RUN_LIMIT, **runs
+    )
+    return AutomationCore(
+        name=AUTOMATION,
+        description="Tells the block of notices. To tell Slack, an e-mail address or a webhook: edit the action, choose another block.",
+        trigger=CompoundTrigger(triggers=[crashed, waiting, lasting], require="any", within=None),
+        actions=[SendNotification(block_document_id=block, subject=SUBJECT, body=BODY)],
+    )
+
+
+def read_notices(store: Path) -> list[dict[str, str]]:
+    """The latest notices, newest first; none where there are none, or they cannot be read."""
+    try:
+        lines = notices_path(store).read_text(errors="replace").splitlines()[-MOST_SHOWN:]
+    except OSError:
+        return []
+    found = []
+    for line in reversed(lines):
+        try:
+            found.append({str(key): str(value) for key, value in json.loads(line).items()})
+        except (ValueError, AttributeError):
+            continue
+    return found
