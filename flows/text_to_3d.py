@@ -10,14 +10,15 @@ from typing import Any
 from prefect import flow
 
 from dreampolish.optim.fit import FitInterruptedError
+from flows.report.live.prefect_page import show_in_prefect
 from flows.report.output import shown_files, write_output
-from flows.report.prefect_page import show_in_prefect
 from flows.runs.console import stage_line, summary
 from flows.runs.create import new_run, try_outputs
 from flows.runs.parameters import Overrides, Picture, Preset, Prompt, RunId, override_lines
 from flows.runs.roots import OUTPUTS, given_picture
 from flows.service.deployments import gpu_slot
 from flows.service.marks import at_work, note_run
+from flows.service.processes import live_url
 from schemas.artifacts import Artifact
 from schemas.config.run import Config
 from schemas.runs import ALL_STAGES, RunRecord, StageRecord
@@ -126,7 +127,9 @@ class OpenRun:
 
     def _pages(self) -> list[tuple[str, str]]:
         """Words and addresses of the run's pages elsewhere, as far as servers for them run."""
-        pages = []
+        store, run = self.context.store, self.context.run_id
+        shown = live_url(store, "watch")
+        pages = [] if shown is None else [("report and stages", f"{shown}/runs/{run}")]
         with suppress(Exception):
             # The tracker is away.
             page = run_page(self.journal.folder, PARENT_JOURNAL, self.place)

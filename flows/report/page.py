@@ -23,7 +23,7 @@ from stages.runtime.tracking.durations import duration
 
 MAX_BYTES = 12_000_000
 """Of a page."""
-SCRIPTS = ("viewer.js", "page.js")
+SCRIPTS = ("viewer.js", "steering.js", "page.js")
 MAIN_FIGURES = ("psnr", "ssim", "alignment")
 """Columns of the stages' table: figures that several stages have."""
 LABELS = {"psnr": "PSNR", "ssim": "SSIM", "alignment": "alignment"}

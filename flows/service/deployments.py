@@ -45,7 +45,7 @@ def set_up(server_url: str, environment: Mapping[str, str], folder: Path, runs_a
     _make_queues(runs_at_once)
     _make_slot()
     _register(server_url)
-    from flows.service.notices import register_automations
+    from flows.runs.notices import register_automations
 
     register_automations()
 

@@ -5,16 +5,13 @@ shows, and tells nobody outside. The automation for new priors stands in prefect
 is none of a deployment's triggers, so this one is registered here. What a user changed in it since stays.
 """
 
-import json
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from datetime import timedelta
 from typing import Any
 
 from prefect.blocks.abstract import NotificationBlock
 
-from flows.service.processes import open_private, services_folder
 from stages.runtime.files import store_folder
-from stages.runtime.tracking.messages import printable
+from stages.runtime.tracking.notices import write_notice
 
 BLOCK = "dreampolish-notices"
 AUTOMATION = "dreampolish: a run crashed or is stuck"
@@ -27,8 +24,6 @@ SUBJECT = "{{ flow_run.name }} {{ 'crashed' if 'Crashed' in (event.event or '') 
 BODY = """\
 Flow run {{ flow_run.name }} ({{ flow_run.id }}) is {{ flow_run.state.name }}: {{ flow_run.state.message or 'no message' }}
 dreampolish doctor says what mends it."""
-MOST_SHOWN = 50
-"""Lines of the notices that are read back."""
 
 
 class DreampolishNotices(NotificationBlock):
@@ -41,18 +36,6 @@ class DreampolishNotices(NotificationBlock):
     async def notify(self, body: str, subject: str | None = None) -> None:
         """Append a line."""
         write_notice(store_folder(), subject or "", body)
-
-
-def notices_path(store: Path) -> Path:
-    """Where the notices of a store's server lie: a JSON object a line."""
-    return services_folder(store) / "notices.log"
-
-
-def write_notice(store: Path, subject: str, body: str) -> None:
-    """Append a notice."""
-    line = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "subject": printable(subject), "body": body}
-    with open(notices_path(store), "a", opener=open_private) as file:
-        file.write(json.dumps(line) + "\n")
 
 
 def register_automations() -> None:
@@ -94,18 +77,3 @@ def automation(block: Any) -> Any:
         trigger=CompoundTrigger(triggers=[crashed, waiting, lasting], require="any", within=None),
         actions=[SendNotification(block_document_id=block, subject=SUBJECT, body=BODY)],
     )
-
-
-def read_notices(store: Path) -> list[dict[str, str]]:
-    """The latest notices, newest first; none where there are none, or they cannot be read."""
-    try:
-        lines = notices_path(store).read_text(errors="replace").splitlines()[-MOST_SHOWN:]
-    except OSError:
-        return []
-    found = []
-    for line in reversed(lines):
-        try:
-            found.append({str(key): str(value) for key, value in json.loads(line).items()})
-        except (ValueError, AttributeError):
-            continue
-    return found

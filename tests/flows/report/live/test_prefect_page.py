@@ -10,7 +10,7 @@ from PIL import Image
 from prefect import flow
 from prefect.client.orchestration import get_client
 
-from flows.report.prefect_page import SHEET_BYTES, SHEET_WIDTH, asset_markdown, picture_address, show_in_prefect
+from flows.report.live.prefect_page import SHEET_BYTES, SHEET_WIDTH, asset_markdown, picture_address, show_in_prefect
 from schemas.config.run import Config
 from schemas.runs import RunRecord, StageRecord
 

@@ -9,10 +9,11 @@ import yaml
 from prefect.cli.deploy._triggers import _initialize_deployment_triggers
 from prefect.utilities.schema_tools.hydration import HydrationContext, hydrate
 
+from flows.runs.notices import AUTOMATION, DreampolishNotices, automation
 from flows.runs.parameters import override_lines
-from flows.service.notices import AUTOMATION, DreampolishNotices, automation, notices_path, read_notices
 from flows.service.processes import private_folder, services_folder
 from stages.runtime.files import PROJECT
+from stages.runtime.tracking.notices import notices_path, read_notices
 
 
 def test_the_block_writes_to_its_owners_log_alone(store: Path) -> None:
