@@ -83,7 +83,8 @@ def _named(
 ) -> Registered:
     """Let the alias name the version with the wanted digest."""
     name = f"{PREFIX}{part}"
-    before = client.get_registered_model(name).aliases.get(alias)
+    aliased = client.get_registered_model(name).aliases.get(alias)
+    before = None if aliased is None else str(aliased)
     if before != versions[wanted]:
         client.set_registered_model_alias(name, alias, versions[wanted])
     replaced = next((each for each, version in versions.items() if version == before), None)
