@@ -20,9 +20,11 @@ START_LIMIT = timedelta(minutes=15)
 RUN_LIMIT = timedelta(hours=24)
 """So is one that has not ended by then."""
 ENDS = tuple(f"prefect.flow-run.{name}" for name in ("Completed", "Failed", "Crashed", "Cancelled"))
-SUBJECT = "{{ flow_run.name }} {{ 'crashed' if 'Crashed' in (event.event or '') else 'is stuck' }}"
+SUBJECT = (
+    "{{ flow_run.name or 'a flow run that was deleted' }} {{ 'crashed' if 'Crashed' in (event.event or '') else 'is stuck' }}"
+)
 BODY = """\
-Flow run {{ flow_run.name }} ({{ flow_run.id }}) is {{ flow_run.state.name }}: {{ flow_run.state.message or 'no message' }}
+State {{ flow_run.state.name or 'unknown' }}, {{ flow_run.state.message or 'without a message' }} (flow run {{ flow_run.id }}).
 dreampolish doctor says what mends it."""
 
 

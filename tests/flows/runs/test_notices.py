@@ -56,4 +56,4 @@ def test_new_priors_are_measured_with_the_sources_that_the_event_names() -> None
     assert template == "{{ event.payload.overrides | tojson }}"
     rendered = {**given, "value": json.dumps(overrides)}
     assert hydrate({"overrides": rendered}, HydrationContext()) == {"overrides": overrides}
-    assert override_lines(overrides) == ["priors.text.source=models/home/text"]
+    assert override_lines(overrides) == ['priors.text.source="models/home/text"']
