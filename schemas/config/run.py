@@ -37,6 +37,13 @@ class PriorSource(Frozen):
     """Revision of a hub id, 40 hexadecimal digits."""
 
 
+class TextSource(PriorSource):
+    """Where the text prior lies, and the size that it works at."""
+
+    image_size: int | None = Field(default=None, ge=16, le=2048, multiple_of=16)
+    """Side of its pictures, pixels; None: as its folder says. Half the side takes a quarter of the memory."""
+
+
 class ViewSource(PriorSource):
     """Where the view prior lies, and how its poses are written."""
 
@@ -61,7 +68,7 @@ class LocalSource(Frozen):
 class PriorsConfig(Frozen):
     """The priors a run uses, and the networks it is measured with."""
 
-    text: PriorSource = PriorSource(source="priors/home/text")
+    text: TextSource = TextSource(source="priors/home/text")
     """Text prior: from a prompt to pictures."""
     view: ViewSource = ViewSource(source="priors/home/view")
     """View prior: from the reference to other views."""

@@ -16,7 +16,8 @@ from dreampolish.priors.folders.known_words import asks_for_several, content_wor
 from dreampolish.priors.folders.licences import licences_of
 from dreampolish.priors.folders.source import PriorError, PriorSource
 from dreampolish.priors.latents import LatentSpace
-from dreampolish.priors.text import DiffusionTextPrior, load_text_prior
+from dreampolish.priors.text.loading import load_text_prior
+from dreampolish.priors.text.prior import DiffusionTextPrior
 from dreampolish.priors.view import DiffusionViewPrior, load_view_prior
 from schemas.config.run import PriorSource as PriorSetting
 from stages.runtime.context import RunContext
@@ -36,7 +37,8 @@ def _source(run: RunContext, setting: PriorSetting) -> PriorSource:
 
 def open_text_prior(run: RunContext) -> DiffusionTextPrior:
     """The text prior; StageError in one line when it cannot be opened."""
-    return _opened(load_text_prior, run, run.priors.text)
+    size = run.priors.text.image_size
+    return _opened(lambda source: load_text_prior(source, size), run, run.priors.text)
 
 
 def open_view_prior(run: RunContext) -> DiffusionViewPrior:
