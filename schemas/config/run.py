@@ -72,6 +72,8 @@ class PriorsConfig(Frozen):
     """Text prior: from a prompt to pictures."""
     view: ViewSource = ViewSource(source="priors/home/view")
     """View prior: from the reference to other views."""
+    views: PriorSource | None = None
+    """Prior that paints target views in sets (Zero123++, ImageDream); off unless named: the view prior paints each view alone."""
     normals: NormalSource = NormalSource(source="priors/home/normals")
     """Normal prior: from a picture to its normals."""
     judge: PriorSource = PriorSource(source="priors/home/judge")

@@ -16,6 +16,8 @@ from dreampolish.priors.folders.known_words import asks_for_several, content_wor
 from dreampolish.priors.folders.licences import licences_of
 from dreampolish.priors.folders.source import PriorError, PriorSource
 from dreampolish.priors.latents import LatentSpace
+from dreampolish.priors.multiview.loading import load_set_prior
+from dreampolish.priors.protocols import SetPrior
 from dreampolish.priors.text.loading import load_text_prior
 from dreampolish.priors.text.prior import DiffusionTextPrior
 from dreampolish.priors.view import DiffusionViewPrior, load_view_prior
@@ -50,6 +52,12 @@ def open_view_prior(run: RunContext) -> DiffusionViewPrior:
 def open_normal_prior(run: RunContext) -> DiffusionNormalPrior:
     """The normal prior; StageError in one line when it cannot be opened."""
     return _opened(lambda source: load_normal_prior(source, run.priors.normals.ensemble), run, run.priors.normals)
+
+
+def open_set_prior(run: RunContext) -> SetPrior | None:
+    """The prior that paints sets of views, or None where the run names none; StageError in one line when it cannot be opened."""
+    setting = run.priors.views
+    return None if setting is None else _opened(load_set_prior, run, setting)
 
 
 def open_depth_prior(run: RunContext) -> DepthPrior | None:
@@ -131,7 +139,7 @@ def check_words(run: RunContext, prompt: str, mode: Literal["refuse", "allow"]) 
 
 def prior_licences(run: RunContext) -> dict[str, str]:
     """For each prior of a run: its source, and the licences that its model card names."""
-    settings = {name: getattr(run.priors, name) for name in ("text", "view", "normals")}
+    settings = {name: each for name in ("text", "view", "views", "normals") if (each := getattr(run.priors, name)) is not None}
     return {name: _told(setting.source, setting.revision, run) for name, setting in settings.items()}
 
 

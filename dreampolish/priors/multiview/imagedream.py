@@ -27,7 +27,7 @@ class ImageDreamPrior(LatentSpace):
     """Sets of four views (protocols.SetPrior). picture_tower: CLIP's, whose states before the last layer are read."""
 
     background = WHITE
-    own_views = None
+    own_views: tuple[tuple[float, float], ...] | None = None
 
     def __init__(
         self, space: LatentSpace, network: MultiviewUnet, words: PromptEmbedder, picture_tower: Any, picture_input: PictureInput

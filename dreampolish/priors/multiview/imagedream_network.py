@@ -20,7 +20,7 @@ from torch.nn import functional
 from dreampolish.priors.folders.architectures import DIFFUSERS_BASE, refuse_other_tensors
 from dreampolish.priors.folders.original import UNET
 from dreampolish.priors.folders.source import PriorError, PriorSource, json_object
-from dreampolish.priors.folders.weights import tensors_of
+from dreampolish.priors.folders.weights import Tensors, tensors_of
 
 CLASS = "MultiViewUNetModel"
 RESAMPLER, CAMERA = "image_embed.", "camera_embed."
@@ -145,23 +145,30 @@ def unet_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def load_multiview_unet(source: PriorSource, picture_dim: int) -> MultiviewUnet:
     """The `unet` of a folder. picture_dim: width of its picture tower's states. PriorError for other tensors than its config says."""
+    found, config = check_multiview_unet(source, picture_dim)
+    network = MultiviewUnet(config, picture_dim)
+    state = {name: tensor for path in found.files for name, tensor in load_file(path).items()}
+    network.load_state_dict(renamed_state(state, config))
+    return network.float().eval().requires_grad_(False)
+
+
+def check_multiview_unet(source: PriorSource, picture_dim: int) -> tuple[Tensors, dict[str, Any]]:
+    """(headers, config) of a folder's `unet`; no tensor is read. PriorError for other tensors than its config says."""
     folder = source.component("unet")
     config = json_object(folder / "config.json")
     if not config.get("ip_dim"):
-        raise PriorError(
-            f"{folder} is MVDream's, which sees words only: the stages need a prior that sees a picture, take ImageDream's"
-        )
-    try:
-        network = MultiviewUnet(config, picture_dim)
-    except (KeyError, TypeError, ValueError) as error:
-        raise PriorError(f"{folder}/config.json describes no {CLASS}: {error}") from None
+        raise PriorError(f"{folder} is MVDream's, which sees words only: take ImageDream's, which sees a picture")
     found = tensors_of(folder, DIFFUSERS_BASE)
-    state = {name: tensor for path in found.files for name, tensor in load_file(path).items()}
-    renamed = renamed_state(state, config)
+    try:
+        with torch.device("meta"):
+            network = MultiviewUnet(config, picture_dim)
+            headers = {name: torch.empty(shape) for name, shape in found.shapes.items()}
+            renamed = renamed_state(headers, config)
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise PriorError(f"{folder} holds no {CLASS}, or not all of it: {error} is missing or wrong; fetch it again") from None
     expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
     refuse_other_tensors(folder, expected, {name: tuple(value.shape) for name, value in renamed.items()})
-    network.load_state_dict(renamed)
-    return network.float().eval().requires_grad_(False)
+    return found, config
 
 
 def renamed_state(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:

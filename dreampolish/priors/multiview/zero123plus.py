@@ -31,6 +31,8 @@ ROWS, COLUMNS = 3, 2
 
 LATENT_SHIFT, LATENT_SCALE, PICTURE_SCALE = 0.22, 0.75, 0.5 / 0.8
 GREY = 0.5
+WORDS = 77
+"""Places of CLIP's text tower."""
 
 
 class ReferenceMemory:
@@ -113,7 +115,7 @@ class Zero123PlusPrior(LatentSpace):
         super().__init__(space.autoencoder, space.schedule, inputs[0].size)
         self.unet, self._tower, self._words, self._ramp = unet, tower, words.states, ramp
         self._vae_input, self._tower_input = inputs
-        self.own_views = tuple(
+        self.own_views: tuple[tuple[float, float], ...] | None = tuple(
             (azimuth, elevations_deg[number % len(elevations_deg)]) for number, azimuth in enumerate(AZIMUTHS_DEG)
         )
         self._memory = ReferenceMemory()
@@ -245,16 +247,21 @@ def version_of(source: PriorSource) -> str:
     return next((version for version in ELEVATIONS_DEG if version in names), "v1.2")
 
 
+def load_ramp(source: PriorSource) -> Float[Tensor, " l"]:
+    """Factors of the picture's embedding, one a place of the words. PriorError where the index has none."""
+    found = source.index().get("ramping_coefficients")
+    if not isinstance(found, list) or len(found) != WORDS:
+        raise PriorError(
+            f"{source.location}/model_index.json has no `ramping_coefficients`, one for each of {WORDS} words: the index is "
+            "incomplete, fetch it again"
+        )
+    return torch.tensor(found, dtype=torch.float32)
+
+
 def load_zero123plus(source: PriorSource) -> Zero123PlusPrior:
     """Open a folder of Zero123++'s components. PriorError in one line for what cannot be opened."""
     unet, autoencoder = load_unet(source), load_autoencoder(source)
     words = TextTower(*load_text_encoder(source)).embed([""])
-    ramp = source.index().get("ramping_coefficients")
-    if not isinstance(ramp, list) or len(ramp) != words.states.shape[1]:
-        raise PriorError(
-            f"{source.location}/model_index.json has no `ramping_coefficients` for its {words.states.shape[1]} tokens: "
-            "these are weights of another model, or the index is incomplete"
-        )
     inputs = load_picture_input(source, "feature_extractor_vae"), load_picture_input(source, "feature_extractor_clip")
     space = LatentSpace(autoencoder, load_schedule(source), inputs[0].size)
     return Zero123PlusPrior(
@@ -262,7 +269,7 @@ def load_zero123plus(source: PriorSource) -> Zero123PlusPrior:
         unet=unet,
         tower=open_transformers(source.component("vision_encoder")),
         words=words,
-        ramp=torch.tensor(ramp, dtype=torch.float32),
+        ramp=load_ramp(source),
         inputs=inputs,
         elevations_deg=ELEVATIONS_DEG[version_of(source)],
     )
