@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from dreampolish.priors.folders.digests import digest, packaged_digest
 from dreampolish.priors.folders.source import PriorError
 from schemas.artifacts import Artifact, FileRef
-from schemas.config.run import LocalSource, PriorSource
+from schemas.config.run import LocalSource, PriorsConfig, PriorSource
 from stages.runtime.code import Code
 from stages.runtime.context import RunContext
 from stages.runtime.errors import StageError
@@ -70,17 +70,17 @@ def stage_key(
             "reads": {parent: dict(fields) for parent, fields in reads.items()},
             "seed": run.seed,
             "device": run.torch_device.type,
-            "priors": prior_digests(run, *opened_priors(run, settings, priors)),
+            "priors": prior_digests(run, *opened_priors(run.priors, settings, priors)),
             "libraries": library_versions(code.libraries),
             "code": code.digest,
         }
     )
 
 
-def opened_priors(run: RunContext, settings: BaseModel, priors: Sequence[str]) -> list[str]:
+def opened_priors(sources: PriorsConfig, settings: BaseModel, priors: Sequence[str]) -> list[str]:
     """Of a stage's priors, those that it opens with these settings: a setting `uses_<name>` that is False says of one that it is not."""
     names = [name for name in priors if getattr(settings, f"uses_{name}", None) is not False]
-    others_paint = run.priors.views is not None and getattr(settings, "uses_view_alone", None) is False
+    others_paint = sources.views is not None and getattr(settings, "uses_view_alone", None) is False
     return [name for name in names if not (name == "view" and others_paint)]
 
 

@@ -118,7 +118,7 @@ class ImageDreamPrior(LatentSpace):
     ) -> Float[Tensor, "b c m n"]:
         """What the network predicts for b = 4 s views; the picture's latent goes along as each set's fifth view."""
         n_sets = len(cameras)
-        sets = torch.cat([noisy.unflatten(0, (n_sets, TOGETHER)), latent[None].expand(n_sets, -1, -1, -1, -1)], dim=1)
+        sets = torch.cat([noisy.unflatten(0, (n_sets, TOGETHER)), torch.stack([latent] * n_sets)], dim=1)
         told = torch.cat([cameras, torch.zeros_like(cameras[:, :1])], dim=1).flatten(0, 1)
         n = len(told)
         found = self.network(
