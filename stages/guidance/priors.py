@@ -12,6 +12,7 @@ from torch import Tensor
 from dreampolish.metrics.judge import load_alignment
 from dreampolish.priors.estimators.depth import DepthPrior, load_depth_prior
 from dreampolish.priors.estimators.normals import DiffusionNormalPrior, load_normal_prior
+from dreampolish.priors.estimators.regressor import NormalRegressor, is_regressor, load_regressor
 from dreampolish.priors.folders.known_words import asks_for_several, content_words, unknown_words
 from dreampolish.priors.folders.licences import licences_of
 from dreampolish.priors.folders.source import PriorError, PriorSource
@@ -26,7 +27,7 @@ from stages.runtime.context import RunContext
 from stages.runtime.errors import StageError
 from stages.runtime.key import REMEDY
 
-P = TypeVar("P", bound=LatentSpace)
+P = TypeVar("P", bound=LatentSpace | NormalRegressor)
 
 PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _SEED_FACTOR = 7919
@@ -49,9 +50,14 @@ def open_view_prior(run: RunContext) -> DiffusionViewPrior:
     return _opened(lambda source: load_view_prior(source, None if said == "auto" else said), run, run.priors.view)
 
 
-def open_normal_prior(run: RunContext) -> DiffusionNormalPrior:
+def open_normal_prior(run: RunContext) -> DiffusionNormalPrior | NormalRegressor:
     """The normal prior; StageError in one line when it cannot be opened."""
-    return _opened(lambda source: load_normal_prior(source, run.priors.normals.ensemble), run, run.priors.normals)
+    setting = run.priors.normals
+
+    def load(source: PriorSource) -> DiffusionNormalPrior | NormalRegressor:
+        return load_regressor(source, setting.axes) if is_regressor(source) else load_normal_prior(source, setting.ensemble)
+
+    return _opened(load, run, setting)
 
 
 def open_set_prior(run: RunContext) -> SetPrior | None:

@@ -17,6 +17,8 @@ Role = Literal["text", "view", "views", "normals"]
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model")
 AUTOENCODERS, UNETS = ("AutoencoderKL", "PatchAutoencoder"), ("UNet2DConditionModel",)
 PREDICTIONS = ("epsilon", "v_prediction")
+STABLE_NORMAL = ("YOSONormals", "StableNormal")
+"""Beginnings of the pipelines that StableNormal's folders name."""
 GIB = 2**30
 
 
@@ -106,6 +108,10 @@ def _role(source: PriorSource, unet: Mapping[str, Any], vae: Mapping[str, Any]) 
     channels, ours = int(unet.get("in_channels", 4)), vae.get("_class_name") == "PatchAutoencoder"
     if source.has("cc_projection"):
         return "view", "embedded view prior" if ours else "Zero123 class"
+    if name.startswith(STABLE_NORMAL):
+        raise PriorError(
+            f"{source.location} is a {name} (StableNormal), which is not opened here: take a Marigold normals folder"
+        )
     if channels == 2 * latent:
         if name.startswith("Marigold") and name != "MarigoldNormalsPipeline":
             raise PriorError(f"{source.location} is a {name}, which draws no normals: take a Marigold *normals* folder")

@@ -13,6 +13,7 @@ from dreampolish.priors.folders.contents import (
     prediction_of,
     summed_up,
 )
+from dreampolish.priors.folders.licences import licences_of
 from dreampolish.priors.folders.source import PriorError, PriorSource, json_object
 from dreampolish.priors.folders.weights import Tensors, tensors_of
 from dreampolish.priors.multiview.imagedream import ImageDreamPrior, load_imagedream
@@ -39,9 +40,27 @@ def load_set_prior(source: PriorSource) -> Zero123PlusPrior | ImageDreamPrior:
 
 def contents_of_any(source: PriorSource) -> Contents:
     """What a prior's folder is, whether it paints sets of views or not. PriorError in one line where it cannot be used."""
+    if (source.folder() / "model.onnx").is_file() and not source.has("unet"):
+        return _of_onnx(source)
     readers = {"Zero123PlusPipeline": _of_zero123plus, "MVDreamPipeline": _of_imagedream}
     reader = readers.get(str(source.index().get("_class_name", "")))
     return contents_of(source) if reader is None else reader(source)
+
+
+def _of_onnx(source: PriorSource) -> Contents:
+    """A one-step normal network; nothing but its size is known without opening it."""
+    folder = source.folder()
+    return Contents(
+        folder=folder,
+        role="normals",
+        family="one-step normals (ONNX)",
+        image_size=0,
+        prediction="normals",
+        parameters={},
+        stored_bytes=(folder / "model.onnx").stat().st_size,
+        licences=tuple(licences_of(folder)),
+        variants=(),
+    )
 
 
 def _of_zero123plus(source: PriorSource) -> Contents:
