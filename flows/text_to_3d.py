@@ -17,6 +17,7 @@ from flows.runs.parameters import Overrides, Picture, Preset, Prompt, RunId, ove
 from flows.runs.roots import OUTPUTS, given_picture
 from flows.service.deployments import gpu_slot
 from flows.service.marks import at_work, note_run
+from flows.store.logs import rotate_logs
 from schemas.artifacts import Artifact
 from schemas.config.run import Config
 from schemas.runs import ALL_STAGES, RunRecord, StageRecord
@@ -124,6 +125,7 @@ def open_run(record: RunRecord, store: Path, *, show_progress: bool) -> Iterator
     """
     with stop_on_signals() as stop, disk_errors_in_one_line(store), run_lock(store, record.run, stop):
         try_outputs(record, OUTPUTS)
+        rotate_logs(store)
         place = place_from_store(store, os.environ.get("MLFLOW_TRACKING_URI"))
         journal = _open_journal(record, store, place)
         status = "FAILED"

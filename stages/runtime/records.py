@@ -1,6 +1,8 @@
 """Run records on disk: store/runs/<id>.json, replaced atomically. Paths in them are relative to the store, so that it can move."""
 
+import json
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -63,6 +65,16 @@ def _with_output(record: RunRecord, change: Callable[[str], str]) -> RunRecord:
 def newest_records(store: Path) -> list[Path]:
     """All records, the newest first."""
     return sorted((store / "runs").glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+
+
+def noted_prompt(path: Path) -> str | None:
+    """The prompt in a record's file, found without reading the rest of it; None where it does not stand where it should."""
+    noted = re.search(rb'"prompt": ?("(?:[^"\\]|\\.)*")', path.read_bytes()[:HEAD])
+    return None if noted is None else str(json.loads(noted[1]))
+
+
+HEAD = 8192
+"""Bytes of a record's file in which its prompt stands: behind the schema's version and the run's id."""
 
 
 def record_stage(store: Path, run_id: str, entry: StageRecord, settings: Mapping[str, object]) -> None:
