@@ -16,7 +16,7 @@ from typing import Literal
 import psutil
 
 from flows.store.usage import Key, Result, Run, all_results, all_runs, bytes_of, keys_of
-from schemas.stores import StoreSettings
+from schemas.stores import StoreSettings, read_settings
 from stages.runtime.errors import StageError
 from stages.runtime.files import is_locked
 from stages.runtime.records import read_record, record_path
@@ -155,6 +155,12 @@ def collect(store: Path, plan: Plan) -> Collected:
         done.items += gone
         done.kept += not gone
     return done
+
+
+def keep_bound(store: Path) -> Collected | None:
+    """Make room where the store's settings name a bound; None where they do not. Raises StageError or ConfigError."""
+    settings = read_settings(store)
+    return None if settings.max_gib is None else collect(store, plan_collection(store, settings))
 
 
 def _removed_under_its_lock(store: Path, item: Item, roots: "Roots") -> bool:

@@ -4,11 +4,11 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from dreampolish.optim.atomic_files import write_atomically
+from schemas.config.run import Config
 from schemas.runs import RunRecord, StageRecord
 from stages.runtime.errors import StageError
 from stages.runtime.files import disk_errors_in_one_line
@@ -37,13 +37,28 @@ def read_record(store: Path, run_id: str) -> RunRecord:
     path = _found(store, run_id)
     try:
         with disk_errors_in_one_line(store):
-            record = RunRecord.model_validate_json(path.read_bytes())
+            record = _record_from(path.read_bytes())
     except OSError as error:
         raise StageError(f"{path} cannot be read: {error.strerror}", None, "look at its permissions") from error
-    except ValidationError as error:
+    except ValueError as error:
         raise StageError(f"{path} is damaged or of another version", None, "start a new run") from error
     # An absolute folder, of an earlier version, stays what it is.
     return _with_output(record, lambda output: os.path.normpath(store.resolve() / output))
+
+
+def _record_from(content: bytes) -> RunRecord:
+    """The record in a file. Runs of a batch share their settings to the letter: those are validated once. Raises ValueError."""
+    head, begins, rest = content.partition(b'\n "config": {')
+    config, ends, tail = rest.partition(b'\n },\n "created": ')
+    if not (begins and ends):
+        return RunRecord.model_validate_json(content)
+    values = json.loads(head + b'\n "created": ' + tail)
+    return RunRecord.model_validate({**values, "config": _config_from(b"{" + config + b"\n }")})
+
+
+@lru_cache(maxsize=64)
+def _config_from(content: bytes) -> Config:
+    return Config.model_validate_json(content)
 
 
 def _found(store: Path, run_id: str) -> Path:

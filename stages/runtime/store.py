@@ -61,7 +61,7 @@ class LocalStore:
             for path in (folder, folder / MANIFEST, folder / MANIFEST_HASH):
                 _refuse_link(path)
             content = (folder / MANIFEST).read_bytes()
-            if (folder / MANIFEST_HASH).read_bytes() != _hash_line(content):
+            if (folder / MANIFEST_HASH).read_bytes() != hash_line(content):
                 raise DamagedArtifactError(f"{folder / MANIFEST} differs from what was published")
             artifact = artifact_class.model_validate_json(content)
         except (FileNotFoundError, ValidationError, ValueError) as error:
@@ -118,7 +118,7 @@ class LocalStore:
     def install(self, work: Path, artifact: Artifact, manifest: bytes) -> None:
         """Make a folder of synced files the result that its manifest names; the manifest comes last."""
         final = self.folder(artifact.stage, artifact.fingerprint)
-        (work / MANIFEST_HASH).write_bytes(_hash_line(manifest))
+        (work / MANIFEST_HASH).write_bytes(hash_line(manifest))
         _close_tree(work)
         _sync_tree(work)
         final.parent.mkdir(parents=True, exist_ok=True)
@@ -149,7 +149,8 @@ class LocalStore:
             yield
 
 
-def _hash_line(manifest: bytes) -> bytes:
+def hash_line(manifest: bytes) -> bytes:
+    """What `artifact.sha256` holds of a manifest."""
     return hashlib.sha256(manifest).hexdigest().encode() + b"\n"
 
 

@@ -8,6 +8,7 @@ believe that they were first. Credentials and endpoints are the file system's ow
 import os
 import secrets
 import shutil
+import stat
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -128,9 +129,10 @@ class FolderRemote(Remote):
     def age_s(self, name: str) -> float | None:
         """As Remote says."""
         try:
-            return max(time.time() - (self.root / name).stat().st_mtime, 0.0)
+            found = (self.root / name).stat()
         except (FileNotFoundError, NotADirectoryError):
             return None
+        return max(time.time() - found.st_mtime, 0.0) if stat.S_ISREG(found.st_mode) else None
 
     def names(self, folder: str) -> list[str]:
         """As Remote says."""
