@@ -10,6 +10,7 @@ from typing import Any
 from prefect import flow
 
 from dreampolish.optim.fit import FitInterruptedError
+from flows.report.live.prefect_page import show_in_prefect
 from flows.report.output import shown_files, write_output
 from flows.runs.console import say, stage_line, summary
 from flows.runs.create import new_run, try_outputs
@@ -17,6 +18,7 @@ from flows.runs.parameters import Overrides, Picture, Preset, Prompt, RunId, ove
 from flows.runs.roots import OUTPUTS, given_picture
 from flows.service.deployments import gpu_slot
 from flows.service.marks import at_work, note_run
+from flows.service.processes import live_url
 from flows.store.collect import keep_bound
 from flows.store.logs import rotate_logs
 from schemas.artifacts import Artifact
@@ -37,7 +39,10 @@ from stages.runtime.files import disk_errors_in_one_line, store_folder
 from stages.runtime.records import read_record, relative_to
 from stages.runtime.signals import StoppedError, stop_on_signals
 from stages.runtime.store import LocalStore
-from stages.runtime.tracking.journal import PARENT_JOURNAL, Journal, Place, place_from_store, replay_all
+from stages.runtime.tracking.events import tell_prefect
+from stages.runtime.tracking.journal import PARENT_JOURNAL, Journal, Place, place_from_store, replay_all, run_page
+from stages.runtime.tracking.live import forget_live
+from stages.runtime.tracking.machine import machine_watched
 from stages.runtime.tracking.progress import await_sends
 from stages.texture import paint_texture
 
@@ -118,15 +123,32 @@ class OpenRun:
     config: Config
     context: RunContext
     journal: Journal
+    place: Place
 
     def written(self) -> dict[str, Any]:
-        """Write the output folder; what `--json` prints."""
+        """Write the output folder and show it at the tracker and in Prefect; what `--json` prints."""
         store = self.context.store
         done = write_output(read_record(store, self.context.run_id), LocalStore(store), OUTPUTS)
         self.journal.set_tags({"output": relative_to(store, done).output or ""})
         for path in shown_files(done):
             self.journal.file(path)
+        show_in_prefect(done, self._pages())
+        figures = {name: entry.metrics.get("alignment") for name, entry in done.stages.items()}
+        tell_prefect(
+            "asset.finished", f"run.{done.run}", done.prompt, {"run": done.run, "output": done.output, "alignment": figures}
+        )
         return summary(done)
+
+    def _pages(self) -> list[tuple[str, str]]:
+        """Words and addresses of the run's pages elsewhere, as far as servers for them run."""
+        store, run = self.context.store, self.context.run_id
+        shown = live_url(store, "watch")
+        pages = [] if shown is None else [("report and stages", f"{shown}/runs/{run}")]
+        with suppress(Exception):
+            # The tracker is away.
+            page = run_page(self.journal.folder, PARENT_JOURNAL, self.place)
+            pages += [] if page is None else [("curves, pictures and settings in MLflow", page)]
+        return pages
 
 
 @contextmanager
@@ -146,12 +168,16 @@ def open_run(record: RunRecord, store: Path, *, show_progress: bool) -> Iterator
             note_run(store, record.run)
             context = context_of(record, store, place.uri, show_progress=show_progress)
             context.listen(lambda entry, artifact: _stage_ended(journal, entry, artifact, show_progress))
-            with gpu_slot(context.torch_device):
-                yield OpenRun(record.config, context, journal)
+            context.listen(lambda entry, artifact: _tell_cached(record, entry))
+            with gpu_slot(context.torch_device), machine_watched(journal, place):
+                yield OpenRun(record.config, context, journal, place)
             status = "FINISHED"
+            forget_live(store, record.run)
         except (FitInterruptedError, StoppedError) as error:
             status = "KILLED"
-            error.add_note(f"dreampolish resume {record.run}")
+            go_on = f"dreampolish resume {record.run}"
+            error.add_note(go_on)
+            tell_prefect("run.stopped", f"run.{record.run}", record.prompt, {"run": record.run, "go_on_with": go_on})
             raise
         finally:
             journal.end(status)
@@ -166,6 +192,13 @@ def _stage_ended(journal: Journal, entry: StageRecord, artifact: Artifact, show_
     journal.metrics(step, {f"final/{entry.name}/seconds": artifact.seconds})
     if show_progress:
         stage_line(entry, artifact.notes)
+
+
+def _tell_cached(record: RunRecord, entry: StageRecord) -> None:
+    """An event for a stage whose result the store had."""
+    if entry.state == "cached":
+        payload = {"run": record.run, "stage": entry.name, "fingerprint": entry.fingerprint}
+        tell_prefect("stage.cached", f"run.{record.run}", record.prompt, payload)
 
 
 def _open_journal(record: RunRecord, store: Path, place: Place) -> Journal:

@@ -35,6 +35,7 @@ from stages.guidance.reference_view import (
 )
 from stages.guidance.studio_light import NO_LIGHT, PaintedLight, measured_light, render_in_light, smooth_normals
 from stages.results.files import load_sdf, mesh_figures, write_mesh
+from stages.results.live import unfinished_mesh
 from stages.results.observer import Preview, StageObserver
 from stages.results.scores import TURNTABLE
 from stages.runtime.errors import StageError
@@ -144,7 +145,10 @@ def _refine(
         eps=ADAM_EPSILON,
     )
 
-    preview = Preview(lambda: {"view": surface.mesh().render(view.camera, color_of_field(colors), 1, smooth=True).rgb[0]})
+    preview = Preview(
+        lambda: {"view": surface.mesh().render(view.camera, color_of_field(colors), 1, smooth=True).rgb[0]},
+        unfinished_mesh(surface.mesh, colors),
+    )
     try:
         fit(
             losses=_losses(

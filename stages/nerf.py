@@ -33,6 +33,7 @@ from stages.guidance.handover import Handover
 from stages.guidance.reference_view import REFERENCE_VIEW, ReferenceView, anchor_terms, depth_terms, load_reference
 from stages.guidance.rhythm import is_finer, renders_novel, renders_reference, wants_normals
 from stages.results.files import save_state
+from stages.results.live import unfinished_density
 from stages.results.observer import Preview, StageObserver
 from stages.results.scores import TURNTABLE
 from stages.runtime.errors import StageError
@@ -54,7 +55,7 @@ def fit_nerf(stage: Stage, reference: ReferenceArtifact, config: NerfConfig) -> 
         scene.update_occupancy(0, early_steps=EARLY_UPDATES * config.occupancy_interval)
     guide = open_guide(stage.run, config, view, stage.generator)
     handover = Handover(config.switch, config.steps)
-    preview = Preview(lambda: {"view": scene.picture(view.camera)[0]})
+    preview = Preview(lambda: {"view": scene.picture(view.camera)[0]}, unfinished_density(scene))
     result = fit(
         losses=_losses(config=config, scene=scene, guide=guide, view=view, handover=handover, preview=preview),
         optimizer=_optimizer(scene, config),

@@ -38,6 +38,7 @@ from stages.guidance.reference_view import (
 )
 from stages.guidance.rhythm import is_finer, renders_novel, renders_reference
 from stages.results.files import load_density, load_occupancy, save_state
+from stages.results.live import unfinished_distance
 from stages.results.observer import Preview, StageObserver
 from stages.results.scores import TURNTABLE
 from stages.runtime.errors import StageError
@@ -90,7 +91,7 @@ def refine_sdf(stage: Stage, reference: ReferenceArtifact, nerf: NerfArtifact, c
     scene = conversion.scene
     guide = open_guide(stage.run, config, view, stage.generator)
     handover = Handover(config.switch, config.steps)
-    preview = Preview(lambda: {"view": scene.picture(view.camera)[0]})
+    preview = Preview(lambda: {"view": scene.picture(view.camera)[0]}, unfinished_distance(scene))
     result = fit(
         losses=_losses(config=config, conversion=conversion, guide=guide, view=view, handover=handover, preview=preview),
         optimizer=_optimizer(scene.field, config),

@@ -32,6 +32,7 @@ from stages.guidance.priors import open_text_prior
 from stages.guidance.reference_view import REFERENCE_VIEW, ReferenceView, load_reference, reference_color_loss
 from stages.guidance.view_targets import ViewTargets
 from stages.results.files import load_colors, load_mesh, load_painted, write_mesh
+from stages.results.live import unfinished_mesh
 from stages.results.observer import Figures, Preview, StageObserver
 from stages.results.scores import TURNTABLE
 from stages.runtime.stage import Stage, stage
@@ -179,7 +180,8 @@ def _paint(painting: Painting, stage: Stage) -> dict[str, float]:
     )
 
     preview = Preview(
-        lambda: {"view": painting.mesh.render(painting.view.camera, color_of_field(colors), 1, smooth=True).rgb[0]}
+        lambda: {"view": painting.mesh.render(painting.view.camera, color_of_field(colors), 1, smooth=True).rgb[0]},
+        unfinished_mesh(lambda: painting.mesh, colors),
     )
     observer = StageObserver(
         stage=stage,

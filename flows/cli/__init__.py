@@ -23,6 +23,9 @@ COMMANDS = {
         "export": "Write a run's asset once more, in any format and size, beside what it has.",
         "validate": "Check a 3D file: GLB by the Khronos validator (npm install gltf-validator) or, without it, by trimesh's glTF schema.",
     },
+    "watch": {
+        "watch": "Show a run while it goes on, in a browser: views, curves and the mesh so far.",
+    },
     "study": {
         "ablate": "Run a study: the same subjects and seeds under several settings, compared.",
         "studies": "Write docs/studies from the results of studies.",

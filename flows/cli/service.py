@@ -17,6 +17,9 @@ from schemas.config.reference import ReferenceConfig
 def up(
     port: Annotated[int, typer.Option(min=1, max=65535, help="of the Prefect server")] = 4200,
     mlflow_port: Annotated[int, typer.Option(min=1, max=65535, help="of the MLflow server")] = 5000,
+    watch_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="of the page of runs; without it, 4300 or any that is free")
+    ] = None,
     at_once: Annotated[int, typer.Option(min=1, max=64, help="runs that may go at the same time")] = 1,
     folders: Annotated[
         list[Path] | None, typer.Option("--folder", metavar="DIR", help="runs' parameters may name files in it; repeatable")
@@ -39,12 +42,14 @@ def up(
             mlflow_port=mlflow_port,
             runs_at_once=at_once,
             readable=folders or (),
+            watch_port=watch_port,
         )
         for line in pages["crashed"]:
             say(line)
         if not as_json:
             answer(f"Prefect  {pages['prefect']}")
             answer(f"MLflow   {pages['mlflow']}")
+            answer(f"Runs     {pages['watch']}")
             where = "in this folder" if pages["settings"] else "once you typed"
             answer(
                 f"`prefect deployment run dreampolish/full` reaches this server {where}; elsewhere:"
@@ -52,8 +57,8 @@ def up(
                 else "this folder has a prefect.toml of its own; for `prefect deployment run` type:"
             )
             answer(f"  {export_line(store, pages['prefect'] + '/api')}")
-            answer(f"both pages ask for the secret in {secret_path(store)}: Prefect for its whole line,")
-            answer(f"MLflow for the user {USER} and, as password, what stands behind the colon")
+            answer(f"the pages ask for the secret in {secret_path(store)}: Prefect for its whole line,")
+            answer(f"the other two for the user {USER} and, as password, what stands behind the colon")
         return {**pages, "api": f"{pages['prefect']}/api"}
 
     finish(work, as_json)
