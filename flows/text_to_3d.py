@@ -12,14 +12,17 @@ from prefect import flow
 from dreampolish.optim.fit import FitInterruptedError
 from flows.report.live.prefect_page import show_in_prefect
 from flows.report.output import shown_files, write_output
-from flows.runs.console import stage_line, summary
+from flows.runs.console import say, stage_line, summary
 from flows.runs.create import new_run, try_outputs
 from flows.runs.parameters import Overrides, Picture, Preset, Prompt, RunId, override_lines
 from flows.runs.roots import OUTPUTS, given_picture
 from flows.service.deployments import gpu_slot
 from flows.service.marks import at_work, note_run
 from flows.service.processes import live_url
+from flows.store.collect import keep_bound
+from flows.store.logs import rotate_logs
 from schemas.artifacts import Artifact
+from schemas.config.presets import ConfigError
 from schemas.config.run import Config
 from schemas.runs import ALL_STAGES, RunRecord, StageRecord
 from stages.dmtet import extract_mesh
@@ -31,6 +34,7 @@ from stages.polish import polish_mesh
 from stages.reference import make_reference
 from stages.runtime.command import mesh_of, picture_of, run_lock
 from stages.runtime.context import RunContext, context_of
+from stages.runtime.errors import StageError
 from stages.runtime.files import disk_errors_in_one_line, store_folder
 from stages.runtime.records import read_record, relative_to
 from stages.runtime.signals import StoppedError, stop_on_signals
@@ -77,7 +81,17 @@ def text_to_3d(
             make_asset(this, record)
         else:
             paint_given_mesh(this, record)
-        return this.written()
+        done = this.written()
+    make_room(store)
+    return done
+
+
+def make_room(store: Path) -> None:
+    """Keep the bound that the store's settings name, if they name one; what keeps it from being kept is said and ends no run."""
+    try:
+        keep_bound(store)
+    except (StageError, ConfigError) as error:
+        say(f"no room was made: {error}")
 
 
 def paint_given_mesh(this: "OpenRun", record: RunRecord) -> None:
@@ -146,6 +160,7 @@ def open_run(record: RunRecord, store: Path, *, show_progress: bool) -> Iterator
     """
     with stop_on_signals() as stop, disk_errors_in_one_line(store), run_lock(store, record.run, stop):
         try_outputs(record, OUTPUTS)
+        rotate_logs(store)
         place = place_from_store(store, os.environ.get("MLFLOW_TRACKING_URI"))
         journal = _open_journal(record, store, place)
         status = "FAILED"

@@ -45,6 +45,14 @@ COMMANDS = {
         "convert": "Turn pickled weights into a folder that can be opened; tensors only, once.",
         "fetch": "Download the models that a preset names in configs/models.yaml; goes on where it stopped.",
     },
+    "store": {
+        "ls": "List the runs of the store, the one touched last first; or what one of them names.",
+        "du": "Say what takes the room of the store: by stage, by run, by study.",
+        "gc": "Make room: results that no run names, and what the store's settings say. Without --yes nothing is removed.",
+        "verify": "Compare every file of every result with its hash.",
+        "push": "Send runs with their results to a folder or a bucket (s3://...); goes on where it stopped.",
+        "pull": "Bring runs with their results from a folder or a bucket; goes on where it stopped.",
+    },
 }
 """Module of this folder -> its commands, functions of the same name, with the line that `--help` has for them."""
 MODULES = {command: module for module, commands in COMMANDS.items() for command in commands}
@@ -123,10 +131,17 @@ _priors = _typer(
     no_args_is_help=True,
     help="The priors: check, fetch and convert models; train embedded ones.",
 )
-app.add_typer(_priors, name="priors")
+_store = _typer(
+    cls=LazyGroup,
+    no_args_is_help=True,
+    help="The store: what it holds, making room, and runs to and from elsewhere.",
+)
+GROUPS = {"priors": _priors, "store": _store}
+for _name, _group in GROUPS.items():
+    app.add_typer(_group, name=_name)
 for _module, _commands in COMMANDS.items():
     for _command, _line in _commands.items():
-        (_priors if _module == "priors" else app).command(_command, help=_line)(_listed)
+        GROUPS.get(_module, app).command(_command, help=_line)(_listed)
 
 
 def main() -> None:

@@ -125,6 +125,7 @@ def upload(
 
 def doctor(
     mend: Annotated[bool, typer.Option("--mend", help="also mend what can be mended without loss")] = False,
+    deep: Annotated[bool, typer.Option("--deep", help="read the files of all results, not of a sample")] = False,
     as_json: Json = False,
 ) -> None:
     """Say what is wrong with this installation, its store and its services, and what mends it; exit code 1 while something is."""
@@ -134,7 +135,7 @@ def doctor(
         from flows.service.doctor import findings
         from flows.service.doctor import mend as mend_all
 
-        found = findings(store)
+        found = findings(store, deep=deep, say=say)
         mended = mend_all(found) if mend else []
         left.extend(findings(store) if mended else found)
         for line in [*(finding.line for finding in found), *mended] or ["nothing is wrong"]:

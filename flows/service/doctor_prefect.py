@@ -177,7 +177,17 @@ def close_journals(store: Path, folder: Path, names: Sequence[str], tracking_uri
 
 def _ended(path: Path) -> bool:
     """Whether a journal closes its run; a quote inside a value is escaped, so that this cannot be part of a prompt."""
-    return b'"status":"' in path.read_bytes()
+    closing = b'"status":"'
+    with path.open("rb") as file:
+        file.seek(-min(TAIL, file.seek(0, os.SEEK_END)), os.SEEK_END)
+        if closing in file.read():
+            return True
+        file.seek(0)
+        return closing in file.read()
+
+
+TAIL = 4096
+"""Bytes at a journal's end in which the line that closes it nearly always stands."""
 
 
 def _alive(store: Path, journal: Path, marks: Sequence[FlowMark]) -> bool:

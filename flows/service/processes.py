@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import psutil
 
 from dreampolish.optim.atomic_files import write_atomically
+from flows.store.logs import rotate_logs
 from stages.runtime.errors import StageError
 
 ServiceName = Literal["server", "mlflow", "watch", "worker"]
@@ -223,6 +224,7 @@ def start(store: Path, name: ServiceName, command: Sequence[str], environment: M
     """Start a service in a session of its own and note it. command: arguments after the Python interpreter."""
     folder = services_folder(store)
     private_folder(folder)
+    rotate_logs(store)
     with open(folder / f"{name}.log", "ab", opener=open_private) as log:
         process = subprocess.Popen(
             [sys.executable, *command],

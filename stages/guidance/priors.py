@@ -12,18 +12,22 @@ from torch import Tensor
 from dreampolish.metrics.judge import load_alignment
 from dreampolish.priors.estimators.depth import DepthPrior, load_depth_prior
 from dreampolish.priors.estimators.normals import DiffusionNormalPrior, load_normal_prior
+from dreampolish.priors.estimators.regressor import NormalRegressor, is_regressor, load_regressor
 from dreampolish.priors.folders.known_words import asks_for_several, content_words, unknown_words
 from dreampolish.priors.folders.licences import licences_of
 from dreampolish.priors.folders.source import PriorError, PriorSource
 from dreampolish.priors.latents import LatentSpace
-from dreampolish.priors.text import DiffusionTextPrior, load_text_prior
+from dreampolish.priors.multiview.loading import load_set_prior
+from dreampolish.priors.protocols import SetPrior
+from dreampolish.priors.text.loading import load_text_prior
+from dreampolish.priors.text.prior import DiffusionTextPrior
 from dreampolish.priors.view import DiffusionViewPrior, load_view_prior
 from schemas.config.run import PriorSource as PriorSetting
 from stages.runtime.context import RunContext
 from stages.runtime.errors import StageError
 from stages.runtime.key import REMEDY
 
-P = TypeVar("P", bound=LatentSpace)
+P = TypeVar("P", bound=LatentSpace | NormalRegressor)
 
 PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _SEED_FACTOR = 7919
@@ -36,7 +40,8 @@ def _source(run: RunContext, setting: PriorSetting) -> PriorSource:
 
 def open_text_prior(run: RunContext) -> DiffusionTextPrior:
     """The text prior; StageError in one line when it cannot be opened."""
-    return _opened(load_text_prior, run, run.priors.text)
+    size = run.priors.text.image_size
+    return _opened(lambda source: load_text_prior(source, size), run, run.priors.text)
 
 
 def open_view_prior(run: RunContext) -> DiffusionViewPrior:
@@ -45,9 +50,20 @@ def open_view_prior(run: RunContext) -> DiffusionViewPrior:
     return _opened(lambda source: load_view_prior(source, None if said == "auto" else said), run, run.priors.view)
 
 
-def open_normal_prior(run: RunContext) -> DiffusionNormalPrior:
+def open_normal_prior(run: RunContext) -> DiffusionNormalPrior | NormalRegressor:
     """The normal prior; StageError in one line when it cannot be opened."""
-    return _opened(lambda source: load_normal_prior(source, run.priors.normals.ensemble), run, run.priors.normals)
+    setting = run.priors.normals
+
+    def load(source: PriorSource) -> DiffusionNormalPrior | NormalRegressor:
+        return load_regressor(source, setting.axes) if is_regressor(source) else load_normal_prior(source, setting.ensemble)
+
+    return _opened(load, run, setting)
+
+
+def open_set_prior(run: RunContext) -> SetPrior | None:
+    """The prior that paints sets of views, or None where the run names none; StageError in one line when it cannot be opened."""
+    setting = run.priors.views
+    return None if setting is None else _opened(load_set_prior, run, setting)
 
 
 def open_depth_prior(run: RunContext) -> DepthPrior | None:
@@ -129,7 +145,7 @@ def check_words(run: RunContext, prompt: str, mode: Literal["refuse", "allow"]) 
 
 def prior_licences(run: RunContext) -> dict[str, str]:
     """For each prior of a run: its source, and the licences that its model card names."""
-    settings = {name: getattr(run.priors, name) for name in ("text", "view", "normals")}
+    settings = {name: each for name in ("text", "view", "views", "normals") if (each := getattr(run.priors, name)) is not None}
     return {name: _told(setting.source, setting.revision, run) for name, setting in settings.items()}
 
 

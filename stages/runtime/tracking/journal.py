@@ -24,7 +24,18 @@ from PIL import Image
 
 from stages.runtime.files import database_uri
 from stages.runtime.tracking.datasets import ReadData, entry_of, inputs_of
-from stages.runtime.tracking.files import entries_of, flattened, read_cursor, sending, whole_lines, write_cursor
+from stages.runtime.tracking.files import (
+    entries_of,
+    flattened,
+    folders_behind,
+    forget_if_sent,
+    note_unsent,
+    read_cursor,
+    sending,
+    unsent_journals,
+    whole_lines,
+    write_cursor,
+)
 from stages.runtime.tracking.relocatable import DATABASE, LOCATION, file_of, make_relocatable, send_files
 
 # Before mlflow is imported: it reads these once.
@@ -196,6 +207,7 @@ class Journal:
             except OSError:
                 os.ftruncate(file.fileno(), size)
                 raise
+        note_unsent(self.folder)
 
     def _note(self, step: int, values: Mapping[str, float]) -> None:
         """Remember the step and the largest value of every figure of a line."""
@@ -223,8 +235,8 @@ def replay_all(journals: Path, place: Place) -> int:
 
     A journal that cannot be sent, or that another process is sending, is passed over. Raises what MLflow raises where it is away.
     """
-    paths = sorted(journals.glob("*/*.jsonl"))
-    behind = [path for path in paths if read_cursor(path.parent, path.stem)["sent"] < path.stat().st_size]
+    folders = folders_behind(journals)
+    behind = [path for folder in folders for path in unsent_journals(folder)]
     if behind:
         tracker_client(place).search_experiments(max_results=1)
     sent = 0
@@ -237,6 +249,8 @@ def replay_all(journals: Path, place: Place) -> int:
         except Exception as error:
             # One that the tracker refuses must not hold up the others; it is tried again with the next run.
             logging.getLogger(__name__).warning("journal %s is not sent: %s", path, str(error).splitlines()[:1])
+    for folder in folders:
+        forget_if_sent(folder)
     return sent
 
 
