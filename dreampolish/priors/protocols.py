@@ -142,6 +142,16 @@ class ViewPrior(LatentPrior, Protocol):
         """The noise of the view at `pose` of the reference object; None: the unconditional domain."""
         ...
 
+    def predict_both(
+        self,
+        noisy: Float[Tensor, "b c m n"],
+        timesteps: Int[Tensor, " b"],
+        reference: ViewCondition,
+        pose: Float[Tensor, "b 4"],
+    ) -> tuple[Float[Tensor, "b c m n"], Float[Tensor, "b c m n"]]:
+        """As `predict_epsilon` with the reference and without it, in one network call."""
+        ...
+
     def sample(
         self,
         reference: ViewCondition,
