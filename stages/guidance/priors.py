@@ -88,9 +88,10 @@ def _opened(load: Callable[[PriorSource], P], run: RunContext, setting: PriorSet
         what = f"the prior {setting.source} cannot be opened: {str(error).splitlines()[0]}"
         raise StageError(what, None, REMEDY) from error
     formats = run.priors
+    autoencoder = "float32" if "auto" == formats.vae_precision == formats.precision else formats.vae_precision
     prior.compute_in(
-        PRECISIONS[formats.precision],
-        autoencoder=PRECISIONS.get(formats.vae_precision),
+        PRECISIONS[run.precision],
+        autoencoder=PRECISIONS.get(autoencoder),
         adapter=PRECISIONS.get(formats.lora_precision),
     )
     prior.to(run.torch_device)
