@@ -13,11 +13,12 @@ from dreampolish.optim.fit import FitInterruptedError
 from flows.report.output import shown_files, write_output
 from flows.runs.console import stage_line, summary
 from flows.runs.create import new_run, try_outputs
-from flows.runs.parameters import Overrides, Picture, Preset, Prompt, RunId, override_lines
-from flows.runs.roots import OUTPUTS, given_picture
+from flows.runs.given_mesh import GivenMesh
+from flows.runs.parameters import MeshPath, Overrides, Picture, Preset, Prompt, RunId, override_lines
+from flows.runs.roots import OUTPUTS, given_mesh, given_picture
 from flows.service.deployments import gpu_slot
 from flows.service.marks import at_work, note_run
-from schemas.artifacts import Artifact
+from schemas.artifacts import Artifact, ReferenceArtifact, SdfArtifact
 from schemas.config.run import Config
 from schemas.runs import ALL_STAGES, RunRecord, StageRecord
 from stages.dmtet import extract_mesh
@@ -48,12 +49,14 @@ def text_to_3d(
     preset: Preset = "home",
     overrides: Overrides = None,
     image: Picture | None = None,
+    mesh: MeshPath | None = None,
     run: RunId | None = None,
     show_progress: bool = False,
 ) -> dict[str, Any]:
     """Make an asset; `run` continues a run that exists, with its own prompt, settings and stages. Returns what `--json` prints.
 
-    image: the hash that `dreampolish upload` printed, or the path of a picture under a root (flows/runs/roots.py).
+    image, mesh: the hash that `dreampolish upload` printed, or the path of a file under a root (flows/runs/roots.py). mesh: what the
+    shape starts from, in place of a NeRF.
     """
     store = store_folder()
     record = (
@@ -63,34 +66,46 @@ def text_to_3d(
             preset=preset,
             overrides=override_lines(overrides),
             image=None if image is None else given_picture(store, image),
+            given=None if mesh is None else GivenMesh(given_mesh(store, mesh), use="start"),
         )
         if run is None
         else read_record(store, run)
     )
     with open_run(record, store, show_progress=show_progress) as this:
-        if record.mesh is None:
-            make_asset(this, record)
-        else:
-            paint_given_mesh(this, record)
+        make_asset(this, record)
         return this.written()
-
-
-def paint_given_mesh(this: "OpenRun", record: RunRecord) -> None:
-    """The four stages of a run that begins with a user's own mesh."""
-    config, context, mesh = this.config, this.context, mesh_of(record, this.context.store)
-    assert mesh is not None
-    intake = take_in_mesh(context, mesh, config.intake)
-    reference = make_reference(context, record.prompt, picture_of(record, context.store), config.reference, intake=intake)
-    textured = paint_texture(context, reference, intake, config.texture)
-    export_asset(context, reference, textured, config.export, intake=intake)
 
 
 def make_asset(this: "OpenRun", record: RunRecord) -> None:
     """The stages of a run in a row; those whose results the store has are looked up."""
+    if record.mesh is not None:
+        _make_from_mesh(this, record)
+        return
     config, context = this.config, this.context
     reference = make_reference(context, record.prompt, picture_of(record, context.store), config.reference)
     nerf = fit_nerf(context, reference, config.nerf)
     sdf = refine_sdf(context, reference, nerf, config.neus)
+    _make_from_sdf(this, reference, sdf)
+
+
+def _make_from_mesh(this: "OpenRun", record: RunRecord) -> None:
+    """The stages of a run that begins with a user's own mesh."""
+    config, context, mesh = this.config, this.context, mesh_of(record, this.context.store)
+    assert mesh is not None
+    intake = take_in_mesh(context, mesh, config.intake)
+    picture, shown = picture_of(record, context.store), intake if record.sees_mesh("reference") else None
+    reference = make_reference(context, record.prompt, picture, config.reference, intake=shown)
+    if record.mesh_use == "start":
+        _make_from_sdf(this, reference, refine_sdf(context, reference, None, config.neus, intake=intake))
+        return
+    polished = polish_mesh(context, reference, intake, config.polish) if record.mesh_use == "polish" else intake
+    textured = paint_texture(context, reference, polished, config.texture)
+    export_asset(context, reference, textured, config.export, intake=intake)
+
+
+def _make_from_sdf(this: "OpenRun", reference: ReferenceArtifact, sdf: SdfArtifact) -> None:
+    """The stages behind neus."""
+    config, context = this.config, this.context
     mesh = extract_mesh(context, reference, sdf, config.dmtet)
     polished = polish_mesh(context, reference, mesh, config.polish)
     textured = paint_texture(context, reference, polished, config.texture)
