@@ -107,18 +107,23 @@ def batch(
 
 
 def upload(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="a picture of an object's front: PNG, JPEG or WebP")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="a picture (PNG, JPEG, WebP) or a mesh (GLB, glTF, OBJ, PLY, STL, OFF, USD)")
+    ],
     as_json: Json = False,
 ) -> None:
-    """Put a picture into the store and print its hash. The deployment `full` takes it as its parameter `image`."""
+    """Put a picture or a mesh into the store and print its hash, which deployments take as their parameters `image` and `mesh`."""
 
     def work(store: Path) -> dict[str, Any]:
-        from flows.runs.inputs import keep_image  # torch
+        from dreampolish.assets.reading.source import FORMATS  # torch
+        from flows.runs.given_mesh import keep_mesh
+        from flows.runs.inputs import keep_image
 
-        digest = keep_image(store, file, ReferenceConfig())
+        is_mesh = file.suffix.lower().lstrip(".") in FORMATS
+        digest = keep_mesh(store, file, only="").digest if is_mesh else keep_image(store, file, ReferenceConfig())
         if not as_json:
             answer(digest)
-        return {"image": digest}
+        return {"mesh" if is_mesh else "image": digest}
 
     finish(work, as_json)
 

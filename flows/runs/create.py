@@ -10,12 +10,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import cast
 
+import psutil
+
 from dreampolish.priors.folders.contents import Contents, Role
 from dreampolish.priors.folders.source import PriorError, PriorSource
 from dreampolish.priors.multiview.loading import contents_of_any
 from dreampolish.scene.matting import Matting
 from dreampolish.scene.pictures import PictureError
-from flows.runs.given_mesh import GivenMesh, keep_mesh
+from flows.runs.given_mesh import GivenMesh, check_memory, keep_mesh
 from flows.runs.inputs import check_thing_named, checked_prompt, keep_image
 from flows.runs.roots import OUTPUTS, deployed, under_a_root
 from schemas.artifacts import Artifact, StageName
@@ -70,17 +72,22 @@ def unique_names(wanted: Sequence[str]) -> list[str]:
 def new_run(
     store: Path, prompt: str, preset: str, overrides: Sequence[str], image: Path | None, given: GivenMesh | None = None
 ) -> RunRecord:
-    """Check everything a user gave and write the record of a new run. given: a mesh of the user's own that is painted.
+    """Check everything a user gave and write the record of a new run. given: a mesh of the user's own that the run begins with.
 
     Raises ConfigError, or StageError where the disk is full; then there is no run.
     """
     words = checked_prompt(prompt)
     kept = None if given is None else keep_mesh(store, given.file, given.only or "")
-    own = [] if given is None or kept is None else given.settings(has_colors=kept.has_colors)
+    own: Sequence[str] = []
+    if given is not None and kept is not None:
+        own = given.settings(has_colors=kept.has_colors)
+        if given.use == "polish":
+            check_memory(given.file.name, kept.triangles, psutil.virtual_memory().available)
     config = load_config(preset, CONFIGS, [*own, *overrides])
     check_priors(config)
-    mesh = None if kept is None else kept.digest
-    record = RunRecord(run=new_id(), prompt=words, mesh=mesh, config=config, created=now())
+    record = RunRecord(run=new_id(), prompt=words, config=config, created=now())
+    if given is not None and kept is not None:
+        record = record.model_copy(update={"mesh": kept.digest, "mesh_use": given.use})
     check_thing_named(words, context_of(record, store, None, show_progress=False), config.reference, drawn=image is None)
     if image is not None:
         record = record.model_copy(
@@ -137,8 +144,8 @@ def stale_stages(record: RunRecord, store: Path, among: Sequence[StageName]) -> 
         stage = CHAIN[name]
         artifacts[name] = open_recorded(stage.artifact_class, record, store)
         if name == "intake":
-            artifacts["polish"] = artifacts[name]
-        parents = {*stage.parent_names(), *(["intake"] if stage.optional_parents and record.mesh else [])}
+            artifacts |= {stood: artifacts[name] for stood in ("dmtet", "polish") if stood not in record.chain}
+        parents = {*stage.parent_names(), *(["intake"] if record.sees_mesh(name) else [])}
         behind = any(parent in stale for parent in parents)
         if behind or stage.key(run, **arguments_from_record(stage, record, store, artifacts)) != artifacts[name].fingerprint:
             stale.append(name)

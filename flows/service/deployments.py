@@ -27,7 +27,7 @@ RUN_QUEUE = "default"
 """Of whole runs: they fill the machine, so only some go at once."""
 BATCH_QUEUE = "batch"
 """Of flows that only wait for runs: they must not take a run's place."""
-DEPLOYMENTS = ("full", "texture", "ablation", "benchmark", "priors", "batch")
+DEPLOYMENTS = ("full", "texture", "polish", "ablation", "benchmark", "priors", "batch")
 
 
 def worker_name() -> str:
