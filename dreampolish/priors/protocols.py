@@ -13,6 +13,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,15 @@ class TextEmbedding:
     def expand(self, n: int) -> "TextEmbedding":
         """One embedding repeated for n pictures."""
         return TextEmbedding(self.states.expand(n, -1, -1), self.mask.expand(n, -1))
+
+    def followed_by(self, others: "TextEmbedding") -> "TextEmbedding":
+        """These embeddings and others behind them; the shorter ones are padded with tokens that do not count."""
+        length = max(self.mask.shape[1], others.mask.shape[1])
+        padded = [
+            (functional.pad(each.states, (0, 0, 0, missing)), functional.pad(each.mask, (0, missing)))
+            for each, missing in ((each, length - each.mask.shape[1]) for each in (self, others))
+        ]
+        return TextEmbedding(*(torch.cat(parts) for parts in zip(*padded, strict=True)))
 
 
 @runtime_checkable

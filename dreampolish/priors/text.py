@@ -154,9 +154,11 @@ class DiffusionTextPrior(LatentSpace):
 
     def _guided_v(self, text: TextEmbedding, negative: TextEmbedding, guidance_scale: float) -> Predictor:
         """v under classifier-free guidance, in one network call."""
-        joint = TextEmbedding(torch.cat([text.states, negative.states]), torch.cat([text.mask, negative.mask]))
+        joint = text.followed_by(negative)
 
         def predict_v(noisy: Tensor, timesteps: Tensor) -> Tensor:
+            if guidance_scale == 1:
+                return self.v_from_output(self._base_output(noisy, timesteps, text), noisy, timesteps)
             twice, at = torch.cat([noisy, noisy]), torch.cat([timesteps, timesteps])
             v = self.v_from_output(self._base_output(twice, at, joint), twice, at)
             return guided(*v.chunk(2), guidance_scale)

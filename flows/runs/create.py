@@ -8,14 +8,11 @@ import unicodedata
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import cast
 
-from dreampolish.priors.folders.contents import Contents, Role, contents_of
 from dreampolish.priors.folders.source import PriorError, PriorSource
-from dreampolish.scene.matting import Matting
-from dreampolish.scene.pictures import PictureError
 from flows.runs.given_mesh import GivenMesh, keep_mesh
 from flows.runs.inputs import check_thing_named, checked_prompt, keep_image
+from flows.runs.known_priors import role_of_prior
 from flows.runs.roots import OUTPUTS, deployed, under_a_root
 from schemas.artifacts import Artifact, StageName
 from schemas.config.presets import ConfigError, load_config, merged
@@ -154,6 +151,9 @@ def check_priors(config: Config) -> None:
                 f"no {name} weights at {project_file(source.source)}; name another folder, or leave the setting out"
             )
     if config.priors.matting is not None:
+        from dreampolish.scene.matting import Matting  # torch
+        from dreampolish.scene.pictures import PictureError
+
         try:
             Matting(project_file(config.priors.matting.source))
         except PictureError as error:
@@ -167,20 +167,17 @@ def check_priors(config: Config) -> None:
             remedy = f"git checkout {setting.source} brings it back" if own else fetch
             raise ConfigError(f"no {name} prior at {folder}; {remedy}, --set priors.{name}.source=... names another")
         if name != "judge":
-            check_prior(cast(Role, name), str(folder if folder.is_dir() else setting.source), setting.revision)
+            _check_prior(name, str(folder if folder.is_dir() else setting.source), setting.revision)
 
 
-def check_prior(role: Role, place: str, revision: str | None) -> Contents:
-    """What a prior is. Raises ConfigError in one line where it cannot be opened, or has another role."""
+def _check_prior(role: str, place: str, revision: str | None) -> None:
+    """Raise ConfigError in one line where a prior cannot be opened, or has another role."""
     try:
-        found = contents_of(PriorSource(place, revision))
+        found, family = role_of_prior(PriorSource(place, revision))
     except PriorError as error:
         raise ConfigError(f"the {role} prior cannot be opened: {error}") from None
-    if found.role != role:
-        raise ConfigError(
-            f"{place} is no {role} prior but a {found.role} prior ({found.family}); --set priors.{found.role}.source={place}"
-        )
-    return found
+    if found != role:
+        raise ConfigError(f"{place} is no {role} prior but a {found} prior ({family}); --set priors.{found}.source={place}")
 
 
 def _check_places(priors: PriorsConfig) -> None:
