@@ -59,6 +59,15 @@ class TextEmbedding:
             torch.cat(pooled) if pooled else None,
         )
 
+    def followed_by(self, others: "TextEmbedding") -> "TextEmbedding":
+        """These embeddings and others behind them; the shorter ones are padded with tokens that do not count."""
+        length = max(self.mask.shape[1], others.mask.shape[1])
+        padded = [
+            (functional.pad(each.states, (0, 0, 0, missing)), functional.pad(each.mask, (0, missing)))
+            for each, missing in ((each, length - each.mask.shape[1]) for each in (self, others))
+        ]
+        return TextEmbedding(*(torch.cat(parts) for parts in zip(*padded, strict=True)))
+
 
 @runtime_checkable
 class LatentPrior(Protocol):

@@ -12,7 +12,7 @@ from dreampolish.scene.untrusted.files import PICTURE_BYTES, RefusedError, read_
 from schemas.config.presets import ConfigError
 from schemas.config.reference import ReferenceConfig
 from schemas.config.run import PROMPT_LIMIT
-from stages.guidance.priors import VOCABULARY, check_words
+from stages.guidance.words import VOCABULARY, check_words
 from stages.runtime.command import input_path
 from stages.runtime.context import RunContext
 from stages.runtime.errors import StageError

@@ -109,6 +109,8 @@ class DiffusionTextPrior(LatentSpace):
         joint = TextEmbedding.joined([text, negative])
 
         def predict_v(noisy: Tensor, timesteps: Tensor) -> Tensor:
+            if guidance_scale == 1:
+                return self.v_from_output(self._base_output(noisy, timesteps, text), noisy, timesteps)
             twice, at = torch.cat([noisy, noisy]), torch.cat([timesteps, timesteps])
             v = self.v_from_output(self._base_output(twice, at, joint), twice, at)
             conditional, unconditional = v.chunk(2)
