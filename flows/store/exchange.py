@@ -97,7 +97,7 @@ def _pull_run(store: Path, remote: Remote, run: str, moved: Moved) -> None:
             moved.there += 1
             continue
         with local.lock(stage, key, lambda: False):
-            fetch_result(remote, local, stage, key, artifact_class_of(stage))
+            fetch_result(remote, local, key=key, artifact_class=artifact_class_of(stage))
         moved.results += 1
     _pull_journals(store, remote, run)
     if not record_path(store, run).is_file():

@@ -81,7 +81,7 @@ def all_runs(store: Path) -> list[Run]:
         except StageError as error:
             raise StageError(error.what, None, f"what it names cannot be told from what may go: move {path} away") from None
         folder = store / "journals" / record.run
-        found.append(Run(record, modified, keys_of(record), bytes_of(folder), study_of(folder)))
+        found.append(Run(record, modified=modified, keys=keys_of(record), journal=bytes_of(folder), study=study_of(folder)))
     return found
 
 

@@ -177,15 +177,16 @@ class ObjectRemote(Remote):
 
     def create(self, name: str, payload: bytes) -> bool:
         """As Remote says."""
-        attempts = iter((True,))
+        tried = 0
 
         def once() -> bool:
-            is_first = next(attempts, False)
+            nonlocal tried
+            tried += 1
             try:
                 self._files.pipe_file(self._path(name), payload, mode="create")
             except FileExistsError:
                 # Of an attempt whose answer was lost, the object is our own.
-                return not is_first and self._files.cat_file(self._path(name)) == payload
+                return tried > 1 and self._files.cat_file(self._path(name)) == payload
             return True
 
         return self._patiently(once)

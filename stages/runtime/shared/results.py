@@ -97,11 +97,12 @@ def send_result(remote: Remote, local: LocalStore, artifact: Artifact) -> bool:
     return remote.create(name, sealed(manifest))
 
 
-def fetch_result(remote: Remote, local: LocalStore, stage: str, key: str, artifact_class: type[A]) -> A:
+def fetch_result(remote: Remote, local: LocalStore, key: str, artifact_class: type[A]) -> A:
     """Bring a result into the local store, verified, its manifest last; one that is there already stays.
 
     Raises KeyError where there is none, DamagedArtifactError where what is there is not what was published.
     """
+    stage = str(artifact_class.model_fields["stage"].default)
     name = result_name(stage, key)
     if local.has(stage, key):
         return local.open(stage, key, artifact_class)
