@@ -48,7 +48,7 @@ def watch(
 
     finish(work, as_json)
     if ours:
-        finish(show, False)
+        finish(show, as_json=False)
 
 
 def _free(port: int) -> int:

@@ -67,7 +67,14 @@ def view_of(record: RunRecord, store: Path) -> RunView:
         before, done = done, name in record.stages
         stages.append(_stage(record, store, name, runs=state == "runs" and before and not done))
     go_on = f"dreampolish resume {record.run}" if state in ("stopped", "failed", "waits") else ""
-    return RunView(state, WORDS[state], go_on, tuple(stages), mesh_of(record, store), report_of(record) is not None)
+    return RunView(
+        state=state,
+        words=WORDS[state],
+        go_on_with=go_on,
+        stages=tuple(stages),
+        mesh=mesh_of(record, store),
+        report=report_of(record) is not None,
+    )
 
 
 def run_state(record: RunRecord, store: Path) -> RunState:
@@ -103,7 +110,15 @@ def _stage(record: RunRecord, store: Path, name: StageName, *, runs: bool) -> St
         state, words = str(entry.state), duration(entry.seconds)
     else:
         state, words = ("runs", "" if progress is None else progress[1]) if runs else ("waits", "")
-    return StageView(name, TITLES[name], state, words, share, shown, curves_version(record, store, name))
+    return StageView(
+        name=name,
+        title=TITLES[name],
+        state=state,
+        words=words,
+        share=share,
+        shown=shown,
+        curves=curves_version(record, store, name),
+    )
 
 
 def _progress(file: Path) -> tuple[float, str] | None:

@@ -31,14 +31,14 @@ def split_data(file: Path, source: str, context: str) -> ReadData:
     """The split of the furniture: how many things are in each of its lists. file: JSON, a list a part."""
     parts = json.loads(file.read_bytes())
     profile = {str(name): len(listed) for name, listed in parts.items() if isinstance(listed, list | dict)}
-    return ReadData("split", context, sha256_of(file), source, profile)
+    return ReadData(name="split", context=context, digest=sha256_of(file), source=source, profile=profile)
 
 
 def files_data(name: str, files: Iterable[Path], source: str, context: str) -> ReadData:
     """A dataset of files, told apart by their names and contents."""
     found = {path.relative_to(path.parents[1]).as_posix(): sha256_of(path) for path in files}
     digest = hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
-    return ReadData(name, context, digest, source, {"files": len(found)})
+    return ReadData(name=name, context=context, digest=digest, source=source, profile={"files": len(found)})
 
 
 def entry_of(data: ReadData) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from dreampolish.priors.folders.digests import digest
 from stages.runtime.tracking.journal import Place, experiment_id, tracker_client
-from stages.runtime.tracking.relocatable import keeper
+from stages.runtime.tracking.relocatable import Keep, keeper
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -54,10 +54,10 @@ def register_priors(place: Place, home: Path, alias: str, shown: str) -> list[Re
     digests = {folder.name: digest(folder) for folder in folders}
     known = {part: _versions(client, part) for part in digests}
     missing = [folder for folder in folders if digests[folder.name] not in known[folder.name]]
-    run = _run_of(client, place, home, digests, alias) if missing else ""
+    run = _run_of(client, place, home=home, digests=digests, alias=alias) if missing else ""
     for folder in missing:
         tags = {DIGEST_TAG: digests[folder.name], PLACE_TAG: f"{shown}/{folder.name}", "bytes": str(_size(folder))}
-        _keep_shown(client, place, run, folder)
+        _keep_shown(keeper(client, run, place.artifacts), folder)
         made = client.create_model_version(
             f"{PREFIX}{folder.name}",
             source=f"runs:/{run}/{folder.name}",
@@ -67,7 +67,9 @@ def register_priors(place: Place, home: Path, alias: str, shown: str) -> list[Re
         )
         known[folder.name][digests[folder.name]] = str(made.version)
     made_now = {folder.name for folder in missing}
-    return [_named(client, part, alias, known[part], digests[part], is_new=part in made_now) for part in digests]
+    return [
+        _named(client, part, alias, versions=known[part], wanted=digests[part], is_new=part in made_now) for part in digests
+    ]
 
 
 def _versions(client: "MlflowClient", part: str) -> dict[str, str]:
@@ -88,7 +90,13 @@ def _named(
     if before != versions[wanted]:
         client.set_registered_model_alias(name, alias, versions[wanted])
     replaced = next((each for each, version in versions.items() if version == before), None)
-    return Registered(name, versions[wanted], wanted, is_new, None if replaced == wanted else replaced)
+    return Registered(
+        name=name,
+        version=versions[wanted],
+        digest=wanted,
+        is_new=is_new,
+        replaces=None if replaced == wanted else replaced,
+    )
 
 
 def _run_of(client: "MlflowClient", place: Place, home: Path, digests: Mapping[str, str], alias: str) -> str:
@@ -106,7 +114,7 @@ def _run_of(client: "MlflowClient", place: Place, home: Path, digests: Mapping[s
     for part, figures in _figures(home).items():
         for name, value in figures.items():
             client.log_metric(run, f"final/{part}/{name}", float(value))
-    _keep_files(client, place, run, [path for path in sorted(home.glob("*.*")) if path.is_file()], "")
+    _keep_files(keeper(client, run, place.artifacts), [path for path in sorted(home.glob("*.*")) if path.is_file()], "")
     client.set_terminated(run)
     return run
 
@@ -117,16 +125,15 @@ def _figures(home: Path) -> Mapping[str, Mapping[str, float]]:
     return json.loads(path.read_bytes()) if path.is_file() else {}
 
 
-def _keep_shown(client: "MlflowClient", place: Place, run: str, folder: Path) -> None:
+def _keep_shown(keep: Keep, folder: Path) -> None:
     """Configs, cards and sample sheets of a prior, beside its version."""
     for pattern in SHOWN:
         for path in sorted(folder.glob(pattern)):
             inside = path.parent.relative_to(folder.parent).as_posix()
-            _keep_files(client, place, run, [path], inside)
+            _keep_files(keep, [path], inside)
 
 
-def _keep_files(client: "MlflowClient", place: Place, run: str, paths: Sequence[Path], inside: str) -> None:
-    keep = keeper(client, run, place.artifacts)
+def _keep_files(keep: Keep, paths: Sequence[Path], inside: str) -> None:
     for path in paths:
         if path.stat().st_size <= MOST_BYTES:
             keep(path, inside)
