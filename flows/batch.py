@@ -26,7 +26,7 @@ from pydantic import Field
 
 from dreampolish.scene.untrusted.files import TEXT_BYTES, RefusedError, read_regular
 from flows.runs.console import say
-from flows.runs.create import CONFIGS, check_priors, new_run
+from flows.runs.create import check_priors, new_run
 from flows.runs.inputs import plain_prompt
 from flows.runs.parameters import Overrides, Preset, override_lines
 from flows.service.deployments import POOL, RUN_QUEUE, prefect_url
@@ -36,7 +36,7 @@ from schemas.config.presets import ConfigError, load_config
 from schemas.config.run import Config
 from schemas.runs import RunRecord
 from stages.runtime.errors import StageError
-from stages.runtime.files import store_folder
+from stages.runtime.files import CONFIGS, store_folder
 from stages.runtime.records import newest_records, noted_prompt, read_record
 from stages.runtime.signals import StoppedError
 
