@@ -59,9 +59,9 @@ def given_picture(store: Path, image: str) -> Path:
     """
     if re.fullmatch(r"[0-9a-f]{64}", image) is None:
         return located(Path(image), "image")
-    from stages.runtime.command import input_path  # torch, which `dreampolish up` does without
+    from stages.runtime.command import brought_input  # torch, which `dreampolish up` does without
 
-    path = input_path(store, image)
+    path = brought_input(store, image)
     if not path.is_file() or sha256_of(path) != image:
         raise ConfigError(
             f"no picture {image[:12]}... in the store; dreampolish upload FILE puts one there and prints its hash"

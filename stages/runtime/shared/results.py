@@ -9,6 +9,7 @@ import hashlib
 import os
 import re
 import shutil
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TypeVar
 
@@ -116,13 +117,18 @@ def fetch_result(remote: Remote, local: LocalStore, key: str, artifact_class: ty
         raise DamagedArtifactError(f"{name} in {remote.url} cannot be read") from None
     if artifact.stage != stage or artifact.fingerprint != key:
         raise DamagedArtifactError(f"{name} in {remote.url} belongs to {artifact.stage}/{artifact.fingerprint[:12]}")
-    locks = local.root / "locks"
-    locks.mkdir(parents=True, exist_ok=True)
-    with take_lock(locks / f"fetch-{stage}-{key}"):
+    with fetching(local, stage, key):
         if not local.has(stage, key):
             work = _fetched(remote, local, artifact)
             local.install(work, artifact, manifest)
         return local.open(stage, key, artifact_class)
+
+
+def fetching(local: LocalStore, stage: str, key: str) -> AbstractContextManager[object]:
+    """Hold the right to bring a result into a local store; readers bring what they need without the right to compute it."""
+    locks = local.root / "locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    return take_lock(locks / f"fetch-{stage}-{key}")
 
 
 def _fetched(remote: Remote, local: LocalStore, artifact: Artifact) -> Path:
