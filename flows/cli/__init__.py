@@ -14,6 +14,7 @@ COMMANDS = {
         "run": "Make a textured 3D asset from a prompt.",
         "resume": "Continue a stopped run; finished stages are taken from the store.",
         "texture": "Texture and export a run's mesh anew, as a new run; or, with --mesh, a mesh of your own, whose shape stays as it is.",
+        "polish": "Polish the surface of a mesh of your own; with a prompt, paint it too.",
         "stage": "Compute one stage of a run alone.",
     },
     "share": {
@@ -23,6 +24,9 @@ COMMANDS = {
         "export": "Write a run's asset once more, in any format and size, beside what it has.",
         "validate": "Check a 3D file: GLB by the Khronos validator (npm install gltf-validator) or, without it, by trimesh's glTF schema.",
     },
+    "watch": {
+        "watch": "Show a run while it goes on, in a browser: views, curves and the mesh so far.",
+    },
     "study": {
         "ablate": "Run a study: the same subjects and seeds under several settings, compared.",
         "studies": "Write docs/studies from the results of studies.",
@@ -31,7 +35,7 @@ COMMANDS = {
     "service": {
         "up": "Start Prefect, MLflow and a worker on this machine and register the deployments.",
         "down": "Stop what `up` started; runs that go on write their checkpoints first.",
-        "upload": "Put a picture into the store and print its hash.",
+        "upload": "Put a picture or a mesh into the store and print its hash",
         "batch": "One run for each prompt of a file, on as many workers as there are.",
         "doctor": "Say what is wrong with this installation, its store and its services, and what mends it.",
     },

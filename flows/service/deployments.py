@@ -1,4 +1,4 @@
-"""What the Prefect server of a store needs besides running: work pool, queues, GPU slot, deployments. All of it idempotent."""
+"""What the Prefect server of a store needs besides running: work pool, queues, GPU slot, deployments, automations. All of it idempotent."""
 
 import hashlib
 import json
@@ -27,7 +27,7 @@ RUN_QUEUE = "default"
 """Of whole runs: they fill the machine, so only some go at once."""
 BATCH_QUEUE = "batch"
 """Of flows that only wait for runs: they must not take a run's place."""
-DEPLOYMENTS = ("full", "texture", "ablation", "benchmark", "priors", "batch")
+DEPLOYMENTS = ("full", "texture", "polish", "ablation", "benchmark", "priors", "batch")
 
 
 def worker_name() -> str:
@@ -36,7 +36,7 @@ def worker_name() -> str:
 
 
 def set_up(server_url: str, environment: Mapping[str, str], folder: Path, runs_at_once: int) -> None:
-    """Make or renew pool, queues and GPU slot, and register the deployments of prefect.yaml.
+    """Make or renew pool, queues and GPU slot, and register the deployments of prefect.yaml and the automations.
 
     environment: of every run that a worker of the pool starts. folder: where those runs work, so where outputs/ lies.
     Prefect's client must know the server. Raises StageError when a deployment cannot be registered.
@@ -45,6 +45,9 @@ def set_up(server_url: str, environment: Mapping[str, str], folder: Path, runs_a
     _make_queues(runs_at_once)
     _make_slot()
     _register(server_url)
+    from flows.runs.notices import register_automations
+
+    register_automations()
 
 
 def prefect_url() -> str | None:

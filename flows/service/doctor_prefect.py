@@ -227,7 +227,7 @@ def secret_findings(store: Path) -> list[Finding]:
     path, secret = secret_path(store), read_secret(store)
     if secret is not None and path.stat().st_mode & 0o077:
         found.append(Finding(f"others can read the secret in {path}; chmod 600 {path}", partial(path.chmod, 0o600)))
-    services = [read_service(store, name) for name in ("server", "mlflow")]
+    services = [read_service(store, name) for name in ("server", "mlflow", "watch")]
     for service in services:
         if service is not None and service.alive and listens(service.url):
             with suppress(httpx.HTTPError):

@@ -1,4 +1,4 @@
-"""`dreampolish up` and `down`: Prefect server, MLflow server and one worker for a store, on loopback only."""
+"""`dreampolish up` and `down`: Prefect server, MLflow server, page of runs and one worker for a store, on loopback only."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -26,6 +26,7 @@ from flows.service.processes import (
     Service,
     ServiceName,
     api_url,
+    free_port,
     going_down,
     lets_in,
     listens,
@@ -42,6 +43,7 @@ from flows.service.processes import (
     write_settings_file,
 )
 from flows.service.secret import (
+    WATCH_SECRET,
     make_secret,
     own_hosts,
     own_origins,
@@ -52,20 +54,29 @@ from flows.service.secret import (
     tracker_environment,
 )
 from stages.runtime.errors import StageError
-from stages.runtime.files import database_uri, disk_errors_in_one_line, store_environment, take_lock
+from stages.runtime.files import database_uri, disk_errors_in_one_line, project_file, store_environment, take_lock
 
 SERVER_PORT = 4200
 MLFLOW_PORT = 5000
-READY = {"server": "/api/health", "mlflow": "/health"}
+HOME = "priors/home"
+WATCH_PORT = 4300
+READY = {"server": "/api/health", "mlflow": "/health", "watch": "/rows"}
 
 
 def up(
-    store: Path, folder: Path, server_port: int, mlflow_port: int, runs_at_once: int, readable: Sequence[Path] = ()
+    store: Path,
+    folder: Path,
+    server_port: int,
+    mlflow_port: int,
+    runs_at_once: int,
+    readable: Sequence[Path] = (),
+    watch_port: int | None = None,
 ) -> dict[str, Any]:
-    """Start what does not run yet, register the deployments and return the two pages; where all of it runs, nothing is done.
+    """Start what does not run yet, register the deployments and return the pages; where all of it runs, nothing is done.
 
     folder: where the worker's runs work. readable: folders that their parameters may name files of. Runs that a killed worker left behind
-    are marked crashed before a new one begins; `crashed` has a line for each. Raises StageError, and then what this call started is
+    are marked crashed before a new one begins; `crashed` has a line for each. watch_port: of the page of runs; None: WATCH_PORT, or any
+    that is free. Raises StageError, and then what this call started is
     stopped again.
     """
     if server_port == mlflow_port:
@@ -81,10 +92,11 @@ def up(
                 _stop_unlocked(store)
             server = _running(store, "server") or _start_server(store, server_port, secret, started)
             tracker = _running(store, "mlflow") or _start_mlflow(store, mlflow_port, secret, started)
+            watch = _running(store, "watch") or _start_watch(store, watch_port, secret, started)
             for service in started:
                 wait_until_ready(store, service, READY[service.name])
             environment = run_environment(store, tracker.url, readable)
-            _check_secret(store, server, tracker, secret)
+            _check_secret(store, [server, tracker, watch], secret)
             os.environ.update({**prefect_environment(secret), **tracker_environment(secret)})
             digest, worker = set_up_digest(environment, folder, runs_at_once), _running(store, "worker")
             crashed: list[str] = []
@@ -92,6 +104,7 @@ def up(
                 forget_set_up(store)
                 with client_of(server, secret):
                     set_up(server.url, environment, folder, runs_at_once)
+                _register_priors(tracker)
                 note_set_up(store, server, digest)
             if worker is None:
                 with client_of(server, secret):
@@ -102,7 +115,8 @@ def up(
                 stop(store, service)
             raise
         ours = write_settings_file(folder, server, secret)
-        return {"prefect": server.url, "mlflow": tracker.url, "settings": "prefect.toml" if ours else "", "crashed": crashed}
+        pages = {"prefect": server.url, "mlflow": tracker.url, "watch": watch.url}
+        return {**pages, "settings": "prefect.toml" if ours else "", "crashed": crashed}
 
 
 @contextmanager
@@ -116,6 +130,16 @@ def client_of(server: Service, secret: str) -> Iterator[None]:
 
     with temporary_settings({PREFECT_API_URL: api_url(server.url), PREFECT_API_AUTH_STRING: secret}):
         yield
+
+
+def _register_priors(tracker: Service) -> None:
+    """The priors of the preset `home` in the tracker's registry, under the alias of that name; pages are no reason not to come up."""
+    # MLflow's client takes a second to import, when all runs already.
+    from stages.runtime.tracking.journal import Place
+    from stages.runtime.tracking.registry import register_priors
+
+    with suppress(Exception):
+        register_priors(Place(tracker.url, None), project_file(HOME), "home", HOME)
 
 
 def crash_left_behind(store: Path) -> list[str]:
@@ -146,9 +170,9 @@ def _stop_services(store: Path) -> None:
             stop(store, service)
 
 
-def _check_secret(store: Path, server: Service, tracker: Service, secret: str) -> None:
+def _check_secret(store: Path, servers: Sequence[Service], secret: str) -> None:
     """Raise StageError when a server takes who has no secret, or does not take the store's."""
-    for service in (server, tracker):
+    for service in servers:
         about = f"the {WORDS[service.name]} at {service.url}"
         if lets_in(service, None):
             raise StageError(f"{about} answers without the secret", None, "dreampolish down, then dreampolish up")
@@ -213,6 +237,7 @@ def _start_server(store: Path, port: int, secret: str, started: list[Service]) -
     refuse_taken_port("server", url, port)
     environment = {
         **prefect_home(store),
+        "DREAMPOLISH_STORE": str(store),
         "PREFECT_SERVER_API_HOST": HOST,
         "PREFECT_SERVER_API_PORT": str(port),
         "PREFECT_API_URL": api_url(url),
@@ -248,6 +273,16 @@ def _start_mlflow(store: Path, port: int, secret: str, started: list[Service]) -
     ]
     command = ["-m", "flows.service.apps", "mlflow", str(port), *options]
     started.append(start(store=store, name="mlflow", command=command, environment={TRACKER_SECRET: secret}, url=url))
+    return started[-1]
+
+
+def _start_watch(store: Path, port: int | None, secret: str, started: list[Service]) -> Service:
+    chosen = free_port(WATCH_PORT) if port is None else port
+    url = f"http://{HOST}:{chosen}"
+    refuse_taken_port("watch", url, chosen)
+    environment = {"DREAMPOLISH_STORE": str(store), WATCH_SECRET: secret}
+    command = ["-m", "flows.report.live.server", str(chosen)]
+    started.append(start(store=store, name="watch", command=command, environment=environment, url=url))
     return started[-1]
 
 
