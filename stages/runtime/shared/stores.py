@@ -18,12 +18,12 @@ from stages.runtime.shared.checkpoints import SharedCheckpoints
 from stages.runtime.shared.lease import Lease, leased
 from stages.runtime.shared.remote import Remote, remote_at
 from stages.runtime.shared.results import (
+    discard_result,
     fetch_file,
     fetch_result,
     fetching,
     file_name,
     has_result,
-    result_name,
     send_file,
     send_result,
 )
@@ -104,7 +104,7 @@ class SharedStore(LocalStore):
         try:
             fetch_result(self.remote, self._here, key=fingerprint, artifact_class=artifact_class_of(stage))
         except (DamagedArtifactError, KeyError):
-            self.remote.remove(result_name(stage, fingerprint))
+            discard_result(self.remote, self._here, fingerprint, artifact_class_of(stage))
 
     @contextmanager
     def lock(self, stage: str, fingerprint: str, give_up: Callable[[], bool]) -> Iterator[None]:
