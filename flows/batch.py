@@ -36,7 +36,7 @@ from schemas.config.presets import ConfigError, load_config
 from schemas.config.run import Config
 from schemas.runs import RunRecord
 from stages.runtime.errors import StageError
-from stages.runtime.files import CONFIGS, store_folder
+from stages.runtime.files import CONFIGS, shared_url, store_folder
 from stages.runtime.records import newest_records, noted_prompt, read_record
 from stages.runtime.signals import StoppedError
 
@@ -102,7 +102,7 @@ def online_workers() -> int:
 def earlier_runs(store: Path, config: Config, prompts: Collection[str]) -> dict[str, RunRecord]:
     """By prompt, of those asked for: the run that these settings had before, a finished one if there is one."""
     found, wanted = dict[str, RunRecord](), {None, *prompts}
-    for path in newest_records(store):
+    for path in newest_records(store, fresh=True):
         with suppress(StageError, OSError):
             if noted_prompt(path) not in wanted:
                 continue
@@ -114,8 +114,10 @@ def earlier_runs(store: Path, config: Config, prompts: Collection[str]) -> dict[
 
 
 def finished(record: RunRecord) -> bool:
-    """Whether a run's asset is there."""
-    return record.output is not None and (Path(record.output) / "asset.glb").is_file()
+    """Whether a run's asset is there: in its output folder or, where another machine may have written that, in the shared store."""
+    if record.output is None:
+        return False
+    return (Path(record.output) / "asset.glb").is_file() or (shared_url() is not None and "export" in record.stages)
 
 
 POLL_S = 2.0

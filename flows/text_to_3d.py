@@ -38,8 +38,8 @@ from stages.runtime.context import RunContext, context_of
 from stages.runtime.errors import StageError
 from stages.runtime.files import disk_errors_in_one_line, store_folder
 from stages.runtime.records import read_record, relative_to
+from stages.runtime.shared.stores import store_at
 from stages.runtime.signals import StoppedError, stop_on_signals
-from stages.runtime.store import LocalStore
 from stages.runtime.tracking.events import tell_prefect
 from stages.runtime.tracking.journal import PARENT_JOURNAL, Journal, Place, place_from_store, replay_all, run_page
 from stages.runtime.tracking.live import forget_live
@@ -141,7 +141,7 @@ class OpenRun:
     def written(self) -> dict[str, Any]:
         """Write the output folder and show it at the tracker and in Prefect; what `--json` prints."""
         store = self.context.store
-        done = write_output(read_record(store, self.context.run_id), LocalStore(store), OUTPUTS)
+        done = write_output(read_record(store, self.context.run_id), store_at(store), OUTPUTS)
         self.journal.set_tags({"output": relative_to(store, done).output or ""})
         for path in shown_files(done):
             self.journal.file(path)

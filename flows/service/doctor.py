@@ -155,7 +155,7 @@ def _run_findings(store: Path) -> list[Finding]:
     found = []
     for path in newest_records(store):
         try:
-            record = read_record(store, path.stem)
+            record = read_record(store, path.stem, fresh=False)
         except StageError as error:
             found.append(Finding(str(error)))
             continue

@@ -54,7 +54,7 @@ from flows.service.secret import (
     tracker_environment,
 )
 from stages.runtime.errors import StageError
-from stages.runtime.files import database_uri, disk_errors_in_one_line, project_file, take_lock
+from stages.runtime.files import database_uri, disk_errors_in_one_line, project_file, store_environment, take_lock
 
 SERVER_PORT = 4200
 MLFLOW_PORT = 5000
@@ -214,7 +214,7 @@ def run_environment(store: Path, tracker_url: str, readable: Sequence[Path]) -> 
     inherited = {name: value for name, value in QUIET.items() if "LOGGING" not in name and "EPHEMERAL" not in name}
     return {
         **inherited,
-        "DREAMPOLISH_STORE": str(store),
+        **store_environment(store),
         "MLFLOW_TRACKING_URI": tracker_url,
         **prefect_home(store),
         FOLDERS: os.pathsep.join(str(each.resolve()) for each in readable),

@@ -75,7 +75,7 @@ def all_runs(store: Path) -> list[Run]:
     found = []
     for path in newest_records(store):
         try:
-            record, modified = read_record(store, path.stem), path.stat().st_mtime
+            record, modified = read_record(store, path.stem, fresh=False), path.stat().st_mtime
         except FileNotFoundError:
             continue
         except StageError as error:

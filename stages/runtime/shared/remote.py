@@ -25,7 +25,7 @@ PATIENCE_S = 180.0
 FIRST_S = 10.0
 """For the very first answer: a wrong address should be told soon."""
 PAUSE_S = 1.0
-FINAL = (FileNotFoundError, FileExistsError, PermissionError, NotADirectoryError, IsADirectoryError, NotImplementedError)
+FINAL = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, NotImplementedError)
 """Answers; every other error may pass."""
 
 
@@ -242,6 +242,11 @@ class ObjectRemote(Remote):
         for pause in _pauses():
             try:
                 return work()
+            except PermissionError as error:
+                remedy = "look at its credentials, and at what they may do there"
+                raise StageError(
+                    f"the store at {self.url} refuses: {' '.join(str(error).split())[:200]}", None, remedy
+                ) from error
             except FINAL:
                 raise
             except Exception as error:
