@@ -4,6 +4,7 @@ A file whose process is gone belongs to a killed flow run, which Prefect without
 """
 
 import json
+import socket
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import wraps
@@ -22,12 +23,21 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class FlowMark:
-    """A flow run and its process. run: our run that it computes; empty before that is known, and for flows without one."""
+    """A flow run and its process. run: our run that it computes; empty before that is known, and for flows without one.
+
+    host: the machine of the process; empty in marks of earlier versions, which are this machine's.
+    """
 
     flow_run: str
     flow: str
     process: ProcessMark
     run: str = ""
+    host: str = ""
+
+    @property
+    def alive(self) -> bool:
+        """Whether its process runs. One of another machine that shares the store counts as running: only that machine can tell."""
+        return self.host not in ("", socket.gethostname()) or self.process.alive
 
 
 def at_work(function: Callable[P, R]) -> Callable[P, R]:
@@ -39,7 +49,9 @@ def at_work(function: Callable[P, R]) -> Callable[P, R]:
         if identity is None:
             return function(*args, **kwargs)
         store = store_folder()
-        path = _write(store, FlowMark(str(identity), str(current_flow_run.get_flow_name()), own_mark()))
+        path = _write(
+            store, FlowMark(str(identity), str(current_flow_run.get_flow_name()), own_mark(), host=socket.gethostname())
+        )
         try:
             return function(*args, **kwargs)
         finally:
@@ -82,6 +94,6 @@ def _write(store: Path, mark: FlowMark) -> Path:
 def _read(path: Path) -> FlowMark | None:
     try:
         noted = json.loads(path.read_bytes())
-        return FlowMark(noted["flow_run"], noted["flow"], ProcessMark(**noted["process"]), noted["run"])
+        return FlowMark(noted["flow_run"], noted["flow"], ProcessMark(**noted["process"]), noted["run"], noted.get("host", ""))
     except (OSError, ValueError, KeyError, TypeError):
         return None

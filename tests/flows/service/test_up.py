@@ -17,7 +17,8 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from flows.runs.parameters import override_lines
-from flows.service.deployments import BATCH_QUEUE, DEPLOYMENTS, POOL, RUN_QUEUE, job_template
+from flows.service.backends.pool import POOL
+from flows.service.deployments import BATCH_QUEUE, DEPLOYMENTS, RUN_QUEUE
 from flows.service.environment import quiet_environment
 from flows.service.marks import all_marks, at_work, note_run
 from flows.service.processes import (
@@ -227,13 +228,6 @@ def test_every_deployment_is_a_flow_by_module_path() -> None:
     queues = {name: entry["work_pool"]["work_queue_name"] for name, entry in deployments().items()}
     assert queues.pop("batch") == BATCH_QUEUE, "a batch would wait for the place that it holds itself"
     assert set(queues.values()) == {RUN_QUEUE}
-
-
-def test_the_pool_knows_folder_interpreter_and_store(tmp_path: Path) -> None:
-    properties = job_template({"DREAMPOLISH_STORE": "/somewhere"}, tmp_path)["variables"]["properties"]
-    assert properties["working_dir"]["default"] == str(tmp_path)
-    assert sys.executable in properties["command"]["default"]
-    assert properties["env"]["default"] == {"DREAMPOLISH_STORE": "/somewhere"}
 
 
 def refused(entry: str, parameters: dict[str, Any]) -> bool:
