@@ -1,4 +1,4 @@
-"""A worker of another machine, or of another GPU: it serves the pool of a Prefect server that `up` started elsewhere, until it is stopped."""
+"""A worker of another machine, or of another GPU: it serves the pool of a service that runs elsewhere, until it is stopped."""
 
 import hashlib
 import os
