@@ -6,7 +6,7 @@ still go on (waited for) and which stopped half-way (resumed).
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +37,7 @@ from schemas.config.run import Config
 from schemas.runs import RunRecord
 from stages.runtime.errors import StageError
 from stages.runtime.files import store_folder
-from stages.runtime.records import newest_records, read_record
+from stages.runtime.records import newest_records, noted_prompt, read_record
 from stages.runtime.signals import StoppedError
 
 MAX_PROMPTS = 1000
@@ -95,17 +95,17 @@ def workers_online() -> int:
         return len(online_workers(client))
 
 
-def earlier_runs(store: Path, config: Config) -> dict[str, RunRecord]:
-    """By prompt: the run that these settings had before, a finished one if there is one."""
-    found: dict[str, RunRecord] = {}
+def earlier_runs(store: Path, config: Config, prompts: Collection[str]) -> dict[str, RunRecord]:
+    """By prompt, of those asked for: the run that these settings had before, a finished one if there is one."""
+    found, wanted = dict[str, RunRecord](), {None, *prompts}
     for path in newest_records(store):
-        try:
+        with suppress(StageError, OSError):
+            if noted_prompt(path) not in wanted:
+                continue
             record = read_record(store, path.stem)
-        except StageError:
-            continue
-        comparable = record.config == config and record.image is None and record.parent_run is None
-        if comparable and (record.prompt not in found or (finished(record) and not finished(found[record.prompt]))):
-            found[record.prompt] = record
+            comparable = record.config == config and record.image is None and record.mesh is None and record.parent_run is None
+            if comparable and (record.prompt not in found or (finished(record) and not finished(found[record.prompt]))):
+                found[record.prompt] = record
     return found
 
 
@@ -178,7 +178,7 @@ def prepared(store: Path, prompts: Sequence[str], preset: str, overrides: Sequen
     """
     config = load_config(preset, CONFIGS, overrides)
     check_priors(config)
-    earlier, entries = earlier_runs(store, config), []
+    earlier, entries = earlier_runs(store, config, prompts), []
     for prompt in prompts:
         entry, record = Entry(prompt), earlier.get(prompt)
         entries.append(entry)

@@ -33,6 +33,8 @@ from stages.runtime.records import read_record, record_path, write_record
 from stages.runtime.store import LocalStore
 from stages.runtime.tracking.files import entries_of
 from stages.runtime.tracking.journal import PARENT_JOURNAL, PARENT_TAG, Journal, Place
+from stages.runtime.tracking.live import forget_live
+from stages.runtime.tracking.machine import machine_watched
 from stages.runtime.tracking.progress import await_sends
 
 FROM_STAGE = {"psnr": "reference_psnr", "ssim": "reference_ssim", "normal_agreement": "normal_agreement"}
@@ -80,13 +82,15 @@ def run_cell(work: Workplace, cell: Cell, config: Config) -> Shown:
     journal = _open_journal(work, cell, record.config)
     status = "KILLED"
     try:
-        artifacts = _stages(work, cell, record)
+        with machine_watched(journal, work.place):
+            artifacts = _stages(work, cell, record)
         record = read_record(work.store, record.run)
         figures, pictures = _measured(work, cell, record=record, artifacts=artifacts)
         result = _result(work, cell, record=record, artifacts=artifacts, figures=figures)
         journal.metrics(0, {**_final(result, record), **best_figures(work.journals, artifacts.values())})
         journal.set_tags({"until": cell.until, **{f"state.{name}": entry.state for name, entry in result.stages.items()}})
         status = "FINISHED"
+        forget_live(work.store, record.run)
     except Exception as error:
         status = "KILLED" if isinstance(error, FitInterruptedError) else "FAILED"
         raise

@@ -17,7 +17,7 @@ from schemas.config.presets import ConfigError, load_config, merged
 from schemas.config.run import Config
 from schemas.runs import STAGES, RunRecord
 from schemas.studies import FITTED, Settings, Study, Variant, study_from_text
-from stages.guidance.priors import check_words
+from stages.guidance.words import check_words
 from stages.runtime.code import code_of_module
 from stages.runtime.context import RunContext, context_of
 from stages.runtime.errors import StageError

@@ -29,6 +29,7 @@ from flows.benchmark.stages import figures_of
 from flows.benchmark.statistics import Failure, ObjectResult, PromptResult, Results, one_line, r_precision, stage_means
 from flows.benchmark.subjects import (
     Subject,
+    data_of,
     found_subjects,
     framing_settings,
     held_out_names,
@@ -112,7 +113,7 @@ def benchmark(
     pipeline = Pipeline(store, preset, changed, config.device)
     place = place_from_store(store, os.environ.get("MLFLOW_TRACKING_URI"))
     folder, results, status = store / "journals" / f"benchmark-{new_id()}", Results(), "FAILED"
-    journal = _open_journal(folder, config, objects, len(subjects))
+    journal = _open_journal(folder, config, objects, subjects)
     try:
         # Held over all runs, so that a signal in the last moments of one keeps the next from beginning.
         with stop_on_signals():
@@ -221,10 +222,12 @@ def mean_figures(results: Results) -> dict[str, float]:
     return {key: value for key, value in found.items() if not math.isnan(value)}
 
 
-def _open_journal(folder: Path, config: Config, objects: Path, n_objects: int) -> Journal:
+def _open_journal(folder: Path, config: Config, objects: Path, subjects: Sequence[Subject]) -> Journal:
     tags = {"preset": config.preset, "seed": str(config.seed), "objects": str(objects)}
-    journal = Journal(folder, PARENT_JOURNAL, f"benchmark of {n_objects} objects", tags)
+    journal = Journal(folder, PARENT_JOURNAL, f"benchmark of {len(subjects)} objects", tags)
     journal.params(config.model_dump(mode="json"))
+    for data in data_of(subjects):
+        journal.reads(data)
     return journal
 
 

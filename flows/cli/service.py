@@ -24,6 +24,9 @@ Folders = Annotated[
 def up(
     port: Annotated[int, typer.Option(min=1, max=65535, help="of the Prefect server")] = 4200,
     mlflow_port: Annotated[int, typer.Option(min=1, max=65535, help="of the MLflow server")] = 5000,
+    watch_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="of the page of runs; without it, 4300 or any that is free")
+    ] = None,
     at_once: Annotated[int, typer.Option(min=1, max=100_000, help="runs that may go at the same time")] = 1,
     folders: Folders = None,
     database: Annotated[
@@ -55,12 +58,14 @@ def up(
             runs_at_once=at_once,
             readable=folders or (),
             settings=settings,
+            watch_port=watch_port,
         )
         for line in pages["crashed"]:
             say(line)
         if not as_json:
             answer(f"Prefect  {pages['prefect']}")
             answer(f"MLflow   {pages['mlflow']}")
+            answer(f"Runs     {pages['watch']}")
             where = "in this folder" if pages["settings"] else "once you typed"
             answer(
                 f"`prefect deployment run dreampolish/full` reaches this server {where}; elsewhere:"
@@ -68,8 +73,8 @@ def up(
                 else "this folder has a prefect.toml of its own; for `prefect deployment run` type:"
             )
             answer(f"  {export_line(store, pages['prefect'] + '/api')}")
-            answer(f"both pages ask for the secret in {secret_path(store)}: Prefect for its whole line,")
-            answer(f"MLflow for the user {USER} and, as password, what stands behind the colon")
+            answer(f"the pages ask for the secret in {secret_path(store)}: Prefect for its whole line,")
+            answer(f"the other two for the user {USER} and, as password, what stands behind the colon")
         return {**pages, "api": f"{pages['prefect']}/api"}
 
     finish(work, as_json)
@@ -141,24 +146,30 @@ def batch(
 
 
 def upload(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="a picture of an object's front: PNG, JPEG or WebP")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="a picture (PNG, JPEG, WebP) or a mesh (GLB, glTF, OBJ, PLY, STL, OFF, USD)")
+    ],
     as_json: Json = False,
 ) -> None:
-    """Put a picture into the store and print its hash. The deployment `full` takes it as its parameter `image`."""
+    """Put a picture or a mesh into the store and print its hash, which deployments take as their parameters `image` and `mesh`."""
 
     def work(store: Path) -> dict[str, Any]:
-        from flows.runs.inputs import keep_image  # torch
+        from dreampolish.assets.reading.source import FORMATS  # torch
+        from flows.runs.given_mesh import keep_mesh
+        from flows.runs.inputs import keep_image
 
-        digest = keep_image(store, file, ReferenceConfig())
+        is_mesh = file.suffix.lower().lstrip(".") in FORMATS
+        digest = keep_mesh(store, file, only="").digest if is_mesh else keep_image(store, file, ReferenceConfig())
         if not as_json:
             answer(digest)
-        return {"image": digest}
+        return {"mesh" if is_mesh else "image": digest}
 
     finish(work, as_json)
 
 
 def doctor(
     mend: Annotated[bool, typer.Option("--mend", help="also mend what can be mended without loss")] = False,
+    deep: Annotated[bool, typer.Option("--deep", help="read the files of all results, not of a sample")] = False,
     as_json: Json = False,
 ) -> None:
     """Say what is wrong with this installation, its store and its services, and what mends it; exit code 1 while something is."""
@@ -168,7 +179,7 @@ def doctor(
         from flows.service.doctor import findings
         from flows.service.doctor import mend as mend_all
 
-        found = findings(store)
+        found = findings(store, deep=deep, say=say)
         mended = mend_all(found) if mend else []
         left.extend(findings(store) if mended else found)
         for line in [*(finding.line for finding in found), *mended] or ["nothing is wrong"]:

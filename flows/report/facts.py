@@ -17,21 +17,10 @@ from schemas.artifacts import (
     StageName,
     artifact_class_of,
 )
-from schemas.runs import ALL_STAGES, RunRecord
+from schemas.runs import ALL_STAGES, TITLES, RunRecord
 from stages.runtime.command import open_recorded, open_scores
 from stages.runtime.errors import StageError
 from stages.runtime.store import LocalStore
-
-TITLES: dict[StageName, str] = {
-    **{name: name.capitalize() for name in ALL_STAGES},
-    "intake": "As it came",
-    "nerf": "NeRF",
-    "neus": "NeuS",
-    "dmtet": "DMTet",
-    "polish": "Polished",
-    "texture": "Textured",
-    "export": "Asset",
-}
 
 
 @dataclass(frozen=True)

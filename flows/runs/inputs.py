@@ -1,6 +1,7 @@
 """What a user gives, checked at the door: a prompt in words that the text prior can draw, and a picture of one object."""
 
 import hashlib
+import re
 import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from dreampolish.scene.untrusted.files import PICTURE_BYTES, RefusedError, read_
 from schemas.config.presets import ConfigError
 from schemas.config.reference import ReferenceConfig
 from schemas.config.run import PROMPT_LIMIT
-from stages.guidance.priors import VOCABULARY, check_words
+from stages.guidance.words import VOCABULARY, check_words
 from stages.runtime.command import input_path
 from stages.runtime.context import RunContext
 from stages.runtime.errors import StageError
@@ -59,6 +60,12 @@ def checked_prompt(prompt: str) -> str:
     if not words.isprintable() or not _said(words):
         raise ConfigError(f"the prompt holds no readable words; {EXAMPLE}")
     return words
+
+
+def words_of_name(file: Path) -> str:
+    """A prompt out of a file's name, for a run that draws nothing."""
+    words = plain_prompt(re.sub(r"[^\w]+|_", " ", file.stem))[:PROMPT_LIMIT]
+    return words if _said(words) else "a mesh"
 
 
 def check_thing_named(prompt: str, run: RunContext, config: ReferenceConfig, drawn: bool) -> None:

@@ -160,6 +160,8 @@ def prefect_app(port: int) -> "ASGIApp":
     from prefect.server.api.server import create_app
     from prefect.settings import get_current_settings
 
+    import flows.runs.notices  # noqa: F401  # the server finds the class of a notification block only where it is imported
+
     app = create_app(final=True)
     database = get_current_settings().server.database.connection_url
     on_sqlite = database is None or database.get_secret_value().startswith("sqlite")

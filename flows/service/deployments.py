@@ -1,4 +1,4 @@
-"""What the Prefect server of a store needs besides running: work pool, queues, GPU slot, deployments. All of it idempotent."""
+"""What the Prefect server of a store needs besides running: work pool, queues, GPU slot, deployments, automations. All of it idempotent."""
 
 import hashlib
 import json
@@ -29,7 +29,7 @@ RUN_QUEUE = "default"
 """Of whole runs: they fill the machine, so only some go at once."""
 BATCH_QUEUE = "batch"
 """Of flows that only wait for runs: they must not take a run's place."""
-DEPLOYMENTS = ("full", "texture", "ablation", "benchmark", "priors", "batch")
+DEPLOYMENTS = ("full", "texture", "polish", "ablation", "benchmark", "priors", "batch")
 
 
 def worker_name(store: Path) -> str:
@@ -38,7 +38,7 @@ def worker_name(store: Path) -> str:
 
 
 def set_up(server_url: str, settings: ServiceSettings, runs_at_once: int) -> None:
-    """Make or renew pool, queues and GPU slot, and register the deployments of prefect.yaml.
+    """Make or renew pool, queues and GPU slot, and register the deployments of prefect.yaml and the automations.
 
     Prefect's client must know the server. Raises StageError when a deployment cannot be registered.
     """
@@ -46,6 +46,9 @@ def set_up(server_url: str, settings: ServiceSettings, runs_at_once: int) -> Non
     _make_queues(runs_at_once)
     make_slot()
     _register(server_url)
+    from flows.runs.notices import register_automations
+
+    register_automations()
 
 
 def prefect_url() -> str | None:

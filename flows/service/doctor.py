@@ -3,32 +3,34 @@
 import json
 import os
 import shutil
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from flows.runs.create import check_priors
 from flows.service.findings import Finding
 from flows.service.processes import mark_of
-from schemas.artifacts import artifact_class_of
+from flows.store.verify import check_results
 from schemas.config.presets import ConfigError
 from schemas.config.run import Config
-from schemas.runs import ALL_STAGES
 from stages.runtime.errors import StageError
 from stages.runtime.files import PROJECT, free_space
 from stages.runtime.records import newest_records, read_record
-from stages.runtime.store import MANIFEST, DamagedArtifactError, LocalStore
 
 LOW_DISK_BYTES = 2 * 2**30
 
 
-def findings(store: Path) -> list[Finding]:
-    """One finding for each thing that is wrong; empty when all is well."""
+def findings(store: Path, *, deep: bool = False, say: Callable[[str], None] | None = None) -> list[Finding]:
+    """One finding for each thing that is wrong; empty when all is well.
+
+    deep: compare the files of all results with their hashes, not those of a sample; say: hears how many were left out.
+    """
     return [
         *_prior_findings(),
         *_disk_findings(store),
         *_service_findings(store),
         *_dvc_findings(),
-        *_store_findings(store),
+        *store_findings(store, deep=deep, say=say),
         *_run_findings(store),
     ]
 
@@ -119,17 +121,19 @@ def dvc_holders(path: Path) -> list[int]:
         return []
 
 
-def _store_findings(store: Path) -> list[Finding]:
-    local, found = LocalStore(store), []
-    for name in (*ALL_STAGES, "scores"):
-        for folder in sorted((store / name).glob("*")):
-            if not (folder / MANIFEST).is_file():
-                found.append(Finding(f"{folder} was never finished; rm -r {folder}, or run the stage again"))
-                continue
-            try:
-                local.open(name, folder.name, artifact_class_of(name))
-            except DamagedArtifactError as error:
-                found.append(Finding(f"{error}; rm -r {folder}, then dreampolish resume its run"))
+def store_findings(store: Path, *, deep: bool, say: Callable[[str], None] | None = None) -> list[Finding]:
+    """Damaged and unfinished results, and what interrupted stages have left. say: hears of how many results the files were not read."""
+    checked = check_results(store, deep=deep)
+    if say is not None and checked.hashed < checked.results:
+        say(
+            f"of {checked.results:,} results {checked.hashed:,} were read and compared with their hashes; dreampolish doctor --deep"
+        )
+    found = [
+        Finding(f"{each.what}; rm -r {each.folder}, or run the stage again")
+        if each.unfinished
+        else Finding(f"{each.what}; rm -r {each.folder}, then dreampolish resume its run")
+        for each in checked.problems
+    ]
     leavings = [path for path in (store / "work").glob("*") if not _in_use(path)]
     if leavings:
         folders = "1 work folder" if len(leavings) == 1 else f"{len(leavings)} work folders"

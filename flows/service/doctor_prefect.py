@@ -205,7 +205,17 @@ def close_journals(store: Path, folder: Path, names: Sequence[str], tracking_uri
 
 def _ended(path: Path) -> bool:
     """Whether a journal closes its run; a quote inside a value is escaped, so that this cannot be part of a prompt."""
-    return b'"status":"' in path.read_bytes()
+    closing = b'"status":"'
+    with path.open("rb") as file:
+        file.seek(-min(TAIL, file.seek(0, os.SEEK_END)), os.SEEK_END)
+        if closing in file.read():
+            return True
+        file.seek(0)
+        return closing in file.read()
+
+
+TAIL = 4096
+"""Bytes at a journal's end in which the line that closes it nearly always stands."""
 
 
 def _alive(store: Path, journal: Path, marks: Sequence[FlowMark]) -> bool:
@@ -245,7 +255,7 @@ def secret_findings(store: Path) -> list[Finding]:
     path, secret = secret_path(store), read_secret(store)
     if secret is not None and path.stat().st_mode & 0o077:
         found.append(Finding(f"others can read the secret in {path}; chmod 600 {path}", partial(path.chmod, 0o600)))
-    services = [read_service(store, name) for name in ("server", "mlflow")]
+    services = [read_service(store, name) for name in ("server", "mlflow", "watch")]
     for service in services:
         if service is not None and service.alive and listens(service.url):
             with suppress(httpx.HTTPError):

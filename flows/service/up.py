@@ -1,4 +1,4 @@
-"""`dreampolish up` and `down`: Prefect server, MLflow server and one worker for a store, on loopback only."""
+"""`dreampolish up` and `down`: Prefect server, MLflow server, page of runs and one worker for a store, on loopback only."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -31,6 +31,7 @@ from flows.service.processes import (
     Service,
     ServiceName,
     api_url,
+    free_port,
     going_down,
     lets_in,
     listens,
@@ -47,6 +48,7 @@ from flows.service.processes import (
     write_settings_file,
 )
 from flows.service.secret import (
+    WATCH_SECRET,
     make_secret,
     own_hosts,
     own_origins,
@@ -58,13 +60,15 @@ from flows.service.secret import (
 )
 from schemas.service import PoolType, ServiceSettings
 from stages.runtime.errors import StageError
-from stages.runtime.files import database_uri, disk_errors_in_one_line, take_lock
+from stages.runtime.files import database_uri, disk_errors_in_one_line, project_file, take_lock
 
 HEARTBEAT_S = 30
 """Between the signs of life that a run gives Prefect; without them a batch takes a run of another machine for dead."""
 SERVER_PORT = 4200
 MLFLOW_PORT = 5000
-READY = {"server": "/api/health", "mlflow": "/health"}
+HOME = "priors/home"
+WATCH_PORT = 4300
+READY = {"server": "/api/health", "mlflow": "/health", "watch": "/rows"}
 
 
 def up(
@@ -75,12 +79,14 @@ def up(
     runs_at_once: int,
     readable: Sequence[Path] = (),
     settings: ServiceSettings | None = None,
+    watch_port: int | None = None,
 ) -> dict[str, Any]:
-    """Start what does not run yet, register the deployments and return the two pages; where all of it runs, nothing is done.
+    """Start what does not run yet, register the deployments and return the pages; where all of it runs, nothing is done.
 
     folder: where the worker's runs work. readable: folders that their parameters may name files of. settings: kept for later calls, which
     may leave them out. Runs that a killed worker left behind are marked crashed before a new one begins; `crashed` has a line for each.
-    Raises StageError, and then what this call started is stopped again.
+    watch_port: of the page of runs; None: WATCH_PORT, or any that is free. Raises StageError, and then what this call started is stopped
+    again.
     """
     told = settings or read_settings(store)
     if server_port == mlflow_port:
@@ -94,20 +100,12 @@ def up(
             secret, fresh = make_secret(store)
             if fresh or told != read_settings(store):
                 _stop_unlocked(store)
-            refuse_without_package(told.pool)
-            write_settings(store, told)
-            if not all(_running(store, name) for name in ("server", "mlflow")):
-                prepare_database(told)
-            server = _running(store, "server") or _start_server(
-                store, server_port, secret=secret, settings=told, started=started
-            )
-            tracker = _running(store, "mlflow") or _start_mlflow(
-                store, mlflow_port, secret=secret, settings=told, started=started
-            )
+            server, tracker = _servers(store, (server_port, mlflow_port), secret=secret, settings=told, started=started)
+            watch = _running(store, "watch") or _start_watch(store, watch_port, secret, started)
             for service in started:
                 wait_until_ready(store, service, READY[service.name])
             environment = run_environment(store, tracker.url, readable)
-            _check_secret(store, server, tracker, secret)
+            _check_secret(store, [server, tracker, watch], secret)
             os.environ.update({**prefect_environment(secret), **tracker_environment(secret)})
             tell_runs(runs_path(store), folder, environment)
             digest, worker = set_up_digest(told, runs_at_once), _running(store, "worker")
@@ -116,6 +114,7 @@ def up(
                 forget_set_up(store)
                 with client_of(server, secret):
                     set_up(server.url, told, runs_at_once)
+                _register_priors(tracker)
                 note_set_up(store, server, digest)
             if worker is None:
                 with client_of(server, secret):
@@ -126,7 +125,8 @@ def up(
                 stop(store, service)
             raise
         ours = write_settings_file(folder, server, secret)
-        return {"prefect": server.url, "mlflow": tracker.url, "settings": "prefect.toml" if ours else "", "crashed": crashed}
+        pages = {"prefect": server.url, "mlflow": tracker.url, "watch": watch.url}
+        return {**pages, "settings": "prefect.toml" if ours else "", "crashed": crashed}
 
 
 @contextmanager
@@ -140,6 +140,16 @@ def client_of(server: Service, secret: str) -> Iterator[None]:
 
     with temporary_settings({PREFECT_API_URL: api_url(server.url), PREFECT_API_AUTH_STRING: secret}):
         yield
+
+
+def _register_priors(tracker: Service) -> None:
+    """The priors of the preset `home` in the tracker's registry, under the alias of that name; pages are no reason not to come up."""
+    # MLflow's client takes a second to import, when all runs already.
+    from stages.runtime.tracking.journal import Place
+    from stages.runtime.tracking.registry import register_priors
+
+    with suppress(Exception):
+        register_priors(Place(tracker.url, None), project_file(HOME), "home", HOME)
 
 
 def crash_left_behind(store: Path) -> list[str]:
@@ -170,9 +180,9 @@ def _stop_services(store: Path) -> None:
             stop(store, service)
 
 
-def _check_secret(store: Path, server: Service, tracker: Service, secret: str) -> None:
+def _check_secret(store: Path, servers: Sequence[Service], secret: str) -> None:
     """Raise StageError when a server takes who has no secret, or does not take the store's."""
-    for service in (server, tracker):
+    for service in servers:
         about = f"the {WORDS[service.name]} at {service.url}"
         if lets_in(service, None):
             raise StageError(f"{about} answers without the secret", None, "dreampolish down, then dreampolish up")
@@ -233,11 +243,28 @@ def _running(store: Path, name: ServiceName) -> Service | None:
     return None
 
 
+def _servers(
+    store: Path, ports: tuple[int, int], secret: str, settings: ServiceSettings, started: list[Service]
+) -> tuple[Service, Service]:
+    """Prefect's and MLflow's, those that run and those that are started with these settings."""
+    refuse_without_package(settings.pool)
+    write_settings(store, settings)
+    server, tracker = _running(store, "server"), _running(store, "mlflow")
+    if server is None or tracker is None:
+        prepare_database(settings)
+    if server is None:
+        server = _start_server(store, ports[0], secret=secret, settings=settings, started=started)
+    if tracker is None:
+        tracker = _start_mlflow(store, ports[1], secret=secret, settings=settings, started=started)
+    return server, tracker
+
+
 def _start_server(store: Path, port: int, secret: str, settings: ServiceSettings, started: list[Service]) -> Service:
     url = f"http://{HOST}:{port}"
     refuse_taken_port("server", url, port)
     environment = {
         **prefect_home(store),
+        "DREAMPOLISH_STORE": str(store),
         "PREFECT_SERVER_API_HOST": HOST,
         "PREFECT_SERVER_API_PORT": str(port),
         "PREFECT_API_URL": api_url(url),
@@ -281,6 +308,16 @@ def _own_database(store: Path) -> str:
 
     make_relocatable(store / DATABASE, "dreampolish")
     return database_uri(store / DATABASE)
+
+
+def _start_watch(store: Path, port: int | None, secret: str, started: list[Service]) -> Service:
+    chosen = free_port(WATCH_PORT) if port is None else port
+    url = f"http://{HOST}:{chosen}"
+    refuse_taken_port("watch", url, chosen)
+    environment = {"DREAMPOLISH_STORE": str(store), WATCH_SECRET: secret}
+    command = ["-m", "flows.report.live.server", str(chosen)]
+    started.append(start(store=store, name="watch", command=command, environment=environment, url=url))
+    return started[-1]
 
 
 def _start_worker(store: Path, server_url: str, secret: str, pool: PoolType) -> Service:

@@ -54,7 +54,8 @@ def arguments_from_record(
 ) -> dict[str, Any]:
     """What a stage of a run is called with. parents: at least those that it reads, by stage."""
     inputs = {"prompt": record.prompt, "image": picture_of(record, store), "mesh": mesh_of(record, store)}
-    return task.arguments(getattr(record.config, task.name), parents, inputs)
+    seen = {name: each for name, each in parents.items() if name != "intake" or record.sees_mesh(task.name)}
+    return task.arguments(getattr(record.config, task.name), seen, inputs)
 
 
 def open_parents(task: AnyStage, record: RunRecord, store: Path) -> dict[StageName, Artifact]:
@@ -65,8 +66,9 @@ def open_parents(task: AnyStage, record: RunRecord, store: Path) -> dict[StageNa
 
 
 def made_class(artifact_class: type[Artifact], record: RunRecord) -> type[Artifact]:
-    """The class of what a run has for a class that a stage reads: in place of a polished mesh, a user's own one."""
-    return IntakeArtifact if record.mesh is not None and issubclass(IntakeArtifact, artifact_class) else artifact_class
+    """The class of what a run has for a class that a stage reads: in place of a mesh that no stage of it makes, the user's own."""
+    stands_in = stage_of(artifact_class) not in record.chain and issubclass(IntakeArtifact, artifact_class)
+    return IntakeArtifact if stands_in else artifact_class
 
 
 def open_recorded(artifact_class: type[A], record: RunRecord, store: Path) -> A:

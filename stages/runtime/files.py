@@ -7,7 +7,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -84,19 +84,33 @@ def database_uri(path: Path, driver: str = "sqlite") -> str:
 def take_lock(
     path: Path, *, wait_s: float = math.inf, give_up: Callable[[], bool] | None = None
 ) -> AbstractContextManager[object]:
-    """Take a lock file's lock; the block given with the result holds it. A dead holder's is free at once, the file stays.
+    """Take a lock file's lock; the block given with the result holds it. A dead holder's is free at once.
 
     wait_s: how long to wait for another holder. give_up: asked ten times a second; True ends the wait. Both end in BlockingIOError.
+    The file goes with the lock: whoever waits for a file that is gone sees that it has no name left, and makes a new one.
     """
+    held = ExitStack()
     try:
         # Without a fallback: another kind of lock would outlive its process.
-        return FileLock(path, fallback_to_soft=False).acquire(timeout=wait_s, poll_interval=0.1, cancel_check=give_up)
+        held.enter_context(
+            FileLock(path, fallback_to_soft=False).acquire(timeout=wait_s, poll_interval=0.1, cancel_check=give_up)
+        )
     except Timeout as error:
         raise BlockingIOError(errno.EAGAIN, "held by another process", str(path)) from error
+    held.callback(_remove, path)
+    return held
+
+
+def _remove(path: Path) -> None:
+    """Remove a lock file while its lock is held; where that cannot be done, it stays."""
+    with suppress(OSError):
+        path.unlink()
 
 
 def is_locked(path: Path) -> bool:
-    """Whether somebody holds a lock file's lock now."""
+    """Whether somebody holds a lock file's lock now. A file that nobody holds is removed."""
+    if not path.exists():
+        return False
     try:
         with take_lock(path, wait_s=0):
             return False

@@ -1,12 +1,14 @@
 """Run records on disk: store/runs/<id>.json, replaced atomically. Paths in them are relative to the store, so that it can move."""
 
+import json
 import os
+import re
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from dreampolish.optim.atomic_files import write_atomically
+from schemas.config.run import Config
 from schemas.runs import RunRecord, StageRecord
 from stages.runtime.errors import StageError
 from stages.runtime.files import disk_errors_in_one_line
@@ -35,13 +37,28 @@ def read_record(store: Path, run_id: str) -> RunRecord:
     path = _found(store, run_id)
     try:
         with disk_errors_in_one_line(store):
-            record = RunRecord.model_validate_json(path.read_bytes())
+            record = _record_from(path.read_bytes())
     except OSError as error:
         raise StageError(f"{path} cannot be read: {error.strerror}", None, "look at its permissions") from error
-    except ValidationError as error:
+    except ValueError as error:
         raise StageError(f"{path} is damaged or of another version", None, "start a new run") from error
     # An absolute folder, of an earlier version, stays what it is.
     return _with_output(record, lambda output: os.path.normpath(store.resolve() / output))
+
+
+def _record_from(content: bytes) -> RunRecord:
+    """The record in a file. Runs of a batch share their settings to the letter: those are validated once. Raises ValueError."""
+    head, begins, rest = content.partition(b'\n "config": {')
+    config, ends, tail = rest.partition(b'\n },\n "created": ')
+    if not (begins and ends):
+        return RunRecord.model_validate_json(content)
+    values = json.loads(head + b'\n "created": ' + tail)
+    return RunRecord.model_validate({**values, "config": _config_from(b"{" + config + b"\n }")})
+
+
+@lru_cache(maxsize=64)
+def _config_from(content: bytes) -> Config:
+    return Config.model_validate_json(content)
 
 
 def _found(store: Path, run_id: str) -> Path:
@@ -63,6 +80,16 @@ def _with_output(record: RunRecord, change: Callable[[str], str]) -> RunRecord:
 def newest_records(store: Path) -> list[Path]:
     """All records, the newest first."""
     return sorted((store / "runs").glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+
+
+def noted_prompt(path: Path) -> str | None:
+    """The prompt in a record's file, found without reading the rest of it; None where it does not stand where it should."""
+    noted = re.search(rb'"prompt": ?("(?:[^"\\]|\\.)*")', path.read_bytes()[:HEAD])
+    return None if noted is None else str(json.loads(noted[1]))
+
+
+HEAD = 8192
+"""Bytes of a record's file in which its prompt stands: behind the schema's version and the run's id."""
 
 
 def record_stage(store: Path, run_id: str, entry: StageRecord, settings: Mapping[str, object]) -> None:

@@ -232,8 +232,8 @@ class StageTask(Generic[P, R]):
         return self._key(run, self._bind(args, kwargs))
 
     def parent_names(self) -> tuple[StageName, ...]:
-        """The stages whose results it reads, in order."""
-        return tuple(stage_of(parent) for parent in self.parents.values())
+        """The stages whose results it reads in a run without a user's mesh, in order."""
+        return tuple(name for key in self.reads if (name := stage_of((self.parents | self.optional_parents)[key])) != "intake")
 
     def arguments(
         self, settings: BaseModel, parents: Mapping[StageName, Artifact], inputs: Mapping[str, Any]

@@ -64,10 +64,12 @@ class TestServed:
 
     @pytest.fixture(autouse=True)
     def pool(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        from flows.service.deployments import _make_pool, _make_queues
+        from flows.service.backends.pool import make_pool
+        from flows.service.deployments import _make_queues
+        from schemas.service import ServiceSettings
 
         for _ in range(2):
-            _make_pool({}, tmp_path)
+            make_pool(ServiceSettings())
             _make_queues(1)
         monkeypatch.setattr("flows.batch.run_deployment", _served)
         monkeypatch.setattr("flows.batch.POLL_S", 0.05)

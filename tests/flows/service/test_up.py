@@ -338,14 +338,14 @@ def test_the_gpu_slot_is_taken_and_given_back_and_its_absence_is_told(monkeypatc
     from prefect import get_client
 
     from flows.service import deployments as services_gpu
-    from flows.service.deployments import _make_slot
+    from flows.service.deployments import make_slot
 
     def held() -> int:
         with get_client(sync_client=True) as client:
             return client.read_global_concurrency_limit_by_name(services_gpu.GPU_SLOT).active_slots
 
-    _make_slot()
-    _make_slot()
+    make_slot()
+    make_slot()
     with services_gpu.gpu_slot(torch.device("cuda")):
         assert held() == 1
     assert held() == 0

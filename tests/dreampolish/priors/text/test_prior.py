@@ -5,13 +5,14 @@ import torch
 
 from dreampolish.priors.loading import unet_output
 from dreampolish.priors.sampling import epsilon_from_v, sample_ddim
-from dreampolish.priors.text import DiffusionTextPrior
+from dreampolish.priors.text.networks import UnetNetwork
+from dreampolish.priors.text.prior import DiffusionTextPrior
 from tests.support.tiny_priors import CHANNELS, CountingTower, tiny_space, tiny_unet
 
 
 @pytest.fixture
 def prior() -> DiffusionTextPrior:
-    return DiffusionTextPrior(tiny_space(), tiny_unet(CHANNELS, False), CountingTower())
+    return DiffusionTextPrior(tiny_space(), UnetNetwork(tiny_unet(CHANNELS, False)), CountingTower())
 
 
 def _generator(seed: int) -> torch.Generator:
@@ -26,7 +27,7 @@ def test_epsilon_is_the_networks_v_converted(prior: DiffusionTextPrior) -> None:
     noisy, timesteps = _noisy(3)
     text = prior.embed(["a red chair", "a chair", ""])
     with torch.no_grad():
-        v = unet_output(prior.unet, noisy, timesteps, text)
+        v = unet_output(prior.network.module, noisy, timesteps, text)
     expected = epsilon_from_v(v, noisy, prior.alphas_cumprod, timesteps)
     assert torch.equal(prior.predict_epsilon(noisy, timesteps, text), expected)
 
@@ -67,7 +68,7 @@ def test_guidance_of_one_samples_the_condition_alone(prior: DiffusionTextPrior) 
 
     def conditional(noisy: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
-            return unet_output(prior.unet, noisy, timesteps, text)
+            return unet_output(prior.network.module, noisy, timesteps, text)
 
     noise = prior.draw_noise(2, _generator(1))
     expected = prior.decode(sample_ddim(conditional, noise, prior.alphas_cumprod, 4, None))
@@ -164,7 +165,7 @@ def test_in_half_precision_predictions_stay_close_and_float32(
     image = torch.rand(1, 3, 8, 8, generator=_generator(0)).requires_grad_()
     exact, latents = prior.predict_epsilon(noisy, timesteps, text), prior.encode(image).detach()
     prior.compute_in(dtype)
-    assert {each.dtype for each in prior.unet.parameters()} == {dtype}
+    assert {each.dtype for each in prior.network.module.parameters()} == {dtype}
     found = prior.predict_epsilon(noisy, timesteps, text)
     assert found.dtype == torch.float32
     assert 0 < float((found - exact).abs().max()) < tolerance * float(exact.abs().max())
@@ -203,7 +204,7 @@ def test_another_format_under_the_adapter_leaves_the_frozen_network_alone(prior:
     domain = prior.add_lora(2, _generator(0))
     assert domain.number_format == torch.bfloat16
     assert torch.equal(prior.predict_epsilon(noisy, timesteps, text), exact)
-    assert {each.dtype for each in prior.unet.parameters()} == {torch.float32}
+    assert {each.dtype for each in prior.network.module.parameters()} == {torch.float32}
     fresh = domain.predict_epsilon(noisy, timesteps, text, torch.eye(4).expand(2, 4, 4))
     assert 0 < float((fresh - exact).abs().max()) < 6e-2 * float(exact.abs().max())
 
@@ -215,4 +216,4 @@ def test_an_autoencoder_that_overflows_in_halves_stays_whole(prior: DiffusionTex
     prior.compute_in(torch.bfloat16)
     assert prior.autoencoder.dtype == torch.bfloat16
     prior.compute_in(torch.float32, autoencoder=torch.bfloat16)
-    assert (prior.autoencoder.dtype, prior.unet.dtype) == (torch.bfloat16, torch.float32)
+    assert (prior.autoencoder.dtype, prior.network.module.dtype) == (torch.bfloat16, torch.float32)

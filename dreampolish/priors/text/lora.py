@@ -1,4 +1,4 @@
-"""The variational domain of VSD and DSD: a LoRA adapter on the text U-Net, conditioned on the camera.
+"""The variational domain of VSD and DSD: a LoRA adapter on the text prior's network, conditioned on the camera.
 
 The camera, sixteen numbers of the camera-to-world matrix, passes an MLP and is added to the time embedding (source: threestudio's
 ProlificDreamer guidance); without a camera the MLP sees zeros. The MLP's last layer starts at zero and LoRA's second factor does
@@ -11,18 +11,15 @@ import math
 from typing import Any
 
 import torch
-from diffusers import UNet2DConditionModel
 from jaxtyping import Float, Int
 from peft import LoraConfig
 from torch import Tensor, nn
 
 from dreampolish.priors.latents import LatentSpace
-from dreampolish.priors.loading import unet_output
 from dreampolish.priors.protocols import TextEmbedding
+from dreampolish.priors.text.networks import ScoreNetwork
 
 ADAPTER = "variational"
-ATTENTION_TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
-"""The layers that get an adapter (source: threestudio: all attention projections)."""
 
 
 class CameraEmbedding(nn.Module):
@@ -54,7 +51,7 @@ class LoraDomain:
 
     def __init__(
         self,
-        unet: UNet2DConditionModel,
+        network: ScoreNetwork,
         space: LatentSpace,
         rank: int,
         generator: torch.Generator,
@@ -62,25 +59,25 @@ class LoraDomain:
     ) -> None:
         if rank < 1:
             raise ValueError(f"LoRA rank {rank} must be at least 1")
-        if number_format not in (None, unet.dtype):
-            unet = copy.deepcopy(unet).to(number_format)
-        self._unet, self._space, self.number_format = unet, space, unet.dtype
+        module = network.module
+        if number_format not in (None, module.dtype):
+            module = copy.deepcopy(module).to(number_format)
+        self._network, self._module, self._space, self.number_format = network, module, space, module.dtype
         with torch.random.fork_rng(devices=[]):  # peft fills its factors from the global generator
-            unet.add_adapter(
-                LoraConfig(r=rank, lora_alpha=rank, target_modules=ATTENTION_TARGETS, lora_dropout=0.0, init_lora_weights=True),
+            module.add_adapter(
+                LoraConfig(r=rank, lora_alpha=rank, target_modules=list(network.adapted), init_lora_weights=True),
                 adapter_name=ADAPTER,
             )
-        width = unet.time_embedding.linear_2.out_features
-        device = next(unet.parameters()).device
-        self._camera_embedding = CameraEmbedding(width, generator).to(device)
-        self._adapter = {name: p for name, p in unet.named_parameters() if f".{ADAPTER}." in name}
+        device = next(module.parameters()).device
+        self._camera_embedding = CameraEmbedding(network.time_width(), generator).to(device)
+        self._adapter = {name: p for name, p in module.named_parameters() if f".{ADAPTER}." in name}
         for name, parameter in self._adapter.items():
             parameter.data = parameter.data.float()  # whatever the frozen network computes in, the adapter learns in float32
             parameter.requires_grad_(True)
             if "lora_A" in name:  # Kaiming's bound with a = sqrt(5), as peft does, but from our generator
                 _fill_uniform(parameter, 1 / math.sqrt(parameter.shape[1]), generator)
         self._camera_addition: Tensor | None = None
-        self._hook = unet.time_embedding.register_forward_hook(self._add_camera)
+        self._hook = network.time_embedding(module).register_forward_hook(self._add_camera)
         self.switch_off()
 
     def _add_camera(self, module: nn.Module, inputs: Any, embedding: Tensor) -> Tensor:
@@ -88,12 +85,12 @@ class LoraDomain:
 
     def switch_off(self) -> None:
         """Let the frozen network answer alone."""
-        self._unet.disable_adapters()
+        self._module.disable_adapters()
 
     def remove(self) -> None:
         """Take the adapter and its hook off the network for good."""
         self._hook.remove()
-        self._unet.delete_adapters(ADAPTER)
+        self._module.delete_adapters(ADAPTER)
 
     def parameters(self) -> list[nn.Parameter]:
         """Adapter and camera-embedding parameters, in a fixed order."""
@@ -108,10 +105,10 @@ class LoraDomain:
     ) -> Float[Tensor, "b c m n"]:
         """e_lora; builds a graph when gradients are enabled. None: the zeroed camera."""
         cameras = noisy.new_zeros(len(noisy), 16) if world_from_camera is None else world_from_camera.reshape(-1, 16)
-        self._unet.enable_adapters()
+        self._module.enable_adapters()
         self._camera_addition = self._camera_embedding(cameras)
         try:
-            output = unet_output(self._unet, noisy, timesteps, text)
+            output = self._network.output(self._module, noisy, timesteps, text)
         finally:
             self._camera_addition = None
             self.switch_off()
