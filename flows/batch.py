@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from prefect import flow
 from prefect.artifacts import create_table_artifact
@@ -229,6 +229,8 @@ def submitted(entry: Entry, preset: str) -> UUID:
         timeout=0,
         flow_run_name=entry.prompt[:80],
         tags=[_tag(entry.run)],
+        # A request that is repeated, for its answer was lost, makes no second run.
+        idempotency_key=f"{entry.run}-{uuid4()}",
     )
     return UUID(str(made.id))
 
