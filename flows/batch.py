@@ -256,7 +256,7 @@ def wait(client: SyncPrefectClient, store: Path, entries: Sequence[Entry], prese
                 del by_flow_run[run.id]
             if time.monotonic() - checked > WORKER_CHECK_S:
                 checked = time.monotonic()
-                crash_lost_runs(client, list(by_flow_run))
+                crash_lost_runs(client, store, list(by_flow_run))
                 if not warned and not online_workers(client):
                     warned = True
                     say("no worker is up, the runs wait; dreampolish up starts one")

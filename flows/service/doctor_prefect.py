@@ -22,7 +22,7 @@ from prefect.states import Crashed
 from flows.service.backends.pool import POOL
 from flows.service.deployments import DEPLOYMENTS, GPU_SLOT, LEASE_S, online_workers, worker_name
 from flows.service.findings import Finding
-from flows.service.marks import FlowMark, all_marks, forget_mark
+from flows.service.marks import MACHINE, FlowMark, all_marks, forget_mark
 from flows.service.processes import (
     SERVICES,
     WORDS,
@@ -81,20 +81,26 @@ def stuck_flow_findings(store: Path) -> list[Finding]:
             partial(_crash_by_name, str(run.id)),
         )
         for run in runs
-        if str(run.id) not in marked and (process_is_gone(run) or never_started(run, since, alone=alone))
+        if str(run.id) not in marked and (process_is_gone(run, alone=alone) or never_started(run, since, alone=alone))
     ]
 
 
-def process_is_gone(run: FlowRun) -> bool:
+def process_is_gone(run: FlowRun, *, alone: bool) -> bool:
     """Whether the process that a worker of this machine started for a flow run is gone; False where that cannot be known.
 
-    After a restart of the machine another process may have its number: one that began long after the run did.
+    alone: no other machine's worker is up, so that a run which names no machine is this one's. After a restart of the machine another
+    process may have its number: one that began long after the run did.
     """
-    host, _, pid = (run.infrastructure_pid or "").rpartition(":")
-    if not pid.isdigit() or host not in ("", socket.gethostname()):
+    pid = (run.infrastructure_pid or "").rpartition(":")[2]
+    if not pid.isdigit() or machine_of(run) not in ((socket.gethostname(), "") if alone else (socket.gethostname(),)):
         return False
     began = began_at(int(pid))
     return began is None or (run.state is not None and began > run.state.timestamp.timestamp() + CLOCK_S)
+
+
+def machine_of(run: FlowRun) -> str:
+    """The machine of a flow run's process; empty before it has begun."""
+    return str(run.labels.get(MACHINE) or (run.infrastructure_pid or "").rpartition(":")[0])
 
 
 def never_started(run: FlowRun, worker_since: float | None, *, alone: bool) -> bool:
@@ -113,15 +119,15 @@ SILENCE_S = 300.0
 """Without a heartbeat, after which a run of another machine counts as dead. HEARTBEAT_S in flows/service/up.py is a tenth."""
 
 
-def crash_lost_runs(client: SyncPrefectClient, identities: Sequence[UUID]) -> list[UUID]:
+def crash_lost_runs(client: SyncPrefectClient, store: Path, identities: Sequence[UUID]) -> list[UUID]:
     """Set those of the flow runs to Crashed whose process is gone, or of whose machine nothing is heard; which they were."""
-    lost = []
+    lost, alone = [], {worker.name for worker in online_workers(client)} <= {worker_name(store)}
     for start in range(0, len(identities), 200):
         some = FlowRunFilter.model_validate(
             {"id": {"any_": list(identities[start : start + 200])}, "state": {"type": {"any_": BUSY}}}
         )
         runs = client.read_flow_runs(flow_run_filter=some, limit=200)
-        lost += [run for run in runs if process_is_gone(run) or _is_silent(client, run)]
+        lost += [run for run in runs if process_is_gone(run, alone=alone) or _is_silent(client, run)]
     for run in lost:
         _crash_by_name(str(run.id))
     return [run.id for run in lost]
@@ -129,8 +135,7 @@ def crash_lost_runs(client: SyncPrefectClient, identities: Sequence[UUID]) -> li
 
 def _is_silent(client: SyncPrefectClient, run: FlowRun) -> bool:
     """Whether a run of another machine went on for long and has sent no heartbeat of late."""
-    host = (run.infrastructure_pid or "").rpartition(":")[0]
-    if host in ("", socket.gethostname()) or run.state is None or not run.state.is_running():
+    if machine_of(run) in ("", socket.gethostname()) or run.state is None or not run.state.is_running():
         return False
     since = datetime.now(UTC) - timedelta(seconds=SILENCE_S)
     if run.state.timestamp > since:
