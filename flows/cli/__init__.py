@@ -35,6 +35,7 @@ COMMANDS = {
     "service": {
         "up": "Start Prefect, MLflow and a worker on this machine and register the deployments.",
         "down": "Stop what `up` started; runs that go on write their checkpoints first.",
+        "worker": "Serve the runs of a service of another machine, in this folder, until it is stopped; the store has to be shared.",
         "upload": "Put a picture or a mesh into the store and print its hash",
         "batch": "One run for each prompt of a file, on as many workers as there are.",
         "doctor": "Say what is wrong with this installation, its store and its services, and what mends it.",
