@@ -28,8 +28,8 @@ from flows.runs.create import check_priors, new_run
 from flows.runs.inputs import plain_prompt
 from flows.runs.parameters import Overrides, Preset, override_lines
 from flows.service.backends.patience import Patience
-from flows.service.backends.pool import POOL
-from flows.service.deployments import RUN_QUEUE, online_workers, prefect_url
+from flows.service.backends.pool import POOL, RUN_QUEUE
+from flows.service.deployments import online_workers, prefect_url
 from flows.service.doctor_prefect import crash_lost_runs
 from flows.service.marks import at_work
 from schemas.config.presets import ConfigError, load_config

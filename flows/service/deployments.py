@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from dreampolish.optim.atomic_files import write_atomically
-from flows.service.backends.pool import POOL, make_pool
+from flows.service.backends.pool import BATCH_QUEUE, GPU_SLOT, POOL, RUN_QUEUE, make_pool, make_slot
 from flows.service.processes import Service, api_url, services_folder
 from schemas.service import ServiceSettings
 from stages.runtime.errors import StageError
@@ -25,10 +25,6 @@ if TYPE_CHECKING:
     import torch
     from prefect.client.orchestration import SyncPrefectClient
 
-RUN_QUEUE = "default"
-"""Of whole runs: they fill the machine, so only some go at once."""
-BATCH_QUEUE = "batch"
-"""Of flows that only wait for runs: they must not take a run's place."""
 DEPLOYMENTS = ("full", "texture", "polish", "ablation", "benchmark", "priors", "batch")
 
 
@@ -91,14 +87,6 @@ def _make_queues(runs_at_once: int) -> None:
                 client.create_work_queue(name, concurrency_limit=limit, work_pool_name=POOL)
 
 
-def make_slot() -> None:
-    """Make this machine's GPU slot, or one of several."""
-    from prefect.client.orchestration import get_client
-
-    with get_client(sync_client=True) as client:
-        client.upsert_global_concurrency_limit_by_name(GPU_SLOT, 1)
-
-
 def _register(server_url: str) -> None:
     file = project_file("prefect.yaml")
     command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(file)]
@@ -155,8 +143,6 @@ def _set_up_path(store: Path) -> Path:
     return services_folder(store) / "set-up.json"
 
 
-GPU_SLOT = "-".join(["dreampolish-gpu", socket.gethostname(), *filter(None, [os.environ.get("CUDA_VISIBLE_DEVICES")])])
-"""Of this machine's GPU; of each, where workers are given one each by CUDA_VISIBLE_DEVICES."""
 LEASE_S = 60
 """A dead holder blocks for this long at most."""
 

@@ -19,8 +19,8 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed
 
-from flows.service.backends.pool import POOL
-from flows.service.deployments import DEPLOYMENTS, GPU_SLOT, LEASE_S, online_workers, worker_name
+from flows.service.backends.pool import GPU_SLOT, POOL
+from flows.service.deployments import DEPLOYMENTS, LEASE_S, online_workers, worker_name
 from flows.service.findings import Finding
 from flows.service.marks import MACHINE, FlowMark, all_marks, forget_mark
 from flows.service.processes import (

@@ -109,6 +109,6 @@ def _write(store: Path, mark: FlowMark) -> Path:
 def _read(path: Path) -> FlowMark | None:
     try:
         noted = json.loads(path.read_bytes())
-        return FlowMark(noted["flow_run"], noted["flow"], ProcessMark(**noted["process"]), noted["run"], noted.get("host", ""))
+        return FlowMark(**{"host": "", **noted, "process": ProcessMark(**noted["process"])})
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -138,8 +138,7 @@ class TestServed:
     def test_as_many_runs_go_at_once_as_there_are_workers(self, monkeypatch: pytest.MonkeyPatch) -> None:
         from prefect import get_client
 
-        from flows.service.backends.pool import POOL
-        from flows.service.deployments import RUN_QUEUE
+        from flows.service.backends.pool import POOL, RUN_QUEUE
 
         with get_client(sync_client=True) as client:
             for workers, limit in ((3, 3), (2, 3)):

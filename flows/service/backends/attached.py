@@ -11,8 +11,7 @@ from pathlib import Path
 
 import httpx
 
-from flows.service.backends.pool import POOL, worker_command
-from flows.service.deployments import RUN_QUEUE, make_slot
+from flows.service.backends.pool import POOL, RUN_QUEUE, make_slot, worker_command
 from flows.service.processes import ProcessMark, Service, mark_of, stop, stop_runs
 from flows.service.secret import prefect_environment, read_secret, tracker_environment
 from schemas.config.presets import ConfigError

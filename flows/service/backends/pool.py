@@ -5,6 +5,8 @@ from its image and the settings. Templates of containers and jobs lie in deploy/
 """
 
 import json
+import os
+import socket
 from importlib.util import find_spec
 from typing import Any
 
@@ -13,6 +15,12 @@ from stages.runtime.errors import StageError
 from stages.runtime.files import project_file
 
 POOL = "dreampolish"
+RUN_QUEUE = "default"
+"""Of whole runs: they fill the machine, so only some go at once."""
+BATCH_QUEUE = "batch"
+"""Of flows that only wait for runs: they must not take a run's place."""
+GPU_SLOT = "-".join(["dreampolish-gpu", socket.gethostname(), *filter(None, [os.environ.get("CUDA_VISIBLE_DEVICES")])])
+"""Of this machine's GPU; of each, where workers are given one each by CUDA_VISIBLE_DEVICES."""
 PACKAGES: dict[PoolType, str] = {"docker": "prefect_docker", "kubernetes": "prefect_kubernetes"}
 
 
@@ -81,3 +89,11 @@ def make_pool(settings: ServiceSettings) -> None:
                 ) from None
             changed = WorkPoolUpdate(base_job_template=template, is_paused=False, concurrency_limit=slots)
             client.update_work_pool(POOL, changed)
+
+
+def make_slot() -> None:
+    """Make this machine's GPU slot, or one of several."""
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        client.upsert_global_concurrency_limit_by_name(GPU_SLOT, 1)

@@ -61,7 +61,7 @@ def leased(
 
     lease_s: without a sign of life for so long, a holder has lost it. Raises BlockingIOError where give_up said so.
     """
-    held = _taken(remote, f"leases/{name}", lease_s, needless, give_up)
+    held = _taken(remote, f"leases/{name}", lease_s, needless=needless, give_up=give_up)
     try:
         yield held
     finally:

@@ -220,8 +220,8 @@ class TestServed:
     def test_no_worker_a_paused_pool_and_a_dead_slot_holder_are_told(self, store: Path, tmp_path: Path) -> None:
         from prefect import get_client
 
-        from flows.service.backends.pool import make_pool
-        from flows.service.deployments import GPU_SLOT, make_slot, pause_pool_without_others
+        from flows.service.backends.pool import GPU_SLOT, make_pool, make_slot
+        from flows.service.deployments import pause_pool_without_others
 
         make_pool(ServiceSettings())
         make_slot()

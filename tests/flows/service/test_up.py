@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from flows.runs.parameters import override_lines
-from flows.service.backends.pool import POOL
-from flows.service.deployments import BATCH_QUEUE, DEPLOYMENTS, RUN_QUEUE
+from flows.service.backends.pool import BATCH_QUEUE, POOL, RUN_QUEUE
+from flows.service.deployments import DEPLOYMENTS
 from flows.service.environment import quiet_environment
 from flows.service.marks import all_marks, at_work, note_run
 from flows.service.processes import (
@@ -338,7 +338,7 @@ def test_the_gpu_slot_is_taken_and_given_back_and_its_absence_is_told(monkeypatc
     from prefect import get_client
 
     from flows.service import deployments as services_gpu
-    from flows.service.deployments import make_slot
+    from flows.service.backends.pool import make_slot
 
     def held() -> int:
         with get_client(sync_client=True) as client:
