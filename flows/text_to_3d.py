@@ -14,8 +14,9 @@ from flows.report.live.prefect_page import show_in_prefect
 from flows.report.output import shown_files, write_output
 from flows.runs.console import say, stage_line, summary
 from flows.runs.create import new_run, try_outputs
-from flows.runs.parameters import Overrides, Picture, Preset, Prompt, RunId, override_lines
-from flows.runs.roots import OUTPUTS, given_picture
+from flows.runs.given_mesh import GivenMesh
+from flows.runs.parameters import MeshPath, Overrides, Picture, Preset, Prompt, RunId, override_lines
+from flows.runs.roots import OUTPUTS, given_mesh, given_picture
 from flows.service.deployments import gpu_slot
 from flows.service.marks import at_work, note_run
 from flows.service.processes import live_url
@@ -37,8 +38,8 @@ from stages.runtime.context import RunContext, context_of
 from stages.runtime.errors import StageError
 from stages.runtime.files import disk_errors_in_one_line, store_folder
 from stages.runtime.records import read_record, relative_to
+from stages.runtime.shared.stores import store_at
 from stages.runtime.signals import StoppedError, stop_on_signals
-from stages.runtime.store import LocalStore
 from stages.runtime.tracking.events import tell_prefect
 from stages.runtime.tracking.journal import PARENT_JOURNAL, Journal, Place, place_from_store, replay_all, run_page
 from stages.runtime.tracking.live import forget_live
@@ -57,12 +58,14 @@ def text_to_3d(
     preset: Preset = "home",
     overrides: Overrides = None,
     image: Picture | None = None,
+    mesh: MeshPath | None = None,
     run: RunId | None = None,
     show_progress: bool = False,
 ) -> dict[str, Any]:
     """Make an asset; `run` continues a run that exists, with its own prompt, settings and stages. Returns what `--json` prints.
 
-    image: the hash that `dreampolish upload` printed, or the path of a picture under a root (flows/runs/roots.py).
+    image, mesh: the hash that `dreampolish upload` printed, or the path of a file under a root (flows/runs/roots.py). mesh: what the
+    shape starts from, in place of a NeRF.
     """
     store = store_folder()
     record = (
@@ -72,15 +75,13 @@ def text_to_3d(
             preset=preset,
             overrides=override_lines(overrides),
             image=None if image is None else given_picture(store, image),
+            given=None if mesh is None else GivenMesh(given_mesh(store, mesh), use="start"),
         )
         if run is None
         else read_record(store, run)
     )
     with open_run(record, store, show_progress=show_progress) as this:
-        if record.mesh is None:
-            make_asset(this, record)
-        else:
-            paint_given_mesh(this, record)
+        make_asset(this, record)
         done = this.written()
     make_room(store)
     return done
@@ -94,18 +95,11 @@ def make_room(store: Path) -> None:
         say(f"no room was made: {error}")
 
 
-def paint_given_mesh(this: "OpenRun", record: RunRecord) -> None:
-    """The four stages of a run that begins with a user's own mesh."""
-    config, context, mesh = this.config, this.context, mesh_of(record, this.context.store)
-    assert mesh is not None
-    intake = take_in_mesh(context, mesh, config.intake)
-    reference = make_reference(context, record.prompt, picture_of(record, context.store), config.reference, intake=intake)
-    textured = paint_texture(context, reference, intake, config.texture)
-    export_asset(context, reference, textured, config.export, intake=intake)
-
-
 def make_asset(this: "OpenRun", record: RunRecord) -> None:
-    """The stages of a run in a row; those whose results the store has are looked up."""
+    """The seven stages of a run in a row; those whose results the store has are looked up."""
+    if record.mesh is not None:
+        _make_from_mesh(this, record)
+        return
     config, context = this.config, this.context
     reference = make_reference(context, record.prompt, picture_of(record, context.store), config.reference)
     nerf = fit_nerf(context, reference, config.nerf)
@@ -114,6 +108,25 @@ def make_asset(this: "OpenRun", record: RunRecord) -> None:
     polished = polish_mesh(context, reference, mesh, config.polish)
     textured = paint_texture(context, reference, polished, config.texture)
     export_asset(context, reference, textured, config.export)
+
+
+def _make_from_mesh(this: "OpenRun", record: RunRecord) -> None:
+    """The stages of a run that begins with a user's own mesh: painted as it is, polished first, or the start of a new shape."""
+    config, context, given = this.config, this.context, mesh_of(record, this.context.store)
+    assert given is not None
+    intake = take_in_mesh(context, given, config.intake)
+    picture, shown = picture_of(record, context.store), intake if record.sees_mesh("reference") else None
+    reference = make_reference(context, record.prompt, picture, config.reference, intake=shown)
+    if record.mesh_use == "start":
+        sdf = refine_sdf(context, reference, None, config.neus, intake=intake)
+        mesh = extract_mesh(context, reference, sdf, config.dmtet)
+        polished = polish_mesh(context, reference, mesh, config.polish)
+        textured = paint_texture(context, reference, polished, config.texture)
+        export_asset(context, reference, textured, config.export)
+        return
+    surface = polish_mesh(context, reference, intake, config.polish) if record.mesh_use == "polish" else intake
+    textured = paint_texture(context, reference, surface, config.texture)
+    export_asset(context, reference, textured, config.export, intake=intake)
 
 
 @dataclass(frozen=True)
@@ -128,7 +141,7 @@ class OpenRun:
     def written(self) -> dict[str, Any]:
         """Write the output folder and show it at the tracker and in Prefect; what `--json` prints."""
         store = self.context.store
-        done = write_output(read_record(store, self.context.run_id), LocalStore(store), OUTPUTS)
+        done = write_output(read_record(store, self.context.run_id), store_at(store), OUTPUTS)
         self.journal.set_tags({"output": relative_to(store, done).output or ""})
         for path in shown_files(done):
             self.journal.file(path)

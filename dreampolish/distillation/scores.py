@@ -95,11 +95,8 @@ def view_scores(
     prior: ViewPrior, noised: Noised, reference: ViewCondition, pose: Float[Tensor, "b 4"]
 ) -> dict[str, Float[Tensor, "b c m n"]]:
     """Predictions of the view prior: `prompt` is with the reference, `empty` without it."""
-    return {
-        "prompt": prior.predict_epsilon(noised.noisy, noised.timesteps, reference, pose),
-        "empty": prior.predict_epsilon(noised.noisy, noised.timesteps, None, pose),
-        "noise": noised.noise,
-    }
+    prompt, empty = prior.predict_both(noised.noisy, noised.timesteps, reference, pose)
+    return {"prompt": prompt, "empty": empty, "noise": noised.noise}
 
 
 def score_loss(noised: Noised, delta: Float[Tensor, "b c m n"], alphas_cumprod: Float[Tensor, " t"]) -> Float[Tensor, ""]:

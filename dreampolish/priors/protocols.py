@@ -13,6 +13,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional
 
 
 @dataclass(frozen=True)
@@ -48,13 +49,24 @@ class TextEmbedding:
 
     @staticmethod
     def joined(texts: "Sequence[TextEmbedding]") -> "TextEmbedding":
-        """All texts of several embeddings of one length, one after the other."""
+        """All texts of several embeddings, one after the other; the shorter ones are padded with tokens that do not count."""
+        length = max(each.mask.shape[1] for each in texts)
+        missing = [length - each.mask.shape[1] for each in texts]
         pooled = [each.pooled for each in texts if each.pooled is not None]
         return TextEmbedding(
-            torch.cat([each.states for each in texts]),
-            torch.cat([each.mask for each in texts]),
+            torch.cat([functional.pad(each.states, (0, 0, 0, n)) for each, n in zip(texts, missing, strict=True)]),
+            torch.cat([functional.pad(each.mask, (0, n)) for each, n in zip(texts, missing, strict=True)]),
             torch.cat(pooled) if pooled else None,
         )
+
+    def followed_by(self, others: "TextEmbedding") -> "TextEmbedding":
+        """These embeddings and others behind them; the shorter ones are padded with tokens that do not count."""
+        length = max(self.mask.shape[1], others.mask.shape[1])
+        padded = [
+            (functional.pad(each.states, (0, 0, 0, missing)), functional.pad(each.mask, (0, missing)))
+            for each, missing in ((each, length - each.mask.shape[1]) for each in (self, others))
+        ]
+        return TextEmbedding(*(torch.cat(parts) for parts in zip(*padded, strict=True)))
 
 
 @runtime_checkable
@@ -166,6 +178,16 @@ class ViewPrior(LatentPrior, Protocol):
         pose: Float[Tensor, "b 4"],
     ) -> Float[Tensor, "b c m n"]:
         """The noise of the view at `pose` of the reference object; None: the unconditional domain."""
+        ...
+
+    def predict_both(
+        self,
+        noisy: Float[Tensor, "b c m n"],
+        timesteps: Int[Tensor, " b"],
+        reference: ViewCondition,
+        pose: Float[Tensor, "b 4"],
+    ) -> tuple[Float[Tensor, "b c m n"], Float[Tensor, "b c m n"]]:
+        """As `predict_epsilon` with the reference and without it, in one network call."""
         ...
 
     def sample(

@@ -30,7 +30,7 @@ from stages.results.surfaces import open_artifact
 from stages.runtime.command import arguments_from_record
 from stages.runtime.context import context_of, device_from_name
 from stages.runtime.records import read_record, record_path, write_record
-from stages.runtime.store import LocalStore
+from stages.runtime.shared.stores import store_at
 from stages.runtime.tracking.files import entries_of
 from stages.runtime.tracking.journal import PARENT_JOURNAL, PARENT_TAG, Journal, Place
 from stages.runtime.tracking.live import forget_live
@@ -102,7 +102,7 @@ def run_cell(work: Workplace, cell: Cell, config: Config) -> Shown:
 
 def _reference_picture(work: Workplace, reference: Artifact) -> Float[Tensor, "h w 3"]:
     assert isinstance(reference, ReferenceArtifact)
-    files = StoredFiles(LocalStore(work.store), torch.device("cpu"))
+    files = StoredFiles(store_at(work.store), torch.device("cpu"))
     return read_picture(files.locate(reference, reference.image))[..., :3]
 
 
@@ -164,7 +164,7 @@ def _measured(
 ) -> tuple[dict[str, float], Float[Tensor, "n h w 3"]]:
     config, reported = record.config, record.stages[cell.until].metrics
     device = device_from_name(config.device)
-    files = StoredFiles(LocalStore(work.store), device)
+    files = StoredFiles(store_at(work.store), device)
     last = artifacts[cell.until]
     opened = open_artifact(last, getattr(config, cell.until), files)
     figures, pictures = figures_of(

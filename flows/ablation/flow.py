@@ -27,7 +27,7 @@ from flows.service.marks import at_work
 from schemas.config.presets import merged
 from schemas.config.run import Config
 from schemas.studies import FITTED, Study
-from stages.runtime.context import device_from_name
+from stages.runtime.context import device_from_name, threads_from_setting
 from stages.runtime.errors import StageError
 from stages.runtime.files import (
     OUTPUTS_ELSEWHERE,
@@ -191,7 +191,7 @@ def _result(plan: Plan, progress: Progress, overrides: Sequence[str]) -> StudyRe
         study=plan.study.model_dump(mode="json"),
         id=plan.id,
         date=date_line(),
-        machine=f"{machine_line(device_from_name(base.device))}; {base.threads} threads",
+        machine=f"{machine_line(device_from_name(base.device))}; {threads_from_setting(base.threads)} threads",
         versions=versions_line(),
         overrides=list(overrides),
         cells=[progress.results[cell.run] for cell in plan.cells],

@@ -40,7 +40,7 @@ from flows.benchmark.subjects import (
 from flows.benchmark.truth import SIZE, true_mesh
 from flows.report.facts import view_paths
 from flows.runs.console import say
-from flows.runs.create import CONFIGS, check_priors, new_id, new_run
+from flows.runs.create import check_priors, new_id, new_run
 from flows.runs.parameters import Overrides, Preset, override_lines
 from flows.runs.roots import deployed, located
 from flows.service.marks import at_work
@@ -50,10 +50,10 @@ from schemas.config.run import Config
 from schemas.runs import RunRecord
 from stages.results.files import StoredFiles
 from stages.runtime.context import context_of, device_from_name
-from stages.runtime.files import for_the_user, store_folder, try_folder
+from stages.runtime.files import CONFIGS, for_the_user, store_folder, try_folder
 from stages.runtime.records import read_record
+from stages.runtime.shared.stores import store_at
 from stages.runtime.signals import stop_on_signals
-from stages.runtime.store import LocalStore
 from stages.runtime.tracking.journal import PARENT_JOURNAL, Journal, Place, place_from_store
 
 T = TypeVar("T")
@@ -151,7 +151,7 @@ def _measure_prompts(pipeline: Pipeline, prompts: Sequence[str], names: Sequence
 
 
 def _measure_asset(pipeline: Pipeline, name: str, run: str, results: Results) -> None:
-    files = StoredFiles(LocalStore(pipeline.store), pipeline.torch_device)
+    files = StoredFiles(store_at(pipeline.store), pipeline.torch_device)
     found = _isolated(f"{name}, its asset", results, partial(asset_result, name, run, files))
     if found is not None:
         results.assets.append(found)
@@ -177,7 +177,7 @@ def one_object(pipeline: Pipeline, subject: Subject) -> tuple[ObjectResult, Imag
     with tempfile.TemporaryDirectory() as folder:
         picture = reference_picture(subject, mesh, Path(folder))
         record = pipeline.run(subject.prompt, framing_settings(subject), picture)
-    files = StoredFiles(LocalStore(pipeline.store), pipeline.torch_device)
+    files = StoredFiles(store_at(pipeline.store), pipeline.torch_device)
     stages, contact_sheet = figures_of(record, files, subject.glb, subject.elevation_deg)
     for name, figures in stages.items():
         shown = ("psnr", "mask_iou", "chamfer", "f_score")
@@ -208,7 +208,7 @@ def one_prompt(pipeline: Pipeline, place: int, prompts: Sequence[str], names: Se
 
 def final_views(pipeline: Pipeline, record: RunRecord) -> Float[Tensor, "n 3 h w"]:
     """The asset's turntable views, no larger than the pictures that the judge was trained on: its answer depends on their size."""
-    views = [read_picture(path)[..., :3] for path in view_paths("export", record, LocalStore(pipeline.store))]
+    views = [read_picture(path)[..., :3] for path in view_paths("export", record, store_at(pipeline.store))]
     pictures = torch.stack(views)
     return resize(pictures, min(SIZE, pictures.shape[1])).permute(0, 3, 1, 2)
 

@@ -14,6 +14,7 @@ COMMANDS = {
         "run": "Make a textured 3D asset from a prompt.",
         "resume": "Continue a stopped run; finished stages are taken from the store.",
         "texture": "Texture and export a run's mesh anew, as a new run; or, with --mesh, a mesh of your own, whose shape stays as it is.",
+        "polish": "Polish the surface of a mesh of your own; with a prompt, paint it too.",
         "stage": "Compute one stage of a run alone.",
     },
     "share": {
@@ -34,7 +35,8 @@ COMMANDS = {
     "service": {
         "up": "Start Prefect, MLflow and a worker on this machine and register the deployments.",
         "down": "Stop what `up` started; runs that go on write their checkpoints first.",
-        "upload": "Put a picture into the store and print its hash.",
+        "worker": "Serve the runs of a service of another machine, in this folder, until it is stopped; the store has to be shared.",
+        "upload": "Put a picture or a mesh into the store and print its hash",
         "batch": "One run for each prompt of a file, on as many workers as there are.",
         "doctor": "Say what is wrong with this installation, its store and its services, and what mends it.",
     },

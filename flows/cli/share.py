@@ -12,9 +12,9 @@ from flows.report.gallery import write_gallery
 from flows.report.page import compare_page, run_page, write_page
 from flows.runs.console import answer, say, stage_line, summary
 from flows.runs.create import output_folder
-from flows.runs.exports import checked_format, export_run
+from flows.runs.files.exports import checked_format, export_run
+from flows.runs.files.validate import findings_of
 from flows.runs.roots import OUTPUTS
-from flows.runs.validate import findings_of
 from schemas.config.presets import ConfigError, merged
 from stages.runtime.files import disk_errors_in_one_line, for_the_user
 from stages.runtime.records import read_record

@@ -8,15 +8,13 @@ import unicodedata
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import cast
 
-from dreampolish.priors.folders.contents import Contents, Role
+import psutil
+
 from dreampolish.priors.folders.source import PriorError, PriorSource
-from dreampolish.priors.multiview.loading import contents_of_any
-from dreampolish.scene.matting import Matting
-from dreampolish.scene.pictures import PictureError
-from flows.runs.given_mesh import GivenMesh, keep_mesh
+from flows.runs.given_mesh import GivenMesh, check_memory, keep_mesh
 from flows.runs.inputs import check_thing_named, checked_prompt, keep_image
+from flows.runs.models.known import role_of_prior
 from flows.runs.roots import OUTPUTS, deployed, under_a_root
 from schemas.artifacts import Artifact, StageName
 from schemas.config.presets import ConfigError, load_config, merged
@@ -25,10 +23,8 @@ from schemas.runs import RunRecord
 from stages.runtime.command import arguments_from_record, open_recorded
 from stages.runtime.context import context_of
 from stages.runtime.errors import StageError
-from stages.runtime.files import OUTPUTS_ELSEWHERE, for_the_user, project_file, try_folder
+from stages.runtime.files import CONFIGS, OUTPUTS_ELSEWHERE, for_the_user, project_file, try_folder
 from stages.runtime.records import read_record, write_record
-
-CONFIGS = project_file("configs")
 
 
 def slug_from_prompt(prompt: str) -> str:
@@ -70,17 +66,22 @@ def unique_names(wanted: Sequence[str]) -> list[str]:
 def new_run(
     store: Path, prompt: str, preset: str, overrides: Sequence[str], image: Path | None, given: GivenMesh | None = None
 ) -> RunRecord:
-    """Check everything a user gave and write the record of a new run. given: a mesh of the user's own that is painted.
+    """Check everything a user gave and write the record of a new run. given: a mesh of the user's own that the run begins with.
 
     Raises ConfigError, or StageError where the disk is full; then there is no run.
     """
     words = checked_prompt(prompt)
     kept = None if given is None else keep_mesh(store, given.file, given.only or "")
-    own = [] if given is None or kept is None else given.settings(has_colors=kept.has_colors)
+    own: Sequence[str] = []
+    if given is not None and kept is not None:
+        own = given.settings(has_colors=kept.has_colors)
+        if given.use == "polish":
+            check_memory(given.file.name, kept.triangles, psutil.virtual_memory().available)
     config = load_config(preset, CONFIGS, [*own, *overrides])
     check_priors(config)
-    mesh = None if kept is None else kept.digest
-    record = RunRecord(run=new_id(), prompt=words, mesh=mesh, config=config, created=now())
+    record = RunRecord(run=new_id(), prompt=words, config=config, created=now())
+    if given is not None and kept is not None:
+        record = record.model_copy(update={"mesh": kept.digest, "mesh_use": given.use})
     check_thing_named(words, context_of(record, store, None, show_progress=False), config.reference, drawn=image is None)
     if image is not None:
         record = record.model_copy(
@@ -137,8 +138,8 @@ def stale_stages(record: RunRecord, store: Path, among: Sequence[StageName]) -> 
         stage = CHAIN[name]
         artifacts[name] = open_recorded(stage.artifact_class, record, store)
         if name == "intake":
-            artifacts["polish"] = artifacts[name]
-        parents = {*stage.parent_names(), *(["intake"] if stage.optional_parents and record.mesh else [])}
+            artifacts |= {stood: artifacts[name] for stood in ("dmtet", "polish") if stood not in record.chain}
+        parents = {*stage.parent_names(), *(["intake"] if record.sees_mesh(name) else [])}
         behind = any(parent in stale for parent in parents)
         if behind or stage.key(run, **arguments_from_record(stage, record, store, artifacts)) != artifacts[name].fingerprint:
             stale.append(name)
@@ -155,6 +156,9 @@ def check_priors(config: Config) -> None:
                 f"no {name} weights at {project_file(source.source)}; name another folder, or leave the setting out"
             )
     if config.priors.matting is not None:
+        from dreampolish.scene.matting import Matting  # torch
+        from dreampolish.scene.pictures import PictureError
+
         try:
             Matting(project_file(config.priors.matting.source))
         except PictureError as error:
@@ -170,7 +174,7 @@ def check_priors(config: Config) -> None:
             remedy = f"git checkout {setting.source} brings it back" if own else fetch
             raise ConfigError(f"no {name} prior at {folder}; {remedy}, --set priors.{name}.source=... names another")
         if name != "judge":
-            check_prior(cast(Role, name), str(folder if folder.is_dir() else setting.source), setting.revision)
+            _check_prior(name, str(folder if folder.is_dir() else setting.source), setting.revision)
 
 
 def _opens_view(config: Config) -> bool:
@@ -178,17 +182,14 @@ def _opens_view(config: Config) -> bool:
     return config.priors.views is None or any(stage.uses_view_alone for stage in (config.nerf, config.neus, config.dmtet))
 
 
-def check_prior(role: Role, place: str, revision: str | None) -> Contents:
-    """What a prior is. Raises ConfigError in one line where it cannot be opened, or has another role."""
+def _check_prior(role: str, place: str, revision: str | None) -> None:
+    """Raise ConfigError in one line where a prior cannot be opened, or has another role."""
     try:
-        found = contents_of_any(PriorSource(place, revision))
+        found, family = role_of_prior(PriorSource(place, revision))
     except PriorError as error:
         raise ConfigError(f"the {role} prior cannot be opened: {error}") from None
-    if found.role != role:
-        raise ConfigError(
-            f"{place} is no {role} prior but a {found.role} prior ({found.family}); --set priors.{found.role}.source={place}"
-        )
-    return found
+    if found != role:
+        raise ConfigError(f"{place} is no {role} prior but a {found} prior ({family}); --set priors.{found}.source={place}")
 
 
 def _check_places(priors: PriorsConfig) -> None:

@@ -222,7 +222,9 @@ class Roots:
                 time_ns = path.stat().st_mtime_ns
                 known = self._keys.get(path.stem)
                 fresh = known is not None and known[0] == time_ns and now - time_ns / 1e9 > CLOCK_S
-                found[path.stem] = known if fresh and known else (time_ns, keys_of(read_record(self._store, path.stem)))
+                found[path.stem] = (
+                    known if fresh and known else (time_ns, keys_of(read_record(self._store, path.stem, fresh=False)))
+                )
             except (FileNotFoundError, StageError):
                 if path.exists():
                     raise

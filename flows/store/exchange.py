@@ -11,7 +11,7 @@ from schemas.runs import RunRecord
 from stages.runtime.command import input_path
 from stages.runtime.errors import StageError
 from stages.runtime.files import disk_errors_in_one_line
-from stages.runtime.records import read_record, record_path, relative_to, write_record
+from stages.runtime.records import read_record, record_name, record_path, relative_to, write_record
 from stages.runtime.shared.remote import Remote
 from stages.runtime.shared.results import checked_digest, fetch_file, fetch_result, sealed, send_file, send_result, unsealed
 from stages.runtime.store import DamagedArtifactError, LocalStore
@@ -28,11 +28,6 @@ class Moved:
     results: int = 0
     there: int = 0
     failed: dict[str, str] = field(default_factory=dict)
-
-
-def record_name(run: str) -> str:
-    """The object of a run's record."""
-    return f"runs/{run}.json"
 
 
 def push(store: Path, remote: Remote, runs: Sequence[str], say: Say) -> Moved:
@@ -97,7 +92,7 @@ def _pull_run(store: Path, remote: Remote, run: str, moved: Moved) -> None:
             moved.there += 1
             continue
         with local.lock(stage, key, lambda: False):
-            fetch_result(remote, local, stage, key, artifact_class_of(stage))
+            fetch_result(remote, local, key=key, artifact_class=artifact_class_of(stage))
         moved.results += 1
     _pull_journals(store, remote, run)
     if not record_path(store, run).is_file():

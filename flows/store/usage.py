@@ -75,13 +75,13 @@ def all_runs(store: Path) -> list[Run]:
     found = []
     for path in newest_records(store):
         try:
-            record, modified = read_record(store, path.stem), path.stat().st_mtime
+            record, modified = read_record(store, path.stem, fresh=False), path.stat().st_mtime
         except FileNotFoundError:
             continue
         except StageError as error:
             raise StageError(error.what, None, f"what it names cannot be told from what may go: move {path} away") from None
         folder = store / "journals" / record.run
-        found.append(Run(record, modified, keys_of(record), bytes_of(folder), study_of(folder)))
+        found.append(Run(record, modified=modified, keys=keys_of(record), journal=bytes_of(folder), study=study_of(folder)))
     return found
 
 

@@ -76,6 +76,8 @@ class NeusConfig(VolumeConfig):
     """Standard deviation of the surface's blur where no outline shows it, world units; 0: none."""
     smoothing: OutlinedSmoothingConfig = OutlinedSmoothingConfig()
     """How closing and blur leave outlines alone."""
+    sheet_thickness: float = Field(default=2.0, ge=0.0, le=64.0)
+    """Thickness of surfaces with air on both sides, in a mesh that a run starts from, lattice steps. [choice]"""
     conversion_component_share: float = Field(default=0.02, ge=0.0, lt=1.0)
     """Solid parts below this share of the largest one's volume are dropped."""
     conversion_agreement: float = Field(default=0.85, ge=0.0, le=1.0)
@@ -104,7 +106,7 @@ class NeusConfig(VolumeConfig):
     """Weight of the mean opacity: less matter."""
     opacity_entropy_weight: Weight = constant(0.1)
     """Weight of the opacities' mean binary entropy: pixels become empty or solid."""
-    text: GeometryTextConfig = GeometryTextConfig(weight=constant(0.02), t_min=constant(0.2), t_max=constant(0.5))
+    text: GeometryTextConfig = GeometryTextConfig(weight=constant(0.0), t_min=constant(0.2), t_max=constant(0.5))
     view: ViewGuidanceConfig = ViewGuidanceConfig(weight=constant(0.0), t_min=constant(0.4), t_max=constant(0.7))
     targets: ViewTargetsConfig = ViewTargetsConfig(
         rgb_weight=constant(500.0), mask_weight=constant(50.0), paint_at=(0.0,), strength=constant(0.85)

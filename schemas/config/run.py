@@ -20,6 +20,7 @@ PROMPT_LIMIT = 300
 
 
 Precision = Literal["float32", "float16", "bfloat16"]
+Threads = Annotated[int, Field(ge=1, le=256)] | Literal["auto"]
 
 
 def _known_device(device: str) -> str:
@@ -88,10 +89,10 @@ class PriorsConfig(Frozen):
     """A folder with ISNet's or BiRefNet's model.onnx, which cuts objects from any background; off unless named."""
     lpips: LocalSource | None = None
     """A folder made by dreampolish/training/converters.py for `lpips`; off unless named."""
-    precision: Precision = "float32"
-    """Precision in which the priors' networks compute; pictures, latents, predictions and the LoRA's own weights stay float32."""
+    precision: Precision | Literal["auto"] = "auto"
+    """Precision of the priors' networks, not of latents and the LoRA; auto: bfloat16 on a CPU that multiplies in it, else float32."""
     vae_precision: Precision | Literal["auto"] = "auto"
-    """Precision of the autoencoders; auto: as `precision`, but float32 where an autoencoder's config says that float16 overflows."""
+    """Precision of the autoencoders; auto: as `precision` where that is named and does not overflow by their config, else float32."""
     lora_precision: Precision | Literal["auto"] = "auto"
     """Precision of the network under the LoRA, whose loss is scaled in float16; auto: as `precision`, another one takes a copy."""
 
@@ -105,8 +106,8 @@ class Config(Frozen):
     """Seed of every random draw."""
     device: Annotated[str, AfterValidator(_known_device)] = "auto"
     """Where torch computes: auto, cpu, cuda or cuda:N."""
-    threads: int = Field(default=1, ge=1, le=256)
-    """Threads of torch on the CPU."""
+    threads: Threads = "auto"
+    """Threads on the CPU; auto: OMP_NUM_THREADS where it is set, else the cores that the process may use, at most 8."""
     checkpoint_interval: int = Field(default=50, ge=1)
     """Steps between checkpoints inside a stage."""
     priors: PriorsConfig = PriorsConfig()

@@ -25,8 +25,26 @@ _FOLDER_ERRORS = {errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.
 
 
 def store_folder() -> Path:
-    """The store of this process: DREAMPOLISH_STORE, else ./store."""
-    return Path(os.environ.get("DREAMPOLISH_STORE") or "store").resolve()
+    """The store of this process: DREAMPOLISH_STORE, else ./store. In front of a shared store its cache: DREAMPOLISH_STORE_CACHE, else
+    ./store."""
+    named = os.environ.get(CACHE) if shared_url() else os.environ.get("DREAMPOLISH_STORE")
+    return Path(named or "store").resolve()
+
+
+CACHE = "DREAMPOLISH_STORE_CACHE"
+"""Environment variable of the folder in which a shared store's results are kept on this machine."""
+
+
+def shared_url() -> str | None:
+    """The address of the store that machines share, as DREAMPOLISH_STORE names it; None where the store is a folder of this machine."""
+    url = os.environ.get("DREAMPOLISH_STORE", "")
+    return url if "://" in url else None
+
+
+def store_environment(store: Path) -> dict[str, str]:
+    """What lets another process have this process's store."""
+    url = shared_url()
+    return {"DREAMPOLISH_STORE": str(store)} if url is None else {"DREAMPOLISH_STORE": url, CACHE: str(store)}
 
 
 USERS_UMASK = "DREAMPOLISH_UMASK"
@@ -68,6 +86,10 @@ def project_file(name: str | Path) -> Path:
     An absolute path stays as it is.
     """
     return (SHIPPED if SHIPPED.is_dir() else PROJECT) / name
+
+
+CONFIGS = project_file("configs")
+"""The presets and studies."""
 
 
 def database_uri(path: Path, driver: str = "sqlite") -> str:

@@ -131,8 +131,12 @@ def prior_digests(run: RunContext, *names: str) -> list[str]:
     except PriorError as error:
         raise StageError(str(error), None, REMEDY) from error
     networks = {"text", "view", "views", "normals"} & set(names)
+    if not networks:
+        return digests
     formats = run.priors.model_dump(include={"precision", "vae_precision", "lora_precision"}, exclude_defaults=True)
-    return [*digests, *(f"{key}={value}" for key, value in sorted(formats.items()) if networks)]
+    if run.precision != "float32":
+        formats["precision"] = run.precision
+    return [*digests, *(f"{key}={value}" for key, value in sorted(formats.items()))]
 
 
 def _manner(run: RunContext, name: str) -> str:

@@ -16,6 +16,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from dreampolish.optim.atomic_files import sha256_of, sync_file, sync_folder, write_atomically
+from dreampolish.optim.costs import CostedCheckpoints
 from schemas.artifacts import Artifact, FileRef
 from stages.runtime.errors import StageError
 from stages.runtime.files import disk_errors_in_one_line, take_lock
@@ -134,6 +135,20 @@ class LocalStore:
         (folder / MANIFEST).unlink(missing_ok=True)
         if folder.exists():
             shutil.rmtree(folder)
+
+    def discard_damaged(self, stage: str, fingerprint: str) -> None:
+        """Remove an artifact that was found to be damaged, so that it is computed anew. Call it while holding the computation's lock."""
+        self.discard(stage, fingerprint)
+
+    def share(self, artifact: Artifact) -> bool:
+        """Publish a result where other machines find it; False where nothing is to be done, as in a store of one machine."""
+        return False
+
+    def checkpoints(
+        self, stage: str, fingerprint: str, *, interval: int, journal: Path, urgent: Callable[[], bool]
+    ) -> CostedCheckpoints:
+        """The checkpoints of one computation. journal: the stage's, which goes where they go; urgent: whether the process is to end."""
+        return CostedCheckpoints(self.root / "checkpoints" / f"{stage}-{fingerprint}", interval=interval, keep=2)
 
     @contextmanager
     def lock(self, stage: str, fingerprint: str, give_up: Callable[[], bool]) -> Iterator[None]:

@@ -105,11 +105,15 @@ class DiffusionTextPrior(LatentSpace):
         )
 
     def _guided_v(self, text: TextEmbedding, negative: TextEmbedding, guidance_scale: float) -> Predictor:
-        """v under classifier-free guidance."""
+        """v under classifier-free guidance, in one network call."""
+        joint = TextEmbedding.joined([text, negative])
 
         def predict_v(noisy: Tensor, timesteps: Tensor) -> Tensor:
-            outputs = [self._base_output(noisy, timesteps, each) for each in (text, negative)]
-            conditional, unconditional = (self.v_from_output(output, noisy, timesteps) for output in outputs)
+            if guidance_scale == 1:
+                return self.v_from_output(self._base_output(noisy, timesteps, text), noisy, timesteps)
+            twice, at = torch.cat([noisy, noisy]), torch.cat([timesteps, timesteps])
+            v = self.v_from_output(self._base_output(twice, at, joint), twice, at)
+            conditional, unconditional = v.chunk(2)
             return guided(conditional, unconditional, guidance_scale)
 
         return predict_v

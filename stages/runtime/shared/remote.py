@@ -25,7 +25,7 @@ PATIENCE_S = 180.0
 FIRST_S = 10.0
 """For the very first answer: a wrong address should be told soon."""
 PAUSE_S = 1.0
-FINAL = (FileNotFoundError, FileExistsError, PermissionError, NotADirectoryError, IsADirectoryError, NotImplementedError)
+FINAL = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, NotImplementedError)
 """Answers; every other error may pass."""
 
 
@@ -177,15 +177,16 @@ class ObjectRemote(Remote):
 
     def create(self, name: str, payload: bytes) -> bool:
         """As Remote says."""
-        attempts = iter((True,))
+        tried = 0
 
         def once() -> bool:
-            is_first = next(attempts, False)
+            nonlocal tried
+            tried += 1
             try:
                 self._files.pipe_file(self._path(name), payload, mode="create")
             except FileExistsError:
                 # Of an attempt whose answer was lost, the object is our own.
-                return not is_first and self._files.cat_file(self._path(name)) == payload
+                return tried > 1 and self._files.cat_file(self._path(name)) == payload
             return True
 
         return self._patiently(once)
@@ -241,6 +242,11 @@ class ObjectRemote(Remote):
         for pause in _pauses():
             try:
                 return work()
+            except PermissionError as error:
+                remedy = "look at its credentials, and at what they may do there"
+                raise StageError(
+                    f"the store at {self.url} refuses: {' '.join(str(error).split())[:200]}", None, remedy
+                ) from error
             except FINAL:
                 raise
             except Exception as error:

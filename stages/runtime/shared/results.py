@@ -9,11 +9,13 @@ import hashlib
 import os
 import re
 import shutil
+from contextlib import AbstractContextManager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TypeVar
 
 from dreampolish.optim.atomic_files import sha256_of
-from schemas.artifacts import Artifact
+from schemas.artifacts import Artifact, stage_of
 from stages.runtime.files import take_lock
 from stages.runtime.shared.remote import Remote
 from stages.runtime.store import MANIFEST, DamagedArtifactError, LocalStore, file_refs
@@ -79,6 +81,23 @@ def fetch_file(remote: Remote, digest: str, target: Path) -> None:
         raise DamagedArtifactError(f"{file_name(digest)} in {remote.url} is not what its hash says")
 
 
+def discard_result(remote: Remote, local: LocalStore, key: str, artifact_class: type[Artifact]) -> None:
+    """Remove a result that was found to be damaged there: its manifest, then those of its files that are not what their names say."""
+    name = result_name(stage_of(artifact_class), key)
+    try:
+        references = file_refs(artifact_class.model_validate_json(unsealed(remote.read(name), name)))
+    except (FileNotFoundError, ValueError, DamagedArtifactError):
+        references = []
+    remote.remove(name)
+    (local.root / "work").mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=local.root / "work", suffix=f"-{os.getpid()}") as folder:
+        for number, reference in enumerate(references):
+            try:
+                fetch_file(remote, reference.sha256, Path(folder) / str(number))
+            except DamagedArtifactError:
+                remote.remove(file_name(reference.sha256))
+
+
 def has_result(remote: Remote, stage: str, key: str) -> bool:
     """Whether a result is published there."""
     return remote.exists(result_name(stage, key))
@@ -97,11 +116,12 @@ def send_result(remote: Remote, local: LocalStore, artifact: Artifact) -> bool:
     return remote.create(name, sealed(manifest))
 
 
-def fetch_result(remote: Remote, local: LocalStore, stage: str, key: str, artifact_class: type[A]) -> A:
+def fetch_result(remote: Remote, local: LocalStore, key: str, artifact_class: type[A]) -> A:
     """Bring a result into the local store, verified, its manifest last; one that is there already stays.
 
     Raises KeyError where there is none, DamagedArtifactError where what is there is not what was published.
     """
+    stage = stage_of(artifact_class)
     name = result_name(stage, key)
     if local.has(stage, key):
         return local.open(stage, key, artifact_class)
@@ -115,13 +135,18 @@ def fetch_result(remote: Remote, local: LocalStore, stage: str, key: str, artifa
         raise DamagedArtifactError(f"{name} in {remote.url} cannot be read") from None
     if artifact.stage != stage or artifact.fingerprint != key:
         raise DamagedArtifactError(f"{name} in {remote.url} belongs to {artifact.stage}/{artifact.fingerprint[:12]}")
-    locks = local.root / "locks"
-    locks.mkdir(parents=True, exist_ok=True)
-    with take_lock(locks / f"fetch-{stage}-{key}"):
+    with fetching(local, stage, key):
         if not local.has(stage, key):
             work = _fetched(remote, local, artifact)
             local.install(work, artifact, manifest)
         return local.open(stage, key, artifact_class)
+
+
+def fetching(local: LocalStore, stage: str, key: str) -> AbstractContextManager[object]:
+    """Hold the right to bring a result into a local store; readers bring what they need without the right to compute it."""
+    locks = local.root / "locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    return take_lock(locks / f"fetch-{stage}-{key}")
 
 
 def _fetched(remote: Remote, local: LocalStore, artifact: Artifact) -> Path:

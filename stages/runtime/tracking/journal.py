@@ -3,7 +3,8 @@
 A journal is a JSON-lines file; beside it `<name>.sent.json` holds the tracker's run id and how many bytes have been sent. A line
 carries its own timestamp, and MLflow's store keys a metric by (run, key, timestamp, step, value), so a batch that is sent twice after
 a kill is stored once. A step that is computed again after a resume is not journalled again. Without a tracker the journal waits.
-MLflow's parameters cannot change: a setting that does is noted in a tag. One process sends a run's journals at a time.
+MLflow's parameters cannot change: a setting that does is noted in a tag. One process sends a run's journals at a time. mlflow is
+imported when something is sent first.
 """
 
 import errno
@@ -17,7 +18,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -38,25 +39,17 @@ from stages.runtime.tracking.files import (
 )
 from stages.runtime.tracking.relocatable import DATABASE, LOCATION, file_of, make_relocatable, send_files
 
-# Before mlflow is imported: it reads these once.
-for _name, _value in {
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "1",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "GIT_PYTHON_REFRESH": "quiet",
-}.items():
-    os.environ.setdefault(_name, _value)
-
-from mlflow import MlflowClient  # noqa: E402
-from mlflow.entities import Metric, Param, RunTag, ViewType  # noqa: E402
-from mlflow.exceptions import MlflowException  # noqa: E402
-
-# What a tracker cannot take now is sent later: no trace of it is for the user's eyes.
-for _name in ("mlflow", "alembic"):
-    logging.getLogger(_name).setLevel(logging.CRITICAL)
-
+}
 EXPERIMENT = "dreampolish"
 BATCH = 1000
 """Metrics in one log_batch call; MLflow's limit."""
@@ -312,16 +305,26 @@ def run_page(folder: Path, name: str, place: Place) -> str | None:
     return f"{place.uri.rstrip('/')}/#/experiments/{tracker_client(place).get_run(run).info.experiment_id}/runs/{run}"
 
 
-def tracker_client(place: Place) -> MlflowClient:
+def tracker_client(place: Place) -> "MlflowClient":
     """MLflow's client for a place."""
+    # Before mlflow is imported: it reads these once.
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    from mlflow import MlflowClient
+
+    # What a tracker cannot take now is sent later: no trace of it is for the user's eyes.
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     database = None if place.artifacts is None else file_of(place.uri)
     if database is not None:
         make_relocatable(database, EXPERIMENT)
     return MlflowClient(tracking_uri=place.uri)
 
 
-def _create(client: MlflowClient, place: Place, key: str, first: Mapping[str, Any], parent_id: str | None) -> str:
+def _create(client: "MlflowClient", place: Place, key: str, first: Mapping[str, Any], parent_id: str | None) -> str:
     """A new run at the tracker, or the one that an interrupted attempt made for the same journal."""
+    from mlflow.entities import ViewType
+
     experiment = experiment_id(client, place)
     found = client.search_runs([experiment], f"tags.`dreampolish.journal` = '{key}'", ViewType.ALL, max_results=1)
     if found:
@@ -332,8 +335,10 @@ def _create(client: MlflowClient, place: Place, key: str, first: Mapping[str, An
     return str(client.create_run(experiment, start_time=first.get("t"), tags=tags).info.run_id)
 
 
-def experiment_id(client: MlflowClient, place: Place) -> str:
+def experiment_id(client: "MlflowClient", place: Place) -> str:
     """The experiment of all runs, made where it is not there yet."""
+    from mlflow.exceptions import MlflowException
+
     existing = client.get_experiment_by_name(EXPERIMENT)
     if existing is not None:
         return str(existing.experiment_id)
@@ -348,7 +353,9 @@ def experiment_id(client: MlflowClient, place: Place) -> str:
         return str(existing.experiment_id)
 
 
-def _send(client: MlflowClient, run: str, folder: Path, entries: list[dict[str, Any]]) -> None:
+def _send(client: "MlflowClient", run: str, folder: Path, entries: list[dict[str, Any]]) -> None:
+    from mlflow.entities import Metric, Param, RunTag
+
     metrics = [
         Metric(key, value, entry["t"], entry["step"]) for entry in entries for key, value in entry.get("metrics", {}).items()
     ]
@@ -367,13 +374,13 @@ def _send(client: MlflowClient, run: str, folder: Path, entries: list[dict[str, 
         client.log_batch(run, tags=[RunTag(key, value) for key, value in tags.items()])
 
 
-def _send_end(client: MlflowClient, run: str, entries: list[dict[str, Any]]) -> None:
+def _send_end(client: "MlflowClient", run: str, entries: list[dict[str, Any]]) -> None:
     ended = [entry for entry in entries if "status" in entry]
     if ended:
         client.set_terminated(run, ended[-1]["status"], end_time=ended[-1]["t"])
 
 
-def _fresh_params(client: MlflowClient, run: str, entries: list[dict[str, Any]]) -> tuple[dict[str, str], dict[str, str]]:
+def _fresh_params(client: "MlflowClient", run: str, entries: list[dict[str, Any]]) -> tuple[dict[str, str], dict[str, str]]:
     """The parameters that a run has not yet, and the newest values of those that it has with another value."""
     given = [(key, value) for entry in entries for key, value in entry.get("params", {}).items()]
     if not given:

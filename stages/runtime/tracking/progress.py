@@ -35,6 +35,11 @@ def await_sends(timeout_s: float) -> None:
     _under_way.clear()
 
 
+def journal_name(stage: str, key: str) -> str:
+    """Of a stage's journal in its run's folder."""
+    return f"{stage}-{key[:12]}"
+
+
 def in_a_task_run() -> bool:
     """Whether the caller is a Prefect task run."""
     from prefect.context import TaskRunContext

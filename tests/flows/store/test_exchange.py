@@ -7,9 +7,9 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.cli import app
-from flows.store.exchange import pull, push, record_name
+from flows.store.exchange import pull, push
 from stages.runtime.errors import StageError
-from stages.runtime.records import read_record, record_path
+from stages.runtime.records import read_record, record_name, record_path
 from stages.runtime.shared.remote import FolderRemote, Remote, remote_at
 from stages.runtime.shared.results import file_name, result_name, sealed
 from stages.runtime.store import MANIFEST_HASH, LocalStore

@@ -17,7 +17,7 @@ from stages.results.files import StoredFiles, load_colors, load_mesh
 from stages.runtime.command import open_recorded
 from stages.runtime.context import context_of
 from stages.runtime.files import OUTPUTS_ELSEWHERE, disk_errors_in_one_line, for_the_user
-from stages.runtime.store import LocalStore
+from stages.runtime.shared.stores import store_at
 
 UNLIMITED_MB = 1000.0
 """The size limit is that of the web's GLB; other formats have none."""
@@ -46,7 +46,7 @@ def export_run(record: RunRecord, config: Config, store: Path, kind: str, output
     """
     reference, texture = open_recorded(ReferenceArtifact, record, store), open_recorded(TexturedMeshArtifact, record, store)
     run = context_of(record, store, None, show_progress=False)
-    files = StoredFiles(LocalStore(store), run.torch_device)
+    files = StoredFiles(store_at(store), run.torch_device)
     settings = config.export if kind == "glb" else config.export.model_copy(update={"size_limit_mb": UNLIMITED_MB})
     made = make_asset(
         source=load_mesh(files, texture),
