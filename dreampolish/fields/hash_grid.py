@@ -187,6 +187,11 @@ class _Interpolate(torch.autograd.Function):
         return grad_points, grad_table, None, None
 
 
+def kernels_suit(device: torch.device) -> bool:
+    """Whether kernels may compute: on a GPU they add up in any order, which deterministic algorithms forbid."""
+    return device.type == "cpu" or not torch.are_deterministic_algorithms_enabled()
+
+
 class HashGrid(nn.Module):
     """Features of points, interpolated trilinearly on L lattices from coarse to fine.
 
@@ -228,7 +233,8 @@ class HashGrid(nn.Module):
         return Levels(rows, 2 * self.sizes.half_size)
 
     def _encode(self, points: Tensor, with_jacobian: bool) -> tuple[Tensor, Tensor]:
-        interpolated = self._by_kernels if self.table.dtype == points.dtype == torch.float32 else self._by_torch
+        suits = self.table.dtype == points.dtype == torch.float32 and kernels_suit(points.device)
+        interpolated = self._by_kernels if suits else self._by_torch
         features, jacobian = interpolated(points, with_jacobian)
         features, jacobian = features.flatten(0, 1), jacobian.flatten(1, 2)
         missing = self.n_outputs - features.shape[0]

@@ -79,7 +79,7 @@ class PriorsConfig(Frozen):
     lpips: LocalSource | None = None
     """A folder made by dreampolish/training/converters.py for `lpips`; off unless named."""
     precision: Precision | Literal["auto"] = "auto"
-    """Precision of the priors' networks, not of pictures, latents and the LoRA; auto: bfloat16 on a CPU that multiplies in it, else float32."""
+    """Precision of the priors' networks, not of pictures, latents and LoRA; auto: bfloat16 on a CPU that multiplies in it, else float32."""
     vae_precision: Precision | Literal["auto"] = "auto"
     """Precision of the autoencoders; auto: as `precision` where that is named and does not overflow by their config, else float32."""
     lora_precision: Precision | Literal["auto"] = "auto"
@@ -97,6 +97,8 @@ class Config(Frozen):
     """Where torch computes: auto, cpu, cuda or cuda:N."""
     threads: Threads = "auto"
     """Threads on the CPU; auto: OMP_NUM_THREADS where it is set, else the cores that the process may use, at most 8."""
+    deterministic: bool = False
+    """Whether a GPU computes by deterministic algorithms alone, without our kernels and slower; a CPU always gives the same bits."""
     checkpoint_interval: int = Field(default=50, ge=1)
     """Steps between checkpoints inside a stage."""
     priors: PriorsConfig = PriorsConfig()
