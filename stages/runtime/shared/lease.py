@@ -61,7 +61,7 @@ def leased(
 
     lease_s: without a sign of life for so long, a holder has lost it. Raises BlockingIOError where give_up said so.
     """
-    held = _taken(remote, f"leases/{name}", lease_s, needless, give_up)
+    held = _taken(remote, f"leases/{name}", lease_s=lease_s, needless=needless, give_up=give_up)
     try:
         yield held
     finally:
@@ -70,7 +70,7 @@ def leased(
 
 
 def _taken(
-    remote: Remote, folder: str, lease_s: float, needless: Callable[[], bool], give_up: Callable[[], bool]
+    remote: Remote, folder: str, *, lease_s: float, needless: Callable[[], bool], give_up: Callable[[], bool]
 ) -> Lease | None:
     seen: tuple[int, bytes] | None = None
     since = time.monotonic()
