@@ -8,7 +8,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dreampolish.fields.hash_grid import GridSizes, HashGrid
-from dreampolish.kernels.grid_network import Network, Shape
 
 Activation = Literal["relu", "softplus"]
 
@@ -65,6 +64,8 @@ class GridNetwork(nn.Module):
 
     def _by_kernels(self, points: Tensor, *, with_gradient: bool) -> tuple[Tensor, Tensor]:
         """The same as plain torch does, in one function that keeps nothing of the hidden layer."""
+        from dreampolish.kernels.grid_network import Network, Shape
+
         beta = None if self.activation == "relu" else SOFTPLUS_BETA
         weights = (self.hidden.weight, self.hidden.bias, self.output.weight, self.output.bias)
         return Network.apply(points, self.grid.table, Shape(self.grid.levels(), beta, with_gradient), *weights)

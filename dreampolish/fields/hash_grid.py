@@ -9,13 +9,12 @@ twin is corner-major inside, (8, L, N). A level whose lattice fits the table is 
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
-
-from dreampolish.kernels.hash_grid import Encode, Levels
 
 _PRIMES = (1, 2654435761, 805459861)
 """Instant-NGP's hash multipliers, one per axis."""
@@ -221,8 +220,10 @@ class HashGrid(nn.Module):
         """
         return self._encode(points, with_jacobian=True)
 
-    def levels(self) -> Levels:
+    def levels(self) -> Any:
         """The active levels as kernels want them, on the table's device."""
+        from dreampolish.kernels.hash_grid import Levels
+
         rows = _rows_from_sizes(self.sizes, self.active_levels, self.table.device)
         return Levels(rows, 2 * self.sizes.half_size)
 
@@ -237,6 +238,8 @@ class HashGrid(nn.Module):
         return features.t(), jacobian.transpose(1, 2)
 
     def _by_kernels(self, points: Tensor, with_jacobian: bool) -> tuple[Tensor, Tensor]:
+        from dreampolish.kernels.hash_grid import Encode  # warp, which what only looks at results does without
+
         return Encode.apply(points, self.table, self.levels(), with_jacobian)
 
     def _by_torch(self, points: Tensor, with_jacobian: bool) -> tuple[Tensor, Tensor]:
