@@ -9,9 +9,9 @@ from flows.runs.console import say
 from flows.runs.create import derived_run, new_run
 from flows.runs.given_mesh import GivenMesh
 from flows.runs.parameters import MeshPath, Overrides, Picture, Preset, Prompt, RunId, override_lines
-from flows.runs.roots import given_picture, located
+from flows.runs.roots import given_mesh, given_picture
 from flows.service.marks import at_work
-from flows.text_to_3d import make_asset, open_run, paint_given_mesh
+from flows.text_to_3d import make_asset, open_run
 from schemas.artifacts import PolishedMeshArtifact, ReferenceArtifact, StageName
 from schemas.config.presets import ConfigError
 from schemas.runs import STAGES
@@ -39,7 +39,7 @@ def texture(
 ) -> dict[str, Any]:
     """Texture a run's mesh anew, or a mesh of your own: `run`, or `mesh` and `prompt`.
 
-    mesh: a file under a root (flows/runs/roots.py). image: likewise, or the hash that `dreampolish upload` printed. What has changed
+    mesh, image: the hash that `dreampolish upload` printed, or a file under a root (flows/runs/roots.py). What has changed
     upstream of a run is named as stale; `refresh` computes those stages too. Raises ConfigError where neither or both are given.
     """
     store = store_folder()
@@ -54,10 +54,10 @@ def texture(
             preset=preset,
             overrides=override_lines(overrides),
             image=None if image is None else given_picture(store, image),
-            given=GivenMesh(located(Path(mesh), "mesh")),
+            given=GivenMesh(given_mesh(store, mesh)),
         )
         with open_run(made, store, show_progress=show_progress) as this:
-            paint_given_mesh(this, made)
+            make_asset(this, made)
             return this.written()
     assert run is not None
     return _textured_again(store, run, override_lines(overrides), refresh=refresh, show_progress=show_progress)
@@ -71,9 +71,7 @@ def _textured_again(store: Path, run: str, overrides: list[str], *, refresh: boo
     if stale and not refresh:
         say(f"stale: {', '.join(stale)} (settings or code changed, the earlier result is used; --refresh computes it)")
     with open_run(record, store, show_progress=show_progress) as this:
-        if record.mesh is not None:
-            paint_given_mesh(this, record)
-        elif record.computes is None:
+        if record.mesh is not None or record.computes is None:
             make_asset(this, record)
         else:
             reference = open_recorded(ReferenceArtifact, record, store)

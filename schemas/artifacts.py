@@ -146,8 +146,11 @@ class Placement(Frozen):
     metres_per_unit: FiniteFloat = Field(gt=0)
 
 
-class IntakeArtifact(PolishedMeshArtifact):
-    """A user's mesh as the texture stage takes a polished one; its mesh file also holds `painted` (F,), which faces are to be."""
+class IntakeArtifact(PolishedMeshArtifact, MeshArtifact):
+    """A user's mesh as the polish stage takes an extracted and the texture stage a polished one.
+
+    Its mesh file also holds `painted` (F,), which faces are to be painted.
+    """
 
     stage: Literal["intake"] = "intake"  # type: ignore[assignment]
     given: FileRef

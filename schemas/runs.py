@@ -1,5 +1,6 @@
 """A run: one small JSON that names its settings and the artifacts it led to."""
 
+from collections.abc import Mapping
 from typing import Literal, get_args
 
 from pydantic import Field, FiniteFloat
@@ -13,11 +14,30 @@ StageState = Literal["computed", "cached", "resumed"]
 STAGES: tuple[StageName, ...] = get_args(StageName)[1:]
 """The chain, in order."""
 
-MESH_STAGES: tuple[StageName, ...] = ("intake", "reference", "texture", "export")
-"""The chain of a run that begins with a user's mesh."""
+MeshUse = Literal["texture", "polish", "start"]
+"""What a run does with a user's mesh: paint it; polish it, and paint it if asked; or begin its own shape with it."""
+
+MESH_STAGES: Mapping[MeshUse, tuple[StageName, ...]] = {
+    "texture": ("intake", "reference", "texture", "export"),
+    "polish": ("intake", "reference", "polish", "texture", "export"),
+    "start": ("intake", "reference", "neus", "dmtet", "polish", "texture", "export"),
+}
+"""The chains of runs that begin with a user's mesh."""
 
 ALL_STAGES: tuple[StageName, ...] = get_args(StageName)
 """Every stage, in an order in which each comes behind those that it reads."""
+
+TITLES: dict[StageName, str] = {
+    **{name: name.capitalize() for name in ALL_STAGES},
+    "intake": "As it came",
+    "nerf": "NeRF",
+    "neus": "NeuS",
+    "dmtet": "DMTet",
+    "polish": "Polished",
+    "texture": "Textured",
+    "export": "Asset",
+}
+"""What pages call the stages."""
 
 
 class StageRecord(Frozen):
@@ -42,7 +62,8 @@ class RunRecord(Frozen):
     prompt: str = Field(min_length=1, max_length=PROMPT_LIMIT)
     image: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     mesh: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
-    """Of an archive of the mesh with all that it names; such a run paints and exports it, and makes no shape."""
+    """Of an archive of the mesh with all that it names."""
+    mesh_use: MeshUse = "texture"
     config: Config
     created: str
     """UTC, ISO 8601."""
@@ -57,4 +78,13 @@ class RunRecord(Frozen):
     @property
     def chain(self) -> tuple[StageName, ...]:
         """The stages that the run has or will have, in order."""
-        return STAGES if self.mesh is None else MESH_STAGES
+        return STAGES if self.mesh is None else MESH_STAGES[self.mesh_use]
+
+    def sees_mesh(self, stage: StageName) -> bool:
+        """Whether a stage that can read the user's mesh does so in this run.
+
+        Where the mesh is a start alone, the shape becomes another: then the conversion reads it, and a reference that is drawn.
+        """
+        if self.mesh is None:
+            return False
+        return self.mesh_use != "start" or stage == "neus" or (stage == "reference" and self.image is None)

@@ -216,6 +216,7 @@ def _repainted(
     source, colors = load_mesh(stage, texture), load_colors(stage, texture)
     made = repaint_given(
         given=given,
+        vertices=source.vertices.cpu(),
         colors=Colors(color_of_field(colors), color_of_field(load_colors(stage, intake)), config.detail_kept),
         config=config,
         only=intake.only,
@@ -253,7 +254,15 @@ def opened_given(archive: Path, placement: Placement) -> GivenMesh:
     files = open_archive(archive)
     scene = read_scene(files)
     mesh = joined(scene, placement.up, files.name, placement.front_deg).normalized(OBJECT_RADIUS)
-    return GivenMesh(files=files, scene=scene, mesh=mesh, up=placement.up, metres_per_unit=placement.metres_per_unit)
+    return GivenMesh(
+        files=files,
+        scene=scene,
+        mesh=mesh,
+        up=placement.up,
+        front_deg=placement.front_deg,
+        metres_per_unit=placement.metres_per_unit,
+        scale=placement.scale,
+    )
 
 
 def exported_placement(given: GivenMesh, placement: Placement) -> Placement:
@@ -265,9 +274,17 @@ def exported_placement(given: GivenMesh, placement: Placement) -> Placement:
     return placement.model_copy(update={"up": "y", "center": center, "scale": placement.scale * unit, "metres_per_unit": 1.0})
 
 
-def repaint_given(given: GivenMesh, colors: Colors, config: ExportConfig, only: str, extras: dict[str, Any]) -> Repainted:
-    """A user's mesh with new colours. Raises StageError where a material cannot be laid out."""
+def repaint_given(
+    given: GivenMesh,
+    vertices: Float[Tensor, "n 3"],
+    colors: Colors,
+    config: ExportConfig,
+    only: str,
+    extras: dict[str, Any],
+) -> Repainted:
+    """A user's mesh with new colours, its places at `vertices`. Raises StageError where a material cannot be laid out."""
     settings = PictureSettings(
+        paint=config.repaint,
         only=only,
         uv=config.uv,
         size=config.texture_size,
@@ -276,7 +293,7 @@ def repaint_given(given: GivenMesh, colors: Colors, config: ExportConfig, only: 
         jpeg_quality=None if config.quality == "base" else config.jpeg_qualities[0],
     )
     try:
-        return repainted(given, colors, settings, extras)
+        return repainted(given=given, vertices=vertices, colors=colors, settings=settings, extras=extras)
     except MeshError as error:
         raise StageError(str(error), None, "give another mesh or other settings") from error
 

@@ -10,10 +10,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dreampolish.assets.reading.mended import flaws_of_scene, mended_scene
 from dreampolish.assets.reading.read import ReadMesh, assumed_up, joined, read_scene
+from dreampolish.assets.reading.repainting.gltf_back import gltf_of_scene
 from dreampolish.assets.reading.repainting.layout import chosen_parts, face_starts
 from dreampolish.assets.reading.scene import MeshError, Scene
-from dreampolish.assets.reading.source import MeshFiles, open_archive
+from dreampolish.assets.reading.source import MeshFiles, archive_bytes, open_archive
 from dreampolish.assets.reading.surface import is_one_colour, sampled_colors, welded
 from dreampolish.assets.textured_mesh import render_textured_mesh
 from dreampolish.fields.color import ColorField, fit_colors
@@ -43,6 +45,9 @@ def take_in_mesh(stage: Stage, mesh: Path, config: IntakeConfig) -> IntakeArtifa
         files = open_archive(mesh)
         scene = read_scene(files)
         up = assumed_up(scene, files) if config.up == "auto" else config.up
+        said = (*_assumptions(config, scene, files, up), *_told_flaws(config, scene))
+        if config.mend:
+            files, scene, up = _mended(config, files, scene, up)
         found = joined(scene, up, files.name, config.front_deg)
         painted = _painted(scene, config.only)
     except MeshError as error:
@@ -54,7 +59,7 @@ def take_in_mesh(stage: Stage, mesh: Path, config: IntakeConfig) -> IntakeArtifa
     views = _views(stage, config, found)
     stage.image("views", 0, as_bytes(strip(views)))
     given = stage.path("given.zip")
-    given.write_bytes(mesh.read_bytes())
+    given.write_bytes(archive_bytes(files) if config.mend else mesh.read_bytes())
     return stage.publish(
         IntakeArtifact,
         metrics={**mesh_figures(solid), "color_fit_error": fit_error, "parts": float(len(scene.parts)), **_flaws(solid)},
@@ -64,8 +69,29 @@ def take_in_mesh(stage: Stage, mesh: Path, config: IntakeConfig) -> IntakeArtifa
         only=config.only,
         has_colors=not is_one_colour(found.mesh),
         previews=_written_views(stage, views),
-        notes=(*found.notes, *_assumptions(config, scene, files, up)),
+        notes=(*found.notes, *said),
     )
+
+
+def _told_flaws(config: IntakeConfig, scene: Scene) -> list[str]:
+    if not config.tell_flaws and not config.mend:
+        return []
+    before = flaws_of_scene(scene).told()
+    if not before:
+        return ["the mesh has no flaws: closed, every edge between two faces, all faces outward"]
+    if not config.mend:
+        return [f"the mesh has {before}; --mend mends what it can"]
+    after = flaws_of_scene(mended_scene(scene)).told()
+    return [f"mended: {before}; left: {after or 'none'}"]
+
+
+def _mended(config: IntakeConfig, files: MeshFiles, scene: Scene, up: str) -> tuple[MeshFiles, Scene, str]:
+    """The mesh mended, as a GLB that takes the file's place: base colours alone, one piece."""
+    name = files.name.rpartition(".")[0]
+    unit = config.metres_per_unit or scene.metres_per_unit or 1.0
+    data = gltf_of_scene(mended_scene(scene), up, unit, name)
+    found = MeshFiles(f"{name}.glb", data.files.content, None)
+    return found, read_scene(found), "y"
 
 
 def _painted(scene: Scene, only: str) -> Tensor | None:
@@ -131,7 +157,7 @@ def _placement(config: IntakeConfig, scene: Scene, found: ReadMesh, up: str) -> 
             "front_deg": config.front_deg,
             "center": tuple(found.center.tolist()),
             "scale": found.radius / OBJECT_RADIUS,
-            "metres_per_unit": config.metres_per_unit or scene.metres_per_unit or 1.0,
+            "metres_per_unit": (0.0 if config.mend else config.metres_per_unit) or scene.metres_per_unit or 1.0,
         }
     )
 

@@ -1,4 +1,4 @@
-"""The density becomes a signed distance field, which is sharpened under the anchors and both priors.
+"""The density, or a user's own mesh, becomes a signed distance field, which is sharpened under the anchors and both priors.
 
 The conversion is real [choice]: automatic level of the density, distance transform, fit of the SDF network and its colours; DreamCraft3D
 restarts from a sphere instead. Rendering and eikonal term after NeuS (arXiv:2106.10689).
@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from dreampolish.fields.density_to_sdf import EmptyFieldError, FitReport, fit_sdf, sdf_from_density
+from dreampolish.assets.solids.mesh_to_sdf import sdf_from_mesh
+from dreampolish.fields.density_to_sdf import EmptyFieldError, FitReport, SignedDistanceGrid, fit_sdf, sdf_from_density
 from dreampolish.fields.hash_grid import ADAM_EPSILON
 from dreampolish.fields.occupancy import OccupancyGrid
 from dreampolish.fields.sdf import SdfField
@@ -23,12 +24,11 @@ from dreampolish.renderers.neus import NeusRender
 from dreampolish.renderers.scenes import SdfScene, step_size_for
 from dreampolish.scene.cameras import SCENE_HALF_SIZE, Cameras, orbit_cameras
 from dreampolish.scene.pictures import resize
-from schemas.artifacts import NerfArtifact, ReferenceArtifact, SdfArtifact
+from schemas.artifacts import IntakeArtifact, NerfArtifact, ReferenceArtifact, SdfArtifact
 from schemas.config.neus import NeusConfig
-from stages.guidance.geometry import GeometryGuide
+from stages.guidance.geometry import GeometryGuide, open_guide
 from stages.guidance.grids import grid_sizes
 from stages.guidance.handover import Handover
-from stages.guidance.priors import open_text_prior, open_view_prior
 from stages.guidance.reference_view import (
     REFERENCE_FOV_DEG,
     REFERENCE_VIEW,
@@ -38,7 +38,8 @@ from stages.guidance.reference_view import (
     load_reference,
 )
 from stages.guidance.rhythm import is_finer, renders_novel, renders_reference
-from stages.results.files import load_density, load_occupancy, save_state
+from stages.results.files import load_colors, load_density, load_mesh, load_occupancy, save_state
+from stages.results.live import unfinished_distance
 from stages.results.observer import Preview, StageObserver
 from stages.results.scores import TURNTABLE
 from stages.runtime.errors import StageError
@@ -80,24 +81,32 @@ class Conversion:
 
 @stage(
     "neus",
-    reads={"reference": REFERENCE_VIEW, "nerf": ("field", "field_config", "occupancy")},
-    priors=("text", "view"),
+    reads={
+        "reference": REFERENCE_VIEW,
+        "nerf": ("field", "field_config", "occupancy"),
+        "intake": ("mesh", "color_field", "color_config"),
+    },
+    priors=("text", "view", "views"),
     scorer=TURNTABLE,
 )
-def refine_sdf(stage: Stage, reference: ReferenceArtifact, nerf: NerfArtifact, config: NeusConfig) -> SdfArtifact:
-    """Fit an SDF to the NeRF's level set, then sharpen it under the priors. Raises StageError when it is empty."""
+def refine_sdf(
+    stage: Stage,
+    reference: ReferenceArtifact,
+    nerf: NerfArtifact | None,
+    config: NeusConfig,
+    intake: IntakeArtifact | None = None,
+) -> SdfArtifact:
+    """Fit an SDF to the NeRF's level set, then sharpen it under the priors. Raises StageError when it is empty.
+
+    intake: a user's own mesh, which the SDF is fitted to in place of a NeRF.
+    """
     view = load_reference(stage, reference, config.reference_size)
-    conversion = _converted(stage, nerf, config)
+    source = _source_of_nerf(stage, nerf, config) if intake is None else _source_of_mesh(stage, intake, config)
+    conversion = _converted(stage, source, config)
     scene = conversion.scene
-    guide = GeometryGuide(
-        config=config,
-        text=open_text_prior(stage.run),
-        view=open_view_prior(stage.run),
-        reference=view,
-        generator=stage.generator,
-    )
+    guide = open_guide(stage.run, config, view, stage.generator)
     handover = Handover(config.switch, config.steps)
-    preview = Preview(lambda: {"view": scene.picture(view.camera)[0]})
+    preview = Preview(lambda: {"view": scene.picture(view.camera)[0]}, unfinished_distance(scene))
     result = fit(
         losses=_losses(config=config, conversion=conversion, guide=guide, view=view, handover=handover, preview=preview),
         optimizer=_optimizer(scene.field, config),
@@ -118,8 +127,33 @@ def refine_sdf(stage: Stage, reference: ReferenceArtifact, nerf: NerfArtifact, c
     return _published(stage, conversion, view, steps=result.steps, reason=result.reason)
 
 
-def _converted(stage: Stage, nerf: NerfArtifact, config: NeusConfig) -> Conversion:
-    """The NeRF's geometry and colours as an SDF field."""
+@dataclass(frozen=True)
+class Source:
+    """What an SDF field is fitted to: distances, and colours (N, 3) of points (N, 3)."""
+
+    distances: SignedDistanceGrid
+    color_of: Callable[[Tensor], Tensor]
+
+
+def _source_of_mesh(stage: Stage, intake: IntakeArtifact, config: NeusConfig) -> Source:
+    """A user's own mesh: inside and outside by winding numbers, so that it need not be closed."""
+    mesh, spacing = load_mesh(stage, intake), 2 * SCENE_HALF_SIZE / (config.conversion_resolution - 1)
+    try:
+        distances = sdf_from_mesh(
+            vertices=mesh.vertices,
+            faces=mesh.faces,
+            resolution=config.conversion_resolution,
+            half_size=SCENE_HALF_SIZE,
+            sheet_thickness=config.sheet_thickness * spacing,
+        )
+    except EmptyFieldError as error:
+        raise StageError(f"neus: {error}", None, "or give another mesh") from error
+    return Source(distances, load_colors(stage, intake))
+
+
+def _source_of_nerf(stage: Stage, nerf: NerfArtifact | None, config: NeusConfig) -> Source:
+    """The NeRF's level set."""
+    assert nerf is not None
     source, occupancy = load_density(stage, nerf), load_occupancy(stage, nerf, nerf.occupancy)
     cameras = _conversion_cameras().to(stage.device)
     step_size = step_size_for(config.samples_per_ray)
@@ -144,6 +178,12 @@ def _converted(stage: Stage, nerf: NerfArtifact, config: NeusConfig) -> Conversi
         )
     except EmptyFieldError as error:
         raise StageError(f"neus: {error}", None, "or use another seed") from error
+    return Source(target, lambda points: source(points)[1])
+
+
+def _converted(stage: Stage, source: Source, config: NeusConfig) -> Conversion:
+    """Geometry and colours as an SDF field."""
+    step_size = step_size_for(config.samples_per_ray)
     field = SdfField(
         grid_sizes=grid_sizes(config.grid),
         hidden_width=config.grid.hidden_size,
@@ -153,8 +193,8 @@ def _converted(stage: Stage, nerf: NerfArtifact, config: NeusConfig) -> Conversi
     )
     report = fit_sdf(
         field=field,
-        target=target,
-        source=source,
+        target=source.distances,
+        color_of=source.color_of,
         steps=config.conversion_steps,
         batch=config.conversion_batch,
         learning_rate=config.grid_lr,
@@ -165,7 +205,7 @@ def _converted(stage: Stage, nerf: NerfArtifact, config: NeusConfig) -> Conversi
         field=field, occupancy=fresh, step_size=step_size, shell_parts=config.shell_parts, generator=stage.generator
     )
     scene.update_occupancy()
-    return Conversion(scene, target.surface, report)
+    return Conversion(scene, source.distances.surface, report)
 
 
 def _conversion_cameras() -> Cameras:

@@ -20,15 +20,17 @@ from dreampolish.optim.fit import Term, fit
 from dreampolish.optim.floored_adam import FlooredAdam
 from dreampolish.optim.regularizers import normal_cosine_loss, normal_derivative_loss
 from dreampolish.priors.protocols import NormalPrior
-from dreampolish.renderers.mesh import Mesh, color_of_field
+from dreampolish.renderers.mesh import Mesh, MeshRender, color_of_field
 from dreampolish.scene.cameras import Cameras, turntable_cameras
 from dreampolish.scene.pictures import resize
+from dreampolish.scene.shading import facing_light
 from schemas.artifacts import MeshArtifact, PolishedMeshArtifact, ReferenceArtifact
 from schemas.config.polish import PolishConfig
 from stages.guidance.geometry import guidance_cameras
 from stages.guidance.priors import open_normal_prior, seeded_noise
 from stages.guidance.reference_view import REFERENCE_VIEW, ReferenceView, anchor_terms, load_reference
-from stages.results.files import load_colors, load_mesh, mesh_figures, write_mesh
+from stages.results.files import load_colors, load_mesh, load_painted, mesh_figures, write_mesh
+from stages.results.live import unfinished_mesh
 from stages.results.observer import Preview, StageObserver
 from stages.results.scores import TURNTABLE
 from stages.runtime.stage import Stage, stage
@@ -62,7 +64,10 @@ class Polishing:
     scorer=TURNTABLE,
 )
 def polish_mesh(stage: Stage, reference: ReferenceArtifact, dmtet: MeshArtifact, config: PolishConfig) -> PolishedMeshArtifact:
-    """Polish the mesh under the normal prior. Reports how well its normals agree with the prior before and after."""
+    """Polish the mesh under the normal prior. Reports how well its normals agree with the prior before and after.
+
+    dmtet: the extracted mesh, or a user's own in its place.
+    """
     view = load_reference(stage, reference, config.size)
     prior = open_normal_prior(stage.run)
     mesh, colors = load_mesh(stage, dmtet), load_colors(stage, dmtet).requires_grad_(requires_grad=False)
@@ -81,7 +86,9 @@ def polish_mesh(stage: Stage, reference: ReferenceArtifact, dmtet: MeshArtifact,
         "normal_agreement_change": after - before,
         **mesh_figures(polished),
     }
-    return stage.publish(PolishedMeshArtifact, metrics=figures, **write_mesh(stage, polished, colors))
+    return stage.publish(
+        PolishedMeshArtifact, metrics=figures, **write_mesh(stage, polished, colors, load_painted(stage, dmtet))
+    )
 
 
 def prior_agreement(polishing: Polishing, mesh: Mesh, generator: torch.Generator) -> float:
@@ -92,10 +99,18 @@ def prior_agreement(polishing: Polishing, mesh: Mesh, generator: torch.Generator
     with torch.no_grad():
         for index in range(len(cameras)):
             render = mesh.render(cameras[[index]], color_of_field(polishing.colors), 1, smooth=True)
-            wanted = estimated_normals(polishing, render.rgb, generator)
+            wanted = estimated_normals(polishing, shown(polishing.config, render), generator)
             seen = render.alpha > polishing.config.counted_coverage
             cosines.append((render.normals_camera * wanted).sum(-1)[seen].mean())
     return float(torch.stack(cosines).nanmean())
+
+
+def shown(config: PolishConfig, render: MeshRender) -> Float[Tensor, "b h w 3"]:
+    """What the normal prior sees of a render, on white: the colours alone, or under a light."""
+    if not config.lit:
+        return render.rgb
+    paper = 1 - render.alpha[..., None]
+    return (render.rgb - paper) * facing_light(render.normals_world) + paper
 
 
 def estimated_normals(
@@ -152,7 +167,7 @@ def _moved_vertices(polishing: Polishing, stage: Stage) -> Tensor:
         render = mesh.render(polishing.view.camera, color_of_field(polishing.colors), 1, smooth=True)
         return {"view": render.rgb[0], "normals": (render.normals_camera[0] + 1) / 2}
 
-    preview = Preview(draw)
+    preview = Preview(draw, unfinished_mesh(lambda: _polished(polishing, moving()), polishing.colors))
     fit(
         losses=_losses(polishing, moving, preview),
         optimizer=FlooredAdam(
@@ -196,7 +211,7 @@ def _losses(polishing: Polishing, moving: SmoothVertices, preview: Preview) -> C
             config=config.cameras, progress=progress, n_views=config.views, size=config.size, generator=polishing.generator
         )
         novel = mesh.render(cameras, color_of, 1, smooth=True)
-        wanted = estimated_normals(polishing, novel.rgb, polishing.generator)
+        wanted = estimated_normals(polishing, shown(config, novel), polishing.generator)
         mask = novel.alpha.detach() > config.counted_coverage
         loss = normal_cosine_loss(novel.normals_camera, wanted, mask, config.keep_quantile)
         terms["normal"] = Term(loss, config.normal_weight.at(*progress))

@@ -72,7 +72,8 @@ def make_reference(
     front the picture then shows. Raises StageError in one line for pictures that cannot be used and for prompts of which the prior
     knows no word.
     """
-    notes = [*check_words(stage.run, prompt, config.unknown_words), *number_notes(prompt)]
+    draws = intake is None or config.drawn_over > 0
+    notes = [*check_words(stage.run, prompt, config.unknown_words), *number_notes(prompt)] if draws else []
     if intake is not None:
         return _of_mesh(stage=stage, config=config, prompt=prompt, image=image, intake=intake, notes=notes)
     if image is not None:
@@ -96,7 +97,10 @@ def _of_mesh(
         front = mesh.render(camera, color_of_field(colors), 2, smooth=True)
     alpha = front.alpha[0, ..., None].cpu()
     candidates, figures = None, {}
-    if image is None:
+    if image is None and config.drawn_over == 0:
+        shown = torch.where(alpha > 0, front.rgb[0].cpu() - (1 - alpha), torch.zeros(())) / alpha.clamp_min(1e-3)
+        rgba = torch.cat([shown.clamp(0, 1), alpha], dim=-1)
+    elif image is None:
         seen = front.rgb if intake.has_colors else front.rgb * facing_light(front.normals_world)
         on_paper = seen * front.alpha[..., None] + 1 - front.alpha[..., None]
         candidates = _drawn_over(stage=stage, config=config, prompt=prompt, front=on_paper, alpha=alpha)

@@ -76,9 +76,7 @@ def text_scores(
     frozen = [name for name in texts if name in needed]
     scores = {"noise": noised.noise}
     if frozen:
-        joint = TextEmbedding(
-            torch.cat([texts[name].states for name in frozen]), torch.cat([texts[name].mask for name in frozen])
-        )
+        joint = TextEmbedding.joined([texts[name] for name in frozen])
         repeated = noised.noisy.repeat(len(frozen), 1, 1, 1), noised.timesteps.repeat(len(frozen))
         predicted = prior.predict_epsilon(*repeated, joint)
         scores.update(zip(frozen, predicted.chunk(len(frozen)), strict=True))

@@ -1,6 +1,7 @@
 """From a density to a signed distance: no geometry that the NeRF stage found is thrown away."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -224,16 +225,16 @@ def sdf_from_density(
 def fit_sdf(
     field: SdfField,
     target: SignedDistanceGrid,
-    source: DensityField,
+    color_of: Callable[[Tensor], Tensor],
     steps: int,
     batch: int,
     learning_rate: float,
     generator: torch.Generator,
 ) -> FitReport:
-    """Fit an SDF field to a grid of distances and carry the density field's colours over.
+    """Fit an SDF field to a grid of distances, and to colours: those that `color_of` gives points (N, 3), as (N, 3).
 
     Half of a batch lies within three lattice steps of the surface, half anywhere in the box; errors of distance count by their
-    absolute value, relative to 0.02 + |distance|, so that the surface comes first. Colours are asked of the source on the
+    absolute value, relative to 0.02 + |distance|, so that the surface comes first. Colours are asked on the
     surface and learned on both of its sides. Adam, with the learning rate falling to a tenth.
     """
     device, spacing = target.surface.device, 2 * target.half_size / (len(target.values) - 1)
@@ -248,7 +249,7 @@ def fit_sdf(
         points = torch.cat([near, anywhere])
         wanted = target.at(points)
         with torch.no_grad():
-            wanted_colors = source(anchors)[1]
+            wanted_colors = color_of(anchors)
         sdf, colors = field(points)
         sdf_loss = ((sdf - wanted).abs() / (_DISTANCE_SOFTNESS + wanted.abs())).mean()
         color_error = (colors[: len(near)] - wanted_colors).abs().mean()

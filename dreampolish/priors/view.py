@@ -120,10 +120,13 @@ class DiffusionViewPrior(LatentSpace):
         # Stable Diffusion's encoder latents enter Zero123's U-Net unscaled; ours has a scale of 1 anyway.
         self._reference_scale = 1 / float(space.autoencoder.config.scaling_factor)
 
+    def networks(self) -> tuple[nn.Module, ...]:
+        """The U-Net."""
+        return (self.unet,)
+
     def to(self, device: torch.device | str) -> None:
         """Move autoencoder, network, projection and context encoder."""
         super().to(device)
-        self.unet.to(device)
         self.projection.to(device)
         if isinstance(self.context, ImageEmbeddingContext):
             self.context.tower.to(device)

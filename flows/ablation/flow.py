@@ -19,7 +19,7 @@ from flows.ablation.plots import contact_sheet, plot
 from flows.ablation.statistics import CellResult, StudyResult, paired, write_result
 from flows.benchmark.page import date_line, machine_line, versions_line
 from flows.benchmark.statistics import one_line
-from flows.benchmark.subjects import held_out_names
+from flows.benchmark.subjects import data_of, held_out_names
 from flows.benchmark.truth import SHOWN
 from flows.runs.console import say
 from flows.runs.parameters import Overrides, Preset, StudyName, override_lines
@@ -111,6 +111,8 @@ def _open_journal(work: Workplace) -> Journal:
     journal = Journal(work.journals / work.journal_name, PARENT_JOURNAL, f"ablation {work.plan.title}", tags)
     if journal.is_new:
         journal.params({"question": study.question, "seeds": study.seeds, "variants": list(study.all_variants())})
+    for data in data_of([cell.subject.truth for cell in work.plan.cells if cell.subject.truth is not None]):
+        journal.reads(data)
     # The cells' runs name this one as their parent, so it has to be there first.
     journal.send(work.place)
     return journal

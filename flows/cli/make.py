@@ -1,4 +1,4 @@
-"""The commands run, resume, texture and stage. What they do is imported when they do it, so that their help does not wait for it."""
+"""The commands run, resume, texture, polish and stage. What they do is imported when they do it: their help does not wait for it."""
 
 import os
 from pathlib import Path
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 def run(
     prompt: Annotated[str, typer.Argument(help="one object in a few words, as in: a red armchair")],
     image: Annotated[Path | None, typer.Option(help="a picture of the object's front, in place of a generated one")] = None,
+    init_mesh: Annotated[Path | None, typer.Option(help="a mesh that the shape starts from; it need not be closed")] = None,
+    up: Annotated[str | None, typer.Option(help="with --init-mesh: the axis that points up, x, y or z")] = None,
+    front: Annotated[float | None, typer.Option(metavar="DEGREES", help="with --init-mesh: azimuth of its front")] = None,
     preset: Annotated[str, typer.Option(help="home, smoke, sd or sd-fast")] = "home",
     overrides: Set = None,
     as_json: Json = False,
@@ -26,8 +29,13 @@ def run(
 
     def work(store: Path) -> dict[str, Any]:
         from flows.runs.create import new_run
+        from flows.runs.given_mesh import GivenMesh
+        from schemas.config.presets import ConfigError
 
-        record = new_run(store=store, prompt=prompt, preset=preset, overrides=overrides or [], image=image)
+        if init_mesh is None and (up is not None or front is not None):
+            raise ConfigError("--up and --front say how an --init-mesh FILE stands; there is none")
+        given = None if init_mesh is None else GivenMesh(file=init_mesh, use="start", up=up, front_deg=front)
+        record = new_run(store=store, prompt=prompt, preset=preset, overrides=overrides or [], image=image, given=given)
         return _continue(record, f"run {record.run}: {record.prompt}")
 
     finish(work, as_json)
@@ -89,6 +97,38 @@ def texture(
         return _continue(record, f"run {record.run}: {mesh.name} as {record.prompt}")
 
     finish(again if mesh is None else own, as_json)
+
+
+def polish(
+    prompt: Annotated[str | None, typer.Argument(help="what the mesh shows; then it is painted too")] = None,
+    mesh: Annotated[Path, typer.Option(help="a mesh of your own: .glb, .gltf, .obj, .ply, .stl, .off, .usd, .usdz")] = ...,  # type: ignore[assignment]
+    mend: Annotated[bool, typer.Option("--mend", help="fill holes, turn faces outward, drop crumbs and doubled faces")] = False,
+    image: Annotated[Path | None, typer.Option(help="with a prompt: a picture of how its front is to look")] = None,
+    strength: Annotated[float | None, typer.Option(help="with a prompt: how far its own colours may change, 0 to 1")] = None,
+    up: Annotated[str | None, typer.Option(help="the axis that points up, x, y or z")] = None,
+    front: Annotated[float | None, typer.Option(metavar="DEGREES", help="azimuth of its front")] = None,
+    preset: Annotated[str, typer.Option(help="home, smoke or sd")] = "home",
+    overrides: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Polish the surface of a mesh of your own; with a prompt, paint it too."""
+
+    def work(store: Path) -> dict[str, Any]:
+        from flows.runs.create import new_run
+        from flows.runs.given_mesh import GivenMesh
+        from flows.runs.inputs import words_of_name
+        from schemas.config.presets import ConfigError
+
+        if prompt is None and (image is not None or strength is not None):
+            raise ConfigError("--image and --strength say how the mesh is painted; give a prompt too, which says what it shows")
+        wanted = GivenMesh(
+            file=mesh, use="polish", paint=prompt is not None, mend=mend, strength=strength, up=up, front_deg=front
+        )
+        words = words_of_name(mesh) if prompt is None else prompt
+        record = new_run(store=store, prompt=words, preset=preset, overrides=overrides or [], image=image, given=wanted)
+        return _continue(record, f"run {record.run}: {mesh.name}" + ("" if prompt is None else f" as {record.prompt}"))
+
+    finish(work, as_json)
 
 
 def stage(

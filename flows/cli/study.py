@@ -119,9 +119,9 @@ def bench(
     def work(store: Path) -> dict[str, Any]:
         import torch
 
-        from flows.performance.operations import compared, grown
-        from flows.performance.page import page_text, write_performance
-        from flows.performance.run import measured_run
+        from flows.benchmark.performance.operations import compared, grown
+        from flows.benchmark.performance.page import page_text, write_performance
+        from flows.benchmark.performance.run import measured_run
         from stages.runtime.context import device_from_name, threads_from_setting
 
         place, threads = device_from_name(device), threads_from_setting("auto")

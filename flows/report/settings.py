@@ -11,14 +11,13 @@ import yaml
 
 from dreampolish.optim.atomic_files import sha256_of
 from flows.report.curves import was_computed_by
-from flows.runs.create import CONFIGS
 from schemas.config.presets import ConfigError, load_config
 from schemas.config.run import Config
 from schemas.runs import RunRecord
 from schemas.schedule import Ramp, constant
 from stages.runtime.command import input_path
 from stages.runtime.errors import StageError
-from stages.runtime.files import project_file
+from stages.runtime.files import CONFIGS, project_file
 from stages.runtime.records import read_record
 
 
@@ -104,15 +103,23 @@ def varying_commands(record: RunRecord, store: Path) -> list[Command]:
 
 
 def run_line(record: RunRecord, store: Path, more: Sequence[str]) -> str:
-    """`dreampolish run`, or `texture --mesh`, with a run's prompt, picture, preset and settings, then `more` settings, which win."""
+    """The command that begins such a run, with its prompt, picture, mesh, preset and settings, then `more` settings, which win."""
     config = record.config
     replaced = {setting.partition("=")[0] for setting in more}
     own = [item for item in overrides_between(preset_config(config.preset), config) if item.partition("=")[0] not in replaced]
-    command = ["run"] if record.mesh is None else ["texture", "--mesh", str(input_path(store, record.mesh))]
-    words = ["dreampolish", *command, *_preset(config.preset), *_sets([*own, *more])]
+    words = ["dreampolish", *_beginning(record, store), *_preset(config.preset), *_sets([*own, *more])]
     if record.image is not None:
         words += ["--image", str(_picture(record.image, store))]
     return shlex.join([*words, "--", record.prompt])
+
+
+def _beginning(record: RunRecord, store: Path) -> list[str]:
+    if record.mesh is None:
+        return ["run"]
+    command, option = {"texture": ("texture", "--mesh"), "polish": ("polish", "--mesh"), "start": ("run", "--init-mesh")}[
+        record.mesh_use
+    ]
+    return [command, option, str(input_path(store, record.mesh))]
 
 
 def _picture(digest: str, store: Path) -> Path:

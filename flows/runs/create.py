@@ -9,10 +9,12 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+import psutil
+
 from dreampolish.priors.folders.source import PriorError, PriorSource
-from flows.runs.given_mesh import GivenMesh, keep_mesh
+from flows.runs.given_mesh import GivenMesh, check_memory, keep_mesh
 from flows.runs.inputs import check_thing_named, checked_prompt, keep_image
-from flows.runs.known_priors import role_of_prior
+from flows.runs.models.known import role_of_prior
 from flows.runs.roots import OUTPUTS, deployed, under_a_root
 from schemas.artifacts import Artifact, StageName
 from schemas.config.presets import ConfigError, load_config, merged
@@ -21,10 +23,8 @@ from schemas.runs import RunRecord
 from stages.runtime.command import arguments_from_record, open_recorded
 from stages.runtime.context import context_of
 from stages.runtime.errors import StageError
-from stages.runtime.files import OUTPUTS_ELSEWHERE, for_the_user, project_file, try_folder
+from stages.runtime.files import CONFIGS, OUTPUTS_ELSEWHERE, for_the_user, project_file, try_folder
 from stages.runtime.records import read_record, write_record
-
-CONFIGS = project_file("configs")
 
 
 def slug_from_prompt(prompt: str) -> str:
@@ -66,17 +66,22 @@ def unique_names(wanted: Sequence[str]) -> list[str]:
 def new_run(
     store: Path, prompt: str, preset: str, overrides: Sequence[str], image: Path | None, given: GivenMesh | None = None
 ) -> RunRecord:
-    """Check everything a user gave and write the record of a new run. given: a mesh of the user's own that is painted.
+    """Check everything a user gave and write the record of a new run. given: a mesh of the user's own that the run begins with.
 
     Raises ConfigError, or StageError where the disk is full; then there is no run.
     """
     words = checked_prompt(prompt)
     kept = None if given is None else keep_mesh(store, given.file, given.only or "")
-    own = [] if given is None or kept is None else given.settings(has_colors=kept.has_colors)
+    own: Sequence[str] = []
+    if given is not None and kept is not None:
+        own = given.settings(has_colors=kept.has_colors)
+        if given.use == "polish":
+            check_memory(given.file.name, kept.triangles, psutil.virtual_memory().available)
     config = load_config(preset, CONFIGS, [*own, *overrides])
     check_priors(config)
-    mesh = None if kept is None else kept.digest
-    record = RunRecord(run=new_id(), prompt=words, mesh=mesh, config=config, created=now())
+    record = RunRecord(run=new_id(), prompt=words, config=config, created=now())
+    if given is not None and kept is not None:
+        record = record.model_copy(update={"mesh": kept.digest, "mesh_use": given.use})
     check_thing_named(words, context_of(record, store, None, show_progress=False), config.reference, drawn=image is None)
     if image is not None:
         record = record.model_copy(
@@ -133,8 +138,8 @@ def stale_stages(record: RunRecord, store: Path, among: Sequence[StageName]) -> 
         stage = CHAIN[name]
         artifacts[name] = open_recorded(stage.artifact_class, record, store)
         if name == "intake":
-            artifacts["polish"] = artifacts[name]
-        parents = {*stage.parent_names(), *(["intake"] if stage.optional_parents and record.mesh else [])}
+            artifacts |= {stood: artifacts[name] for stood in ("dmtet", "polish") if stood not in record.chain}
+        parents = {*stage.parent_names(), *(["intake"] if record.sees_mesh(name) else [])}
         behind = any(parent in stale for parent in parents)
         if behind or stage.key(run, **arguments_from_record(stage, record, store, artifacts)) != artifacts[name].fingerprint:
             stale.append(name)
@@ -158,16 +163,23 @@ def check_priors(config: Config) -> None:
             Matting(project_file(config.priors.matting.source))
         except PictureError as error:
             raise ConfigError(f"{error}, or leave priors.matting out") from None
-    for name in ("text", "view", "normals", "judge"):
+    for name in ("text", "view", "views", "normals", "judge"):
         setting = getattr(config.priors, name)
+        if setting is None or (name == "view" and not _opens_view(config)):
+            continue
         folder = project_file(setting.source)
         if setting.revision is None and not folder.is_dir():
-            own = setting.source == getattr(PriorsConfig(), name).source
+            own = setting == getattr(PriorsConfig(), name)
             fetch = f"dreampolish priors fetch --preset {config.preset} puts one there"
             remedy = f"git checkout {setting.source} brings it back" if own else fetch
             raise ConfigError(f"no {name} prior at {folder}; {remedy}, --set priors.{name}.source=... names another")
         if name != "judge":
             _check_prior(name, str(folder if folder.is_dir() else setting.source), setting.revision)
+
+
+def _opens_view(config: Config) -> bool:
+    """Whether a stage opens the view prior, though another prior may paint the views."""
+    return config.priors.views is None or any(stage.uses_view_alone for stage in (config.nerf, config.neus, config.dmtet))
 
 
 def _check_prior(role: str, place: str, revision: str | None) -> None:

@@ -1,6 +1,7 @@
 """What a user gives, checked at the door: a prompt in words that the text prior can draw, and a picture of one object."""
 
 import hashlib
+import re
 import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from stages.runtime.command import input_path
 from stages.runtime.context import RunContext
 from stages.runtime.errors import StageError
 from stages.runtime.files import disk_errors_in_one_line
+from stages.runtime.shared.stores import share_input
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,6 +61,12 @@ def checked_prompt(prompt: str) -> str:
     if not words.isprintable() or not _said(words):
         raise ConfigError(f"the prompt holds no readable words; {EXAMPLE}")
     return words
+
+
+def words_of_name(file: Path) -> str:
+    """A prompt out of a file's name, for a run that draws nothing."""
+    words = plain_prompt(re.sub(r"[^\w]+|_", " ", file.stem))[:PROMPT_LIMIT]
+    return words if _said(words) else "a mesh"
 
 
 def check_thing_named(prompt: str, run: RunContext, config: ReferenceConfig, drawn: bool) -> None:
@@ -110,6 +118,7 @@ def keep_image(store: Path, image: Path, config: ReferenceConfig, *, matted: boo
     with disk_errors_in_one_line(store):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, payload)
+        share_input(store, digest)
     return digest
 
 

@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 from pydantic import Field, WithJsonSchema
 
-from flows.runs.create import CONFIGS
 from schemas.config.presets import presets_in
 from schemas.config.run import PROMPT_LIMIT, Config
+from stages.runtime.files import CONFIGS
 
 Changes = Mapping[str, Any]
 
@@ -64,8 +64,10 @@ Picture = Annotated[str, Field(min_length=1, max_length=4096)]
 StudyName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=60)]
 Prompt = Annotated[str, Field(min_length=1, max_length=PROMPT_LIMIT, pattern=r"\w")]
 RunId = Annotated[str, Field(pattern=r"^[a-z0-9]{1,32}$")]
-MeshPath = Annotated[str, Field(min_length=1, max_length=4096, pattern=r"\.(?i:glb|gltf|obj|ply|stl|off|usd[acz]?)$")]
-"""A mesh file under one of the service's folders; flows/runs/roots.py finds it."""
+MeshPath = Annotated[
+    str, Field(min_length=1, max_length=4096, pattern=r"(\.(?i:glb|gltf|obj|ply|stl|off|usd[acz]?)|^[0-9a-f]{64})$")
+]
+"""A hash, or a mesh file under one of the service's folders; flows/runs/roots.py finds it."""
 Preset = Annotated[str, Field(json_schema_extra={"enum": presets_in(CONFIGS)})]
 Overrides = Annotated[
     list[str] | dict[str, Any] | None,

@@ -57,13 +57,20 @@ def given_picture(store: Path, image: str) -> Path:
 
     Raises ConfigError where it is not there, is not what its hash says, or lies elsewhere.
     """
-    if re.fullmatch(r"[0-9a-f]{64}", image) is None:
-        return located(Path(image), "image")
-    from stages.runtime.command import input_path  # torch, which `dreampolish up` does without
+    return _given(store, image, "image", "picture")
 
-    path = input_path(store, image)
-    if not path.is_file() or sha256_of(path) != image:
-        raise ConfigError(
-            f"no picture {image[:12]}... in the store; dreampolish upload FILE puts one there and prints its hash"
-        )
+
+def given_mesh(store: Path, mesh: str) -> Path:
+    """The mesh that a parameter means; as `given_picture`."""
+    return _given(store, mesh, "mesh", "mesh")
+
+
+def _given(store: Path, name: str, what: str, word: str) -> Path:
+    if re.fullmatch(r"[0-9a-f]{64}", name) is None:
+        return located(Path(name), what)
+    from stages.runtime.command import brought_input  # torch, which `dreampolish up` does without
+
+    path = brought_input(store, name)
+    if not path.is_file() or sha256_of(path) != name:
+        raise ConfigError(f"no {word} {name[:12]}... in the store; dreampolish upload FILE puts one there and prints its hash")
     return path

@@ -35,6 +35,8 @@ class ExportConfig(Frozen):
     """Texture coordinates of a user's own mesh: keep, make new ones, or auto: keep those that can be used."""
     detail_kept: float = Field(default=0.0, ge=0.0, le=1.0)
     """How much of the fine detail of a user's own texture stays (0..1), beneath what the colour field can hold."""
+    repaint: bool = True
+    """Whether a user's own mesh gets new pictures; false: it keeps the colours that it came with."""
     roughness: float = Field(default=0.9, ge=0.0, le=1.0)
     """Roughness of the material, 0..1."""
     metallic: float = Field(default=0.0, ge=0.0, le=1.0)

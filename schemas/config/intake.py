@@ -19,6 +19,10 @@ class IntakeConfig(Frozen):
     """Metres of the file's unit; 0: as the file says, else 1."""
     only: str = Field(default="", max_length=200)
     """The one material that is painted, by its name or as #number; empty: all."""
+    mend: bool = False
+    """Whether the mesh is mended: faces turned outward, doubled and empty faces and crumbs dropped, holes filled."""
+    tell_flaws: bool = False
+    """Whether the mesh's flaws are told: holes, edges of more than two faces, faces turned inward, crumbs."""
     grid: GridConfig = GridConfig(n_levels=10, log2_table_size=17)
     """The colour field's hash grid."""
     color_points: int = Field(default=200_000, ge=1)

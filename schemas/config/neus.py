@@ -76,6 +76,8 @@ class NeusConfig(VolumeConfig):
     """Standard deviation of the surface's blur where no outline shows it, world units; 0: none."""
     smoothing: OutlinedSmoothingConfig = OutlinedSmoothingConfig()
     """How closing and blur leave outlines alone."""
+    sheet_thickness: float = Field(default=2.0, ge=0.0, le=64.0)
+    """Thickness of surfaces with air on both sides, in a mesh that a run starts from, lattice steps. [choice]"""
     conversion_component_share: float = Field(default=0.02, ge=0.0, lt=1.0)
     """Solid parts below this share of the largest one's volume are dropped."""
     conversion_agreement: float = Field(default=0.85, ge=0.0, le=1.0)

@@ -22,6 +22,8 @@ class PolishConfig(Frozen):
     """Where the novel views are taken from."""
     estimator_steps: int = Field(default=1, ge=1, le=1000)
     """Sampling steps of the normal prior on each render."""
+    lit: bool = False
+    """Whether the normal prior sees the renders under a light; for a mesh of one colour, whose shape nothing else shows."""
     vertex_lr: float = Field(default=0.001, gt=0.0)
     """Adam's learning rate of the reparametrised vertices."""
     betas: Betas = (0.9, 0.99)

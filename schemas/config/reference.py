@@ -57,8 +57,8 @@ class ReferenceConfig(Frozen):
     """How the object is cut from its background."""
     framing: Literal["fit", "as_is"] = "fit"
     """A user's picture: "fit" moves and scales the object to the canonical frame; "as_is" only resizes a square picture."""
-    drawn_over: float = Field(default=0.9, gt=0.0, le=1.0)
-    """Noise added to the front of a user's own mesh before the reference is drawn over it, fraction of the timesteps."""
+    drawn_over: float = Field(default=0.9, ge=0.0, le=1.0)
+    """Noise on the front of a user's own mesh before the reference is drawn over it, fraction of the timesteps; 0: none is drawn."""
     least_outline: float = Field(default=0.8, ge=0.0, le=1.0)
     """Overlap (0..1) of the outlines of a user's picture and mesh below which a note says that they differ."""
     drawn_framing: Literal["keep_scale", "fit"] = "keep_scale"

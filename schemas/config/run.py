@@ -38,6 +38,13 @@ class PriorSource(Frozen):
     """Revision of a hub id, 40 hexadecimal digits."""
 
 
+class TextSource(PriorSource):
+    """Where the text prior lies, and the size that it works at."""
+
+    image_size: int | None = Field(default=None, ge=16, le=2048, multiple_of=16)
+    """Side of its pictures, pixels; None: as its folder says. Half the side takes a quarter of the memory."""
+
+
 class ViewSource(PriorSource):
     """Where the view prior lies, and how its poses are written."""
 
@@ -50,6 +57,8 @@ class NormalSource(PriorSource):
 
     ensemble: int = Field(default=1, ge=1, le=32)
     """Estimates of a picture that are joined to one; each costs as much as the first."""
+    axes: str = Field(default="right up viewer", pattern=r"^(right|left) (up|down) (viewer|away)$")
+    """Where x, y and z of a one-step network (model.onnx) point; Marigold's and the embedded one's are known."""
 
 
 class LocalSource(Frozen):
@@ -62,10 +71,12 @@ class LocalSource(Frozen):
 class PriorsConfig(Frozen):
     """The priors a run uses, and the networks it is measured with."""
 
-    text: PriorSource = PriorSource(source="priors/home/text")
+    text: TextSource = TextSource(source="priors/home/text")
     """Text prior: from a prompt to pictures."""
     view: ViewSource = ViewSource(source="priors/home/view")
     """View prior: from the reference to other views."""
+    views: PriorSource | None = None
+    """Prior that paints target views in sets (Zero123++, ImageDream); off unless named: the view prior paints each view alone."""
     normals: NormalSource = NormalSource(source="priors/home/normals")
     """Normal prior: from a picture to its normals."""
     judge: PriorSource = PriorSource(source="priors/home/judge")
@@ -79,7 +90,7 @@ class PriorsConfig(Frozen):
     lpips: LocalSource | None = None
     """A folder made by dreampolish/training/converters.py for `lpips`; off unless named."""
     precision: Precision | Literal["auto"] = "auto"
-    """Precision of the priors' networks, not of pictures, latents and LoRA; auto: bfloat16 on a CPU that multiplies in it, else float32."""
+    """Precision of the priors' networks, not of latents and the LoRA; auto: bfloat16 on a CPU that multiplies in it, else float32."""
     vae_precision: Precision | Literal["auto"] = "auto"
     """Precision of the autoencoders; auto: as `precision` where that is named and does not overflow by their config, else float32."""
     lora_precision: Precision | Literal["auto"] = "auto"

@@ -21,11 +21,13 @@ from stages.runtime.key import REMEDY
 if TYPE_CHECKING:
     from dreampolish.priors.estimators.depth import DepthPrior
     from dreampolish.priors.estimators.normals import DiffusionNormalPrior
+    from dreampolish.priors.estimators.regressor import NormalRegressor
     from dreampolish.priors.latents import LatentSpace
-    from dreampolish.priors.text import DiffusionTextPrior
+    from dreampolish.priors.protocols import SetPrior
+    from dreampolish.priors.text.prior import DiffusionTextPrior
     from dreampolish.priors.view import DiffusionViewPrior
 
-P = TypeVar("P", bound="LatentSpace")
+P = TypeVar("P", bound="LatentSpace | NormalRegressor")
 
 PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _SEED_FACTOR = 7919
@@ -38,9 +40,10 @@ def _source(run: RunContext, setting: PriorSetting) -> PriorSource:
 
 def open_text_prior(run: RunContext) -> "DiffusionTextPrior":
     """The text prior; StageError in one line when it cannot be opened."""
-    from dreampolish.priors.text import load_text_prior
+    from dreampolish.priors.text.loading import load_text_prior
 
-    return _opened(load_text_prior, run, run.priors.text)
+    size = run.priors.text.image_size
+    return _opened(lambda source: load_text_prior(source, size), run, run.priors.text)
 
 
 def open_view_prior(run: RunContext) -> "DiffusionViewPrior":
@@ -51,11 +54,25 @@ def open_view_prior(run: RunContext) -> "DiffusionViewPrior":
     return _opened(lambda source: load_view_prior(source, None if said == "auto" else said), run, run.priors.view)
 
 
-def open_normal_prior(run: RunContext) -> "DiffusionNormalPrior":
+def open_normal_prior(run: RunContext) -> "DiffusionNormalPrior | NormalRegressor":
     """The normal prior; StageError in one line when it cannot be opened."""
     from dreampolish.priors.estimators.normals import load_normal_prior
+    from dreampolish.priors.estimators.regressor import is_regressor, load_regressor
 
-    return _opened(lambda source: load_normal_prior(source, run.priors.normals.ensemble), run, run.priors.normals)
+    setting = run.priors.normals
+
+    def load(source: PriorSource) -> "DiffusionNormalPrior | NormalRegressor":
+        return load_regressor(source, setting.axes) if is_regressor(source) else load_normal_prior(source, setting.ensemble)
+
+    return _opened(load, run, setting)
+
+
+def open_set_prior(run: RunContext) -> "SetPrior | None":
+    """The prior that paints sets of views, or None where the run names none; StageError in one line when it cannot be opened."""
+    from dreampolish.priors.multiview.loading import load_set_prior
+
+    setting = run.priors.views
+    return None if setting is None else _opened(load_set_prior, run, setting)
 
 
 def open_depth_prior(run: RunContext) -> "DepthPrior | None":
@@ -113,7 +130,7 @@ def seeded_noise(run: RunContext, name: str) -> torch.Generator:
 
 def prior_licences(run: RunContext) -> dict[str, str]:
     """For each prior of a run: its source, and the licences that its model card names."""
-    settings = {name: getattr(run.priors, name) for name in ("text", "view", "normals")}
+    settings = {name: each for name in ("text", "view", "views", "normals") if (each := getattr(run.priors, name)) is not None}
     return {name: _told(setting.source, setting.revision, run) for name, setting in settings.items()}
 
 

@@ -22,7 +22,7 @@ from dreampolish.fields.sdf import SdfField, sdf_field_from_config
 from dreampolish.mesh.topology import topology
 from dreampolish.renderers.mesh import Mesh, mesh_from_parts
 from dreampolish.scene.cameras import SCENE_HALF_SIZE
-from schemas.artifacts import AnyMesh, Artifact, FileRef, NerfArtifact, Placement, PolishedMeshArtifact, SdfArtifact
+from schemas.artifacts import AnyMesh, Artifact, FileRef, NerfArtifact, Placement, SdfArtifact
 from stages.runtime.stage import Stage
 from stages.runtime.store import LocalStore
 
@@ -69,7 +69,7 @@ def load_mesh(files: ArtifactFiles, parent: AnyMesh) -> Mesh:
     return mesh_from_parts(parts["vertices"], parts["faces"])
 
 
-def load_painted(files: ArtifactFiles, parent: PolishedMeshArtifact) -> Bool[Tensor, " f"] | None:
+def load_painted(files: ArtifactFiles, parent: AnyMesh) -> Bool[Tensor, " f"] | None:
     """Which faces of a user's own mesh are to be painted; None: all."""
     painted = load_file(files.locate(parent, parent.mesh), device=str(files.device)).get("painted")
     return None if painted is None or bool(painted.all()) else painted

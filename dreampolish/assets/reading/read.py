@@ -80,14 +80,22 @@ def assumed_up(scene: Scene, files: MeshFiles) -> str:
     return scene.up or ASSUMED_UP.get(files.kind, "y")
 
 
+def world_from_file(up: str, front_deg: float) -> Float[np.ndarray, "3 3"]:
+    """The rotation from a file's axes to ours; see `joined`."""
+    if front_deg == 0:
+        return WORLD_FROM_UP[up]
+    angle = np.radians(front_deg)
+    turned = np.array([[np.cos(angle), np.sin(angle), 0], [-np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
+    found: np.ndarray = turned @ WORLD_FROM_UP[up]
+    return found
+
+
 def joined(scene: Scene, up: str, name: str, front_deg: float = 0.0) -> ReadMesh:
     """All parts as one mesh. up: the axis of the file that points up. front_deg: azimuth of the front there, which is turned to 0.
 
     Raises MeshError for an object without extent.
     """
-    angle = np.radians(front_deg)
-    turned = np.array([[np.cos(angle), np.sin(angle), 0], [-np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
-    axes = WORLD_FROM_UP[up] if front_deg == 0 else turned @ WORLD_FROM_UP[up]
+    axes = world_from_file(up, front_deg)
     pieces = [_piece(part, axes) for part in scene.parts]
     first = np.cumsum([0] + [len(part.positions) for part in scene.parts]).tolist()
     vertices = np.concatenate([places for places, _ in pieces])

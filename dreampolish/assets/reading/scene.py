@@ -39,7 +39,8 @@ class Part:
     reads them; None without. colors: linear RGB of the vertices that multiplies the look's, None without. normals: unit; None where
     the file has none. origin: the number of the mesh and of its primitive in the file. material: its number there, None for the
     format's default. faces: triangles, outward where the file's are. mirrored: whether the place mirrors the piece, whose faces the
-    file has the other way round.
+    file has the other way round. linear: what turns and scales the piece's own frame into the file's, (3, 3), or (v, 3, 3) where a
+    skin does so vertex by vertex; None where they are one.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Part:
     origin: tuple[int, int] = (0, 0)
     material: int | None = None
     mirrored: bool = False
+    linear: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

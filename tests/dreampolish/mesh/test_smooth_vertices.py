@@ -1,8 +1,10 @@
 """The smoothing reparametrisation: exact at the start, its gradient checked, its steps smooth."""
 
+import pytest
 import torch
 import trimesh
 
+from dreampolish.mesh import smooth_vertices
 from dreampolish.mesh.smooth_vertices import SmoothVertices, laplacian_matrix
 
 
@@ -47,3 +49,19 @@ def test_a_push_on_one_vertex_spreads_over_its_neighbours() -> None:
     assert moved[0] == moved.max()
     assert float(moved[neighbours].min()) > 0.3 * float(moved[0])
     torch.testing.assert_close((smooth() - vertices).sum(0), vertices[0], rtol=1e-6, atol=1e-9)  # the mean motion is kept
+
+
+def test_a_large_system_is_solved_alike_without_a_factorisation(monkeypatch: pytest.MonkeyPatch) -> None:
+    vertices, faces = sphere(4)
+    way = torch.randn(vertices.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = []
+    for most in (10**9, 0):
+        monkeypatch.setattr(smooth_vertices, "MOST_FACTORISED", most)
+        smooth = SmoothVertices(vertices, faces, 30.0)
+        with torch.no_grad():
+            smooth.smoothed += way
+        moved = smooth()
+        (moved * way).sum().backward()
+        found.append((moved.detach(), smooth.smoothed.grad))
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-7)
+    assert float((found[1][0] - vertices).abs().max()) > 0.05

@@ -7,20 +7,23 @@ from typing import Any
 
 import pytest
 import trimesh
+from PIL import Image
 from typer.testing import CliRunner
 
 from flows.cli import app
+from flows.polish import polish
 from flows.report.settings import making_command
 from flows.runs.chain import CHAIN
 from flows.runs.create import new_run, stale_stages
-from flows.runs.given_mesh import GivenMesh
+from flows.runs.given_mesh import POLISH_BASE_BYTES, POLISH_BYTES, GivenMesh, check_memory, keep_mesh
 from flows.text_to_3d import text_to_3d
 from flows.texture import texture
 from schemas.artifacts import Artifact, StageName
 from schemas.config.presets import ConfigError
-from schemas.runs import MESH_STAGES, RunRecord
+from schemas.runs import MESH_STAGES, MeshUse, RunRecord
 from stages.runtime.command import AnyStage, run_one
 from stages.runtime.records import read_record
+from stages.runtime.store import LocalStore
 from tests.support.gltf_files import textured_box
 
 Table = dict[StageName, Callable[..., Artifact]]
@@ -52,12 +55,12 @@ def test_four_stages_run_and_each_sees_the_mesh(store: Path, mesh: Path, calls: 
     record = made(store, mesh)
     mesh.unlink()
     told = text_to_3d.fn(prompt="-", run=record.run)
-    assert calls == list(MESH_STAGES)
+    assert calls == list(MESH_STAGES["texture"])
     done = read_record(store, record.run)
-    assert [entry["name"] for entry in told["stages"]] == list(MESH_STAGES)
-    assert stale_stages(done, store, MESH_STAGES) == []
+    assert [entry["name"] for entry in told["stages"]] == list(MESH_STAGES["texture"])
+    assert stale_stages(done, store, MESH_STAGES["texture"]) == []
     text_to_3d.fn(prompt="-", run=record.run)
-    assert calls == list(MESH_STAGES)
+    assert calls == list(MESH_STAGES["texture"])
 
 
 @pytest.mark.usefixtures("plain")
@@ -87,8 +90,81 @@ def test_the_flow_takes_a_mesh_under_a_root_and_a_prompt(
         texture.fn(mesh=str(mesh), prompt="a red box", preset="smoke")
     monkeypatch.setenv("DREAMPOLISH_FOLDERS", str(mesh.parent))
     told = texture.fn(mesh=str(mesh), prompt="a red box", preset="smoke")
-    assert calls == list(MESH_STAGES)
+    assert calls == list(MESH_STAGES["texture"])
     assert read_record(store, told["run"]).prompt == "a red box"
+
+
+@pytest.mark.usefixtures("plain")
+@pytest.mark.parametrize("use", ["polish", "start"])
+def test_a_mesh_is_polished_or_starts_a_shape_and_goes_on_from_the_store(
+    store: Path, mesh: Path, calls: list[str], use: MeshUse
+) -> None:
+    record = made(store, mesh, use=use)
+    text_to_3d.fn(prompt="-", run=record.run)
+    assert calls == list(MESH_STAGES[use])
+    done = read_record(store, record.run)
+    assert stale_stages(done, store, MESH_STAGES[use]) == []
+    for name in MESH_STAGES[use]:
+        run_one(CHAIN[name], record.run, [], tracking_uri=None, show_progress=False)
+    assert calls == list(MESH_STAGES[use])
+    calls.clear()
+    texture.fn(run=record.run, overrides=["texture.steps=3"])
+    assert calls == ["texture", "export"]
+
+
+@pytest.mark.usefixtures("plain")
+def test_who_reads_a_mesh_that_starts_a_shape(store: Path, mesh: Path, tmp_path: Path) -> None:
+    def parents(record: RunRecord, name: StageName) -> set[str]:
+        entry = read_record(store, record.run).stages[name]
+        artifact = CHAIN[name].artifact_class
+        return set(LocalStore(store).open(name, entry.fingerprint, artifact).parents)
+
+    picture = tmp_path / "disc.png"
+    disc = Image.new("RGB", (32, 32), "white")
+    disc.paste((200, 30, 30), (8, 8, 24, 24))
+    disc.save(picture)
+    drawn, shown = (
+        new_run(store=store, prompt="a red box", preset="smoke", overrides=[], image=image, given=GivenMesh(mesh, use="start"))
+        for image in (None, picture)
+    )
+    for record in (drawn, shown):
+        text_to_3d.fn(prompt="-", run=record.run)
+        assert parents(record, "neus") == {"reference", "intake"}
+        assert parents(record, "export") == {"reference", "texture"}
+    assert (parents(drawn, "reference"), parents(shown, "reference")) == ({"intake"}, set())
+    polished = made(store, mesh, use="polish")
+    text_to_3d.fn(prompt="-", run=polished.run)
+    assert parents(polished, "polish") == {"reference", "intake"}
+    assert parents(polished, "export") == {"reference", "texture", "intake"}
+
+
+@pytest.mark.usefixtures("plain")
+def test_the_flow_of_polishing_takes_a_mesh_by_its_hash_and_needs_no_prompt(store: Path, mesh: Path, calls: list[str]) -> None:
+    digest = keep_mesh(store, mesh, only="").digest
+    told = polish.fn(mesh=digest, preset="smoke")
+    assert calls == list(MESH_STAGES["polish"])
+    config = read_record(store, told["run"]).config
+    assert (config.texture.steps, config.export.repaint, config.reference.drawn_over) == (0, False, 0)
+    calls.clear()
+    told = text_to_3d.fn(prompt="a red box", mesh=digest, preset="smoke")
+    assert calls == list(MESH_STAGES["start"])[1:]  # it was taken in already
+    with pytest.raises(ConfigError, match="give a prompt too"):
+        polish.fn(mesh=digest, image="ab" * 32)
+
+
+@pytest.mark.usefixtures("priors_folder")
+@pytest.mark.parametrize(("use", "words"), [("polish", ["polish", "--mesh"]), ("start", ["run", "--init-mesh"])])
+def test_the_command_that_makes_it_again_names_the_use(store: Path, mesh: Path, use: MeshUse, words: list[str]) -> None:
+    assert shlex.split(making_command(made(store, mesh, use=use), store).line)[1:3] == words
+
+
+def test_a_mesh_too_large_for_the_memory_is_refused_with_the_number_that_fits() -> None:
+    free = POLISH_BASE_BYTES + 500_000 * POLISH_BYTES
+    check_memory("scan.ply", 500_000, free)
+    with pytest.raises(ConfigError, match=r"scan.ply has 500,001 triangles; about 500,000 can be polished in the"):
+        check_memory("scan.ply", 500_001, free)
+    with pytest.raises(ConfigError, match="about 0 can"):
+        check_memory("scan.ply", 1, 1000)
 
 
 @pytest.mark.usefixtures("priors_folder")
@@ -107,7 +183,7 @@ def test_the_command_that_makes_it_again_gives_the_same_mesh_and_settings(store:
 def test_strength_sets_what_stays_of_the_given_colours(store: Path, mesh: Path) -> None:
     half, none = made(store, mesh, strength=0.5).config, made(store, mesh, strength=0.0).config
     assert (half.texture.anchors.drift.at(0, 1), half.export.detail_kept) == (60.0, 0.5)
-    assert (none.texture.steps, none.export.detail_kept) == (0, 1.0)
+    assert (none.texture.steps, none.export.repaint) == (0, False)
     trimesh.creation.box().export(mesh.with_suffix(".stl"))
     plain = made(store, mesh.with_suffix(".stl")).config
     assert plain.texture.block_in_steps > 0 and plain.texture.targets.wanted

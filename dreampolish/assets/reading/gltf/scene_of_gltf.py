@@ -108,7 +108,7 @@ def _part(data: GltfData, surfaces: Surfaces, place: Placed, number: int, primit
     if "NORMAL" in attributes:
         normals = _morphed(data, place, primitive, "NORMAL")
     faces = _faces(data, primitive, len(positions))
-    positions, normals, mirrored = _in_place(
+    positions, normals, linear, mirrored = _in_place(
         data=data, place=place, attributes=attributes, positions=positions, normals=normals
     )
     if not np.isfinite(positions[np.unique(faces)]).all():
@@ -138,6 +138,7 @@ def _part(data: GltfData, surfaces: Surfaces, place: Placed, number: int, primit
         origin=(place.mesh, number),
         material=primitive.get("material"),
         mirrored=mirrored,
+        linear=linear,
     )
 
 
@@ -156,8 +157,8 @@ def _morphed(data: GltfData, place: Placed, primitive: dict[str, Any], key: str)
 
 def _in_place(
     data: GltfData, place: Placed, attributes: dict[str, int], positions: np.ndarray, normals: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray | None, bool]:
-    """Positions and unit normals after the node's transform, or the skin's in its place; whether faces turn over."""
+) -> tuple[np.ndarray, np.ndarray | None, np.ndarray, bool]:
+    """Positions and unit normals after the node's transform, or the skin's in its place; its linear part; whether faces turn over."""
     if place.skin is not None and "JOINTS_0" in attributes:
         count = 1 + ("JOINTS_1" in attributes)
         joints = np.concatenate([data.raw(attributes[f"JOINTS_{k}"]).astype(np.int64) for k in range(count)], axis=1)
@@ -166,12 +167,13 @@ def _in_place(
         matrices = skinned(joint_matrices, joints, weights, data.name)
         moved = np.einsum("vij,vj->vi", matrices[:, :3, :3], positions) + matrices[:, :3, 3]
         turned = None if normals is None else np.einsum("vij,vj->vi", _cofactors(matrices[:, :3, :3]), normals)
-        return moved, _unit(turned), bool(np.linalg.det(joint_matrices[0, :3, :3]) < 0)
+        return moved, _unit(turned), matrices[:, :3, :3], bool(np.linalg.det(joint_matrices[0, :3, :3]) < 0)
     linear = place.matrix[:3, :3]
     turned = None if normals is None else normals @ _cofactors(linear[None])[0].T
     return (
         positions @ linear.T + place.matrix[:3, 3],
         _unit(turned),
+        linear,
         bool(np.linalg.det(linear / max(np.abs(linear).max(), 1e-300)) < 0),
     )
 

@@ -8,7 +8,7 @@ those that a seam of the picture doubles.
 import copy
 import json
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,11 +17,12 @@ import numpy as np
 from dreampolish.assets.reading.gltf.data import GltfData
 from dreampolish.assets.reading.gltf.looks import color_slot
 from dreampolish.assets.reading.images import png_of_texture
-from dreampolish.assets.reading.scene import REPEATED, Part, Scene
+from dreampolish.assets.reading.scene import Part, Scene
 from dreampolish.assets.reading.source import MeshFiles
 
 _FLOAT, _UINT32 = 5126, 5125
 _WIDTHS = {1: "SCALAR", 2: "VEC2", 3: "VEC3", 4: "VEC4"}
+_WRAPS = {"repeat": 10497, "clamp": 33071, "mirror": 33648}
 _MIME = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg", b"RIFF": "image/webp"}
 
 
@@ -38,7 +39,7 @@ class Paint:
     corners: Mapping[tuple[int, int], tuple[np.ndarray, np.ndarray]]
 
 
-class _Growing:
+class Growing:
     """A copy of a document whose binary part grows."""
 
     def __init__(self, data: GltfData) -> None:
@@ -97,9 +98,16 @@ class _Growing:
         return head + struct.pack("<I4s", len(text), b"JSON") + text + struct.pack("<I4s", len(binary), b"BIN\0") + binary
 
 
-def repainted_glb(data: GltfData, paints: Sequence[Paint], extras: Mapping[str, Any]) -> bytes:
-    """The document as a GLB with new pictures in its materials. extras: joins `asset.extras` under "dreampolish"."""
-    growing = _Growing(data)
+def repainted_glb(
+    data: GltfData, paints: Sequence[Paint], extras: Mapping[str, Any], change: Callable[[Growing], None] | None
+) -> bytes:
+    """The document as a GLB with new pictures in its materials. extras: joins `asset.extras` under "dreampolish".
+
+    change: what else is done to it before.
+    """
+    growing = Growing(data)
+    if change is not None:
+        change(growing)
     asset = growing.document["asset"]
     asset["extras"] = {**(asset.get("extras") if isinstance(asset.get("extras"), dict) else {}), "dreampolish": dict(extras)}
     for paint in paints:
@@ -107,7 +115,7 @@ def repainted_glb(data: GltfData, paints: Sequence[Paint], extras: Mapping[str, 
     return growing.glb()
 
 
-def _paint(growing: _Growing, paint: Paint) -> None:
+def _paint(growing: Growing, paint: Paint) -> None:
     document = growing.document
     mime = next(kind for head, kind in _MIME.items() if paint.picture.startswith(head))
     images, textures = document.setdefault("images", []), document.setdefault("textures", [])
@@ -151,7 +159,7 @@ def _show(document: dict[str, Any], material: dict[str, Any], texture: int, *, k
             place[key] = [1, 1, 1, *place[key][3:]]
 
 
-def _with_new_coordinates(growing: _Growing, primitive: dict[str, Any], faces: np.ndarray, uv: np.ndarray) -> None:
+def _with_new_coordinates(growing: Growing, primitive: dict[str, Any], faces: np.ndarray, uv: np.ndarray) -> None:
     """Give a primitive's corners their own coordinates; vertices on a seam are doubled behind the others."""
     attributes = primitive["attributes"]
     count = int(growing.document["accessors"][attributes["POSITION"]]["count"])
@@ -205,7 +213,7 @@ def doubled_at_seams(count: int, faces: np.ndarray, uv: np.ndarray) -> tuple[np.
 
 def gltf_of_scene(scene: Scene, up: str, metres_per_unit: float, name: str) -> GltfData:
     """A glTF document of parts from another format: their vertices, coordinates and faces in their order, one node turned upright."""
-    growing = _Growing(GltfData(MeshFiles("empty.gltf", b'{"asset": {"version": "2.0", "generator": "DreamPolish"}}', None)))
+    growing = Growing(GltfData(MeshFiles("empty.gltf", b'{"asset": {"version": "2.0", "generator": "DreamPolish"}}', None)))
     primitives = [_primitive(growing, part) for part in scene.parts]
     names: dict[int | None, str] = {part.material: part.look.name for part in scene.parts}
     numbers = {material: number for number, material in enumerate(names)}
@@ -223,7 +231,7 @@ def gltf_of_scene(scene: Scene, up: str, metres_per_unit: float, name: str) -> G
     return GltfData(MeshFiles(f"{name}.glb", growing.glb(), None))
 
 
-def _primitive(growing: _Growing, part: Part) -> dict[str, Any]:
+def _primitive(growing: Growing, part: Part) -> dict[str, Any]:
     position = part.positions.astype(np.float32)
     bounds = {"min": 0, "max": 0}
     attributes = {"POSITION": growing.accessor(position, {"componentType": _FLOAT, "type": "VEC3", **bounds})}
@@ -235,16 +243,17 @@ def _primitive(growing: _Growing, part: Part) -> dict[str, Any]:
     return {"attributes": attributes, "indices": growing.accessor(part.faces.reshape(-1, 1).astype(np.uint32), scalar)}
 
 
-def _plain(growing: _Growing, scene: Scene, material: int | None) -> dict[str, Any]:
+def _plain(growing: Growing, scene: Scene, material: int | None) -> dict[str, Any]:
     """The base colour of a material as it was read: factor, and its picture as PNG."""
     look = next(part.look for part in scene.parts if part.material == material)
     surface: dict[str, Any] = {"baseColorFactor": [*look.color, 1.0], "metallicFactor": 0.0, "roughnessFactor": 0.9}
     if look.texture is not None:
         images, textures = growing.document.setdefault("images", []), growing.document.setdefault("textures", [])
         images.append({"bufferView": growing.view(png_of_texture(look.texture)), "mimeType": "image/png"})
-        textures.append({"source": len(images) - 1})
+        samplers = growing.document.setdefault("samplers", [])
+        samplers.append({key: _WRAPS[word] for key, word in zip(("wrapS", "wrapT"), look.wrap, strict=True)})
+        textures.append({"source": len(images) - 1, "sampler": len(samplers) - 1})
         surface["baseColorTexture"] = {"index": len(textures) - 1}
-        assert look.wrap == REPEATED
     return {"pbrMetallicRoughness": surface}
 
 

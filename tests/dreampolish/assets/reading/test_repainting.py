@@ -15,11 +15,11 @@ from dreampolish.assets.reading.repainting.layout import LARGEST_OVERLAP, chosen
 from dreampolish.assets.reading.repainting.repaint import Colors, GivenMesh, PictureSettings, Repainted, repainted
 from dreampolish.assets.reading.scene import MeshError
 from dreampolish.assets.reading.source import MeshFiles, archive_bytes, open_archive, open_mesh_file
-from dreampolish.assets.reading.surface import colors_at
+from dreampolish.assets.reading.surface import colors_at, welded
 from dreampolish.scene.cutout import OBJECT_RADIUS
 from tests.support.gltf_files import GltfFile, box, textured_box
 
-SETTINGS = PictureSettings(only="", uv="auto", size=256, dilation=4, padding=4, jpeg_quality=None)
+SETTINGS = PictureSettings(paint=True, only="", uv="auto", size=256, dilation=4, padding=4, jpeg_quality=None)
 
 
 def painted(points: Tensor, normals: Tensor) -> Tensor:
@@ -40,13 +40,22 @@ def given(path: Path) -> GivenMesh:
     files = open_mesh_file(path)
     scene = read_scene(files)
     up = scene.up or "z"
-    return GivenMesh(files, scene, joined(scene, up, files.name).normalized(OBJECT_RADIUS), up, scene.metres_per_unit or 1.0)
+    mesh = joined(scene, up, files.name)
+    return GivenMesh(
+        files=files,
+        scene=scene,
+        mesh=mesh.normalized(OBJECT_RADIUS),
+        up=up,
+        front_deg=0.0,
+        metres_per_unit=scene.metres_per_unit or 1.0,
+        scale=mesh.radius / OBJECT_RADIUS,
+    )
 
 
 def repaint(path: Path, **changed: Any) -> tuple[GivenMesh, Repainted]:
     found = given(path)
     settings = PictureSettings(**{**vars(SETTINGS), **changed})
-    return found, repainted(found, Colors(painted, painted, 0.0), settings, {"prompt": "a box"})
+    return found, repainted(found, welded(found.mesh)[0], Colors(painted, painted, 0.0), settings, {"prompt": "a box"})
 
 
 def as_data(content: bytes) -> GltfData:
@@ -196,7 +205,7 @@ def test_two_materials_of_one_name_are_told_apart_by_number(tmp_path: Path) -> N
 
 def test_an_own_picture_comes_back_where_no_colour_changes_and_all_detail_is_kept(tmp_path: Path) -> None:
     found = given(spread_box().write(tmp_path / "in.glb"))
-    made = repainted(found, Colors(painted, painted, 1.0), SETTINGS, {})
+    made = repainted(found, welded(found.mesh)[0], Colors(painted, painted, 1.0), SETTINGS, {})
     (tmp_path / "out.glb").write_bytes(made.glb)
     mesh = read_mesh(tmp_path / "out.glb").mesh
     faces, shares = torch.arange(12), torch.tensor([[0.8, 0.1, 0.1]]).repeat(12, 1)
