@@ -91,7 +91,7 @@ def print_run(record: RunRecord, config: Config, store: Path, kind: str, outputs
     if kind != "3mf" and kind != "stl":
         raise ConfigError(f"--print writes 3mf and stl, not {kind}")
     reference, texture = open_recorded(ReferenceArtifact, record, store), open_recorded(TexturedMeshArtifact, record, store)
-    mesh = load_mesh(StoredFiles(LocalStore(store), torch.device("cpu")), texture)
+    mesh = load_mesh(StoredFiles(store_at(store), torch.device("cpu")), texture)
     places, corners = without_crumbs(mesh.vertices, mesh.faces, config.export.crumb_share)
     try:
         body = printing.body_of_mesh(
