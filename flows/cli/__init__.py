@@ -30,6 +30,7 @@ COMMANDS = {
     "study": {
         "ablate": "Run a study: the same subjects and seeds under several settings, compared.",
         "studies": "Write docs/studies from the results of studies.",
+        "bench": "Measure the engine beside other ways of doing the same, and a run's stages; writes docs/benchmarks/performance.md.",
         "benchmark": "Measure every stage on objects whose true shape is known; writes docs/benchmarks.",
     },
     "service": {
