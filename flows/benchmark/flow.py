@@ -40,7 +40,7 @@ from flows.benchmark.subjects import (
 from flows.benchmark.truth import SIZE, true_mesh
 from flows.report.facts import view_paths
 from flows.runs.console import say
-from flows.runs.create import CONFIGS, check_priors, new_id, new_run
+from flows.runs.create import check_priors, new_id, new_run
 from flows.runs.parameters import Overrides, Preset, override_lines
 from flows.runs.roots import deployed, located
 from flows.service.marks import at_work
@@ -50,7 +50,7 @@ from schemas.config.run import Config
 from schemas.runs import RunRecord
 from stages.results.files import StoredFiles
 from stages.runtime.context import context_of, device_from_name
-from stages.runtime.files import for_the_user, store_folder, try_folder
+from stages.runtime.files import CONFIGS, for_the_user, store_folder, try_folder
 from stages.runtime.records import read_record
 from stages.runtime.shared.stores import store_at
 from stages.runtime.signals import stop_on_signals

@@ -30,11 +30,13 @@ COMMANDS = {
     "study": {
         "ablate": "Run a study: the same subjects and seeds under several settings, compared.",
         "studies": "Write docs/studies from the results of studies.",
+        "bench": "Measure the engine beside other ways of doing the same, and a run's stages; writes docs/benchmarks/performance.md.",
         "benchmark": "Measure every stage on objects whose true shape is known; writes docs/benchmarks.",
     },
     "service": {
         "up": "Start Prefect, MLflow and a worker on this machine and register the deployments.",
         "down": "Stop what `up` started; runs that go on write their checkpoints first.",
+        "worker": "Serve the runs of a service of another machine, in this folder, until it is stopped; the store has to be shared.",
         "upload": "Put a picture or a mesh into the store and print its hash",
         "batch": "One run for each prompt of a file, on as many workers as there are.",
         "doctor": "Say what is wrong with this installation, its store and its services, and what mends it.",

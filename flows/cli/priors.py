@@ -13,14 +13,14 @@ from dreampolish.priors.folders.source import PriorError, PriorSource
 from dreampolish.priors.multiview.loading import contents_of_any
 from flows.cli.command import Json, Set, finish
 from flows.runs.console import answer, say
-from flows.runs.create import CONFIGS, check_priors
-from flows.runs.models import fetch as fetch_model
-from flows.runs.models import folder_of, models_of_preset
+from flows.runs.create import check_priors
+from flows.runs.models.hub import fetch as fetch_model
+from flows.runs.models.hub import folder_of, models_of_preset
 from flows.service.temporary_server import temporary_server
 from flows.train_priors import ORDER, train_priors
 from schemas.config.presets import ConfigError, load_config
 from schemas.trainings import PriorsTraining
-from stages.runtime.files import for_the_user, project_file
+from stages.runtime.files import CONFIGS, for_the_user, project_file
 
 
 def data(

@@ -1,4 +1,4 @@
-"""The commands up, down, batch and doctor."""
+"""The commands up, down, worker, batch, upload and doctor."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,10 +8,17 @@ import typer
 from flows.cli.command import Json, Set, end, finish
 from flows.runs.console import answer, say
 from flows.service import up as services
+from flows.service.backends.attached import serve, service_elsewhere
+from flows.service.backends.settings import told_settings
 from flows.service.processes import WORDS
 from flows.service.secret import USER, export_line, secret_path
 from schemas.config.presets import ConfigError
 from schemas.config.reference import ReferenceConfig
+from stages.runtime.errors import StageError
+
+Folders = Annotated[
+    list[Path] | None, typer.Option("--folder", metavar="DIR", help="runs' parameters may name files in it; repeatable")
+]
 
 
 def up(
@@ -20,9 +27,16 @@ def up(
     watch_port: Annotated[
         int | None, typer.Option(min=1, max=65535, help="of the page of runs; without it, 4300 or any that is free")
     ] = None,
-    at_once: Annotated[int, typer.Option(min=1, max=64, help="runs that may go at the same time")] = 1,
-    folders: Annotated[
-        list[Path] | None, typer.Option("--folder", metavar="DIR", help="runs' parameters may name files in it; repeatable")
+    at_once: Annotated[int, typer.Option(min=1, max=100_000, help="runs that may go at the same time")] = 1,
+    folders: Folders = None,
+    database: Annotated[
+        str | None,
+        typer.Option(
+            envvar="DREAMPOLISH_DATABASE", metavar="URL", help="postgresql://... for Prefect and MLflow; default: SQLite"
+        ),
+    ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="a setting of docs/using/scale.md; repeatable")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -35,6 +49,7 @@ def up(
         missing = [folder for folder in folders or [] if not folder.is_dir()]
         if missing:
             raise ConfigError(f"no folder {missing[0]}; --folder names one whose files runs may read")
+        settings = told_settings(store, database, overrides or [])
         pages = services.up(
             store=store,
             folder=Path.cwd(),
@@ -42,6 +57,7 @@ def up(
             mlflow_port=mlflow_port,
             runs_at_once=at_once,
             readable=folders or (),
+            settings=settings,
             watch_port=watch_port,
         )
         for line in pages["crashed"]:
@@ -74,6 +90,29 @@ def down(as_json: Json = False) -> None:
         return {"stopped": list(stopped)}
 
     finish(work, as_json)
+
+
+def worker(
+    api: Annotated[str, typer.Option("--api", metavar="URL", help="of the Prefect server, as `up` prints it")],
+    tracker: Annotated[str | None, typer.Option("--tracker", metavar="URL", help="of the MLflow server")] = None,
+    secret_file: Annotated[
+        Path | None,
+        typer.Option("--secret-file", metavar="FILE", help="a copy of <store>/services/secret of the server's machine"),
+    ] = None,
+    at_once: Annotated[int, typer.Option(min=1, max=1000, help="runs that may go at the same time here")] = 1,
+    folders: Folders = None,
+) -> None:
+    """Serve the runs of a service of another machine, in this folder, until it is stopped; the store has to be shared."""
+
+    def work(store: Path) -> dict[str, Any]:
+        service = service_elsewhere(store, api, tracker, secret_file)
+        say(f"serving {service.api}; Ctrl-C stops it, its runs write checkpoints first")
+        code = serve(store, service, services.run_environment(store, tracker, folders or ()), at_once)
+        if code != 0:
+            raise StageError(f"the worker ended with {code}", None, "see what it said above")
+        return {}
+
+    finish(work, as_json=False, again="the same command")
 
 
 def batch(

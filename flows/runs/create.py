@@ -14,7 +14,7 @@ import psutil
 from dreampolish.priors.folders.source import PriorError, PriorSource
 from flows.runs.given_mesh import GivenMesh, check_memory, keep_mesh
 from flows.runs.inputs import check_thing_named, checked_prompt, keep_image
-from flows.runs.known_priors import role_of_prior
+from flows.runs.models.known import role_of_prior
 from flows.runs.roots import OUTPUTS, deployed, under_a_root
 from schemas.artifacts import Artifact, StageName
 from schemas.config.presets import ConfigError, load_config, merged
@@ -23,10 +23,8 @@ from schemas.runs import RunRecord
 from stages.runtime.command import arguments_from_record, open_recorded
 from stages.runtime.context import context_of
 from stages.runtime.errors import StageError
-from stages.runtime.files import OUTPUTS_ELSEWHERE, for_the_user, project_file, try_folder
+from stages.runtime.files import CONFIGS, OUTPUTS_ELSEWHERE, for_the_user, project_file, try_folder
 from stages.runtime.records import read_record, write_record
-
-CONFIGS = project_file("configs")
 
 
 def slug_from_prompt(prompt: str) -> str:

@@ -162,7 +162,7 @@ def _in_use(work: Path) -> bool:
 def _run_findings(store: Path) -> list[Finding]:
     from flows.service.marks import all_marks
 
-    going_on = {mark.run for mark in all_marks(store) if mark.process.alive}
+    going_on = {mark.run for mark in all_marks(store) if mark.alive}
     found = []
     for path in newest_records(store):
         try:

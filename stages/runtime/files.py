@@ -88,6 +88,10 @@ def project_file(name: str | Path) -> Path:
     return (SHIPPED if SHIPPED.is_dir() else PROJECT) / name
 
 
+CONFIGS = project_file("configs")
+"""The presets and studies."""
+
+
 def database_uri(path: Path, driver: str = "sqlite") -> str:
     """The URI of a SQLite file, whatever letters its path has: an unescaped ? would end the path, an unescaped % change it."""
     if re.fullmatch(r"[\w/.,~-]*", str(path), re.ASCII):

@@ -8,11 +8,10 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from flows.runs.create import CONFIGS
 from schemas.config.presets import ConfigError
 from schemas.config.run import Config
 from schemas.models import ModelEntry, ModelList
-from stages.runtime.files import project_file
+from stages.runtime.files import CONFIGS, project_file
 
 NOTE = "fetched.json"
 """Beside a fetched model's index: its id and commit."""

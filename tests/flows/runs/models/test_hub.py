@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from flows.cli.priors import check, convert, fetch
-from flows.runs.create import CONFIGS, check_priors, new_run
-from flows.runs.models import known_models, models_of_preset, wanted_files
+from flows.runs.create import check_priors, new_run
+from flows.runs.models.hub import known_models, models_of_preset, wanted_files
 from schemas.config.presets import ConfigError, load_config
+from stages.runtime.files import CONFIGS
 from tests.support.hub_folders import write_marigold, write_stable_diffusion
 
 
