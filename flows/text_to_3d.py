@@ -41,7 +41,8 @@ from stages.runtime.records import read_record, relative_to
 from stages.runtime.shared.stores import store_at
 from stages.runtime.signals import StoppedError, stop_on_signals
 from stages.runtime.tracking.events import tell_prefect
-from stages.runtime.tracking.journal import PARENT_JOURNAL, Journal, Place, place_from_store, replay_all, run_page
+from stages.runtime.tracking.files import PARENT_JOURNAL
+from stages.runtime.tracking.journal import Journal, Place, place_from_store, replay_all, run_page
 from stages.runtime.tracking.live import forget_live
 from stages.runtime.tracking.machine import machine_watched
 from stages.runtime.tracking.progress import await_sends

@@ -31,8 +31,8 @@ from stages.runtime.command import arguments_from_record
 from stages.runtime.context import context_of, device_from_name
 from stages.runtime.records import read_record, record_path, write_record
 from stages.runtime.shared.stores import store_at
-from stages.runtime.tracking.files import entries_of
-from stages.runtime.tracking.journal import PARENT_JOURNAL, PARENT_TAG, Journal, Place
+from stages.runtime.tracking.files import PARENT_JOURNAL, PARENT_TAG, entries_of
+from stages.runtime.tracking.journal import Journal, Place
 from stages.runtime.tracking.live import forget_live
 from stages.runtime.tracking.machine import machine_watched
 from stages.runtime.tracking.progress import await_sends

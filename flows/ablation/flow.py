@@ -39,7 +39,8 @@ from stages.runtime.files import (
 )
 from stages.runtime.records import read_record, record_path
 from stages.runtime.signals import StopSignal, stop_on_signals
-from stages.runtime.tracking.journal import PARENT_JOURNAL, Journal, place_from_store
+from stages.runtime.tracking.files import PARENT_JOURNAL
+from stages.runtime.tracking.journal import Journal, place_from_store
 
 OUTPUTS = Path("outputs/ablations")
 CODE_CHANGED = "The stages' code was changed while this study ran: run it again before its numbers are used."

@@ -54,7 +54,8 @@ from stages.runtime.files import CONFIGS, for_the_user, store_folder, try_folder
 from stages.runtime.records import read_record
 from stages.runtime.shared.stores import store_at
 from stages.runtime.signals import stop_on_signals
-from stages.runtime.tracking.journal import PARENT_JOURNAL, Journal, Place, place_from_store
+from stages.runtime.tracking.files import PARENT_JOURNAL
+from stages.runtime.tracking.journal import Journal, Place, place_from_store
 
 T = TypeVar("T")
 

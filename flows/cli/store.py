@@ -2,24 +2,24 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from flows.cli.command import Json, end, finish
 from flows.runs.console import answer, say
 from flows.store.collect import Plan, collect, plan_collection
-from flows.store.exchange import Moved
-from flows.store.exchange import pull as pull_runs
-from flows.store.exchange import push as push_runs
-from flows.store.usage import Run, all_runs, bytes_of, in_words, usage_of
 from flows.store.usage import as_json as usage_json
+from flows.store.usage import bytes_of, in_words, usage_of
 from flows.store.verify import check_results
 from schemas.config.presets import ConfigError
 from schemas.runs import ALL_STAGES
 from schemas.stores import StoreSettings, read_settings
 from stages.runtime.records import newest_records, read_record
 from stages.runtime.shared.remote import remote_at
+
+if TYPE_CHECKING:
+    from flows.store.exchange import Moved
 
 Place = Annotated[str, typer.Argument(metavar="PLACE", help="a folder, or s3://bucket/folder; its endpoint: AWS_ENDPOINT_URL")]
 Runs = Annotated[list[str] | None, typer.Argument(metavar="[RUN ...]", help="runs' ids, or their beginnings")]
@@ -36,27 +36,26 @@ def ls(
     def work(store: Path) -> dict[str, Any]:
         if run is not None:
             return _contents(store, run, as_json=json_)
-        runs = all_runs(store)
-        rows = [_row(each) for each in runs]
+        paths = newest_records(store, fresh=True)
+        rows = [_row(store, path) for path in paths[:limit]]
         if not json_:
-            for row in rows[:limit]:
+            for row in rows:
                 answer(f"{row['run']}  {row['touched']}  {row['stages']:>2} stages  {row['state']:<10} {row['prompt'][:60]}")
-            if len(rows) > limit:
-                say(f"and {len(rows) - limit:,} more; --limit {len(rows)} shows all")
-        return {"runs": rows}
+            if len(paths) > limit:
+                say(f"and {len(paths) - limit:,} more; --limit {len(paths)} shows all")
+        return {"runs": rows, "all": len(paths)}
 
     finish(work, json_)
 
 
-def _row(run: Run) -> dict[str, Any]:
-    record = run.record
+def _row(store: Path, path: Path) -> dict[str, Any]:
+    record = read_record(store, path.stem, fresh=False)
     state = "whole" if "export" in record.stages else f"to {list(record.stages)[-1]}" if record.stages else "new"
     return {
         "run": record.run,
-        "touched": datetime.fromtimestamp(run.modified, UTC).strftime("%Y-%m-%d %H:%M"),
+        "touched": datetime.fromtimestamp(path.stat().st_mtime, UTC).strftime("%Y-%m-%d %H:%M"),
         "stages": len(record.stages),
         "state": state,
-        "study": run.study,
         "prompt": record.prompt,
     }
 
@@ -165,6 +164,8 @@ def push(
     failed: list[str] = []
 
     def work(store: Path) -> dict[str, Any]:
+        from flows.store.exchange import push as push_runs  # torch, which the other commands do without
+
         if bool(runs) == everything:
             raise ConfigError("name the runs to send, or give --all; dreampolish store ls lists them")
         chosen = (
@@ -182,6 +183,8 @@ def pull(place: Place, runs: Runs = None, as_json: Json = False) -> None:
     failed: list[str] = []
 
     def work(store: Path) -> dict[str, Any]:
+        from flows.store.exchange import pull as pull_runs
+
         return _told(pull_runs(store, remote_at(place), runs or [], say), failed, "fetched")
 
     finish(work, as_json, again="the same command")
@@ -189,7 +192,7 @@ def pull(place: Place, runs: Runs = None, as_json: Json = False) -> None:
         end(failed[0], 1)
 
 
-def _told(moved: Moved, failed: list[str], verb: str) -> dict[str, Any]:
+def _told(moved: "Moved", failed: list[str], verb: str) -> dict[str, Any]:
     answer(f"{moved.runs:,} runs {verb}: {moved.results:,} results, {moved.there:,} were there already")
     failed.extend(f"{len(moved.failed)} runs failed, first {run}: {why}" for run, why in list(moved.failed.items())[:1])
     return {"runs": moved.runs, "results": moved.results, "there": moved.there, "failed": moved.failed}

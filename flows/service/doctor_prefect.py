@@ -38,7 +38,8 @@ from flows.service.secret import is_refusal, read_secret, secret_path
 from flows.service.temporary_server import temporary_server
 from stages.runtime.files import is_locked
 from stages.runtime.records import record_path
-from stages.runtime.tracking.journal import PARENT_JOURNAL, Journal, place_from_store
+from stages.runtime.tracking.files import PARENT_JOURNAL
+from stages.runtime.tracking.journal import Journal, place_from_store
 
 BUSY = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
 """States that hold a place in the queue. Pending: a worker has taken the run and starts its process."""

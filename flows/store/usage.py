@@ -12,8 +12,7 @@ from schemas.runs import RunRecord
 from stages.runtime.errors import StageError
 from stages.runtime.records import newest_records, read_record
 from stages.runtime.store import MANIFEST
-from stages.runtime.tracking.files import entries_of
-from stages.runtime.tracking.journal import PARENT_JOURNAL, PARENT_TAG
+from stages.runtime.tracking.files import PARENT_JOURNAL, PARENT_TAG, entries_of
 
 Key = tuple[str, str]
 """A result: its stage or `scores`, and its key."""

@@ -132,6 +132,15 @@ def stage_seed(seed: int, stage: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}/{stage}".encode()).digest()[:7], "big")
 
 
+def set_up_torch(run: RunContext, stage: str) -> None:
+    """Threads, determinism and the global seed of a stage."""
+    torch.set_num_threads(run.threads)
+    # With several threads torch adds up gradients of indexing in any order, unless it is told not to.
+    torch.use_deterministic_algorithms(run.deterministic or run.torch_device.type == "cpu", warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.manual_seed(stage_seed(run.seed, stage))
+
+
 def seeded_generator(seed: int, stage: str, device: torch.device) -> torch.Generator:
     """A stage's own generator."""
     return torch.Generator(device=device).manual_seed(stage_seed(seed, stage))

@@ -11,16 +11,18 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import ValidationError
 
 from dreampolish.optim.atomic_files import sha256_of, sync_file, sync_folder, write_atomically
-from dreampolish.optim.costs import CostedCheckpoints
 from schemas.artifacts import Artifact, FileRef
 from stages.runtime.errors import StageError
 from stages.runtime.files import disk_errors_in_one_line, take_lock
 from stages.runtime.signals import StoppedError
+
+if TYPE_CHECKING:
+    from dreampolish.optim.costs import CostedCheckpoints
 
 A = TypeVar("A", bound=Artifact)
 
@@ -146,8 +148,10 @@ class LocalStore:
 
     def checkpoints(
         self, stage: str, fingerprint: str, *, interval: int, journal: Path, urgent: Callable[[], bool]
-    ) -> CostedCheckpoints:
+    ) -> "CostedCheckpoints":
         """The checkpoints of one computation. journal: the stage's, which goes where they go; urgent: whether the process is to end."""
+        from dreampolish.optim.costs import CostedCheckpoints  # torch, which looking through a store does without
+
         return CostedCheckpoints(self.root / "checkpoints" / f"{stage}-{fingerprint}", interval=interval, keep=2)
 
     @contextmanager

@@ -8,13 +8,11 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from dreampolish.optim.costs import CostedCheckpoints
 from schemas.artifacts import Artifact, artifact_class_of
 from schemas.stores import StoreSettings, read_settings
 from stages.runtime.files import disk_errors_in_one_line, shared_url
-from stages.runtime.shared.checkpoints import SharedCheckpoints
 from stages.runtime.shared.lease import Lease, leased
 from stages.runtime.shared.remote import Remote, remote_at
 from stages.runtime.shared.results import (
@@ -29,6 +27,9 @@ from stages.runtime.shared.results import (
 )
 from stages.runtime.signals import StoppedError
 from stages.runtime.store import DamagedArtifactError, LocalStore
+
+if TYPE_CHECKING:
+    from dreampolish.optim.costs import CostedCheckpoints
 
 A = TypeVar("A", bound=Artifact)
 
@@ -130,8 +131,10 @@ class SharedStore(LocalStore):
 
     def checkpoints(
         self, stage: str, fingerprint: str, *, interval: int, journal: Path, urgent: Callable[[], bool]
-    ) -> CostedCheckpoints:
+    ) -> "CostedCheckpoints":
         """Checkpoints that another machine can go on from."""
+        from stages.runtime.shared.checkpoints import SharedCheckpoints  # torch, which looking through a store does without
+
         return SharedCheckpoints(
             self.root / "checkpoints" / f"{stage}-{fingerprint}",
             interval=interval,

@@ -10,6 +10,10 @@ from typing import Any
 from dreampolish.optim.atomic_files import write_atomically
 from stages.runtime.files import take_lock
 
+PARENT_JOURNAL = "run"
+PARENT_TAG = "dreampolish.parent"
+"""Tag of a run that is part of a larger one: the folder of that one's journals."""
+
 
 def whole_lines(content: bytes) -> bytes:
     """A journal without the torn line that a kill may have left at its end."""

@@ -26,6 +26,8 @@ from PIL import Image
 from stages.runtime.files import database_uri
 from stages.runtime.tracking.datasets import ReadData, entry_of, inputs_of
 from stages.runtime.tracking.files import (
+    PARENT_JOURNAL,
+    PARENT_TAG,
     entries_of,
     flattened,
     folders_behind,
@@ -59,9 +61,6 @@ SEND_WAIT_S = 10.0
 """For another process that is sending the same run's journals."""
 DATABASE_ATTEMPTS, DATABASE_PAUSE_S = 4, 0.5
 """SQLite refuses at once what would lock two writers against each other; a moment later it takes it."""
-PARENT_JOURNAL = "run"
-PARENT_TAG = "dreampolish.parent"
-"""Tag of a run that is part of a larger one: the folder of that one's journals."""
 
 
 @dataclass(frozen=True)
