@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from dreampolish.assets.mesh_to_sdf import sdf_from_mesh
+from dreampolish.assets.solids.mesh_to_sdf import sdf_from_mesh
 from dreampolish.fields.density_to_sdf import EmptyFieldError, FitReport, SignedDistanceGrid, fit_sdf, sdf_from_density
 from dreampolish.fields.hash_grid import ADAM_EPSILON
 from dreampolish.fields.occupancy import OccupancyGrid

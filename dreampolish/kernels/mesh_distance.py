@@ -1,5 +1,5 @@
 """Distances to a mesh, and on which side a point lies by the mesh's winding number. Twin in plain torch: `by_torch` in
-`dreampolish/assets/mesh_to_sdf.py`.
+`dreampolish/assets/solids/mesh_to_sdf.py`.
 
 Source of the winding number on a tree: Barill et al., "Fast Winding Numbers for Soups and Clouds", 2018, as Warp has it.
 """

@@ -22,6 +22,7 @@ COMMANDS = {
         "compare": "Write one page that shows runs side by side, their cameras locked together.",
         "gallery": "Write a picture of each run's asset and an index of them all.",
         "export": "Write a run's asset once more, in any format and size, beside what it has.",
+        "show": "Say what an asset's file tells of its making, and the command that makes it again.",
         "validate": "Check a 3D file: GLB by the Khronos validator (npm install gltf-validator) or, without it, by trimesh's glTF schema.",
     },
     "watch": {
@@ -30,6 +31,7 @@ COMMANDS = {
     "study": {
         "ablate": "Run a study: the same subjects and seeds under several settings, compared.",
         "studies": "Write docs/studies from the results of studies.",
+        "bench": "Measure the engine beside other ways of doing the same, and a run's stages; writes docs/benchmarks/performance.md.",
         "benchmark": "Measure every stage on objects whose true shape is known; writes docs/benchmarks.",
     },
     "service": {

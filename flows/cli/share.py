@@ -1,5 +1,6 @@
-"""The commands report, compare, gallery, export and validate."""
+"""The commands report, compare, gallery, export, validate and show."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,14 +11,20 @@ from flows.cli.command import Json, Run, Set, end, finish
 from flows.report.facts import COMPARED_SIDE, MAX_SIDE, open_facts
 from flows.report.gallery import write_gallery
 from flows.report.page import compare_page, run_page, write_page
+from flows.report.settings import making_command
 from flows.runs.console import answer, say, stage_line, summary
 from flows.runs.create import output_folder
-from flows.runs.files.exports import checked_format, export_run
+from flows.runs.files.exports import Exported, PrintWishes, checked_format, export_run, print_run
+from flows.runs.files.making import making_of
 from flows.runs.files.validate import findings_of
 from flows.runs.roots import OUTPUTS
 from schemas.config.presets import ConfigError, merged
+from schemas.runs import RunRecord
 from stages.runtime.files import disk_errors_in_one_line, for_the_user
 from stages.runtime.records import read_record
+
+PRINT_SIDE_MM = 100.0
+"""Longest side of a print where none is asked for. [choice]"""
 
 MOST_RUNS = 8
 """Side by side; browsers keep few 3D views open at once."""
@@ -83,7 +90,11 @@ def gallery(
 
 def export(
     run: Run,
-    kind: Annotated[str, typer.Option("--format", help="glb, obj, ply, stl or usdz")] = "glb",
+    kind: Annotated[str, typer.Option("--format", help="glb, obj, ply, stl or usdz; with --print stl or 3mf")] = "glb",
+    printed: Annotated[
+        bool, typer.Option("--print", help="one closed body in millimetres, with its certificate beside it")
+    ] = False,
+    flat_base: Annotated[float, typer.Option(metavar="MM", min=0.0, help="with --print: height cut off for a flat base")] = 0.0,
     triangles: Annotated[int | None, typer.Option(help="at most so many; none: as the run's settings say")] = None,
     texture: Annotated[int | None, typer.Option(help="pixels of the maps' side, a power of two")] = None,
     quality: Annotated[
@@ -101,16 +112,56 @@ def export(
         foreign = [entry for entry in overrides or [] if not entry.startswith("export.")]
         if foreign:
             raise ConfigError(f"--set {foreign[0]} is no setting of the export; dreampolish texture makes a new texture")
-        name, record = checked_format(kind), read_record(store, run)
+        record = read_record(store, run)
         config = merged(record.config, {}, [*settings, *(overrides or [])])
+        if printed:
+            side = PRINT_SIDE_MM if longest_side is None else 1000 * config.export.longest_side
+            wishes = PrintWishes(longest_side_mm=side, flat_base_mm=flat_base)
+            body = print_run(record=record, config=config, store=store, kind=kind, outputs=OUTPUTS, wishes=wishes)
+            return _told(record, body)
+        if flat_base > 0:
+            raise ConfigError("--flat-base goes with --print alone")
+        name = checked_format(kind)
         if config.export.quality == "base" and triangles is not None:
             raise ConfigError("base keeps every triangle; leave --triangles away, or take --quality web")
         done = export_run(record=record, config=config, store=store, kind=name, outputs=OUTPUTS)
         say(f"{done.triangles:,} triangles, {done.files[0].stat().st_size / 1e6:.2f} MB")
-        for note in done.notes:
-            say(note)
-        files = [str(path) for path in done.files]
-        return {"run": record.run, "output": files[0], "files": files, "triangles": done.triangles, "notes": list(done.notes)}
+        return _told(record, done)
+
+    finish(work, as_json)
+
+
+def _told(record: RunRecord, done: Exported) -> dict[str, Any]:
+    for note in done.notes:
+        say(note)
+    files = [str(path) for path in done.files]
+    return {"run": record.run, "output": files[0], "files": files, "triangles": done.triangles, "notes": list(done.notes)}
+
+
+def show(
+    file: Annotated[Path, typer.Argument(metavar="FILE.glb", help="an asset that DreamPolish wrote")], as_json: Json = False
+) -> None:
+    """Say what an asset's file tells of its making, and the command that makes it again."""
+
+    def work(store: Path) -> dict[str, Any]:
+        found = making_of(file, store)
+        command = shlex.join(["dreampolish", "run", "--set", f"seed={found.seed}", "--", found.prompt])
+        if found.run is not None:
+            command = making_command(found.run, store).line
+        lines = {
+            "prompt": found.prompt,
+            "seed": str(found.seed),
+            **{f"{key} prior": each for key, each in found.licences.items()},
+        }
+        lines |= {name: print_[:12] for name, print_ in found.fingerprints.items()}
+        for name, value in lines.items():
+            answer(f"{name:<14} {value}")
+        answer(f"{'run':<14} {'not of this store' if found.run is None else found.run.run}")
+        answer(
+            f"{'again':<14} {command}" + ("" if found.run is not None else "    (its preset and settings are not in the file)")
+        )
+        run = None if found.run is None else found.run.run
+        return {"prompt": found.prompt, "seed": found.seed, "fingerprints": found.fingerprints, "run": run, "command": command}
 
     finish(work, as_json)
 

@@ -16,6 +16,7 @@ from schemas.config.run import Config
 from stages.runtime.errors import StageError
 from stages.runtime.files import PROJECT, free_space
 from stages.runtime.records import newest_records, read_record
+from stages.runtime.shared.stores import shared_remote
 
 LOW_DISK_BYTES = 2 * 2**30
 
@@ -28,6 +29,7 @@ def findings(store: Path, *, deep: bool = False, say: Callable[[str], None] | No
     return [
         *_prior_findings(),
         *_disk_findings(store),
+        *_shared_findings(),
         *_service_findings(store),
         *_dvc_findings(),
         *store_findings(store, deep=deep, say=say),
@@ -65,6 +67,15 @@ def _disk_findings(store: Path) -> list[Finding]:
         folder = folder.parent
     if shutil.disk_usage(folder).free < LOW_DISK_BYTES:
         return [Finding(f"only {free_space(folder)} free at {folder}; make room or point DREAMPOLISH_STORE elsewhere")]
+    return []
+
+
+def _shared_findings() -> list[Finding]:
+    """A store that machines share, and that does not answer."""
+    try:
+        shared_remote()
+    except StageError as error:
+        return [Finding(str(error))]
     return []
 
 

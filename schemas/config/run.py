@@ -108,6 +108,8 @@ class Config(Frozen):
     """Where torch computes: auto, cpu, cuda or cuda:N."""
     threads: Threads = "auto"
     """Threads on the CPU; auto: OMP_NUM_THREADS where it is set, else the cores that the process may use, at most 8."""
+    deterministic: bool = False
+    """Whether a GPU computes by deterministic algorithms alone, without our kernels and slower; a CPU always gives the same bits."""
     checkpoint_interval: int = Field(default=50, ge=1)
     """Steps between checkpoints inside a stage."""
     priors: PriorsConfig = PriorsConfig()

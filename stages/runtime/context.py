@@ -29,6 +29,8 @@ class RunContext(BaseModel):
     device: str
     """auto, cpu, cuda or cuda:N."""
     threads: int
+    deterministic: bool = False
+    """On a GPU: deterministic algorithms alone. A CPU's always are."""
     checkpoint_interval: int
     priors: PriorsConfig
     tracking_uri: str | None = None
@@ -81,6 +83,7 @@ def context_of(record: RunRecord, store: Path, tracking_uri: str | None, *, show
         seed=config.seed,
         device=config.device,
         threads=threads_from_setting(config.threads),
+        deterministic=config.deterministic,
         checkpoint_interval=config.checkpoint_interval,
         priors=config.priors,
         tracking_uri=tracking_uri,

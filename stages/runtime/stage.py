@@ -362,6 +362,9 @@ def _prepare(stage: Stage, held: ExitStack) -> None:
     stage._work = stage.store.work_folder(stage.name, stage.fingerprint)
     held.callback(shutil.rmtree, stage._work, ignore_errors=True)
     torch.set_num_threads(run.threads)
+    # With several threads torch adds up gradients of indexing in any order, unless it is told not to.
+    torch.use_deterministic_algorithms(run.deterministic or stage.device.type == "cpu", warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False
     torch.manual_seed(stage_seed(run.seed, stage.name))
     reset_peak_memory()
     stage.checkpoints.begin()

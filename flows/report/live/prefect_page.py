@@ -54,8 +54,8 @@ def asset_markdown(record: RunRecord, links: Sequence[tuple[str, str]]) -> str:
         f"Run `{code(record.run)}`, preset `{code(record.config.preset)}`, seed {record.config.seed}.",
         "",
         *(f"- [{escaped(words)}]({address})" for words, address in links),
-        f"- report: `{code(output / 'report.html')}`",
-        f"- asset: `{code(output / 'asset.glb')}`",
+        f"- report: `{code(_shown(output / 'report.html'))}`",
+        f"- asset: `{code(_shown(output / 'asset.glb'))}`",
         f"- in a terminal: `dreampolish report {code(record.run)}`",
         "",
         "| stage | state | time | PSNR | SSIM | alignment |",
@@ -67,6 +67,11 @@ def asset_markdown(record: RunRecord, links: Sequence[tuple[str, str]]) -> str:
     return "\n".join(
         [*lines, "", "PSNR in dB, of the reference view. Time is that of this run: near 0 s where a result was found."]
     )
+
+
+def _shown(path: Path) -> Path:
+    """A path as a user of the working folder types it."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def picture_address(path: Path) -> str:

@@ -61,7 +61,7 @@ def leased(
 
     lease_s: without a sign of life for so long, a holder has lost it. Raises BlockingIOError where give_up said so.
     """
-    held = _taken(remote, f"leases/{name}", lease_s, needless=needless, give_up=give_up)
+    held = _taken(remote, f"leases/{name}", lease_s=lease_s, needless=needless, give_up=give_up)
     try:
         yield held
     finally:
@@ -70,15 +70,18 @@ def leased(
 
 
 def _taken(
-    remote: Remote, folder: str, lease_s: float, needless: Callable[[], bool], give_up: Callable[[], bool]
+    remote: Remote, folder: str, *, lease_s: float, needless: Callable[[], bool], give_up: Callable[[], bool]
 ) -> Lease | None:
     seen: tuple[int, bytes] | None = None
-    since = time.monotonic()
+    since = looked = time.monotonic()
     while True:
         newest = next(reversed(_numbers(remote, folder)), 0)
         now = (newest, _content(remote, folder, newest))
-        if now != seen:
-            seen, since = now, time.monotonic()
+        was_blind = time.monotonic() - looked > POLL_S + lease_s / RENEWALS
+        looked = time.monotonic()
+        if now != seen or was_blind:
+            # While the store was away, its holder could give no sign either: it has the whole time again.
+            seen, since = now, looked
         if newest == 0 or time.monotonic() - since > lease_s:
             if needless():
                 return None

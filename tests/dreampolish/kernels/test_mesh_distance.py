@@ -6,7 +6,7 @@ import pytest
 import torch
 import trimesh
 
-from dreampolish.assets.mesh_to_sdf import INSIDE, by_torch
+from dreampolish.assets.solids.mesh_to_sdf import INSIDE, by_torch
 from dreampolish.kernels.mesh_distance import MeshDistance
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from stages.runtime.shared import lease as lease_module
 from stages.runtime.shared.lease import Lease, leased
 from stages.runtime.shared.remote import FolderRemote
 
@@ -86,6 +87,47 @@ def test_waiting_ends_when_the_result_is_there(place: FolderRemote) -> None:
         timer.start()
         with held(place, needless=done.is_set) as lease:
             assert lease is None
+
+
+def test_a_store_that_was_away_makes_nobody_dead(place: FolderRemote, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease_module, "POLL_S", 0.05)
+    away = threading.Lock()
+    whole_names, whole_write = FolderRemote.names, FolderRemote.write
+
+    def waiting_names(self: FolderRemote, folder: str) -> list[str]:
+        with away:
+            return whole_names(self, folder)
+
+    def waiting_write(self: FolderRemote, name: str, payload: bytes) -> None:
+        with away:
+            whole_write(self, name, payload)
+
+    with held(place) as first:
+        assert first is not None
+        looks = 0
+
+        def a_few_looks() -> bool:
+            nonlocal looks
+            looks += 1
+            return looks > 4
+
+        monkeypatch.setattr(FolderRemote, "names", waiting_names)
+        monkeypatch.setattr(FolderRemote, "write", waiting_write)
+        waiter_gave_up = threading.Event()
+
+        def wait() -> None:
+            with pytest.raises(BlockingIOError), held(place, give_up=a_few_looks):
+                pass
+            waiter_gave_up.set()
+
+        waiter = threading.Thread(target=wait)
+        waiter.start()
+        time.sleep(0.1)
+        with away:
+            time.sleep(2 * LEASE_S)
+        waiter.join()
+        assert waiter_gave_up.is_set(), "it took a living holder's lease"
+        assert not first.lost
 
 
 def test_one_of_many_takes_a_dead_holder_s_lease(place: FolderRemote) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 import trimesh
 
-from dreampolish.assets.mesh_to_sdf import face_kinds, sdf_from_mesh
+from dreampolish.assets.solids.mesh_to_sdf import face_kinds, sdf_from_mesh
 from dreampolish.fields.density_to_sdf import EmptyFieldError
 from dreampolish.fields.lattice import lattice_points
 

@@ -1,0 +1,1 @@
+"""Meshes as solids: signed distances to them, and bodies that can be printed."""
