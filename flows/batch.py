@@ -251,7 +251,8 @@ def wait(client: SyncPrefectClient, store: Path, entries: Sequence[Entry], prese
                 entry = by_flow_run[run.id]
                 if run.state is not None and run.state.is_crashed() and entry.attempts < ATTEMPTS:
                     say(f"again   {entry.prompt[:60]}: its process is gone, another goes on with it")
-                    by_flow_run[submitted(entry, preset)] = entry
+                    entry.flow_run = submitted(entry, preset)
+                    by_flow_run[entry.flow_run] = entry
                 else:
                     _note_end(store, entry, run)
                     say(f"{entry.outcome:<7} {entry.prompt[:60]}: {entry.message}")

@@ -71,7 +71,10 @@ class DatabaseAway:
 
 
 async def whole_answer(app: "ASGIApp", scope: "Scope", *, body: bytes, later: "Receive") -> "list[Message]":
-    """The messages of an application's whole response. later: tells whether the client is still there."""
+    """The messages of an application's whole response. later: tells whether the client is still there.
+
+    Starlette answers an error with 500 or its handler's response and then raises it all the same.
+    """
     messages: list[Message] = []
     given = iter([{"type": "http.request", "body": body, "more_body": False}])
 
@@ -82,7 +85,11 @@ async def whole_answer(app: "ASGIApp", scope: "Scope", *, body: bytes, later: "R
     async def send(message: "Message") -> None:
         messages.append(message)
 
-    await app(dict(scope), receive, send)
+    try:
+        await app(dict(scope), receive, send)
+    except Exception:
+        if not messages:
+            raise
     return messages
 
 

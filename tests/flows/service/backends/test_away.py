@@ -34,8 +34,11 @@ def server(statuses: list[int], bodies: list[bytes]) -> Any:
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         bodies.append((await receive())["body"])
-        await send({"type": "http.response.start", "status": statuses.pop(0), "headers": []})
+        status = statuses.pop(0)
+        await send({"type": "http.response.start", "status": status, "headers": []})
         await send({"type": "http.response.body", "body": b"said"})
+        if status == 500:
+            raise ConnectionRefusedError  # as Starlette does behind its answer
 
     return app
 
