@@ -107,6 +107,14 @@ def threads_from_setting(threads: Threads) -> int:
     return min(int(said) if said.isdigit() and int(said) > 0 else usable_cores(), MOST_THREADS)
 
 
+def set_up_torch(run: RunContext) -> None:
+    """Give torch the run's threads, and on a CPU, or where the run says so, deterministic algorithms: with several threads it would
+    else add up gradients of indexing in any order."""
+    torch.set_num_threads(run.threads)
+    torch.use_deterministic_algorithms(run.deterministic or run.torch_device.type == "cpu", warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False
+
+
 def usable_cores() -> int:
     """Cores that this process may use: of those it is bound to, no more than its control group's quota."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

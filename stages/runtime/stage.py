@@ -35,7 +35,7 @@ from dreampolish.optim.fit import DivergedError
 from schemas.artifacts import Artifact, FileRef, ScoresArtifact, StageName, artifact_or_none, is_artifact, stage_of
 from schemas.runs import StageRecord, StageState
 from stages.runtime.code import Code, code_of
-from stages.runtime.context import RunContext, seeded_generator, stage_seed
+from stages.runtime.context import RunContext, seeded_generator, set_up_torch, stage_seed
 from stages.runtime.errors import StageError
 from stages.runtime.files import PROJECT, disk_errors_in_one_line
 from stages.runtime.key import copied, input_value, only_read, read_fields, stage_key
@@ -361,10 +361,7 @@ def _prepare(stage: Stage, held: ExitStack) -> None:
         stage._progress.params({stage.name: stage.config.model_dump(mode="json")})
     stage._work = stage.store.work_folder(stage.name, stage.fingerprint)
     held.callback(shutil.rmtree, stage._work, ignore_errors=True)
-    torch.set_num_threads(run.threads)
-    # With several threads torch adds up gradients of indexing in any order, unless it is told not to.
-    torch.use_deterministic_algorithms(run.deterministic or stage.device.type == "cpu", warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    set_up_torch(run)
     torch.manual_seed(stage_seed(run.seed, stage.name))
     reset_peak_memory()
     stage.checkpoints.begin()
