@@ -22,6 +22,7 @@ COMMANDS = {
         "compare": "Write one page that shows runs side by side, their cameras locked together.",
         "gallery": "Write a picture of each run's asset and an index of them all.",
         "export": "Write a run's asset once more, in any format and size, beside what it has.",
+        "show": "Say what an asset's file tells of its making, and the command that makes it again.",
         "validate": "Check a 3D file: GLB by the Khronos validator (npm install gltf-validator) or, without it, by trimesh's glTF schema.",
     },
     "watch": {

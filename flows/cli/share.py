@@ -1,5 +1,6 @@
-"""The commands report, compare, gallery, export and validate."""
+"""The commands report, compare, gallery, export, validate and show."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,9 +11,11 @@ from flows.cli.command import Json, Run, Set, end, finish
 from flows.report.facts import COMPARED_SIDE, MAX_SIDE, open_facts
 from flows.report.gallery import write_gallery
 from flows.report.page import compare_page, run_page, write_page
+from flows.report.settings import making_command
 from flows.runs.console import answer, say, stage_line, summary
 from flows.runs.create import output_folder
 from flows.runs.files.exports import Exported, PrintWishes, checked_format, export_run, print_run
+from flows.runs.files.making import making_of
 from flows.runs.files.validate import findings_of
 from flows.runs.roots import OUTPUTS
 from schemas.config.presets import ConfigError, merged
@@ -133,6 +136,34 @@ def _told(record: RunRecord, done: Exported) -> dict[str, Any]:
         say(note)
     files = [str(path) for path in done.files]
     return {"run": record.run, "output": files[0], "files": files, "triangles": done.triangles, "notes": list(done.notes)}
+
+
+def show(
+    file: Annotated[Path, typer.Argument(metavar="FILE.glb", help="an asset that DreamPolish wrote")], as_json: Json = False
+) -> None:
+    """Say what an asset's file tells of its making, and the command that makes it again."""
+
+    def work(store: Path) -> dict[str, Any]:
+        found = making_of(file, store)
+        command = shlex.join(["dreampolish", "run", "--set", f"seed={found.seed}", "--", found.prompt])
+        if found.run is not None:
+            command = making_command(found.run, store).line
+        lines = {
+            "prompt": found.prompt,
+            "seed": str(found.seed),
+            **{f"{key} prior": each for key, each in found.licences.items()},
+        }
+        lines |= {name: print_[:12] for name, print_ in found.fingerprints.items()}
+        for name, value in lines.items():
+            answer(f"{name:<14} {value}")
+        answer(f"{'run':<14} {'not of this store' if found.run is None else found.run.run}")
+        answer(
+            f"{'again':<14} {command}" + ("" if found.run is not None else "    (its preset and settings are not in the file)")
+        )
+        run = None if found.run is None else found.run.run
+        return {"prompt": found.prompt, "seed": found.seed, "fingerprints": found.fingerprints, "run": run, "command": command}
+
+    finish(work, as_json)
 
 
 def validate(

@@ -166,7 +166,7 @@ def _statement(module: _Module, node: ast.stmt, root: Path) -> _Statement:
     ]
     part = hashlib.sha256("\n".join([ast.dump(plain), *sorted(outside)]).encode()).hexdigest()
     named = {each: imports[each] for each in used if each in imports}
-    found = _Statement(tree=node, part=part, used=frozenset(used), imports=named, attributes=_attributes_by_name(plain))
+    found = _Statement(node, part, used=frozenset(used), imports=named, attributes=_attributes_by_name(plain))
     module.statements[id(node)] = found
     return found
 

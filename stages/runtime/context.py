@@ -112,7 +112,8 @@ def set_up_torch(run: RunContext) -> None:
     else add up gradients of indexing in any order."""
     torch.set_num_threads(run.threads)
     torch.use_deterministic_algorithms(run.deterministic or run.torch_device.type == "cpu", warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    # Else each new tensor is filled first, which finds faults and costs time.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def usable_cores() -> int:

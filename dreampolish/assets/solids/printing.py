@@ -184,11 +184,12 @@ def certificate(content: bytes, kind: Kind, body: Body, thin_below_mm: float) ->
     mesh = scene.to_mesh()
     thinnest, share = walls(mesh, thin_below_mm)
     flat = (mesh.face_normals[:, 2] < -0.999) & (mesh.triangles[:, :, 2].max(axis=1) < 1e-3)
+    width, depth, height = (round(float(side), 3) for side in mesh.extents)
     found = Certificate(
         watertight=bool(mesh.is_watertight and mesh.is_winding_consistent),
         bodies=int(mesh.body_count),
         triangles=len(mesh.faces),
-        box_mm=tuple(round(float(side), 3) for side in mesh.extents),
+        box_mm=(width, depth, height),
         volume_cm3=float(mesh.volume) / 1000,
         base_mm2=float(mesh.area_faces[flat].sum()),
         thinnest_mm=thinnest,

@@ -4,6 +4,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import cast, get_args
 
 import torch
 
@@ -88,8 +89,9 @@ def print_run(record: RunRecord, config: Config, store: Path, kind: str, outputs
     """
     from dreampolish.assets.solids import printing  # manifold3d, which only this wants
 
-    if kind != "3mf" and kind != "stl":
+    if kind not in get_args(printing.Kind):
         raise ConfigError(f"--print writes 3mf and stl, not {kind}")
+    file_kind = cast(printing.Kind, kind)
     reference, texture = open_recorded(ReferenceArtifact, record, store), open_recorded(TexturedMeshArtifact, record, store)
     mesh = load_mesh(StoredFiles(store_at(store), torch.device("cpu")), texture)
     places, corners = without_crumbs(mesh.vertices, mesh.faces, config.export.crumb_share)
@@ -99,8 +101,8 @@ def print_run(record: RunRecord, config: Config, store: Path, kind: str, outputs
             longest_side_mm=wishes.longest_side_mm,
             flat_base_mm=wishes.flat_base_mm,
         )
-        content = printing.written(body, kind, slug_from_prompt(reference.prompt))
-        found = printing.certificate(content, kind, body, THIN_MM)
+        content = printing.written(body, file_kind, slug_from_prompt(reference.prompt))
+        found = printing.certificate(content, file_kind, body, THIN_MM)
     except printing.PrintError as error:
         raise StageError(str(error), None, "dreampolish export without --print writes the mesh as it is") from error
     folder = output_folder(record, outputs)

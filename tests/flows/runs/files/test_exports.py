@@ -142,3 +142,42 @@ def test_validate_ends_non_zero_on_a_bad_file(tmp_path: Path, store: Path) -> No
         refused = CliRunner().invoke(app, ["validate", str(tmp_path / name)])
         assert refused.exit_code == 2
         assert told in refused.stderr
+
+
+def test_a_print_is_one_certified_body_in_millimetres(textured_run: str, tmp_path: Path) -> None:
+    pytest.importorskip("manifold3d")
+    told = CliRunner().invoke(app, ["export", textured_run, "--print", "--format", "stl", "--flat-base", "2", "--json"])
+    assert told.exit_code == 0, told.output
+    file, said = (Path(each) for each in json.loads(told.stdout.splitlines()[-1])["files"])
+    facts = json.loads(said.read_text())
+    assert (facts["watertight"], facts["bodies"], facts["file"], facts["sha256"]) == (True, 1, file.name, sha256_of(file))
+    mesh = trimesh.load_mesh(file)
+    assert mesh.is_volume and mesh.body_count == 1
+    assert max(mesh.extents) == pytest.approx(100.0, abs=0.1) and mesh.bounds[0][2] == pytest.approx(0, abs=1e-4)
+    assert facts["base_mm2"] > 100 and facts["volume_cm3"] == pytest.approx(mesh.volume / 1000)
+    again = CliRunner().invoke(app, ["export", textured_run, "--print", "--format", "stl", "--longest-side", "0.02", "--json"])
+    assert max(trimesh.load_mesh(json.loads(again.stdout.splitlines()[-1])["output"]).extents) == pytest.approx(20.0, abs=0.02)
+
+
+def test_what_does_not_go_with_printing_costs_one_line(textured_run: str) -> None:
+    for words, said in (
+        (["--print", "--format", "glb"], "--print writes 3mf and stl, not glb"),
+        (["--flat-base", "2"], "--flat-base goes with --print alone"),
+        (["--format", "3mf"], "no format '3mf'"),
+    ):
+        told = CliRunner().invoke(app, ["export", textured_run, *words])
+        assert told.exit_code == 2 and said in told.stderr and len(told.stderr.strip().splitlines()) == 1
+
+
+def test_a_file_tells_its_making_and_finds_its_run(textured_run: str, tmp_path: Path) -> None:
+    made = CliRunner().invoke(app, ["export", textured_run, *SMALL, "--json"])
+    file = json.loads(made.stdout.splitlines()[-1])["output"]
+    told = CliRunner().invoke(app, ["show", file, "--json"])
+    assert told.exit_code == 0, told.output
+    found = json.loads(told.stdout.splitlines()[-1])
+    assert (found["prompt"], found["run"]) == ("a <red> ball", textured_run)
+    assert found["command"].startswith("dreampolish run")
+    (tmp_path / "other.glb").write_bytes(trimesh.creation.box().export(file_type="glb"))
+    for name, said in (("other.glb", "says nothing of its making"), ("gone.glb", "cannot be read")):
+        refused = CliRunner().invoke(app, ["show", str(tmp_path / name)])
+        assert refused.exit_code == 2 and said in refused.stderr
