@@ -130,8 +130,11 @@ def bench(
         comparisons, growths = compared(place, rounds), grown(place, rounds)
         say("timing a run of all stages" if not no_run else "no run is timed")
         stages = [] if no_run else measured_run(prompt, preset, [f"device={device}", *(overrides or [])])
-        setting = f"{threads} threads, {rounds} rounds; the run: `{preset}`, `{prompt}`."
-        page = write_performance(page_text(comparisons, growths, stages, device, setting))
+        timed = "" if no_run else f"; the run: `{preset}`, `{prompt}`"
+        setting = f"{threads} threads, {rounds} rounds{timed}."
+        page = write_performance(
+            page_text(comparisons=comparisons, growths=growths, stages=stages, device=device, setting=setting)
+        )
         return {"output": str(page.resolve())}
 
     finish(work, as_json, again="the same command")

@@ -133,11 +133,14 @@ def stage_seed(seed: int, stage: str) -> int:
 
 
 def set_up_torch(run: RunContext, stage: str) -> None:
-    """Threads, determinism and the global seed of a stage."""
+    """Threads, determinism and the global seed of a stage.
+
+    On a CPU, or where the run says so, algorithms are deterministic: several threads would else add up gradients of indexing in any order.
+    """
     torch.set_num_threads(run.threads)
-    # With several threads torch adds up gradients of indexing in any order, unless it is told not to.
     torch.use_deterministic_algorithms(run.deterministic or run.torch_device.type == "cpu", warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    # Else each new tensor is filled first, which finds faults and costs time.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.manual_seed(stage_seed(run.seed, stage))
 
 

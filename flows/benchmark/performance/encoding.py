@@ -16,6 +16,10 @@ PRIMES = (1, 2654435761, 805459861)
 class TorchHashEncoding(nn.Module):
     """Points in [0, 1]^3 to `n_levels * n_features` numbers."""
 
+    scales: Tensor
+    corners: Tensor
+    primes: Tensor
+
     def __init__(self, n_levels: int, n_features: int, table_size: int, resolutions: Sequence[int]) -> None:
         """table_size: entries of every level. resolutions: cells of a side, level by level."""
         super().__init__()

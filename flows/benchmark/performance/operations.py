@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -111,9 +112,8 @@ def surfaces(device: torch.device, rounds: int) -> Comparison:
 
 
 def _kaolin(vertices: Tensor, tets: Tensor, sdf: Tensor) -> Any:
-    from kaolin.ops.conversions import marching_tetrahedra as theirs
-
-    return theirs(vertices[None], tets, sdf[None])
+    theirs: Any = import_module("kaolin.ops.conversions")
+    return theirs.marching_tetrahedra(vertices[None], tets, sdf[None])
 
 
 def grown(device: torch.device, rounds: int) -> list[Growth]:

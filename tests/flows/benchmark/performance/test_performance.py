@@ -47,7 +47,13 @@ def test_the_encoding_interpolates_what_its_corners_hold() -> None:
 def test_the_page_shows_ratios_growth_and_shares() -> None:
     comparison = side_by_side("an addition", {"ours": lambda: 1 + 1, "theirs": lambda: sum(range(9))}, rounds=2)
     growth = Growth("a loop", (1.0, 10.0), (2.0, 20.0), 1.0)
-    page = page_text([comparison], [growth], [StageTime("texture", 8.0, 6.0, 40)], "cpu", "1 thread.")
+    page = page_text(
+        comparisons=[comparison],
+        growths=[growth],
+        stages=[StageTime("texture", 8.0, 6.0, 40)],
+        device="cpu",
+        setting="1 thread.",
+    )
     assert "theirs" in page
     assert "1.00" in page
     assert "75%" in page
