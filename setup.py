@@ -6,7 +6,7 @@ from pathlib import Path
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
-SHIPPED = ("configs", "priors/home", "benchmark", "prefect.yaml")
+SHIPPED = ("configs", "priors/home", "benchmark", "deploy", "prefect.yaml")
 LEFT_OUT = {"node_modules", "package-lock.json", "__pycache__"}
 
 

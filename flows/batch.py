@@ -6,38 +6,38 @@ still go on (waited for) and which stopped half-way (resumed).
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from uuid import UUID
+from uuid import UUID, uuid4
 
-import httpx
 from prefect import flow
 from prefect.artifacts import create_table_artifact
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, FlowRunFilterState, FlowRunFilterTags
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.deployments import run_deployment
-from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled
 from pydantic import Field
 
 from dreampolish.scene.untrusted.files import TEXT_BYTES, RefusedError, read_regular
 from flows.runs.console import say
-from flows.runs.create import CONFIGS, check_priors, new_run
+from flows.runs.create import check_priors, new_run
 from flows.runs.inputs import plain_prompt
 from flows.runs.parameters import Overrides, Preset, override_lines
-from flows.service.deployments import POOL, RUN_QUEUE, prefect_url
+from flows.service.backends.patience import Patience
+from flows.service.backends.pool import POOL, RUN_QUEUE
+from flows.service.deployments import online_workers, prefect_url
+from flows.service.doctor_prefect import crash_lost_runs
 from flows.service.marks import at_work
-from flows.service.processes import is_going_down, read_service
 from schemas.config.presets import ConfigError, load_config
 from schemas.config.run import Config
 from schemas.runs import RunRecord
 from stages.runtime.errors import StageError
-from stages.runtime.files import store_folder
-from stages.runtime.records import newest_records, read_record
+from stages.runtime.files import CONFIGS, shared_url, store_folder
+from stages.runtime.records import newest_records, noted_prompt, read_record
 from stages.runtime.signals import StoppedError
 
 MAX_PROMPTS = 1000
@@ -85,41 +85,41 @@ def refuse_without_worker() -> None:
     """Raise StageError when no server runs for this store, or no worker would take a run."""
     if prefect_url() is None:
         raise StageError("no Prefect server runs for this store", None, "dreampolish up starts one, with a worker")
-    if online_workers() == 0:
+    if workers_online() == 0:
         raise StageError("no worker is up, so no run would begin", None, "dreampolish up starts one")
 
 
-def online_workers() -> int:
+def workers_online() -> int:
     """How many workers serve our pool now; 0 when there is no pool."""
     with get_client(sync_client=True) as client:
-        try:
-            workers = client.read_workers_for_work_pool(POOL)
-        except ObjectNotFound:
-            return 0
-    return sum(worker.status == "ONLINE" for worker in workers)
+        return len(online_workers(client))
 
 
-def earlier_runs(store: Path, config: Config) -> dict[str, RunRecord]:
-    """By prompt: the run that these settings had before, a finished one if there is one."""
-    found: dict[str, RunRecord] = {}
-    for path in newest_records(store):
-        try:
+def earlier_runs(store: Path, config: Config, prompts: Collection[str]) -> dict[str, RunRecord]:
+    """By prompt, of those asked for: the run that these settings had before, a finished one if there is one."""
+    found, wanted = dict[str, RunRecord](), {None, *prompts}
+    for path in newest_records(store, fresh=True):
+        with suppress(StageError, OSError):
+            if noted_prompt(path) not in wanted:
+                continue
             record = read_record(store, path.stem)
-        except StageError:
-            continue
-        comparable = record.config == config and record.image is None and record.parent_run is None
-        if comparable and (record.prompt not in found or (finished(record) and not finished(found[record.prompt]))):
-            found[record.prompt] = record
+            comparable = record.config == config and record.image is None and record.mesh is None and record.parent_run is None
+            if comparable and (record.prompt not in found or (finished(record) and not finished(found[record.prompt]))):
+                found[record.prompt] = record
     return found
 
 
 def finished(record: RunRecord) -> bool:
-    """Whether a run's asset is there."""
-    return record.output is not None and (Path(record.output) / "asset.glb").is_file()
+    """Whether a run's asset is there: in its output folder or, where another machine may have written that, in the shared store."""
+    if record.output is None:
+        return False
+    return (Path(record.output) / "asset.glb").is_file() or (shared_url() is not None and "export" in record.stages)
 
 
 POLL_S = 2.0
 WORKER_CHECK_S = 60.0
+ATTEMPTS = 3
+"""At one prompt, where the process or the machine of a run dies; its stages go on from what the store has."""
 UNFINISHED = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.CANCELLING, StateType.PAUSED]
 DEPLOYMENT = "dreampolish/full"
 
@@ -131,6 +131,7 @@ class Entry:
     prompt: str
     run: str = ""
     flow_run: UUID | None = None
+    attempts: int = 0
     outcome: Outcome | None = None
     message: str = ""
     """What went wrong, or the output folder."""
@@ -157,7 +158,7 @@ def batch(
         fit_queue(client)
         try:
             submit(client, entries, preset)
-            wait(client, store, entries)
+            wait(client, store, entries, preset)
         except BaseException as error:
             with suppress(Exception):
                 # Without a server there is nothing to take back.
@@ -179,7 +180,7 @@ def prepared(store: Path, prompts: Sequence[str], preset: str, overrides: Sequen
     """
     config = load_config(preset, CONFIGS, overrides)
     check_priors(config)
-    earlier, entries = earlier_runs(store, config), []
+    earlier, entries = earlier_runs(store, config, prompts), []
     for prompt in prompts:
         entry, record = Entry(prompt), earlier.get(prompt)
         entries.append(entry)
@@ -198,7 +199,7 @@ def prepared(store: Path, prompts: Sequence[str], preset: str, overrides: Sequen
 def fit_queue(client: SyncPrefectClient) -> None:
     """Let at least as many runs go at once as there are workers."""
     queue = client.read_work_queue_by_name(RUN_QUEUE, work_pool_name=POOL)
-    workers = online_workers()
+    workers = len(online_workers(client))
     if queue.concurrency_limit is not None and queue.concurrency_limit < workers:
         client.update_work_queue(queue.id, concurrency_limit=workers)
 
@@ -207,7 +208,7 @@ def submit(client: SyncPrefectClient, entries: Sequence[Entry], preset: str) -> 
     """Hand every run that is still to be made to the workers, or take hold of the one that goes on already."""
     for entry in entries:
         if entry.outcome is None:
-            entry.flow_run = _going_on(client, entry.run) or _submitted(entry, preset)
+            entry.flow_run = _going_on(client, entry.run) or submitted(entry, preset)
 
 
 def _going_on(client: SyncPrefectClient, run: str) -> UUID | None:
@@ -221,46 +222,48 @@ def _going_on(client: SyncPrefectClient, run: str) -> UUID | None:
     return found[0].id if found else None
 
 
-def _submitted(entry: Entry, preset: str) -> UUID:
+def submitted(entry: Entry, preset: str) -> UUID:
+    """Hand a prompt's run to the workers, or once more after a crash; the flow run's id."""
+    entry.attempts += 1
     made: Any = run_deployment(
         DEPLOYMENT,
         parameters={"prompt": entry.prompt, "preset": preset, "run": entry.run},
         timeout=0,
         flow_run_name=entry.prompt[:80],
         tags=[_tag(entry.run)],
+        # A request that is repeated, for its answer was lost, makes no second run.
+        idempotency_key=f"{entry.run}-{uuid4()}",
     )
     return UUID(str(made.id))
 
 
-def wait(client: SyncPrefectClient, store: Path, entries: Sequence[Entry]) -> None:
-    """Wait until every run has ended, naming each as it does, and say once when no worker is up."""
+def wait(client: SyncPrefectClient, store: Path, entries: Sequence[Entry], preset: str = "home") -> None:
+    """Wait until every run has ended, naming each as it does, and say once when no worker is up.
+
+    A run whose process or machine died is handed out again.
+    """
     by_flow_run = {entry.flow_run: entry for entry in entries if entry.outcome is None and entry.flow_run is not None}
     say(f"{len(entries)} prompts, {len(entries) - len(by_flow_run)} of them need no run")
-    checked, warned = time.monotonic(), False
+    server, checked, warned = Patience(store), time.monotonic(), False
     while by_flow_run:
-        for run in _ended_of_served(client, store, list(by_flow_run)):
-            entry = by_flow_run.pop(run.id)
-            _note_end(store, entry, run)
-            say(f"{entry.outcome:<7} {entry.prompt[:60]}: {entry.message}")
+        with server.waits_for_an_answer():
+            for run in _ended(client, list(by_flow_run)):
+                entry = by_flow_run[run.id]
+                if run.state is not None and run.state.is_crashed() and entry.attempts < ATTEMPTS:
+                    say(f"again   {entry.prompt[:60]}: its process is gone, another goes on with it")
+                    by_flow_run[submitted(entry, preset)] = entry
+                else:
+                    _note_end(store, entry, run)
+                    say(f"{entry.outcome:<7} {entry.prompt[:60]}: {entry.message}")
+                del by_flow_run[run.id]
+            if time.monotonic() - checked > WORKER_CHECK_S:
+                checked = time.monotonic()
+                crash_lost_runs(client, store, list(by_flow_run))
+                if not warned and not online_workers(client):
+                    warned = True
+                    say("no worker is up, the runs wait; dreampolish up starts one")
         if by_flow_run:
             time.sleep(POLL_S)
-        if time.monotonic() - checked > WORKER_CHECK_S and not warned:
-            checked = time.monotonic()
-            warned = online_workers() == 0
-            if warned:
-                say("no worker is up, the runs wait; dreampolish up starts one")
-
-
-def _ended_of_served(client: SyncPrefectClient, store: Path, identities: Sequence[UUID]) -> list[FlowRun]:
-    """Those of the flow runs that have ended. Raises StoppedError where `down` has begun to stop them, or their server is gone."""
-    if is_going_down(store):
-        raise StoppedError("stopped by dreampolish down")
-    try:
-        return _ended(client, identities)
-    except httpx.TransportError as error:
-        if read_service(store, "server") is None:
-            raise StoppedError("stopped: the Prefect server is gone") from error
-        raise
 
 
 def _ended(client: SyncPrefectClient, identities: Sequence[UUID]) -> list[FlowRun]:

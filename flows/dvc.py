@@ -63,10 +63,11 @@ def run_dvc_stage(name: StageName, params_path: Path) -> Path:
     """Compute or find one stage and write its JSON, whose path is returned. Raises ConfigError or StageError."""
     from flows.report.curves import curves_of_stage
     from flows.runs.chain import CHAIN
-    from flows.runs.create import CONFIGS, check_priors, now
+    from flows.runs.create import check_priors, now
     from flows.runs.inputs import check_thing_named, checked_prompt
     from stages.runtime.command import run_one
     from stages.runtime.context import context_of
+    from stages.runtime.files import CONFIGS
     from stages.runtime.records import read_record, record_path, write_record
     from stages.runtime.tracking.journal import place_from_store
 

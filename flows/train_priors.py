@@ -2,18 +2,22 @@
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
+from flows.runs.create import slug_from_prompt
 from flows.runs.roots import deployed, under_a_root
 from flows.service.marks import at_work
 from schemas.trainings import PriorsTraining
 from stages.runtime.files import PROJECT, for_the_user, store_folder
 from stages.runtime.signals import StopSignal, stop_on_signals
+from stages.runtime.tracking.events import tell_prefect
 from stages.runtime.tracking.journal import place_from_store
+from stages.runtime.tracking.registry import register_priors
 from stages.training.autoencoder import train_autoencoder
 from stages.training.card import write_card
 from stages.training.denoisers import train_normals, train_text, train_view
@@ -30,6 +34,8 @@ NEEDS: dict[Part, tuple[Part, ...]] = {
     "judge": (),
 }
 """Whose weights each training reads."""
+DIFFUSED_AND_JUDGE: Sequence[Part] = ("text", "view", "normals", "judge")
+"""The parts that a run's settings name."""
 TRAININGS: dict[Part, Callable[[TrainingPlace, PriorsTraining], dict[str, float]]] = {
     "autoencoder": train_autoencoder,
     "text": train_text,
@@ -57,7 +63,19 @@ def train_priors(parts: Sequence[Part] | None = None, config: PriorsTraining | N
             part: _as_task(part, place, settings) for part in ORDER if parts is None or part in parts
         }
         write_card(PROJECT / settings.home, PROJECT / settings.renders, PROJECT / settings.split, scores)
+        _register(PROJECT / settings.home, settings.home, place)
     return {"output": str(PROJECT / settings.home), "scores": scores}
+
+
+def _register(home: Path, shown: str, place: TrainingPlace) -> None:
+    """The new priors in the tracker's registry, and an event for those whose content is new; nothing while the tracker is away."""
+    with suppress(Exception):
+        alias = slug_from_prompt(home.name)
+        made = register_priors(place.tracker, home, alias, shown)
+        if any(each.is_new for each in made):
+            sources = {part: {"source": f"{shown}/{part}"} for part in DIFFUSED_AND_JUDGE if (home / part).is_dir()}
+            payload = {"alias": alias, "digests": {each.name: each.digest for each in made}, "overrides": {"priors": sources}}
+            tell_prefect("priors.registered", f"priors.{alias}", f"priors {alias}", payload)
 
 
 def _check_places(settings: PriorsTraining) -> None:

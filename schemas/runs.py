@@ -27,6 +27,18 @@ MESH_STAGES: Mapping[MeshUse, tuple[StageName, ...]] = {
 ALL_STAGES: tuple[StageName, ...] = get_args(StageName)
 """Every stage, in an order in which each comes behind those that it reads."""
 
+TITLES: dict[StageName, str] = {
+    **{name: name.capitalize() for name in ALL_STAGES},
+    "intake": "As it came",
+    "nerf": "NeRF",
+    "neus": "NeuS",
+    "dmtet": "DMTet",
+    "polish": "Polished",
+    "texture": "Textured",
+    "export": "Asset",
+}
+"""What pages call the stages."""
+
 
 class StageRecord(Frozen):
     """How one stage of a run went."""

@@ -24,9 +24,8 @@ from dreampolish.renderers.mesh import Mesh, MeshRender, color_of_field, fixed_c
 from dreampolish.scene.cameras import SCENE_HALF_SIZE
 from schemas.artifacts import MeshArtifact, ReferenceArtifact, SdfArtifact
 from schemas.config.dmtet import DmtetConfig
-from stages.guidance.geometry import GeometryGuide
+from stages.guidance.geometry import GeometryGuide, open_guide
 from stages.guidance.grids import grid_sizes
-from stages.guidance.priors import open_text_prior, open_view_prior
 from stages.guidance.reference_view import (
     REFERENCE_VIEW,
     ReferenceView,
@@ -36,6 +35,7 @@ from stages.guidance.reference_view import (
 )
 from stages.guidance.studio_light import NO_LIGHT, PaintedLight, measured_light, render_in_light, smooth_normals
 from stages.results.files import load_sdf, mesh_figures, write_mesh
+from stages.results.live import unfinished_mesh
 from stages.results.observer import Preview, StageObserver
 from stages.results.scores import TURNTABLE
 from stages.runtime.errors import StageError
@@ -63,7 +63,7 @@ class TetSurface(torch.nn.Module):
 @stage(
     "dmtet",
     reads={"reference": (*REFERENCE_VIEW, "is_user_image"), "neus": ("field", "field_config")},
-    priors=("text", "view"),
+    priors=("text", "view", "views"),
     scorer=TURNTABLE,
 )
 def extract_mesh(stage: Stage, reference: ReferenceArtifact, neus: SdfArtifact, config: DmtetConfig) -> MeshArtifact:
@@ -132,13 +132,7 @@ def _refine(
     colors: ColorField,
     light: PaintedLight,
 ) -> None:
-    guide = GeometryGuide(
-        config=config,
-        text=open_text_prior(stage.run),
-        view=open_view_prior(stage.run),
-        reference=view,
-        generator=stage.generator,
-    )
+    guide = open_guide(stage.run, config, view, stage.generator)
     shape = {"lr": config.geometry_lr, "floor": config.gradient_floor}
     optimizer = FlooredAdam(
         [
@@ -151,7 +145,10 @@ def _refine(
         eps=ADAM_EPSILON,
     )
 
-    preview = Preview(lambda: {"view": surface.mesh().render(view.camera, color_of_field(colors), 1, smooth=True).rgb[0]})
+    preview = Preview(
+        lambda: {"view": surface.mesh().render(view.camera, color_of_field(colors), 1, smooth=True).rgb[0]},
+        unfinished_mesh(surface.mesh, colors),
+    )
     try:
         fit(
             losses=_losses(

@@ -26,10 +26,9 @@ from dreampolish.scene.cameras import SCENE_HALF_SIZE, Cameras, orbit_cameras
 from dreampolish.scene.pictures import resize
 from schemas.artifacts import IntakeArtifact, NerfArtifact, ReferenceArtifact, SdfArtifact
 from schemas.config.neus import NeusConfig
-from stages.guidance.geometry import GeometryGuide
+from stages.guidance.geometry import GeometryGuide, open_guide
 from stages.guidance.grids import grid_sizes
 from stages.guidance.handover import Handover
-from stages.guidance.priors import open_text_prior, open_view_prior
 from stages.guidance.reference_view import (
     REFERENCE_FOV_DEG,
     REFERENCE_VIEW,
@@ -40,6 +39,7 @@ from stages.guidance.reference_view import (
 )
 from stages.guidance.rhythm import is_finer, renders_novel, renders_reference
 from stages.results.files import load_colors, load_density, load_mesh, load_occupancy, save_state
+from stages.results.live import unfinished_distance
 from stages.results.observer import Preview, StageObserver
 from stages.results.scores import TURNTABLE
 from stages.runtime.errors import StageError
@@ -86,7 +86,7 @@ class Conversion:
         "nerf": ("field", "field_config", "occupancy"),
         "intake": ("mesh", "color_field", "color_config"),
     },
-    priors=("text", "view"),
+    priors=("text", "view", "views"),
     scorer=TURNTABLE,
 )
 def refine_sdf(
@@ -104,15 +104,9 @@ def refine_sdf(
     source = _source_of_nerf(stage, nerf, config) if intake is None else _source_of_mesh(stage, intake, config)
     conversion = _converted(stage, source, config)
     scene = conversion.scene
-    guide = GeometryGuide(
-        config=config,
-        text=open_text_prior(stage.run),
-        view=open_view_prior(stage.run),
-        reference=view,
-        generator=stage.generator,
-    )
+    guide = open_guide(stage.run, config, view, stage.generator)
     handover = Handover(config.switch, config.steps)
-    preview = Preview(lambda: {"view": scene.picture(view.camera)[0]})
+    preview = Preview(lambda: {"view": scene.picture(view.camera)[0]}, unfinished_distance(scene))
     result = fit(
         losses=_losses(config=config, conversion=conversion, guide=guide, view=view, handover=handover, preview=preview),
         optimizer=_optimizer(scene.field, config),

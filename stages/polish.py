@@ -30,6 +30,7 @@ from stages.guidance.geometry import guidance_cameras
 from stages.guidance.priors import open_normal_prior, seeded_noise
 from stages.guidance.reference_view import REFERENCE_VIEW, ReferenceView, anchor_terms, load_reference
 from stages.results.files import load_colors, load_mesh, load_painted, mesh_figures, write_mesh
+from stages.results.live import unfinished_mesh
 from stages.results.observer import Preview, StageObserver
 from stages.results.scores import TURNTABLE
 from stages.runtime.stage import Stage, stage
@@ -166,7 +167,7 @@ def _moved_vertices(polishing: Polishing, stage: Stage) -> Tensor:
         render = mesh.render(polishing.view.camera, color_of_field(polishing.colors), 1, smooth=True)
         return {"view": render.rgb[0], "normals": (render.normals_camera[0] + 1) / 2}
 
-    preview = Preview(draw)
+    preview = Preview(draw, unfinished_mesh(lambda: _polished(polishing, moving()), polishing.colors))
     fit(
         losses=_losses(polishing, moving, preview),
         optimizer=FlooredAdam(

@@ -26,14 +26,13 @@ from schemas.artifacts import IntakeArtifact, ReferenceArtifact
 from schemas.config.reference import ReferenceConfig
 from stages.guidance.priors import (
     alignment,
-    check_words,
-    number_notes,
     open_depth_prior,
     open_normal_prior,
     open_text_prior,
 )
 from stages.guidance.reference_view import REFERENCE_FOV_DEG
 from stages.guidance.view_targets import coverage_of
+from stages.guidance.words import check_words, number_notes
 from stages.results.files import load_colors, load_mesh
 from stages.results.observer import as_bytes, strip
 from stages.results.scores import clip_scorer

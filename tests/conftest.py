@@ -42,6 +42,7 @@ from schemas.config.run import Config, PriorsConfig
 from stages.runtime.code import Code
 from stages.runtime.context import RunContext
 from stages.runtime.stage import Stage
+from tests.support.s3_server import BUCKET, free_port, is_installed, s3_server
 
 torch.set_num_threads(1)
 
@@ -58,6 +59,17 @@ def prefect_server() -> Iterator[None]:
 
     with prefect_test_harness(server_startup_timeout=120):
         yield
+
+
+@pytest.fixture(scope="session")
+def s3_bucket() -> Iterator[str]:
+    """The URL of a bucket on an S3 server of this session; tests that use it are left out where none is installed."""
+    if not is_installed():
+        pytest.skip("needs moto[server] and s3fs")
+    with s3_server(free_port()) as environment, pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        yield f"s3://{BUCKET}"
 
 
 @pytest.fixture

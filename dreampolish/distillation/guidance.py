@@ -61,8 +61,7 @@ class PromptEmbeddings:
     def _mixed(self, blends: list[Blend]) -> TextEmbedding:
         """Token states between those of two view words each."""
         first, second = (self._all.rows([VIEWS.index(blend.words[number]) for blend in blends]) for number in (0, 1))
-        share = torch.tensor([blend.share for blend in blends], device=first.states.device)[:, None, None]
-        return TextEmbedding(share * first.states + (1 - share) * second.states, first.mask | second.mask)
+        return first.mixed(second, torch.tensor([blend.share for blend in blends], device=first.states.device))
 
     def _rival(self, rivals: Sequence[tuple[str, float]]) -> Rival:
         """The prompts that views are kept away from, and how strongly: words and weight of each view."""

@@ -76,9 +76,7 @@ def text_scores(
     frozen = [name for name in texts if name in needed]
     scores = {"noise": noised.noise}
     if frozen:
-        joint = TextEmbedding(
-            torch.cat([texts[name].states for name in frozen]), torch.cat([texts[name].mask for name in frozen])
-        )
+        joint = TextEmbedding.joined([texts[name] for name in frozen])
         repeated = noised.noisy.repeat(len(frozen), 1, 1, 1), noised.timesteps.repeat(len(frozen))
         predicted = prior.predict_epsilon(*repeated, joint)
         scores.update(zip(frozen, predicted.chunk(len(frozen)), strict=True))
@@ -97,11 +95,8 @@ def view_scores(
     prior: ViewPrior, noised: Noised, reference: ViewCondition, pose: Float[Tensor, "b 4"]
 ) -> dict[str, Float[Tensor, "b c m n"]]:
     """Predictions of the view prior: `prompt` is with the reference, `empty` without it."""
-    return {
-        "prompt": prior.predict_epsilon(noised.noisy, noised.timesteps, reference, pose),
-        "empty": prior.predict_epsilon(noised.noisy, noised.timesteps, None, pose),
-        "noise": noised.noise,
-    }
+    prompt, empty = prior.predict_both(noised.noisy, noised.timesteps, reference, pose)
+    return {"prompt": prompt, "empty": empty, "noise": noised.noise}
 
 
 def score_loss(noised: Noised, delta: Float[Tensor, "b c m n"], alphas_cumprod: Float[Tensor, " t"]) -> Float[Tensor, ""]:

@@ -7,8 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dreampolish.fields.hash_grid import GridSizes, HashGrid
-from dreampolish.kernels.grid_network import Network, Shape
+from dreampolish.fields.hash_grid import GridSizes, HashGrid, kernels_suit
 
 Activation = Literal["relu", "softplus"]
 
@@ -61,10 +60,12 @@ class GridNetwork(nn.Module):
         return self.output(self._activate(hidden)), (jacobian * feature_gradient).sum(dim=-1).t()
 
     def _has_kernels(self, points: Tensor) -> bool:
-        return points.dtype == self.grid.table.dtype == torch.float32
+        return points.dtype == self.grid.table.dtype == torch.float32 and kernels_suit(points.device)
 
     def _by_kernels(self, points: Tensor, *, with_gradient: bool) -> tuple[Tensor, Tensor]:
         """The same as plain torch does, in one function that keeps nothing of the hidden layer."""
+        from dreampolish.kernels.grid_network import Network, Shape
+
         beta = None if self.activation == "relu" else SOFTPLUS_BETA
         weights = (self.hidden.weight, self.hidden.bias, self.output.weight, self.output.bias)
         return Network.apply(points, self.grid.table, Shape(self.grid.levels(), beta, with_gradient), *weights)

@@ -9,13 +9,12 @@ twin is corner-major inside, (8, L, N). A level whose lattice fits the table is 
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
-
-from dreampolish.kernels.hash_grid import Encode, Levels
 
 _PRIMES = (1, 2654435761, 805459861)
 """Instant-NGP's hash multipliers, one per axis."""
@@ -188,6 +187,11 @@ class _Interpolate(torch.autograd.Function):
         return grad_points, grad_table, None, None
 
 
+def kernels_suit(device: torch.device) -> bool:
+    """Whether kernels may compute: on a GPU they add up in any order, which deterministic algorithms forbid."""
+    return device.type == "cpu" or not torch.are_deterministic_algorithms_enabled()
+
+
 class HashGrid(nn.Module):
     """Features of points, interpolated trilinearly on L lattices from coarse to fine.
 
@@ -221,13 +225,16 @@ class HashGrid(nn.Module):
         """
         return self._encode(points, with_jacobian=True)
 
-    def levels(self) -> Levels:
+    def levels(self) -> Any:
         """The active levels as kernels want them, on the table's device."""
+        from dreampolish.kernels.hash_grid import Levels
+
         rows = _rows_from_sizes(self.sizes, self.active_levels, self.table.device)
         return Levels(rows, 2 * self.sizes.half_size)
 
     def _encode(self, points: Tensor, with_jacobian: bool) -> tuple[Tensor, Tensor]:
-        interpolated = self._by_kernels if self.table.dtype == points.dtype == torch.float32 else self._by_torch
+        suits = self.table.dtype == points.dtype == torch.float32 and kernels_suit(points.device)
+        interpolated = self._by_kernels if suits else self._by_torch
         features, jacobian = interpolated(points, with_jacobian)
         features, jacobian = features.flatten(0, 1), jacobian.flatten(1, 2)
         missing = self.n_outputs - features.shape[0]
@@ -237,6 +244,8 @@ class HashGrid(nn.Module):
         return features.t(), jacobian.transpose(1, 2)
 
     def _by_kernels(self, points: Tensor, with_jacobian: bool) -> tuple[Tensor, Tensor]:
+        from dreampolish.kernels.hash_grid import Encode  # warp, which what only looks at results does without
+
         return Encode.apply(points, self.table, self.levels(), with_jacobian)
 
     def _by_torch(self, points: Tensor, with_jacobian: bool) -> tuple[Tensor, Tensor]:

@@ -1,23 +1,13 @@
 """Even steps along rays, those in empty cells left out. Twin in plain torch: `steps_by_torch` in `dreampolish/renderers/samples.py`."""
 
-from dataclasses import dataclass
 from typing import no_type_check
 
 import torch
 import warp as wp
 from torch import Tensor
 
+from dreampolish.kernels.marched import Marched
 from dreampolish.kernels.runtime import MODULE, launch
-
-
-@dataclass(frozen=True)
-class Marched:
-    """N steps on R rays, by ray and by distance. ray_indices, slots: int64 (N). t: middles of the steps, float32 (N). points: (N, 3)."""
-
-    ray_indices: Tensor
-    slots: Tensor
-    t: Tensor
-    points: Tensor
 
 
 @wp.func

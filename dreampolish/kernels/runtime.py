@@ -4,11 +4,8 @@ The kernels of this package are one Warp module: it is compiled once for the pro
 NVRTC), both of which the package brings along, and read from the cache folder from then on.
 """
 
-import atexit
 import hashlib
 import os
-import shutil
-import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,9 +16,7 @@ import torch
 import warp as wp
 
 from dreampolish.kernels.announce import announce
-
-CACHE_VARIABLE = "DREAMPOLISH_CACHE"
-"""Environment variable that names another folder than the user's cache for compiled kernels."""
+from dreampolish.kernels.cache import cache_folder
 
 MODULE = "dreampolish"
 """Warp's name for all kernels of this package."""
@@ -31,23 +26,6 @@ _ABOUT_S = {"cpu": 20, "cuda": 40}
 
 _FEW = 4096
 """Items below which one thread is faster than two: starting a thread costs some 100 microseconds."""
-
-
-def cache_folder() -> Path:
-    """Where compiled kernels are kept: in `DREAMPOLISH_CACHE`, else the user's cache folder, else, where that cannot be written, in a
-    temporary folder that only this user can read and that ends with the process.
-    """
-    named = os.environ.get(CACHE_VARIABLE)
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "dreampolish"
-    folder = Path(named) if named else base
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return folder.absolute()
-    except OSError:
-        private = tempfile.mkdtemp(prefix="dreampolish-")
-        atexit.register(shutil.rmtree, private, ignore_errors=True)
-        return Path(private)
 
 
 _started = threading.Lock()

@@ -50,13 +50,14 @@ def marching_tetrahedra(
         raise ValueError("the signed distances hold NaN or infinity: no level set can be taken")
     inside = sdf.detach() < 0
     code = _sign_codes(inside, tets)
-    if not bool(((code > 0) & (code < 15)).any()):
+    crossed = ((code > 0) & (code < 15)).nonzero()[:, 0]
+    if not len(crossed):
         side = "inside" if bool(inside.all()) else "outside"
         raise EmptyLevelSetError(
             f"the level set is empty: every grid vertex (or every tetrahedron) lies {side}; "
             "lower or raise the level, or restart this stage from an earlier geometry"
         )
-    keys = _corner_keys(tets, code, len(vertices))
+    keys = _corner_keys(tets.index_select(0, crossed), code.index_select(0, crossed), len(vertices))
     unique, corner = torch.unique(keys, return_inverse=True)
     first = torch.div(unique, len(vertices), rounding_mode="floor")
     return _crossings(vertices, sdf, first, unique - first * len(vertices)), corner.reshape(-1, 3)
@@ -72,7 +73,7 @@ def _sign_codes(inside: Tensor, tets: Tensor) -> Tensor:
 
 
 def _corner_keys(tets: Tensor, code: Tensor, n_vertices: int) -> Tensor:
-    """For every corner of every triangle, the grid edge it lies on as low * n_vertices + high: (3 F,)."""
+    """For every corner of every triangle, the grid edge it lies on as low * n_vertices + high: (3 F,). tets, code: those crossed."""
     parts = []
     for value, triangles in _TRIANGLES.items():
         crossed = tets[code == value]

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from trimesh.graph import connected_component_labels
 
 
 @dataclass(frozen=True)
@@ -70,6 +69,8 @@ def face_adjacency(faces: Int[Tensor, "f 3"]) -> Int[Tensor, "f 3"]:
 
 def component_of_face(faces: Int[Tensor, "f 3"]) -> Int[Tensor, " f"]:
     """The number of the vertex-connected component that each face belongs to, from 0."""
+    from trimesh.graph import connected_component_labels  # as long an import as torch's
+
     corner = faces.cpu().numpy()
     n = int(corner.max()) + 1 if corner.size else 0
     label = connected_component_labels(np.concatenate([corner[:, :2], corner[:, 1:]]), node_count=n)

@@ -4,11 +4,11 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from dreampolish.priors.loading import NoiseSchedule
-from dreampolish.priors.sampling import epsilon_from_v, v_from_epsilon
+from dreampolish.priors.sampling import epsilon_from_flow, epsilon_from_v, v_from_epsilon, v_from_flow
 
 
 def pixels_per_latent(autoencoder: Any) -> int:
@@ -29,6 +29,7 @@ class LatentSpace:
         self.alphas_cumprod = schedule.alphas_cumprod
         self._adapter_format: torch.dtype | None = None
         self._scale = float(autoencoder.config.scaling_factor)
+        self._shift = float(autoencoder.config.get("shift_factor") or 0.0)
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -36,9 +37,14 @@ class LatentSpace:
         side = self.image_size // pixels_per_latent(self.autoencoder)
         return self.autoencoder.config.latent_channels, side, side
 
+    def networks(self) -> tuple[nn.Module, ...]:
+        """The score networks of the prior on top; a bare space has none."""
+        return ()
+
     def to(self, device: torch.device | str) -> None:
-        """Move the autoencoder and the schedule."""
-        self.autoencoder.to(device)
+        """Move networks, autoencoder and schedule."""
+        for network in (*self.networks(), self.autoencoder):
+            network.to(device)
         self.alphas_cumprod = self.alphas_cumprod.to(device)
 
     def compute_in(
@@ -53,8 +59,8 @@ class LatentSpace:
             overflows = dtype == torch.float16 and bool(self.autoencoder.config.get("force_upcast"))
             autoencoder = torch.float32 if overflows else dtype
         self.autoencoder.to(autoencoder)
-        if hasattr(self, "unet"):
-            self.unet.to(dtype)
+        for network in self.networks():
+            network.to(dtype)
         self._adapter_format = adapter
 
     def encode(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c m n"]:
@@ -63,12 +69,12 @@ class LatentSpace:
         if images.shape[-2:] != size:
             images = functional.interpolate(images, size, mode="bilinear", antialias=True, align_corners=False)
         latents = self.autoencoder.encode((images * 2 - 1).to(self.autoencoder.dtype)).latent_dist.mode()
-        return latents.to(images.dtype) * self._scale
+        return (latents.to(images.dtype) - self._shift) * self._scale
 
     @torch.no_grad()
     def decode(self, latents: Float[Tensor, "b c m n"]) -> Float[Tensor, "b 3 h w"]:
         """Pictures of scaled latents, clamped to [0, 1]; no gradient."""
-        decoded = self.autoencoder.decode((latents / self._scale).to(self.autoencoder.dtype)).sample
+        decoded = self.autoencoder.decode((latents / self._scale + self._shift).to(self.autoencoder.dtype)).sample
         return ((decoded.to(latents.dtype) + 1) / 2).clamp(0, 1)
 
     def epsilon_from_output(
@@ -77,6 +83,8 @@ class LatentSpace:
         """A network's output as eps, whatever it predicts."""
         if self.schedule.prediction_type == "epsilon":
             return output
+        if self.schedule.prediction_type == "flow":
+            return epsilon_from_flow(output, noisy, self.alphas_cumprod, timesteps)
         return epsilon_from_v(output, noisy, self.alphas_cumprod, timesteps)
 
     def v_from_output(
@@ -85,6 +93,8 @@ class LatentSpace:
         """A network's output as v, whatever it predicts."""
         if self.schedule.prediction_type == "v_prediction":
             return output
+        if self.schedule.prediction_type == "flow":
+            return v_from_flow(output, noisy, self.alphas_cumprod, timesteps)
         return v_from_epsilon(output, noisy, self.alphas_cumprod, timesteps)
 
     def draw_noise(self, n: int, generator: torch.Generator) -> Float[Tensor, "n c h w"]:

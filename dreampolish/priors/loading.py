@@ -3,12 +3,13 @@
 Weights are read from safetensors only, and a component opens only if its tensors are those that its config names.
 """
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDIMScheduler, FlowMatchEulerDiscreteScheduler, UNet2DConditionModel
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
@@ -16,8 +17,10 @@ from transformers import AutoTokenizer
 
 from dreampolish.priors.autoencoder import PatchAutoencoder
 from dreampolish.priors.folders.architectures import checked_diffusers, checked_transformers
-from dreampolish.priors.folders.source import PriorError, PriorSource, referenced_folder
+from dreampolish.priors.folders.families import TRANSFORMERS, refuse_other_scheduler
+from dreampolish.priors.folders.source import PriorError, PriorSource, json_object, referenced_folder
 from dreampolish.priors.protocols import TextEmbedding
+from dreampolish.priors.sampling import alphas_cumprod_of_flow
 
 
 def unet_output(unet: UNet2DConditionModel, noisy: Tensor, timesteps: Tensor, text: TextEmbedding) -> Tensor:
@@ -59,39 +62,49 @@ AnyModule = TypeVar("AnyModule", bound=nn.Module)
 AUTOENCODERS = ("AutoencoderKL", "PatchAutoencoder")
 
 
-def _frozen(module: AnyModule) -> AnyModule:
-    """Float32, evaluation mode, no gradients of parameters."""
-    return module.float().eval().requires_grad_(False)
+HALVES = {frozenset({"F16"}): torch.float16, frozenset({"BF16"}): torch.bfloat16}
+"""Number formats that are kept where a network is opened as it is stored, by the kinds of its tensors."""
 
 
-def open_diffusers(folder: Path, known: tuple[str, ...]) -> Any:
-    """A frozen network of diffusers out of a component's folder. PriorError unless its tensors are those that its config names."""
+def _frozen(module: AnyModule, dtype: torch.dtype = torch.float32) -> AnyModule:
+    """Evaluation mode, no gradients of parameters."""
+    return module.to(dtype).eval().requires_grad_(False)
+
+
+def open_diffusers(folder: Path, known: tuple[str, ...], *, as_stored: bool = False) -> Any:
+    """A frozen network of diffusers out of a component's folder. PriorError unless its tensors are those that its config names.
+
+    as_stored: halves stay halves; otherwise everything is opened as float32.
+    """
     kind, _, found = checked_diffusers(folder, known)
+    dtype = HALVES.get(found.kinds, torch.float32) if as_stored else torch.float32
     network, told = kind.from_pretrained(
         folder,
         use_safetensors=True,
         low_cpu_mem_usage=False,
         local_files_only=True,
         variant=found.variant,
+        torch_dtype=dtype,
         output_loading_info=True,
     )
-    return _frozen(_wholly_loaded(network, told, folder))
+    return _frozen(_wholly_loaded(network, told, folder), dtype)
 
 
-def open_transformers(folder: Path, family: Any = None) -> Any:
+def open_transformers(folder: Path, family: Any = None, *, as_stored: bool = False) -> Any:
     """A frozen network of transformers out of a component's folder. PriorError unless its tensors are those that its config names.
 
-    family: an Auto class that chooses the network; None: an encoder.
+    family: an Auto class that chooses the network; None: an encoder. as_stored: as for `open_diffusers`.
     """
     kind, _, found = checked_transformers(folder, family)
+    dtype = HALVES.get(found.kinds, torch.float32) if as_stored else torch.float32
     try:
         network, told = kind.from_pretrained(
-            folder, use_safetensors=True, local_files_only=True, variant=found.variant, output_loading_info=True
+            folder, use_safetensors=True, local_files_only=True, variant=found.variant, dtype=dtype, output_loading_info=True
         )
     except (RuntimeError, ValueError) as error:
         said = " ".join(str(error).split())[:200]
         raise PriorError(f"{folder} holds other tensors than its config says ({said}): fetch it again") from None
-    return _frozen(_wholly_loaded(network, told, folder))
+    return _frozen(_wholly_loaded(network, told, folder), dtype)
 
 
 def _wholly_loaded(network: AnyModule, told: dict[str, Any], folder: Path) -> AnyModule:
@@ -122,12 +135,36 @@ def load_unet(source: PriorSource) -> UNet2DConditionModel:
     return open_diffusers(source.component("unet"), ("UNet2DConditionModel",))
 
 
+def load_transformer(source: PriorSource) -> Any:
+    """The score network of rectified flow, in the number format it is stored in: billions of numbers as float32 would fill a machine."""
+    return open_diffusers(source.component("transformer"), tuple(TRANSFORMERS), as_stored=True)
+
+
 @dataclass(frozen=True)
 class NoiseSchedule:
-    """abar_t for every training timestep, and what the network predicts: "epsilon" or "v_prediction"."""
+    """abar_t for every training timestep. What the network predicts: "epsilon", "v_prediction", or rectified flow's velocity, "flow"."""
 
     alphas_cumprod: Float[Tensor, " t"]
     prediction_type: str
+
+
+def flow_schedule(source: PriorSource, n_tokens: int) -> NoiseSchedule:
+    """The schedule of rectified flow, for pictures of n_tokens tokens; timestep t of T is the noise share (t + 1) / T, shifted.
+
+    A share s becomes k s / (1 + (k - 1) s); k is the scheduler's `shift`, or, where it depends on the picture's size, e to the power of a
+    line through its two given sizes (source: arXiv:2403.03206, Eq. 23; diffusers' FluxPipeline). PriorError for another scheduler.
+    """
+    folder = source.component("scheduler")
+    config = FlowMatchEulerDiscreteScheduler.from_pretrained(folder, local_files_only=True).config
+    refuse_other_scheduler(folder)
+    shift = float(config.shift)
+    if config.use_dynamic_shifting:
+        slope = (config.max_shift - config.base_shift) / (config.max_image_seq_len - config.base_image_seq_len)
+        shift = math.exp(config.base_shift + slope * (n_tokens - config.base_image_seq_len))
+    n = int(config.num_train_timesteps)
+    shares = torch.arange(1, n + 1, dtype=torch.float64) / n
+    shares = shift * shares / (1 + (shift - 1) * shares)
+    return NoiseSchedule(alphas_cumprod_of_flow(shares).float(), "flow")
 
 
 def load_schedule(source: PriorSource) -> NoiseSchedule:
@@ -140,10 +177,15 @@ def load_schedule(source: PriorSource) -> NoiseSchedule:
     return NoiseSchedule(scheduler.alphas_cumprod.float(), kind)
 
 
-def load_text_encoder(source: PriorSource) -> tuple[Any, nn.Module]:
-    """Tokenizer and encoder; a CLIP text tower or any encoder whose last hidden state has one row a token."""
-    tokenizer = AutoTokenizer.from_pretrained(source.component("tokenizer"), local_files_only=True)
-    return tokenizer, open_transformers(source.component("text_encoder"))
+def load_text_encoder(source: PriorSource, which: str = "") -> tuple[Any, nn.Module]:
+    """Tokenizer and encoder; a CLIP text tower or any encoder whose last hidden state has one row a token.
+
+    which: "_2" or "_3" for a prior's second or third one; T5 is opened in the number format it is stored in.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(source.component(f"tokenizer{which}"), local_files_only=True)
+    folder = source.component(f"text_encoder{which}")
+    is_t5 = json_object(folder / "config.json").get("model_type") == "t5"
+    return tokenizer, open_transformers(folder, as_stored=is_t5)
 
 
 def load_packaged_text_encoder(reference: str) -> tuple[Any, nn.Module]:

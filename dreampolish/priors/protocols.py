@@ -13,22 +13,60 @@ from typing import Protocol, runtime_checkable
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional
 
 
 @dataclass(frozen=True)
 class TextEmbedding:
-    """Token states (B, L, D) and their mask (B, L), True where a token counts."""
+    """Token states (B, L, D), their mask (B, L), True where a token counts, and the whole text's vector (B, P) where the prior has one."""
 
     states: Float[Tensor, "b l d"]
     mask: Tensor
+    pooled: Float[Tensor, "b p"] | None = None
 
     def rows(self, index: slice | list[int]) -> "TextEmbedding":
         """The embeddings of some of the texts."""
-        return TextEmbedding(self.states[index], self.mask[index])
+        return TextEmbedding(self.states[index], self.mask[index], None if self.pooled is None else self.pooled[index])
 
     def expand(self, n: int) -> "TextEmbedding":
         """One embedding repeated for n pictures."""
-        return TextEmbedding(self.states.expand(n, -1, -1), self.mask.expand(n, -1))
+        pooled = None if self.pooled is None else self.pooled.expand(n, -1)
+        return TextEmbedding(self.states.expand(n, -1, -1), self.mask.expand(n, -1), pooled)
+
+    def pooled_states(self) -> Float[Tensor, "b p"]:
+        """The whole texts' vectors. ValueError where the prior's tower has none."""
+        if self.pooled is None:
+            raise ValueError("these embeddings carry no pooled text, which SDXL, Stable Diffusion 3 and FLUX need")
+        return self.pooled
+
+    def mixed(self, other: "TextEmbedding", share: Float[Tensor, " b"]) -> "TextEmbedding":
+        """`share` of these embeddings and the rest of the other ones, text by text; share in [0, 1]."""
+        states = torch.lerp(other.states, self.states, share[:, None, None])
+        pooled = None
+        if self.pooled is not None and other.pooled is not None:
+            pooled = torch.lerp(other.pooled, self.pooled, share[:, None])
+        return TextEmbedding(states, self.mask | other.mask, pooled)
+
+    @staticmethod
+    def joined(texts: "Sequence[TextEmbedding]") -> "TextEmbedding":
+        """All texts of several embeddings, one after the other; the shorter ones are padded with tokens that do not count."""
+        length = max(each.mask.shape[1] for each in texts)
+        missing = [length - each.mask.shape[1] for each in texts]
+        pooled = [each.pooled for each in texts if each.pooled is not None]
+        return TextEmbedding(
+            torch.cat([functional.pad(each.states, (0, 0, 0, n)) for each, n in zip(texts, missing, strict=True)]),
+            torch.cat([functional.pad(each.mask, (0, n)) for each, n in zip(texts, missing, strict=True)]),
+            torch.cat(pooled) if pooled else None,
+        )
+
+    def followed_by(self, others: "TextEmbedding") -> "TextEmbedding":
+        """These embeddings and others behind them; the shorter ones are padded with tokens that do not count."""
+        length = max(self.mask.shape[1], others.mask.shape[1])
+        padded = [
+            (functional.pad(each.states, (0, 0, 0, missing)), functional.pad(each.mask, (0, missing)))
+            for each, missing in ((each, length - each.mask.shape[1]) for each in (self, others))
+        ]
+        return TextEmbedding(*(torch.cat(parts) for parts in zip(*padded, strict=True)))
 
 
 @runtime_checkable
@@ -142,6 +180,16 @@ class ViewPrior(LatentPrior, Protocol):
         """The noise of the view at `pose` of the reference object; None: the unconditional domain."""
         ...
 
+    def predict_both(
+        self,
+        noisy: Float[Tensor, "b c m n"],
+        timesteps: Int[Tensor, " b"],
+        reference: ViewCondition,
+        pose: Float[Tensor, "b 4"],
+    ) -> tuple[Float[Tensor, "b c m n"], Float[Tensor, "b c m n"]]:
+        """As `predict_epsilon` with the reference and without it, in one network call."""
+        ...
+
     def sample(
         self,
         reference: ViewCondition,
@@ -166,6 +214,44 @@ class ViewPrior(LatentPrior, Protocol):
         generator: torch.Generator,
     ) -> Float[Tensor, "b 3 h w"]:
         """Views noised up to the fraction `strength` of the timesteps and denoised again; no gradient."""
+        ...
+
+
+@dataclass(frozen=True)
+class SetSubject:
+    """What sets of views are painted of: a picture on white (1, 3, H, W) in [0, 1] and its mask (1, 1, H, W), its camera's elevation in
+    degrees, and the prompt."""
+
+    picture: Float[Tensor, "1 3 h w"]
+    mask: Float[Tensor, "1 1 h w"]
+    elevation_deg: float
+    prompt: str
+
+
+@runtime_checkable
+class SetPrior(Protocol):
+    """A prior that paints several views of one object together. Azimuths are relative to the subject's, elevations to the ground."""
+
+    image_size: int
+    """Pixels of a side of each view."""
+    own_views: tuple[tuple[float, float], ...] | None
+    """(azimuth, elevation) in degrees of the only views that it paints; None: any."""
+    background: float
+    """Grey value that lies behind its pictures, in and out: 1 is white."""
+
+    def repaint(
+        self,
+        subject: SetSubject,
+        images: Float[Tensor, "n 3 s s"],
+        views: Sequence[tuple[float, float]],
+        strength: float,
+        guidance_scale: float,
+        steps: int,
+        renewed: float,
+        generator: torch.Generator,
+    ) -> Float[Tensor, "n 3 s s"]:
+        """Views noised up to the fraction `strength` of the timesteps and denoised together again; at 1 they no longer matter; no
+        gradient. views: their (azimuth, elevation) in degrees. renewed: DDIM's eta."""
         ...
 
 

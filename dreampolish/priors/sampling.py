@@ -79,6 +79,37 @@ def v_from_epsilon(
     return (epsilon - sigma * noisy) / alpha.clamp_min(_LEAST_ALPHA)
 
 
+def epsilon_from_flow(
+    u: Float[Tensor, "b c m n"],
+    noisy: Float[Tensor, "b c m n"],
+    alphas_cumprod: Float[Tensor, " t"],
+    timesteps: Int[Tensor, " b"],
+) -> Float[Tensor, "b c m n"]:
+    """eps = x_s + (1 - s) u of rectified flow's velocity u = eps - z (source: arXiv:2403.03206, Sec. 2).
+
+    Written in z_t: x_s = z_t / (alpha_t + sigma_t) at s = sigma_t / (alpha_t + sigma_t).
+    """
+    alpha, sigma = alpha_sigma(alphas_cumprod, timesteps)
+    return (noisy + alpha * u) / (alpha + sigma)
+
+
+def v_from_flow(
+    u: Float[Tensor, "b c m n"],
+    noisy: Float[Tensor, "b c m n"],
+    alphas_cumprod: Float[Tensor, " t"],
+    timesteps: Int[Tensor, " b"],
+) -> Float[Tensor, "b c m n"]:
+    """v = alpha_t eps - sigma_t z with eps as in `epsilon_from_flow` and z = x_s - s u; nothing is divided by alpha_t."""
+    alpha, sigma = alpha_sigma(alphas_cumprod, timesteps)
+    return ((alpha - sigma) * noisy + u) / (alpha + sigma)
+
+
+def alphas_cumprod_of_flow(shares: Float[Tensor, " t"]) -> Float[Tensor, " t"]:
+    """abar_t of noise shares s of rectified flow: x_s divided by the root of (1 - s)^2 + s^2 is z_t."""
+    kept = (1 - shares).square()
+    return kept / (kept + shares.square())
+
+
 def bounded_snr_weight(alphas_cumprod: Float[Tensor, " t"], timesteps: Int[Tensor, " b"], gamma: float) -> Float[Tensor, " b"]:
     """min(SNR + 1, gamma) / (SNR + 1), the weight of a squared v error; gamma at least 1.
 

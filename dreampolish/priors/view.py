@@ -120,10 +120,13 @@ class DiffusionViewPrior(LatentSpace):
         # Stable Diffusion's encoder latents enter Zero123's U-Net unscaled; ours has a scale of 1 anyway.
         self._reference_scale = 1 / float(space.autoencoder.config.scaling_factor)
 
+    def networks(self) -> tuple[nn.Module, ...]:
+        """The U-Net."""
+        return (self.unet,)
+
     def to(self, device: torch.device | str) -> None:
         """Move autoencoder, network, projection and context encoder."""
         super().to(device)
-        self.unet.to(device)
         self.projection.to(device)
         if isinstance(self.context, ImageEmbeddingContext):
             self.context.tower.to(device)
@@ -144,12 +147,7 @@ class DiffusionViewPrior(LatentSpace):
         return ViewCondition(latents * self._reference_scale, self.context(reference, latents))
 
     def _output(self, noisy: Tensor, timesteps: Tensor, reference: ViewCondition | None, pose: Tensor) -> Tensor:
-        n = len(noisy)
-        if reference is None:
-            latents = torch.zeros_like(noisy)
-            tokens = noisy.new_zeros(n, max(self.projection.config.tokens, 1), self.projection.config.context_dim)
-        else:
-            latents, tokens = reference.latent.expand(n, -1, -1, -1), reference.context.expand(n, -1, -1)
+        latents, tokens = self._seen(noisy, reference)
         return view_output(
             unet=self.unet,
             projection=self.projection,
@@ -159,6 +157,40 @@ class DiffusionViewPrior(LatentSpace):
             tokens=tokens,
             pose=pose,
         )
+
+    def _seen(self, noisy: Tensor, reference: ViewCondition | None) -> tuple[Tensor, Tensor]:
+        """Latents (B, C, h, w) and tokens (B, L, D) of the reference for a batch of noisy views; zeros without one."""
+        n = len(noisy)
+        if reference is None:
+            shape = (n, max(self.projection.config.tokens, 1), self.projection.config.context_dim)
+            return torch.zeros_like(noisy), noisy.new_zeros(shape)
+        return reference.latent.expand(n, -1, -1, -1), reference.context.expand(n, -1, -1)
+
+    def _both_outputs(self, noisy: Tensor, timesteps: Tensor, reference: ViewCondition, pose: Tensor) -> tuple[Tensor, Tensor]:
+        """What the network predicts with the reference and without it, in one call."""
+        (latents, tokens), (no_latents, no_tokens) = self._seen(noisy, reference), self._seen(noisy, None)
+        with_it, without = view_output(
+            unet=self.unet,
+            projection=self.projection,
+            noisy=torch.cat([noisy, noisy]),
+            timesteps=torch.cat([timesteps, timesteps]),
+            reference_latents=torch.cat([latents, no_latents]),
+            tokens=torch.cat([tokens, no_tokens]),
+            pose=torch.cat([pose, pose]),
+        ).chunk(2)
+        return with_it, without
+
+    @torch.no_grad()
+    def predict_both(
+        self,
+        noisy: Float[Tensor, "b c m n"],
+        timesteps: Int[Tensor, " b"],
+        reference: ViewCondition,
+        pose: Float[Tensor, "b 4"],
+    ) -> tuple[Float[Tensor, "b c m n"], Float[Tensor, "b c m n"]]:
+        """As `predict_epsilon` with the reference and without it, in one network call."""
+        with_it, without = self._both_outputs(noisy, timesteps, reference, pose)
+        return self.epsilon_from_output(with_it, noisy, timesteps), self.epsilon_from_output(without, noisy, timesteps)
 
     @torch.no_grad()
     def predict_epsilon(
@@ -231,10 +263,10 @@ class DiffusionViewPrior(LatentSpace):
         """v under guidance on the reference."""
 
         def predict_v(noisy: Tensor, timesteps: Tensor) -> Tensor:
-            conditional = self.v_from_output(self._output(noisy, timesteps, reference, pose), noisy, timesteps)
             if guidance_scale == 1:
-                return conditional
-            unconditional = self.v_from_output(self._output(noisy, timesteps, None, pose), noisy, timesteps)
+                return self.v_from_output(self._output(noisy, timesteps, reference, pose), noisy, timesteps)
+            with_and_without = self._both_outputs(noisy, timesteps, reference, pose)
+            conditional, unconditional = (self.v_from_output(each, noisy, timesteps) for each in with_and_without)
             return guided(conditional, unconditional, guidance_scale)
 
         return predict_v

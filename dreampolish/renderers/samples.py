@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dreampolish.fields.occupancy import OccupancyGrid, t_range_from_box
-from dreampolish.kernels.ray_marching import Marched, march
+from dreampolish.kernels.marched import Marched
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,8 @@ def sample_rays(
 
 def march_in_occupancy(rays: Tensor, spans: Tensor, occupancy: OccupancyGrid, step_size: float) -> Marched:
     """The kernel, on an occupancy grid."""
+    from dreampolish.kernels.ray_marching import march  # warp
+
     cube = occupancy.occupied.view(occupancy.resolution, occupancy.resolution, occupancy.resolution)
     return march(rays, spans, cube, half_size=occupancy.half_size, step=step_size)
 

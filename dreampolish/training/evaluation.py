@@ -14,7 +14,7 @@ from dreampolish.metrics.pictures import psnr, ssim
 from dreampolish.priors.estimators.normals import DiffusionNormalPrior
 from dreampolish.priors.latents import LatentSpace
 from dreampolish.priors.protocols import ImageTextScorer
-from dreampolish.priors.text import DiffusionTextPrior
+from dreampolish.priors.text.prior import DiffusionTextPrior
 from dreampolish.priors.view import DiffusionViewPrior
 
 TEXT_SHEET = (

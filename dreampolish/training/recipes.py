@@ -9,7 +9,7 @@ from torch import nn
 from dreampolish.data.batches import RenderedViews
 from dreampolish.priors.latents import LatentSpace
 from dreampolish.priors.loading import NoiseSchedule, load_packaged_text_encoder
-from dreampolish.priors.text import TextTower
+from dreampolish.priors.text.towers import TextTower
 from dreampolish.priors.view import LatentPatchContext, PoseProjection
 from dreampolish.training.diffusion import (
     BatchSource,

@@ -11,7 +11,7 @@ from torch import Tensor
 from dreampolish.priors.latents import LatentSpace
 from dreampolish.priors.loading import unet_output
 from dreampolish.priors.protocols import TextEmbedding
-from dreampolish.priors.text import PromptEmbedder
+from dreampolish.priors.text.towers import PromptEmbedder
 from dreampolish.training.diffusion import Denoiser, DenoiserBatch
 
 CaptionedSource = Callable[[int, torch.Generator], tuple[Float[Tensor, "n 3 h w"], list[str]]]

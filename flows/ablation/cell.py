@@ -30,9 +30,11 @@ from stages.results.surfaces import open_artifact
 from stages.runtime.command import arguments_from_record
 from stages.runtime.context import context_of, device_from_name
 from stages.runtime.records import read_record, record_path, write_record
-from stages.runtime.store import LocalStore
+from stages.runtime.shared.stores import store_at
 from stages.runtime.tracking.files import entries_of
 from stages.runtime.tracking.journal import PARENT_JOURNAL, PARENT_TAG, Journal, Place
+from stages.runtime.tracking.live import forget_live
+from stages.runtime.tracking.machine import machine_watched
 from stages.runtime.tracking.progress import await_sends
 
 FROM_STAGE = {"psnr": "reference_psnr", "ssim": "reference_ssim", "normal_agreement": "normal_agreement"}
@@ -80,13 +82,15 @@ def run_cell(work: Workplace, cell: Cell, config: Config) -> Shown:
     journal = _open_journal(work, cell, record.config)
     status = "KILLED"
     try:
-        artifacts = _stages(work, cell, record)
+        with machine_watched(journal, work.place):
+            artifacts = _stages(work, cell, record)
         record = read_record(work.store, record.run)
         figures, pictures = _measured(work, cell, record=record, artifacts=artifacts)
         result = _result(work, cell, record=record, artifacts=artifacts, figures=figures)
         journal.metrics(0, {**_final(result, record), **best_figures(work.journals, artifacts.values())})
         journal.set_tags({"until": cell.until, **{f"state.{name}": entry.state for name, entry in result.stages.items()}})
         status = "FINISHED"
+        forget_live(work.store, record.run)
     except Exception as error:
         status = "KILLED" if isinstance(error, FitInterruptedError) else "FAILED"
         raise
@@ -98,7 +102,7 @@ def run_cell(work: Workplace, cell: Cell, config: Config) -> Shown:
 
 def _reference_picture(work: Workplace, reference: Artifact) -> Float[Tensor, "h w 3"]:
     assert isinstance(reference, ReferenceArtifact)
-    files = StoredFiles(LocalStore(work.store), torch.device("cpu"))
+    files = StoredFiles(store_at(work.store), torch.device("cpu"))
     return read_picture(files.locate(reference, reference.image))[..., :3]
 
 
@@ -160,7 +164,7 @@ def _measured(
 ) -> tuple[dict[str, float], Float[Tensor, "n h w 3"]]:
     config, reported = record.config, record.stages[cell.until].metrics
     device = device_from_name(config.device)
-    files = StoredFiles(LocalStore(work.store), device)
+    files = StoredFiles(store_at(work.store), device)
     last = artifacts[cell.until]
     opened = open_artifact(last, getattr(config, cell.until), files)
     figures, pictures = figures_of(

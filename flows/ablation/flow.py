@@ -19,7 +19,7 @@ from flows.ablation.plots import contact_sheet, plot
 from flows.ablation.statistics import CellResult, StudyResult, paired, write_result
 from flows.benchmark.page import date_line, machine_line, versions_line
 from flows.benchmark.statistics import one_line
-from flows.benchmark.subjects import held_out_names
+from flows.benchmark.subjects import data_of, held_out_names
 from flows.benchmark.truth import SHOWN
 from flows.runs.console import say
 from flows.runs.parameters import Overrides, Preset, StudyName, override_lines
@@ -27,7 +27,7 @@ from flows.service.marks import at_work
 from schemas.config.presets import merged
 from schemas.config.run import Config
 from schemas.studies import FITTED, Study
-from stages.runtime.context import device_from_name
+from stages.runtime.context import device_from_name, threads_from_setting
 from stages.runtime.errors import StageError
 from stages.runtime.files import (
     OUTPUTS_ELSEWHERE,
@@ -111,6 +111,8 @@ def _open_journal(work: Workplace) -> Journal:
     journal = Journal(work.journals / work.journal_name, PARENT_JOURNAL, f"ablation {work.plan.title}", tags)
     if journal.is_new:
         journal.params({"question": study.question, "seeds": study.seeds, "variants": list(study.all_variants())})
+    for data in data_of([cell.subject.truth for cell in work.plan.cells if cell.subject.truth is not None]):
+        journal.reads(data)
     # The cells' runs name this one as their parent, so it has to be there first.
     journal.send(work.place)
     return journal
@@ -189,7 +191,7 @@ def _result(plan: Plan, progress: Progress, overrides: Sequence[str]) -> StudyRe
         study=plan.study.model_dump(mode="json"),
         id=plan.id,
         date=date_line(),
-        machine=f"{machine_line(device_from_name(base.device))}; {base.threads} threads",
+        machine=f"{machine_line(device_from_name(base.device))}; {threads_from_setting(base.threads)} threads",
         versions=versions_line(),
         overrides=list(overrides),
         cells=[progress.results[cell.run] for cell in plan.cells],

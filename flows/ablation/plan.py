@@ -9,7 +9,7 @@ from typing import Any
 
 from dreampolish.scene.untrusted.files import TEXT_BYTES, read_regular
 from flows.benchmark.subjects import Subject, found_subjects, framing_settings
-from flows.runs.create import CONFIGS, check_priors, slug_from_prompt, unique_names
+from flows.runs.create import check_priors, slug_from_prompt, unique_names
 from flows.runs.inputs import check_thing_named, checked_prompt
 from flows.runs.roots import located
 from schemas.artifacts import StageName
@@ -17,11 +17,11 @@ from schemas.config.presets import ConfigError, load_config, merged
 from schemas.config.run import Config
 from schemas.runs import STAGES, RunRecord
 from schemas.studies import FITTED, Settings, Study, Variant, study_from_text
-from stages.guidance.priors import check_words
+from stages.guidance.words import check_words
 from stages.runtime.code import code_of_module
 from stages.runtime.context import RunContext, context_of
 from stages.runtime.errors import StageError
-from stages.runtime.files import PROJECT
+from stages.runtime.files import CONFIGS, PROJECT
 from stages.runtime.key import prior_digests
 
 STUDIES = CONFIGS / "ablations"

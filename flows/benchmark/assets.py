@@ -12,7 +12,7 @@ from dreampolish.metrics.pictures import psnr
 from dreampolish.scene.cameras import turntable_cameras
 from flows.benchmark.browser import BrowserError, module_folders, render_in_browser, tool_versions
 from flows.benchmark.stages import memory_path, recalled, remember
-from flows.runs.validate import findings_of
+from flows.runs.files.validate import findings_of
 from schemas.artifacts import AssetArtifact, TexturedMeshArtifact
 from schemas.runs import RunRecord
 from stages.guidance.reference_view import REFERENCE_FOV_DEG

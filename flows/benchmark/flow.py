@@ -29,6 +29,7 @@ from flows.benchmark.stages import figures_of
 from flows.benchmark.statistics import Failure, ObjectResult, PromptResult, Results, one_line, r_precision, stage_means
 from flows.benchmark.subjects import (
     Subject,
+    data_of,
     found_subjects,
     framing_settings,
     held_out_names,
@@ -39,7 +40,7 @@ from flows.benchmark.subjects import (
 from flows.benchmark.truth import SIZE, true_mesh
 from flows.report.facts import view_paths
 from flows.runs.console import say
-from flows.runs.create import CONFIGS, check_priors, new_id, new_run
+from flows.runs.create import check_priors, new_id, new_run
 from flows.runs.parameters import Overrides, Preset, override_lines
 from flows.runs.roots import deployed, located
 from flows.service.marks import at_work
@@ -49,10 +50,10 @@ from schemas.config.run import Config
 from schemas.runs import RunRecord
 from stages.results.files import StoredFiles
 from stages.runtime.context import context_of, device_from_name
-from stages.runtime.files import for_the_user, store_folder, try_folder
+from stages.runtime.files import CONFIGS, for_the_user, store_folder, try_folder
 from stages.runtime.records import read_record
+from stages.runtime.shared.stores import store_at
 from stages.runtime.signals import stop_on_signals
-from stages.runtime.store import LocalStore
 from stages.runtime.tracking.journal import PARENT_JOURNAL, Journal, Place, place_from_store
 
 T = TypeVar("T")
@@ -112,7 +113,7 @@ def benchmark(
     pipeline = Pipeline(store, preset, changed, config.device)
     place = place_from_store(store, os.environ.get("MLFLOW_TRACKING_URI"))
     folder, results, status = store / "journals" / f"benchmark-{new_id()}", Results(), "FAILED"
-    journal = _open_journal(folder, config, objects, len(subjects))
+    journal = _open_journal(folder, config, objects, subjects)
     try:
         # Held over all runs, so that a signal in the last moments of one keeps the next from beginning.
         with stop_on_signals():
@@ -150,7 +151,7 @@ def _measure_prompts(pipeline: Pipeline, prompts: Sequence[str], names: Sequence
 
 
 def _measure_asset(pipeline: Pipeline, name: str, run: str, results: Results) -> None:
-    files = StoredFiles(LocalStore(pipeline.store), pipeline.torch_device)
+    files = StoredFiles(store_at(pipeline.store), pipeline.torch_device)
     found = _isolated(f"{name}, its asset", results, partial(asset_result, name, run, files))
     if found is not None:
         results.assets.append(found)
@@ -176,7 +177,7 @@ def one_object(pipeline: Pipeline, subject: Subject) -> tuple[ObjectResult, Imag
     with tempfile.TemporaryDirectory() as folder:
         picture = reference_picture(subject, mesh, Path(folder))
         record = pipeline.run(subject.prompt, framing_settings(subject), picture)
-    files = StoredFiles(LocalStore(pipeline.store), pipeline.torch_device)
+    files = StoredFiles(store_at(pipeline.store), pipeline.torch_device)
     stages, contact_sheet = figures_of(record, files, subject.glb, subject.elevation_deg)
     for name, figures in stages.items():
         shown = ("psnr", "mask_iou", "chamfer", "f_score")
@@ -207,7 +208,7 @@ def one_prompt(pipeline: Pipeline, place: int, prompts: Sequence[str], names: Se
 
 def final_views(pipeline: Pipeline, record: RunRecord) -> Float[Tensor, "n 3 h w"]:
     """The asset's turntable views, no larger than the pictures that the judge was trained on: its answer depends on their size."""
-    views = [read_picture(path)[..., :3] for path in view_paths("export", record, LocalStore(pipeline.store))]
+    views = [read_picture(path)[..., :3] for path in view_paths("export", record, store_at(pipeline.store))]
     pictures = torch.stack(views)
     return resize(pictures, min(SIZE, pictures.shape[1])).permute(0, 3, 1, 2)
 
@@ -221,10 +222,12 @@ def mean_figures(results: Results) -> dict[str, float]:
     return {key: value for key, value in found.items() if not math.isnan(value)}
 
 
-def _open_journal(folder: Path, config: Config, objects: Path, n_objects: int) -> Journal:
+def _open_journal(folder: Path, config: Config, objects: Path, subjects: Sequence[Subject]) -> Journal:
     tags = {"preset": config.preset, "seed": str(config.seed), "objects": str(objects)}
-    journal = Journal(folder, PARENT_JOURNAL, f"benchmark of {n_objects} objects", tags)
+    journal = Journal(folder, PARENT_JOURNAL, f"benchmark of {len(subjects)} objects", tags)
     journal.params(config.model_dump(mode="json"))
+    for data in data_of(subjects):
+        journal.reads(data)
     return journal
 
 

@@ -157,7 +157,7 @@ def plain_run(prompt: str, preset: str, settings: Sequence[str], store: Path) ->
     from stages.runtime.command import compute_recorded
     from stages.runtime.context import context_of
     from stages.runtime.records import read_record
-    from stages.runtime.store import LocalStore
+    from stages.runtime.shared.stores import store_at
 
     record = new_run(store, prompt, preset, settings, image=None)
     context = context_of(record, store, tracking_uri=None, show_progress=False).model_copy(update={"log_steps": False})
@@ -165,7 +165,7 @@ def plain_run(prompt: str, preset: str, settings: Sequence[str], store: Path) ->
     artifacts: dict[StageName, Artifact] = {}
     for name in STAGES:
         artifacts[name] = compute_recorded(CHAIN[name], record, context, artifacts)
-    return str(write_output(read_record(store, record.run), LocalStore(store), Path("outputs")).output)
+    return str(write_output(read_record(store, record.run), store_at(store), Path("outputs")).output)
 
 
 if __name__ == "__main__":

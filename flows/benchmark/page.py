@@ -36,7 +36,7 @@ from flows.benchmark.statistics import (
 from flows.benchmark.subjects import remarks_of
 from flows.runs.markdown import code, escaped
 from schemas.config.run import Config
-from stages.runtime.context import device_from_name
+from stages.runtime.context import device_from_name, threads_from_setting
 from stages.runtime.files import disk_errors_in_one_line, for_the_user
 
 DOCS = Path("docs/benchmarks")
@@ -339,7 +339,7 @@ def setting_of(config: Config, overrides: tuple[str, ...], objects: Path, n_name
         preset=config.preset,
         overrides=overrides,
         seed=config.seed,
-        threads=config.threads,
+        threads=threads_from_setting(config.threads),
         objects=str(objects),
         names=n_names,
         remarks=remarks_of(objects),

@@ -15,6 +15,7 @@ from schemas.config.presets import ConfigError
 from schemas.config.run import PROMPT_LIMIT
 from stages.runtime.errors import StageError
 from stages.runtime.files import project_file
+from stages.runtime.tracking.datasets import ReadData, files_data, split_data
 
 REFERENCE_SIZE = 512
 """Pixels of a side of a reference picture that is rendered here."""
@@ -114,6 +115,22 @@ def remarks_of(objects: Path) -> str:
 def held_out_names() -> list[str]:
     """Names of things that no prior was trained on: what the judge may take a picture for, beside the prompts."""
     return project_file("configs/data/held_out_names.txt").read_text().splitlines()
+
+
+def data_of(subjects: Sequence[Subject]) -> list[ReadData]:
+    """What a benchmark or a study reads, for its run at the tracker: the split, and the objects of known shape, if there are any."""
+    split = split_data(project_file("configs/data/split.json"), "configs/data/split.json", "held out")
+    files = sorted({path for each in subjects for path in (each.glb, each.reference) if path is not None})
+    if not files:
+        return [split]
+    folder = files[0].parent.parent if files[0].name.lower() == MESH or files[0].stem == "reference" else files[0].parent
+    return [split, files_data("benchmark", files, _shown(folder), "evaluation")]
+
+
+def _shown(folder: Path) -> str:
+    """A folder relative to the project where it lies in it, else as it was given."""
+    inside = project_file(".").resolve()
+    return folder.resolve().relative_to(inside).as_posix() if folder.resolve().is_relative_to(inside) else str(folder)
 
 
 def prompts_of(objects: Path) -> list[str]:

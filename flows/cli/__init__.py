@@ -25,14 +25,19 @@ COMMANDS = {
         "show": "Say what an asset's file tells of its making, and the command that makes it again.",
         "validate": "Check a 3D file: GLB by the Khronos validator (npm install gltf-validator) or, without it, by trimesh's glTF schema.",
     },
+    "watch": {
+        "watch": "Show a run while it goes on, in a browser: views, curves and the mesh so far.",
+    },
     "study": {
         "ablate": "Run a study: the same subjects and seeds under several settings, compared.",
         "studies": "Write docs/studies from the results of studies.",
+        "bench": "Measure the engine beside other ways of doing the same, and a run's stages; writes docs/benchmarks/performance.md.",
         "benchmark": "Measure every stage on objects whose true shape is known; writes docs/benchmarks.",
     },
     "service": {
         "up": "Start Prefect, MLflow and a worker on this machine and register the deployments.",
         "down": "Stop what `up` started; runs that go on write their checkpoints first.",
+        "worker": "Serve the runs of a service of another machine, in this folder, until it is stopped; the store has to be shared.",
         "upload": "Put a picture or a mesh into the store and print its hash",
         "batch": "One run for each prompt of a file, on as many workers as there are.",
         "doctor": "Say what is wrong with this installation, its store and its services, and what mends it.",
@@ -43,6 +48,14 @@ COMMANDS = {
         "check": "Say what folders of models are, what is missing in them, which licence and memory, and what to type.",
         "convert": "Turn pickled weights into a folder that can be opened; tensors only, once.",
         "fetch": "Download the models that a preset names in configs/models.yaml; goes on where it stopped.",
+    },
+    "store": {
+        "ls": "List the runs of the store, the one touched last first; or what one of them names.",
+        "du": "Say what takes the room of the store: by stage, by run, by study.",
+        "gc": "Make room: results that no run names, and what the store's settings say. Without --yes nothing is removed.",
+        "verify": "Compare every file of every result with its hash.",
+        "push": "Send runs with their results to a folder or a bucket (s3://...); goes on where it stopped.",
+        "pull": "Bring runs with their results from a folder or a bucket; goes on where it stopped.",
     },
 }
 """Module of this folder -> its commands, functions of the same name, with the line that `--help` has for them."""
@@ -122,10 +135,17 @@ _priors = _typer(
     no_args_is_help=True,
     help="The priors: check, fetch and convert models; train embedded ones.",
 )
-app.add_typer(_priors, name="priors")
+_store = _typer(
+    cls=LazyGroup,
+    no_args_is_help=True,
+    help="The store: what it holds, making room, and runs to and from elsewhere.",
+)
+GROUPS = {"priors": _priors, "store": _store}
+for _name, _group in GROUPS.items():
+    app.add_typer(_group, name=_name)
 for _module, _commands in COMMANDS.items():
     for _command, _line in _commands.items():
-        (_priors if _module == "priors" else app).command(_command, help=_line)(_listed)
+        GROUPS.get(_module, app).command(_command, help=_line)(_listed)
 
 
 def main() -> None:

@@ -14,7 +14,6 @@ import typer
 
 from flows.service.environment import quiet_environment
 from flows.service.secret import is_refusal
-from schemas.config.presets import ConfigError
 from stages.runtime.errors import StageError
 from stages.runtime.files import close_store, disk_error, is_disk_error, keep_private, store_folder
 from stages.runtime.signals import interrupted_by_sigterm
@@ -54,11 +53,13 @@ def _errors_in_one_line(store: Path, again: str | None) -> Iterator[None]:
     try:
         with interrupted_by_sigterm():
             yield
-    except (StageError, ConfigError) as error:
+    except StageError as error:
         end(str(error), 2)
     except KeyboardInterrupt as error:
         end(_how_to_go_on(error, again), 130)
     except Exception as error:
+        if type(error).__name__ == "ConfigError":  # by its name: the settings behind it would slow `--help` down
+            end(str(error), 2)
         if any(type(each).__name__ in ("FitInterruptedError", "StoppedError") for each in _behind(error)):
             end(_how_to_go_on(error, again), 130)
         end(*_told(error, store))

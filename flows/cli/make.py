@@ -1,23 +1,18 @@
-"""The commands run, resume, texture, polish and stage."""
+"""The commands run, resume, texture, polish and stage. What they do is imported when they do it: their help does not wait for it."""
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from flows.cli.command import Json, Run, Set, finish, resumed_by
 from flows.runs.console import say, stage_line, summary
-from flows.runs.create import new_run
-from flows.runs.given_mesh import GivenMesh
-from flows.runs.inputs import words_of_name
 from flows.service.temporary_server import load_stages, temporary_server
-from schemas.config.presets import ConfigError, merged
-from schemas.runs import ALL_STAGES, RunRecord
-from stages.runtime.command import run_one
-from stages.runtime.records import read_record
 from stages.runtime.signals import stop_on_signals
-from stages.runtime.tracking.journal import place_from_store
+
+if TYPE_CHECKING:
+    from schemas.runs import RunRecord
 
 
 def run(
@@ -33,6 +28,10 @@ def run(
     """Make a textured 3D asset from a prompt."""
 
     def work(store: Path) -> dict[str, Any]:
+        from flows.runs.create import new_run
+        from flows.runs.given_mesh import GivenMesh
+        from schemas.config.presets import ConfigError
+
         if init_mesh is None and (up is not None or front is not None):
             raise ConfigError("--up and --front say how an --init-mesh FILE stands; there is none")
         given = None if init_mesh is None else GivenMesh(file=init_mesh, use="start", up=up, front_deg=front)
@@ -46,6 +45,8 @@ def resume(run: Run, as_json: Json = False) -> None:
     """Continue a stopped run; finished stages are taken from the store."""
 
     def work(store: Path) -> dict[str, Any]:
+        from stages.runtime.records import read_record
+
         record = read_record(store, run)
         return _continue(record, f"resuming run {record.run}: {record.prompt}")
 
@@ -71,6 +72,9 @@ def texture(
     """Texture and export a run's mesh anew, as a new run; or, with --mesh, a mesh of your own, whose shape stays as it is."""
 
     def again(store: Path) -> dict[str, Any]:
+        from schemas.config.presets import ConfigError, merged
+        from stages.runtime.records import read_record
+
         given = {"--image": image, "--only": only, "--uv": uv, "--strength": strength, "--up": up, "--front": front}
         foreign = [name for name, value in given.items() if value is not None]
         if foreign:
@@ -84,6 +88,9 @@ def texture(
             return texture_flow(run=record.run, overrides=overrides or [], refresh=refresh, show_progress=True)
 
     def own(store: Path) -> dict[str, Any]:
+        from flows.runs.create import new_run
+        from flows.runs.given_mesh import GivenMesh
+
         assert mesh is not None
         wanted = GivenMesh(file=mesh, uv=uv, only=only, strength=strength, up=up, front_deg=front)
         record = new_run(store=store, prompt=run, preset=preset, overrides=overrides or [], image=image, given=wanted)
@@ -107,6 +114,11 @@ def polish(
     """Polish the surface of a mesh of your own; with a prompt, paint it too."""
 
     def work(store: Path) -> dict[str, Any]:
+        from flows.runs.create import new_run
+        from flows.runs.given_mesh import GivenMesh
+        from flows.runs.inputs import words_of_name
+        from schemas.config.presets import ConfigError
+
         if prompt is None and (image is not None or strength is not None):
             raise ConfigError("--image and --strength say how the mesh is painted; give a prompt too, which says what it shows")
         wanted = GivenMesh(
@@ -120,7 +132,7 @@ def polish(
 
 
 def stage(
-    name: Annotated[str, typer.Argument(help=f"one of {', '.join(ALL_STAGES)}")],
+    name: Annotated[str, typer.Argument(help="intake, reference, nerf, neus, dmtet, polish, texture or export")],
     run: Annotated[str, typer.Option(help="the run whose earlier stages are read")],
     overrides: Set = None,
     as_json: Json = False,
@@ -128,6 +140,12 @@ def stage(
     """Compute one stage of a run alone."""
 
     def work(store: Path) -> dict[str, Any]:
+        from schemas.config.presets import ConfigError
+        from schemas.runs import ALL_STAGES
+        from stages.runtime.command import run_one
+        from stages.runtime.records import read_record
+        from stages.runtime.tracking.journal import place_from_store
+
         chosen = next((stage for stage in ALL_STAGES if stage == name), None)
         if chosen is None:
             raise ConfigError(f"no stage {name!r}; there are {', '.join(ALL_STAGES)}")
@@ -143,7 +161,7 @@ def stage(
     finish(work, as_json, again="the same command")
 
 
-def _continue(record: RunRecord, headline: str) -> dict[str, Any]:
+def _continue(record: "RunRecord", headline: str) -> dict[str, Any]:
     """Run the whole chain of a run as the Prefect flow."""
     say(headline)
     # Around the flow, so that its report to Prefect is given no more time than the rest.

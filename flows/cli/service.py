@@ -1,4 +1,4 @@
-"""The commands up, down, batch and doctor."""
+"""The commands up, down, worker, batch, upload and doctor."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,18 +8,35 @@ import typer
 from flows.cli.command import Json, Set, end, finish
 from flows.runs.console import answer, say
 from flows.service import up as services
+from flows.service.backends.attached import serve, service_elsewhere
+from flows.service.backends.settings import told_settings
 from flows.service.processes import WORDS
 from flows.service.secret import USER, export_line, secret_path
 from schemas.config.presets import ConfigError
 from schemas.config.reference import ReferenceConfig
+from stages.runtime.errors import StageError
+
+Folders = Annotated[
+    list[Path] | None, typer.Option("--folder", metavar="DIR", help="runs' parameters may name files in it; repeatable")
+]
 
 
 def up(
     port: Annotated[int, typer.Option(min=1, max=65535, help="of the Prefect server")] = 4200,
     mlflow_port: Annotated[int, typer.Option(min=1, max=65535, help="of the MLflow server")] = 5000,
-    at_once: Annotated[int, typer.Option(min=1, max=64, help="runs that may go at the same time")] = 1,
-    folders: Annotated[
-        list[Path] | None, typer.Option("--folder", metavar="DIR", help="runs' parameters may name files in it; repeatable")
+    watch_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="of the page of runs; without it, 4300 or any that is free")
+    ] = None,
+    at_once: Annotated[int, typer.Option(min=1, max=100_000, help="runs that may go at the same time")] = 1,
+    folders: Folders = None,
+    database: Annotated[
+        str | None,
+        typer.Option(
+            envvar="DREAMPOLISH_DATABASE", metavar="URL", help="postgresql://... for Prefect and MLflow; default: SQLite"
+        ),
+    ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="a setting of docs/using/scale.md; repeatable")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -32,6 +49,7 @@ def up(
         missing = [folder for folder in folders or [] if not folder.is_dir()]
         if missing:
             raise ConfigError(f"no folder {missing[0]}; --folder names one whose files runs may read")
+        settings = told_settings(store, database, overrides or [])
         pages = services.up(
             store=store,
             folder=Path.cwd(),
@@ -39,12 +57,15 @@ def up(
             mlflow_port=mlflow_port,
             runs_at_once=at_once,
             readable=folders or (),
+            settings=settings,
+            watch_port=watch_port,
         )
         for line in pages["crashed"]:
             say(line)
         if not as_json:
             answer(f"Prefect  {pages['prefect']}")
             answer(f"MLflow   {pages['mlflow']}")
+            answer(f"Runs     {pages['watch']}")
             where = "in this folder" if pages["settings"] else "once you typed"
             answer(
                 f"`prefect deployment run dreampolish/full` reaches this server {where}; elsewhere:"
@@ -52,8 +73,8 @@ def up(
                 else "this folder has a prefect.toml of its own; for `prefect deployment run` type:"
             )
             answer(f"  {export_line(store, pages['prefect'] + '/api')}")
-            answer(f"both pages ask for the secret in {secret_path(store)}: Prefect for its whole line,")
-            answer(f"MLflow for the user {USER} and, as password, what stands behind the colon")
+            answer(f"the pages ask for the secret in {secret_path(store)}: Prefect for its whole line,")
+            answer(f"the other two for the user {USER} and, as password, what stands behind the colon")
         return {**pages, "api": f"{pages['prefect']}/api"}
 
     finish(work, as_json)
@@ -69,6 +90,29 @@ def down(as_json: Json = False) -> None:
         return {"stopped": list(stopped)}
 
     finish(work, as_json)
+
+
+def worker(
+    api: Annotated[str, typer.Option("--api", metavar="URL", help="of the Prefect server, as `up` prints it")],
+    tracker: Annotated[str | None, typer.Option("--tracker", metavar="URL", help="of the MLflow server")] = None,
+    secret_file: Annotated[
+        Path | None,
+        typer.Option("--secret-file", metavar="FILE", help="a copy of <store>/services/secret of the server's machine"),
+    ] = None,
+    at_once: Annotated[int, typer.Option(min=1, max=1000, help="runs that may go at the same time here")] = 1,
+    folders: Folders = None,
+) -> None:
+    """Serve the runs of a service of another machine, in this folder, until it is stopped; the store has to be shared."""
+
+    def work(store: Path) -> dict[str, Any]:
+        service = service_elsewhere(store, api, tracker, secret_file)
+        say(f"serving {service.api}; Ctrl-C stops it, its runs write checkpoints first")
+        code = serve(store, service, services.run_environment(store, tracker, folders or ()), at_once)
+        if code != 0:
+            raise StageError(f"the worker ended with {code}", None, "see what it said above")
+        return {}
+
+    finish(work, as_json=False, again="the same command")
 
 
 def batch(
@@ -125,6 +169,7 @@ def upload(
 
 def doctor(
     mend: Annotated[bool, typer.Option("--mend", help="also mend what can be mended without loss")] = False,
+    deep: Annotated[bool, typer.Option("--deep", help="read the files of all results, not of a sample")] = False,
     as_json: Json = False,
 ) -> None:
     """Say what is wrong with this installation, its store and its services, and what mends it; exit code 1 while something is."""
@@ -134,7 +179,7 @@ def doctor(
         from flows.service.doctor import findings
         from flows.service.doctor import mend as mend_all
 
-        found = findings(store)
+        found = findings(store, deep=deep, say=say)
         mended = mend_all(found) if mend else []
         left.extend(findings(store) if mended else found)
         for line in [*(finding.line for finding in found), *mended] or ["nothing is wrong"]:

@@ -14,10 +14,10 @@ from flows.report.page import compare_page, run_page, write_page
 from flows.report.settings import making_command
 from flows.runs.console import answer, say, stage_line, summary
 from flows.runs.create import output_folder
-from flows.runs.exports import Exported, PrintWishes, checked_format, export_run, print_run
-from flows.runs.making import making_of
+from flows.runs.files.exports import Exported, PrintWishes, checked_format, export_run, print_run
+from flows.runs.files.making import making_of
+from flows.runs.files.validate import findings_of
 from flows.runs.roots import OUTPUTS
-from flows.runs.validate import findings_of
 from schemas.config.presets import ConfigError, merged
 from schemas.runs import RunRecord
 from stages.runtime.files import disk_errors_in_one_line, for_the_user

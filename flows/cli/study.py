@@ -1,4 +1,4 @@
-"""The commands ablate, studies and benchmark."""
+"""The commands ablate, studies, bench and benchmark."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -103,6 +103,38 @@ def benchmark(
     finish(work, as_json, again="the same command")
     if failures:
         end(f"{len(failures)} could not be measured, first {failures[0]['name']}: {failures[0]['message']}", 1)
+
+
+def bench(
+    prompt: Annotated[str, typer.Option(help="of the run whose stages are timed")] = "a red armchair",
+    preset: Annotated[str, typer.Option(help="home or smoke")] = "home",
+    overrides: Set = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
+    rounds: Annotated[int, typer.Option(min=2, max=1000, help="of every comparison")] = 9,
+    no_run: Annotated[bool, typer.Option("--no-run", help="operations only, no run")] = False,
+    as_json: Json = False,
+) -> None:
+    """Measure the engine beside other ways of doing the same, and a run's stages; writes docs/benchmarks/performance.md."""
+
+    def work(store: Path) -> dict[str, Any]:
+        import torch
+
+        from flows.benchmark.performance.operations import compared, grown
+        from flows.benchmark.performance.page import page_text, write_performance
+        from flows.benchmark.performance.run import measured_run
+        from stages.runtime.context import device_from_name, threads_from_setting
+
+        place, threads = device_from_name(device), threads_from_setting("auto")
+        torch.set_num_threads(threads)
+        say(f"comparing operations on {place.type}, {rounds} rounds each")
+        comparisons, growths = compared(place, rounds), grown(place, rounds)
+        say("timing a run of all stages" if not no_run else "no run is timed")
+        stages = [] if no_run else measured_run(prompt, preset, [f"device={device}", *(overrides or [])])
+        setting = f"{threads} threads, {rounds} rounds; the run: `{preset}`, `{prompt}`."
+        page = write_performance(page_text(comparisons, growths, stages, device, setting))
+        return {"output": str(page.resolve())}
+
+    finish(work, as_json, again="the same command")
 
 
 def _show_plan(checked: Plan) -> dict[str, Any]:

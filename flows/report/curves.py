@@ -24,6 +24,13 @@ def curves_of_stage(store: Path, run: str, stage: str, fingerprint: str) -> dict
     return {metric: thinned(curve, MAX_POINTS) for metric, curve in best.items() if len(curve) > 1}
 
 
+def latest_curves(store: Path, run: str, stage: str) -> dict[str, Curve]:
+    """The curves of a stage that has no result yet, so far."""
+    journals = sorted((store / "journals" / run).glob(f"{stage}-*.jsonl"), key=lambda path: path.stat().st_mtime)
+    found = _curves(journals[-1], f"{stage}/") if journals else {}
+    return {metric: thinned(curve, MAX_POINTS) for metric, curve in found.items() if len(curve) > 1}
+
+
 def was_computed_by(store: Path, run: str, stage: str, fingerprint: str) -> bool:
     """Whether the run itself came by this result, by computing it or finding it; False if it took it over from another run."""
     return (store / "journals" / run / f"{stage}-{fingerprint[:12]}.jsonl").exists()

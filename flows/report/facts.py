@@ -17,21 +17,11 @@ from schemas.artifacts import (
     StageName,
     artifact_class_of,
 )
-from schemas.runs import ALL_STAGES, RunRecord
+from schemas.runs import ALL_STAGES, TITLES, RunRecord
 from stages.runtime.command import open_recorded, open_scores
 from stages.runtime.errors import StageError
+from stages.runtime.shared.stores import store_at
 from stages.runtime.store import LocalStore
-
-TITLES: dict[StageName, str] = {
-    **{name: name.capitalize() for name in ALL_STAGES},
-    "intake": "As it came",
-    "nerf": "NeRF",
-    "neus": "NeuS",
-    "dmtet": "DMTet",
-    "polish": "Polished",
-    "texture": "Textured",
-    "export": "Asset",
-}
 
 
 @dataclass(frozen=True)
@@ -149,7 +139,7 @@ def open_facts(record: RunRecord, store: Path, max_side: int) -> RunFacts:
     """The facts of a run, every file verified. Raises StageError for a run without results or with damaged ones."""
     if not record.stages:
         raise StageError(f"run {record.run} has no results yet", None, f"dreampolish resume {record.run}")
-    return facts_of_run(record, artifacts_of(record, store), LocalStore(store), max_side)
+    return facts_of_run(record, artifacts_of(record, store), store_at(store), max_side)
 
 
 def artifacts_of(record: RunRecord, store: Path) -> dict[StageName, Artifact]:

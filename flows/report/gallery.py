@@ -21,7 +21,7 @@ from stages.guidance.reference_view import REFERENCE_FOV_DEG
 from stages.results.files import StoredFiles
 from stages.results.surfaces import open_artifact
 from stages.runtime.command import open_recorded
-from stages.runtime.store import LocalStore
+from stages.runtime.shared.stores import store_at
 from stages.runtime.tracking.durations import duration
 
 AZIMUTHS_DEG = (30.0, 120.0, 210.0, 300.0)
@@ -55,7 +55,7 @@ def write_gallery(records: Sequence[RunRecord], store: Path, folder: Path) -> Pa
     """Write the pictures and index.md, whose path is returned. Raises StageError for a run without an asset, OSError."""
     assets = [open_recorded(AssetArtifact, record, store) for record in records]
     folder.mkdir(parents=True, exist_ok=True)
-    files = StoredFiles(LocalStore(store), torch.device("cpu"))
+    files = StoredFiles(store_at(store), torch.device("cpu"))
     names = picture_names(records)
     entries = []
     for record, asset, name in zip(records, assets, names, strict=True):

@@ -2,9 +2,7 @@
 
 import io
 
-import trimesh
 from PIL import Image
-from trimesh.exchange.gltf import export_glb
 
 LIGHTER_SIDES = (2048, 1024, 512, 256)
 """Pixels of the maps' longest side in lighter copies, tried in order."""
@@ -24,6 +22,9 @@ def fitting_glb(glb: bytes, limit: int) -> bytes | None:
 
 def lighter_glb(glb: bytes, side: int) -> bytes:
     """The same GLB with its maps as JPEG of at most `side` pixels."""
+    import trimesh
+    from trimesh.exchange.gltf import export_glb
+
     scene = trimesh.load_scene(io.BytesIO(glb), file_type="glb", process=False)
     for mesh in scene.geometry.values():
         for name in ("baseColorTexture", "normalTexture"):

@@ -23,7 +23,7 @@ from stages.runtime.store import LocalStore
 TILE = 128
 """Pixels of a view's side on the contact sheet."""
 OURS = ("asset.glb", "contact_sheet.png", "candidates.png", "turntable.*", "report.html", "run.json")
-SHOWN = ("report.html", "contact_sheet.png", "candidates.png", "turntable.*")
+SHOWN = ("asset.glb", "report.html", "contact_sheet.png", "candidates.png", "turntable.*")
 
 
 def write_output(record: RunRecord, store: LocalStore, outputs: Path) -> RunRecord:

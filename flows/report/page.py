@@ -13,17 +13,17 @@ from markupsafe import Markup
 
 from dreampolish.optim.atomic_files import write_atomically
 from flows.report.chart import Chart, chart, figure, size
-from flows.report.facts import TITLES, RunFacts, StageFacts
+from flows.report.facts import RunFacts, StageFacts
 from flows.report.model import fitting_glb
 from flows.report.settings import changes, plain, text
 from flows.report.three import three_script
 from schemas.artifacts import StageName
-from schemas.runs import ALL_STAGES
+from schemas.runs import ALL_STAGES, TITLES
 from stages.runtime.tracking.durations import duration
 
 MAX_BYTES = 12_000_000
 """Of a page."""
-SCRIPTS = ("viewer.js", "page.js")
+SCRIPTS = ("viewer.js", "steering.js", "page.js")
 MAIN_FIGURES = ("psnr", "ssim", "alignment")
 """Columns of the stages' table: figures that several stages have."""
 LABELS = {"psnr": "PSNR", "ssim": "SSIM", "alignment": "alignment"}

@@ -8,16 +8,13 @@ import unicodedata
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import cast
 
 import psutil
 
-from dreampolish.priors.folders.contents import Contents, Role, contents_of
 from dreampolish.priors.folders.source import PriorError, PriorSource
-from dreampolish.scene.matting import Matting
-from dreampolish.scene.pictures import PictureError
 from flows.runs.given_mesh import GivenMesh, check_memory, keep_mesh
 from flows.runs.inputs import check_thing_named, checked_prompt, keep_image
+from flows.runs.models.known import role_of_prior
 from flows.runs.roots import OUTPUTS, deployed, under_a_root
 from schemas.artifacts import Artifact, StageName
 from schemas.config.presets import ConfigError, load_config, merged
@@ -26,10 +23,8 @@ from schemas.runs import RunRecord
 from stages.runtime.command import arguments_from_record, open_recorded
 from stages.runtime.context import context_of
 from stages.runtime.errors import StageError
-from stages.runtime.files import OUTPUTS_ELSEWHERE, for_the_user, project_file, try_folder
+from stages.runtime.files import CONFIGS, OUTPUTS_ELSEWHERE, for_the_user, project_file, try_folder
 from stages.runtime.records import read_record, write_record
-
-CONFIGS = project_file("configs")
 
 
 def slug_from_prompt(prompt: str) -> str:
@@ -161,33 +156,40 @@ def check_priors(config: Config) -> None:
                 f"no {name} weights at {project_file(source.source)}; name another folder, or leave the setting out"
             )
     if config.priors.matting is not None:
+        from dreampolish.scene.matting import Matting  # torch
+        from dreampolish.scene.pictures import PictureError
+
         try:
             Matting(project_file(config.priors.matting.source))
         except PictureError as error:
             raise ConfigError(f"{error}, or leave priors.matting out") from None
-    for name in ("text", "view", "normals", "judge"):
+    for name in ("text", "view", "views", "normals", "judge"):
         setting = getattr(config.priors, name)
+        if setting is None or (name == "view" and not _opens_view(config)):
+            continue
         folder = project_file(setting.source)
         if setting.revision is None and not folder.is_dir():
-            own = setting.source == getattr(PriorsConfig(), name).source
+            own = setting == getattr(PriorsConfig(), name)
             fetch = f"dreampolish priors fetch --preset {config.preset} puts one there"
             remedy = f"git checkout {setting.source} brings it back" if own else fetch
             raise ConfigError(f"no {name} prior at {folder}; {remedy}, --set priors.{name}.source=... names another")
         if name != "judge":
-            check_prior(cast(Role, name), str(folder if folder.is_dir() else setting.source), setting.revision)
+            _check_prior(name, str(folder if folder.is_dir() else setting.source), setting.revision)
 
 
-def check_prior(role: Role, place: str, revision: str | None) -> Contents:
-    """What a prior is. Raises ConfigError in one line where it cannot be opened, or has another role."""
+def _opens_view(config: Config) -> bool:
+    """Whether a stage opens the view prior, though another prior may paint the views."""
+    return config.priors.views is None or any(stage.uses_view_alone for stage in (config.nerf, config.neus, config.dmtet))
+
+
+def _check_prior(role: str, place: str, revision: str | None) -> None:
+    """Raise ConfigError in one line where a prior cannot be opened, or has another role."""
     try:
-        found = contents_of(PriorSource(place, revision))
+        found, family = role_of_prior(PriorSource(place, revision))
     except PriorError as error:
         raise ConfigError(f"the {role} prior cannot be opened: {error}") from None
-    if found.role != role:
-        raise ConfigError(
-            f"{place} is no {role} prior but a {found.role} prior ({found.family}); --set priors.{found.role}.source={place}"
-        )
-    return found
+    if found != role:
+        raise ConfigError(f"{place} is no {role} prior but a {found} prior ({family}); --set priors.{found}.source={place}")
 
 
 def _check_places(priors: PriorsConfig) -> None:

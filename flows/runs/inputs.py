@@ -12,11 +12,12 @@ from dreampolish.scene.untrusted.files import PICTURE_BYTES, RefusedError, read_
 from schemas.config.presets import ConfigError
 from schemas.config.reference import ReferenceConfig
 from schemas.config.run import PROMPT_LIMIT
-from stages.guidance.priors import VOCABULARY, check_words
+from stages.guidance.words import VOCABULARY, check_words
 from stages.runtime.command import input_path
 from stages.runtime.context import RunContext
 from stages.runtime.errors import StageError
 from stages.runtime.files import disk_errors_in_one_line
+from stages.runtime.shared.stores import share_input
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -117,6 +118,7 @@ def keep_image(store: Path, image: Path, config: ReferenceConfig, *, matted: boo
     with disk_errors_in_one_line(store):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, payload)
+        share_input(store, digest)
     return digest
 
 

@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 from pydantic import Field, WithJsonSchema
 
-from flows.runs.create import CONFIGS
 from schemas.config.presets import presets_in
 from schemas.config.run import PROMPT_LIMIT, Config
+from stages.runtime.files import CONFIGS
 
 Changes = Mapping[str, Any]
 

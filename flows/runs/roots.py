@@ -68,9 +68,9 @@ def given_mesh(store: Path, mesh: str) -> Path:
 def _given(store: Path, name: str, what: str, word: str) -> Path:
     if re.fullmatch(r"[0-9a-f]{64}", name) is None:
         return located(Path(name), what)
-    from stages.runtime.command import input_path  # torch, which `dreampolish up` does without
+    from stages.runtime.command import brought_input  # torch, which `dreampolish up` does without
 
-    path = input_path(store, name)
+    path = brought_input(store, name)
     if not path.is_file() or sha256_of(path) != name:
         raise ConfigError(f"no {word} {name[:12]}... in the store; dreampolish upload FILE puts one there and prints its hash")
     return path

@@ -8,11 +8,12 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from flows.service.backends.away import DatabaseAway, whole_answer, whole_body
 from flows.service.secret import own_hosts, own_origins
 from stages.runtime.tracking.messages import write_line
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
 FOREIGN_SITES = ("cross-site", "same-site")
 """Same-site is another port of this machine: another program's page."""
@@ -106,31 +107,16 @@ class CreationQueue:
         if not creates_a_run(scope):
             await self.app(scope, receive, send)
             return
-        body = await _body(receive)
+        body = await whole_body(receive)
         async with self._turn:
             for attempt in range(1, ATTEMPTS + 1):
-                answer = await self._answer(scope, body, receive)
+                answer = await whole_answer(self.app, scope, body=body, later=receive)
                 if answer[0].get("status") != BUSY or attempt == ATTEMPTS:
                     break
                 write_line(f"the database was busy, a flow run's creation is tried again ({attempt} of {ATTEMPTS})", "error")
                 await asyncio.sleep(PAUSE_S * attempt)
         for message in answer:
             await send(message)
-
-    async def _answer(self, scope: "Scope", body: bytes, later: "Receive") -> "list[Message]":
-        """The messages of a whole response. later: tells whether the client is still there."""
-        messages: list[Message] = []
-        given = iter([{"type": "http.request", "body": body, "more_body": False}])
-
-        async def receive() -> "Message":
-            first = next(given, None)
-            return await later() if first is None else first
-
-        async def send(message: "Message") -> None:
-            messages.append(message)
-
-        await self.app(dict(scope), receive, send)
-        return messages
 
 
 def creates_a_run(scope: "Scope") -> bool:
@@ -139,15 +125,6 @@ def creates_a_run(scope: "Scope") -> bool:
         return False
     path = scope["path"].rstrip("/")
     return path.endswith("/create_flow_run") or path.endswith("/flow_runs")
-
-
-async def _body(receive: "Receive") -> bytes:
-    parts, more = [], True
-    while more:
-        message = await receive()
-        parts.append(message.get("body", b""))
-        more = bool(message.get("more_body"))
-    return b"".join(parts)
 
 
 HOST = "127.0.0.1"
@@ -160,10 +137,12 @@ def prefect_app(port: int) -> "ASGIApp":
     from prefect.server.api.server import create_app
     from prefect.settings import get_current_settings
 
+    import flows.runs.notices  # noqa: F401  # the server finds the class of a notification block only where it is imported
+
     app = create_app(final=True)
     database = get_current_settings().server.database.connection_url
-    on_sqlite = database is None or database.get_secret_value().startswith("sqlite")
-    return Guard(CreationQueue(app) if on_sqlite else app, port)
+    url = "sqlite" if database is None else database.get_secret_value()
+    return Guard(CreationQueue(app) if url.startswith("sqlite") else DatabaseAway(app, url), port)
 
 
 def serve_prefect(port: int) -> None:

@@ -1,4 +1,4 @@
-"""What the Prefect server of a store needs besides running: work pool, queues, GPU slot, deployments. All of it idempotent."""
+"""What the Prefect server of a store needs besides running: work pool, queues, GPU slot, deployments, automations. All of it idempotent."""
 
 import hashlib
 import json
@@ -6,7 +6,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -15,36 +15,36 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from dreampolish.optim.atomic_files import write_atomically
+from flows.service.backends.pool import BATCH_QUEUE, GPU_SLOT, POOL, RUN_QUEUE, make_pool, make_slot
 from flows.service.processes import Service, api_url, services_folder
+from schemas.service import ServiceSettings
 from stages.runtime.errors import StageError
 from stages.runtime.files import PROJECT, project_file
 
 if TYPE_CHECKING:
     import torch
+    from prefect.client.orchestration import SyncPrefectClient
 
-POOL = "dreampolish"
-RUN_QUEUE = "default"
-"""Of whole runs: they fill the machine, so only some go at once."""
-BATCH_QUEUE = "batch"
-"""Of flows that only wait for runs: they must not take a run's place."""
 DEPLOYMENTS = ("full", "texture", "polish", "ablation", "benchmark", "priors", "batch")
 
 
-def worker_name() -> str:
-    """Of the worker that `up` starts on this machine."""
-    return f"{POOL}-{socket.gethostname()}"
+def worker_name(store: Path) -> str:
+    """Of the worker that `up` starts on this machine for a store."""
+    return f"{POOL}-{socket.gethostname()}-{hashlib.sha256(str(store).encode()).hexdigest()[:6]}"
 
 
-def set_up(server_url: str, environment: Mapping[str, str], folder: Path, runs_at_once: int) -> None:
-    """Make or renew pool, queues and GPU slot, and register the deployments of prefect.yaml.
+def set_up(server_url: str, settings: ServiceSettings, runs_at_once: int) -> None:
+    """Make or renew pool, queues and GPU slot, and register the deployments of prefect.yaml and the automations.
 
-    environment: of every run that a worker of the pool starts. folder: where those runs work, so where outputs/ lies.
     Prefect's client must know the server. Raises StageError when a deployment cannot be registered.
     """
-    _make_pool(environment, folder)
+    make_pool(settings)
     _make_queues(runs_at_once)
-    _make_slot()
+    make_slot()
     _register(server_url)
+    from flows.runs.notices import register_automations
+
+    register_automations()
 
 
 def prefect_url() -> str | None:
@@ -54,42 +54,24 @@ def prefect_url() -> str | None:
     return get_current_settings().api.url or None
 
 
-def pause_pool(paused: bool) -> None:
-    """Keep the pool's workers from starting runs, or let them."""
+def pause_pool_without_others(store: Path) -> None:
+    """Keep the pool's runs from starting, unless workers of other machines serve it: those go on."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.actions import WorkPoolUpdate
 
     with get_client(sync_client=True) as client:
-        client.update_work_pool(POOL, WorkPoolUpdate(is_paused=paused))
+        if not any(worker.name != worker_name(store) for worker in online_workers(client)):
+            client.update_work_pool(POOL, WorkPoolUpdate(is_paused=True))
 
 
-def _make_pool(environment: Mapping[str, str], folder: Path) -> None:
-    from prefect.client.orchestration import get_client
-    from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
-    from prefect.exceptions import ObjectAlreadyExists
+def online_workers(client: "SyncPrefectClient") -> list[Any]:
+    """The workers that serve our pool now; none where there is no pool."""
+    from prefect.exceptions import ObjectNotFound
 
-    template = job_template(environment, folder)
-    with get_client(sync_client=True) as client:
-        try:
-            client.create_work_pool(WorkPoolCreate(name=POOL, type="process", base_job_template=template))
-        except ObjectAlreadyExists:
-            client.update_work_pool(POOL, WorkPoolUpdate(base_job_template=template, is_paused=False))
-
-
-def job_template(environment: Mapping[str, str], folder: Path) -> dict[str, Any]:
-    """A process pool's template with this machine's folder, interpreter and environment.
-
-    They stand here and not in prefect.yaml: the pool belongs to the machine, the deployments do not.
-    """
-    from prefect.utilities.processutils import command_to_string
-    from prefect.workers.process import ProcessWorker
-
-    template: dict[str, Any] = ProcessWorker.get_default_base_job_template()
-    properties = template["variables"]["properties"]
-    properties["working_dir"]["default"] = str(folder)
-    properties["command"]["default"] = command_to_string([sys.executable, "-m", "prefect.engine"])
-    properties["env"]["default"] = dict(environment)
-    return template
+    try:
+        return [worker for worker in client.read_workers_for_work_pool(POOL) if worker.status == "ONLINE"]
+    except ObjectNotFound:
+        return []
 
 
 def _make_queues(runs_at_once: int) -> None:
@@ -103,13 +85,6 @@ def _make_queues(runs_at_once: int) -> None:
                 client.update_work_queue(queue.id, concurrency_limit=limit)
             except ObjectNotFound:
                 client.create_work_queue(name, concurrency_limit=limit, work_pool_name=POOL)
-
-
-def _make_slot() -> None:
-    from prefect.client.orchestration import get_client
-
-    with get_client(sync_client=True) as client:
-        client.upsert_global_concurrency_limit_by_name(GPU_SLOT, 1)
 
 
 def _register(server_url: str) -> None:
@@ -127,12 +102,12 @@ def _register(server_url: str) -> None:
 ANSWER_S = 5.0
 
 
-def set_up_digest(environment: Mapping[str, str], folder: Path, runs_at_once: int) -> str:
+def set_up_digest(settings: ServiceSettings, runs_at_once: int) -> str:
     """Over everything that pool, queues and deployments are made of: settings, the deployments' file, and the code of their parameters."""
     sources = sorted(
         [*(PROJECT / "flows").rglob("*.py"), *(PROJECT / "schemas").rglob("*.py"), *project_file("configs").glob("*.yaml")]
     )
-    told = [dict(environment), str(folder), runs_at_once, sys.executable, version("prefect"), [path.name for path in sources]]
+    told = [settings.model_dump(mode="json"), runs_at_once, version("prefect"), [path.name for path in sources]]
     digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
     for path in (project_file("prefect.yaml"), *sources):
         digest.update(hashlib.sha256(path.read_bytes()).digest())
@@ -168,7 +143,6 @@ def _set_up_path(store: Path) -> Path:
     return services_folder(store) / "set-up.json"
 
 
-GPU_SLOT = "dreampolish-gpu"
 LEASE_S = 60
 """A dead holder blocks for this long at most."""
 

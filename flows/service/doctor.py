@@ -3,32 +3,36 @@
 import json
 import os
 import shutil
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from flows.runs.create import check_priors
 from flows.service.findings import Finding
 from flows.service.processes import mark_of
-from schemas.artifacts import artifact_class_of
+from flows.store.verify import check_results
 from schemas.config.presets import ConfigError
 from schemas.config.run import Config
-from schemas.runs import ALL_STAGES
 from stages.runtime.errors import StageError
 from stages.runtime.files import PROJECT, free_space
 from stages.runtime.records import newest_records, read_record
-from stages.runtime.store import MANIFEST, DamagedArtifactError, LocalStore
+from stages.runtime.shared.stores import shared_remote
 
 LOW_DISK_BYTES = 2 * 2**30
 
 
-def findings(store: Path) -> list[Finding]:
-    """One finding for each thing that is wrong; empty when all is well."""
+def findings(store: Path, *, deep: bool = False, say: Callable[[str], None] | None = None) -> list[Finding]:
+    """One finding for each thing that is wrong; empty when all is well.
+
+    deep: compare the files of all results with their hashes, not those of a sample; say: hears how many were left out.
+    """
     return [
         *_prior_findings(),
         *_disk_findings(store),
+        *_shared_findings(),
         *_service_findings(store),
         *_dvc_findings(),
-        *_store_findings(store),
+        *store_findings(store, deep=deep, say=say),
         *_run_findings(store),
     ]
 
@@ -63,6 +67,15 @@ def _disk_findings(store: Path) -> list[Finding]:
         folder = folder.parent
     if shutil.disk_usage(folder).free < LOW_DISK_BYTES:
         return [Finding(f"only {free_space(folder)} free at {folder}; make room or point DREAMPOLISH_STORE elsewhere")]
+    return []
+
+
+def _shared_findings() -> list[Finding]:
+    """A store that machines share, and that does not answer."""
+    try:
+        shared_remote()
+    except StageError as error:
+        return [Finding(str(error))]
     return []
 
 
@@ -119,17 +132,19 @@ def dvc_holders(path: Path) -> list[int]:
         return []
 
 
-def _store_findings(store: Path) -> list[Finding]:
-    local, found = LocalStore(store), []
-    for name in (*ALL_STAGES, "scores"):
-        for folder in sorted((store / name).glob("*")):
-            if not (folder / MANIFEST).is_file():
-                found.append(Finding(f"{folder} was never finished; rm -r {folder}, or run the stage again"))
-                continue
-            try:
-                local.open(name, folder.name, artifact_class_of(name))
-            except DamagedArtifactError as error:
-                found.append(Finding(f"{error}; rm -r {folder}, then dreampolish resume its run"))
+def store_findings(store: Path, *, deep: bool, say: Callable[[str], None] | None = None) -> list[Finding]:
+    """Damaged and unfinished results, and what interrupted stages have left. say: hears of how many results the files were not read."""
+    checked = check_results(store, deep=deep)
+    if say is not None and checked.hashed < checked.results:
+        say(
+            f"of {checked.results:,} results {checked.hashed:,} were read and compared with their hashes; dreampolish doctor --deep"
+        )
+    found = [
+        Finding(f"{each.what}; rm -r {each.folder}, or run the stage again")
+        if each.unfinished
+        else Finding(f"{each.what}; rm -r {each.folder}, then dreampolish resume its run")
+        for each in checked.problems
+    ]
     leavings = [path for path in (store / "work").glob("*") if not _in_use(path)]
     if leavings:
         folders = "1 work folder" if len(leavings) == 1 else f"{len(leavings)} work folders"
@@ -147,11 +162,11 @@ def _in_use(work: Path) -> bool:
 def _run_findings(store: Path) -> list[Finding]:
     from flows.service.marks import all_marks
 
-    going_on = {mark.run for mark in all_marks(store) if mark.process.alive}
+    going_on = {mark.run for mark in all_marks(store) if mark.alive}
     found = []
     for path in newest_records(store):
         try:
-            record = read_record(store, path.stem)
+            record = read_record(store, path.stem, fresh=False)
         except StageError as error:
             found.append(Finding(str(error)))
             continue

@@ -5,8 +5,10 @@ import socket
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from uuid import UUID
 
 import httpx
 import psutil
@@ -17,9 +19,10 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed
 
-from flows.service.deployments import DEPLOYMENTS, GPU_SLOT, LEASE_S, POOL, worker_name
+from flows.service.backends.pool import GPU_SLOT, POOL
+from flows.service.deployments import DEPLOYMENTS, LEASE_S, online_workers, worker_name
 from flows.service.findings import Finding
-from flows.service.marks import FlowMark, all_marks, forget_mark
+from flows.service.marks import MACHINE, FlowMark, all_marks, forget_mark
 from flows.service.processes import (
     SERVICES,
     WORDS,
@@ -50,7 +53,7 @@ def killed_flow_findings(store: Path) -> list[Finding]:
     """Flow runs of this store whose process is gone, known without a server."""
     found = []
     for mark in all_marks(store):
-        if not mark.process.alive:
+        if not mark.alive:
             named = f"run {mark.run}" if mark.run else f"a {mark.flow} flow"
             later = f", then dreampolish resume {mark.run}" if mark.run else ""
             found.append(
@@ -68,7 +71,7 @@ def stuck_flow_findings(store: Path) -> list[Finding]:
     with get_client(sync_client=True) as client:
         state = FlowRunFilterState.model_validate({"type": {"any_": BUSY}})
         runs = client.read_flow_runs(flow_run_filter=FlowRunFilter(state=state), limit=200)
-        alone = not _other_workers(client)
+        alone = not any(worker.name != worker_name(store) for worker in online_workers(client))
     worker = read_service(store, "worker")
     since = began_at(worker.process.pid) if worker is not None and worker.alive else None
     return [
@@ -78,30 +81,26 @@ def stuck_flow_findings(store: Path) -> list[Finding]:
             partial(_crash_by_name, str(run.id)),
         )
         for run in runs
-        if str(run.id) not in marked and (process_is_gone(run) or never_started(run, since, alone=alone))
+        if str(run.id) not in marked and (process_is_gone(run, alone=alone) or never_started(run, since, alone=alone))
     ]
 
 
-def _other_workers(client: SyncPrefectClient) -> bool:
-    """Whether workers that `up` on this machine did not start serve the pool."""
-    try:
-        client.read_work_pool(POOL)  # of one that is not there, the next call gives another error
-    except ObjectNotFound:
-        return False
-    workers = client.read_workers_for_work_pool(POOL)
-    return any(worker.status == "ONLINE" and worker.name != worker_name() for worker in workers)
-
-
-def process_is_gone(run: FlowRun) -> bool:
+def process_is_gone(run: FlowRun, *, alone: bool) -> bool:
     """Whether the process that a worker of this machine started for a flow run is gone; False where that cannot be known.
 
-    After a restart of the machine another process may have its number: one that began long after the run did.
+    alone: no other machine's worker is up, so that a run which names no machine is this one's. After a restart of the machine another
+    process may have its number: one that began long after the run did.
     """
-    host, _, pid = (run.infrastructure_pid or "").rpartition(":")
-    if not pid.isdigit() or host not in ("", socket.gethostname()):
+    pid = (run.infrastructure_pid or "").rpartition(":")[2]
+    if not pid.isdigit() or machine_of(run) not in ((socket.gethostname(), "") if alone else (socket.gethostname(),)):
         return False
     began = began_at(int(pid))
     return began is None or (run.state is not None and began > run.state.timestamp.timestamp() + CLOCK_S)
+
+
+def machine_of(run: FlowRun) -> str:
+    """The machine of a flow run's process; empty before it has begun."""
+    return str(run.labels.get(MACHINE) or (run.infrastructure_pid or "").rpartition(":")[0])
 
 
 def never_started(run: FlowRun, worker_since: float | None, *, alone: bool) -> bool:
@@ -114,6 +113,40 @@ def never_started(run: FlowRun, worker_since: float | None, *, alone: bool) -> b
         return False
     taken = run.state.timestamp.timestamp()
     return time.time() - taken > START_S or (alone and (worker_since is None or taken < worker_since))
+
+
+SILENCE_S = 300.0
+"""Without a heartbeat, after which a run of another machine counts as dead. HEARTBEAT_S in flows/service/up.py is a tenth."""
+
+
+def crash_lost_runs(client: SyncPrefectClient, store: Path, identities: Sequence[UUID]) -> list[UUID]:
+    """Set those of the flow runs to Crashed whose process is gone, or of whose machine nothing is heard; which they were."""
+    lost, alone = [], {worker.name for worker in online_workers(client)} <= {worker_name(store)}
+    for start in range(0, len(identities), 200):
+        some = FlowRunFilter.model_validate(
+            {"id": {"any_": list(identities[start : start + 200])}, "state": {"type": {"any_": BUSY}}}
+        )
+        runs = client.read_flow_runs(flow_run_filter=some, limit=200)
+        lost += [run for run in runs if process_is_gone(run, alone=alone) or _is_silent(client, run)]
+    for run in lost:
+        _crash_by_name(str(run.id))
+    return [run.id for run in lost]
+
+
+def _is_silent(client: SyncPrefectClient, run: FlowRun) -> bool:
+    """Whether a run of another machine went on for long and has sent no heartbeat of late."""
+    if machine_of(run) in ("", socket.gethostname()) or run.state is None or not run.state.is_running():
+        return False
+    since = datetime.now(UTC) - timedelta(seconds=SILENCE_S)
+    if run.state.timestamp > since:
+        return False
+    wanted = {
+        "event": {"name": ["prefect.flow-run.heartbeat"]},
+        "resource": {"id": [f"prefect.flow-run.{run.id}"]},
+        "occurred": {"since": since.isoformat()},
+    }
+    answer = client.request("POST", "/events/filter", json={"filter": wanted, "limit": 1})
+    return not answer.json()["events"]
 
 
 def began_at(pid: int) -> float | None:
@@ -152,7 +185,7 @@ def _crash_tasks(client: SyncPrefectClient, run: FlowRun) -> None:
 
 def open_journal_findings(store: Path, tracking_uri: str | None) -> list[Finding]:
     """Runs that MLflow shows as running and that nothing computes any more."""
-    marks = [mark for mark in all_marks(store) if mark.process.alive]
+    marks = [mark for mark in all_marks(store) if mark.alive]
     found = []
     for folder in sorted((store / "journals").glob("*")):
         dead = [path.stem for path in sorted(folder.glob("*.jsonl")) if not _ended(path) and not _alive(store, path, marks)]
@@ -177,7 +210,17 @@ def close_journals(store: Path, folder: Path, names: Sequence[str], tracking_uri
 
 def _ended(path: Path) -> bool:
     """Whether a journal closes its run; a quote inside a value is escaped, so that this cannot be part of a prompt."""
-    return b'"status":"' in path.read_bytes()
+    closing = b'"status":"'
+    with path.open("rb") as file:
+        file.seek(-min(TAIL, file.seek(0, os.SEEK_END)), os.SEEK_END)
+        if closing in file.read():
+            return True
+        file.seek(0)
+        return closing in file.read()
+
+
+TAIL = 4096
+"""Bytes at a journal's end in which the line that closes it nearly always stands."""
 
 
 def _alive(store: Path, journal: Path, marks: Sequence[FlowMark]) -> bool:
@@ -217,7 +260,7 @@ def secret_findings(store: Path) -> list[Finding]:
     path, secret = secret_path(store), read_secret(store)
     if secret is not None and path.stat().st_mode & 0o077:
         found.append(Finding(f"others can read the secret in {path}; chmod 600 {path}", partial(path.chmod, 0o600)))
-    services = [read_service(store, name) for name in ("server", "mlflow")]
+    services = [read_service(store, name) for name in ("server", "mlflow", "watch")]
     for service in services:
         if service is not None and service.alive and listens(service.url):
             with suppress(httpx.HTTPError):
@@ -279,7 +322,7 @@ def _slot_findings(client: SyncPrefectClient, store: Path) -> list[Finding]:
         slot = client.read_global_concurrency_limit_by_name(GPU_SLOT)
     except ObjectNotFound:
         return [Finding(f"Prefect has no GPU slot {GPU_SLOT}: runs on a GPU are refused; {UP}")]
-    if slot.active_slots > 0 and not any(mark.process.alive for mark in all_marks(store)):
+    if slot.active_slots > 0 and not any(mark.alive for mark in all_marks(store)):
         return [
             Finding(
                 f"the GPU slot is held, but no run is alive: it frees itself within {LEASE_S} s; at once by dreampolish doctor --mend",

@@ -27,6 +27,8 @@ QUIET = {
     "TOKENIZERS_PARALLELISM": "false",
     # torch's OpenMP threads spin at barriers and starve any neighbour.
     "OMP_WAIT_POLICY": "PASSIVE",
+    # What cuBLAS needs for `deterministic`.
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
     "GOMP_SPINCOUNT": "0",
 }
 

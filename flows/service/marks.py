@@ -4,11 +4,14 @@ A file whose process is gone belongs to a killed flow run, which Prefect without
 """
 
 import json
+import socket
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import wraps
 from pathlib import Path
 from typing import ParamSpec, TypeVar
+from uuid import UUID
 
 from prefect.runtime import flow_run as current_flow_run
 
@@ -22,12 +25,21 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class FlowMark:
-    """A flow run and its process. run: our run that it computes; empty before that is known, and for flows without one."""
+    """A flow run and its process. run: our run that it computes; empty before that is known, and for flows without one.
+
+    host: the machine of the process; empty in marks of earlier versions, which are this machine's.
+    """
 
     flow_run: str
     flow: str
     process: ProcessMark
     run: str = ""
+    host: str = ""
+
+    @property
+    def alive(self) -> bool:
+        """Whether its process runs. One of another machine that shares the store counts as running: only that machine can tell."""
+        return self.host not in ("", socket.gethostname()) or self.process.alive
 
 
 def at_work(function: Callable[P, R]) -> Callable[P, R]:
@@ -39,13 +51,28 @@ def at_work(function: Callable[P, R]) -> Callable[P, R]:
         if identity is None:
             return function(*args, **kwargs)
         store = store_folder()
-        path = _write(store, FlowMark(str(identity), str(current_flow_run.get_flow_name()), own_mark()))
+        _tell_machine(identity)
+        path = _write(
+            store, FlowMark(str(identity), str(current_flow_run.get_flow_name()), own_mark(), host=socket.gethostname())
+        )
         try:
             return function(*args, **kwargs)
         finally:
             path.unlink(missing_ok=True)
 
     return marked
+
+
+MACHINE = "dreampolish.machine"
+"""Label of a flow run: the machine of its process, which Prefect's own note of that does not name."""
+
+
+def _tell_machine(flow_run: str) -> None:
+    """Label a flow run with this machine. Without the label it counts as of any; that is no reason to end it."""
+    from prefect.client.orchestration import get_client
+
+    with suppress(Exception), get_client(sync_client=True) as client:
+        client.update_flow_run_labels(UUID(flow_run), {MACHINE: socket.gethostname()})
 
 
 def note_run(store: Path, run_id: str) -> None:
@@ -82,6 +109,6 @@ def _write(store: Path, mark: FlowMark) -> Path:
 def _read(path: Path) -> FlowMark | None:
     try:
         noted = json.loads(path.read_bytes())
-        return FlowMark(noted["flow_run"], noted["flow"], ProcessMark(**noted["process"]), noted["run"])
+        return FlowMark(**{"host": "", **noted, "process": ProcessMark(**noted["process"])})
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -17,11 +17,17 @@ from urllib.parse import urlsplit
 import psutil
 
 from dreampolish.optim.atomic_files import write_atomically
+from flows.store.logs import rotate_logs
 from stages.runtime.errors import StageError
 
-ServiceName = Literal["server", "mlflow", "worker"]
-SERVICES: tuple[ServiceName, ...] = ("server", "mlflow", "worker")
-WORDS: dict[ServiceName, str] = {"server": "Prefect server", "mlflow": "MLflow server", "worker": "worker"}
+ServiceName = Literal["server", "mlflow", "watch", "worker"]
+SERVICES: tuple[ServiceName, ...] = ("server", "mlflow", "watch", "worker")
+WORDS: dict[ServiceName, str] = {
+    "server": "Prefect server",
+    "mlflow": "MLflow server",
+    "watch": "page of runs",
+    "worker": "worker",
+}
 GOING_DOWN = "going-down"
 """Of the services' folder: the process that stops them."""
 SETTINGS_FILE = "prefect.toml"
@@ -218,6 +224,7 @@ def start(store: Path, name: ServiceName, command: Sequence[str], environment: M
     """Start a service in a session of its own and note it. command: arguments after the Python interpreter."""
     folder = services_folder(store)
     private_folder(folder)
+    rotate_logs(store)
     with open(folder / f"{name}.log", "ab", opener=open_private) as log:
         process = subprocess.Popen(
             [sys.executable, *command],
@@ -248,9 +255,22 @@ def refuse_taken_port(name: ServiceName, url: str, port: int) -> None:
             ) from None
 
 
+def free_port(wanted: int) -> int:
+    """The wanted port, or another one where a program has that."""
+    for port in (wanted, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((HOST, port))
+                return int(probe.getsockname()[1])
+            except OSError:
+                continue
+    return wanted
+
+
 def option(name: ServiceName) -> str:
     """The option of `dreampolish up` that names a server's port."""
-    return "port" if name == "server" else "mlflow-port"
+    return "port" if name == "server" else f"{name}-port"
 
 
 def wait_until_ready(store: Path, service: Service, path: str) -> None:
@@ -282,7 +302,7 @@ def lets_in(service: Service, secret: str | None) -> bool:
 
     user, _, password = (secret or "").partition(":")
     auth = None if secret is None else httpx.BasicAuth(user, password)
-    page = f"{service.url}{'/version' if service.name == 'mlflow' else '/api/version'}"
+    page = service.url + {"mlflow": "/version", "watch": "/rows"}.get(service.name, "/api/version")
     return httpx.get(page, auth=auth, timeout=30, trust_env=False).status_code != 401
 
 

@@ -12,6 +12,8 @@ from dreampolish.optim.atomic_files import write_atomically
 from flows.service.processes import private_folder, services_folder
 
 USER = "dreampolish"
+WATCH_SECRET = "DREAMPOLISH_WATCH_SECRET"
+"""Environment variable in which the server of flows/report/live is told the secret; it forgets it once it has read it."""
 LOOPBACK_NAMES = ("127.0.0.1", "localhost")
 """What a browser on this machine may call the servers."""
 

@@ -1,4 +1,4 @@
-"""`dreampolish up` and `down`: Prefect server, MLflow server and one worker for a store, on loopback only."""
+"""`dreampolish up` and `down`: Prefect server, MLflow server, page of runs and one worker for a store, on loopback only."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -8,12 +8,17 @@ from typing import Any
 
 from flows.runs.roots import FOLDERS
 from flows.service.apps import TRACKER_SECRET
+from flows.service.backends.artifacts import artifacts_destination
+from flows.service.backends.database import mlflow_database, prefect_database, prepare_database
+from flows.service.backends.messages import message_environment
+from flows.service.backends.pool import refuse_without_package, worker_command
+from flows.service.backends.runs import RUNS, runs_path, tell_runs
+from flows.service.backends.settings import read_settings, write_settings
 from flows.service.deployments import (
-    POOL,
     forget_set_up,
     is_set_up,
     note_set_up,
-    pause_pool,
+    pause_pool_without_others,
     set_up,
     set_up_digest,
     worker_name,
@@ -26,6 +31,7 @@ from flows.service.processes import (
     Service,
     ServiceName,
     api_url,
+    free_port,
     going_down,
     lets_in,
     listens,
@@ -42,6 +48,7 @@ from flows.service.processes import (
     write_settings_file,
 )
 from flows.service.secret import (
+    WATCH_SECRET,
     make_secret,
     own_hosts,
     own_origins,
@@ -51,23 +58,37 @@ from flows.service.secret import (
     server_environment,
     tracker_environment,
 )
+from schemas.service import PoolType, ServiceSettings
 from stages.runtime.errors import StageError
-from stages.runtime.files import database_uri, disk_errors_in_one_line, take_lock
+from stages.runtime.files import database_uri, disk_errors_in_one_line, project_file, store_environment, take_lock
 
+HEARTBEAT_S = 30
+"""Between the signs of life that a run gives Prefect; without them a batch takes a run of another machine for dead."""
 SERVER_PORT = 4200
 MLFLOW_PORT = 5000
-READY = {"server": "/api/health", "mlflow": "/health"}
+HOME = "priors/home"
+WATCH_PORT = 4300
+READY = {"server": "/api/health", "mlflow": "/health", "watch": "/rows"}
 
 
 def up(
-    store: Path, folder: Path, server_port: int, mlflow_port: int, runs_at_once: int, readable: Sequence[Path] = ()
+    store: Path,
+    folder: Path,
+    server_port: int,
+    mlflow_port: int,
+    runs_at_once: int,
+    readable: Sequence[Path] = (),
+    settings: ServiceSettings | None = None,
+    watch_port: int | None = None,
 ) -> dict[str, Any]:
-    """Start what does not run yet, register the deployments and return the two pages; where all of it runs, nothing is done.
+    """Start what does not run yet, register the deployments and return the pages; where all of it runs, nothing is done.
 
-    folder: where the worker's runs work. readable: folders that their parameters may name files of. Runs that a killed worker left behind
-    are marked crashed before a new one begins; `crashed` has a line for each. Raises StageError, and then what this call started is
-    stopped again.
+    folder: where the worker's runs work. readable: folders that their parameters may name files of. settings: kept for later calls, which
+    may leave them out. Runs that a killed worker left behind are marked crashed before a new one begins; `crashed` has a line for each.
+    watch_port: of the page of runs; None: WATCH_PORT, or any that is free. Raises StageError, and then what this call started is stopped
+    again.
     """
+    told = settings or read_settings(store)
     if server_port == mlflow_port:
         what = f"the Prefect server and the MLflow server cannot both have port {server_port}"
         raise StageError(
@@ -77,32 +98,35 @@ def up(
         started: list[Service] = []
         try:
             secret, fresh = make_secret(store)
-            if fresh:
+            if fresh or told != read_settings(store):
                 _stop_unlocked(store)
-            server = _running(store, "server") or _start_server(store, server_port, secret, started)
-            tracker = _running(store, "mlflow") or _start_mlflow(store, mlflow_port, secret, started)
+            server, tracker = _servers(store, (server_port, mlflow_port), secret=secret, settings=told, started=started)
+            watch = _running(store, "watch") or _start_watch(store, watch_port, secret, started)
             for service in started:
                 wait_until_ready(store, service, READY[service.name])
             environment = run_environment(store, tracker.url, readable)
-            _check_secret(store, server, tracker, secret)
+            _check_secret(store, [server, tracker, watch], secret)
             os.environ.update({**prefect_environment(secret), **tracker_environment(secret)})
-            digest, worker = set_up_digest(environment, folder, runs_at_once), _running(store, "worker")
+            tell_runs(runs_path(store), folder, environment)
+            digest, worker = set_up_digest(told, runs_at_once), _running(store, "worker")
             crashed: list[str] = []
             if not is_set_up(store, server, secret, digest):
                 forget_set_up(store)
                 with client_of(server, secret):
-                    set_up(server.url, environment, folder, runs_at_once)
+                    set_up(server.url, told, runs_at_once)
+                _register_priors(tracker)
                 note_set_up(store, server, digest)
             if worker is None:
                 with client_of(server, secret):
                     crashed = crash_left_behind(store)
-                started.append(_start_worker(store, server.url, environment, secret))
+                started.append(_start_worker(store, server.url, secret, told.pool))
         except BaseException:
             for service in reversed(started):
                 stop(store, service)
             raise
         ours = write_settings_file(folder, server, secret)
-        return {"prefect": server.url, "mlflow": tracker.url, "settings": "prefect.toml" if ours else "", "crashed": crashed}
+        pages = {"prefect": server.url, "mlflow": tracker.url, "watch": watch.url}
+        return {**pages, "settings": "prefect.toml" if ours else "", "crashed": crashed}
 
 
 @contextmanager
@@ -116,6 +140,16 @@ def client_of(server: Service, secret: str) -> Iterator[None]:
 
     with temporary_settings({PREFECT_API_URL: api_url(server.url), PREFECT_API_AUTH_STRING: secret}):
         yield
+
+
+def _register_priors(tracker: Service) -> None:
+    """The priors of the preset `home` in the tracker's registry, under the alias of that name; pages are no reason not to come up."""
+    # MLflow's client takes a second to import, when all runs already.
+    from stages.runtime.tracking.journal import Place
+    from stages.runtime.tracking.registry import register_priors
+
+    with suppress(Exception):
+        register_priors(Place(tracker.url, None), project_file(HOME), "home", HOME)
 
 
 def crash_left_behind(store: Path) -> list[str]:
@@ -146,9 +180,9 @@ def _stop_services(store: Path) -> None:
             stop(store, service)
 
 
-def _check_secret(store: Path, server: Service, tracker: Service, secret: str) -> None:
+def _check_secret(store: Path, servers: Sequence[Service], secret: str) -> None:
     """Raise StageError when a server takes who has no secret, or does not take the store's."""
-    for service in (server, tracker):
+    for service in servers:
         about = f"the {WORDS[service.name]} at {service.url}"
         if lets_in(service, None):
             raise StageError(f"{about} answers without the secret", None, "dreampolish down, then dreampolish up")
@@ -178,20 +212,21 @@ def _let_runs_end(store: Path, worker: Service) -> None:
     if server is not None and live_url(store, "server") is not None:
         with suppress(Exception), client_of(server, read_secret(store) or ""):
             # A server that is in trouble must not keep the worker from being stopped.
-            pause_pool(paused=True)
+            pause_pool_without_others(store)
     stop_runs(worker)
 
 
-def run_environment(store: Path, tracker_url: str, readable: Sequence[Path]) -> dict[str, str]:
-    """What every run of the pool finds in its environment: the store, the tracker, and the tools kept quiet and offline.
+def run_environment(store: Path, tracker_url: str | None, readable: Sequence[Path]) -> dict[str, str]:
+    """What every run of this machine's worker finds in its environment: the store, the tracker, and the tools kept quiet and offline.
 
-    Prefect's database keeps it, so the secret is not in it: runs inherit that from their worker.
+    The secret is not in it: runs inherit that from their worker.
     """
     inherited = {name: value for name, value in QUIET.items() if "LOGGING" not in name and "EPHEMERAL" not in name}
     return {
         **inherited,
-        "DREAMPOLISH_STORE": str(store),
-        "MLFLOW_TRACKING_URI": tracker_url,
+        **store_environment(store),
+        **({} if tracker_url is None else {"MLFLOW_TRACKING_URI": tracker_url}),
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_S),
         **prefect_home(store),
         FOLDERS: os.pathsep.join(str(each.resolve()) for each in readable),
     }
@@ -208,17 +243,36 @@ def _running(store: Path, name: ServiceName) -> Service | None:
     return None
 
 
-def _start_server(store: Path, port: int, secret: str, started: list[Service]) -> Service:
+def _servers(
+    store: Path, ports: tuple[int, int], secret: str, settings: ServiceSettings, started: list[Service]
+) -> tuple[Service, Service]:
+    """Prefect's and MLflow's, those that run and those that are started with these settings."""
+    refuse_without_package(settings.pool)
+    write_settings(store, settings)
+    server, tracker = _running(store, "server"), _running(store, "mlflow")
+    if server is None or tracker is None:
+        prepare_database(settings)
+    if server is None:
+        server = _start_server(store, ports[0], secret=secret, settings=settings, started=started)
+    if tracker is None:
+        tracker = _start_mlflow(store, ports[1], secret=secret, settings=settings, started=started)
+    return server, tracker
+
+
+def _start_server(store: Path, port: int, secret: str, settings: ServiceSettings, started: list[Service]) -> Service:
     url = f"http://{HOST}:{port}"
     refuse_taken_port("server", url, port)
     environment = {
         **prefect_home(store),
+        "DREAMPOLISH_STORE": str(store),
         "PREFECT_SERVER_API_HOST": HOST,
         "PREFECT_SERVER_API_PORT": str(port),
         "PREFECT_API_URL": api_url(url),
         "PREFECT_LOGGING_LEVEL": "WARNING",
         "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
         **server_environment(secret, port),
+        **prefect_database(settings),
+        **message_environment(settings),
     }
     started.append(
         start(
@@ -232,30 +286,52 @@ def _start_server(store: Path, port: int, secret: str, started: list[Service]) -
     return started[-1]
 
 
-def _start_mlflow(store: Path, port: int, secret: str, started: list[Service]) -> Service:
+def _start_mlflow(store: Path, port: int, secret: str, settings: ServiceSettings, started: list[Service]) -> Service:
     url = f"http://{HOST}:{port}"
     refuse_taken_port("mlflow", url, port)
-    from stages.runtime.tracking.relocatable import DATABASE, make_relocatable  # a second to import, when all runs already
-
-    make_relocatable(store / DATABASE, "dreampolish")
     options = [
-        # The same database and folder as without a server, so that figures are the same by both ways.
-        *("--backend-store-uri", database_uri(store / DATABASE)),
-        *("--artifacts-destination", (store / "mlartifacts").as_uri()),
+        *("--artifacts-destination", artifacts_destination(store, settings)),
         # MLflow's own checks stay on behind ours.
         *("--allowed-hosts", ",".join(own_hosts(port))),
         *("--cors-allowed-origins", ",".join(own_origins(port))),
     ]
     command = ["-m", "flows.service.apps", "mlflow", str(port), *options]
-    started.append(start(store=store, name="mlflow", command=command, environment={TRACKER_SECRET: secret}, url=url))
+    # The address may hold a password: not an argument, which every user of the machine can read.
+    environment = {TRACKER_SECRET: secret, "MLFLOW_BACKEND_STORE_URI": mlflow_database(settings) or _own_database(store)}
+    started.append(start(store=store, name="mlflow", command=command, environment=environment, url=url))
     return started[-1]
 
 
-def _start_worker(store: Path, server_url: str, environment: dict[str, str], secret: str) -> Service:
+def _own_database(store: Path) -> str:
+    """The same database as without a server, so that figures are the same by both ways."""
+    from stages.runtime.tracking.relocatable import DATABASE, make_relocatable  # a second to import, when all runs already
+
+    make_relocatable(store / DATABASE, "dreampolish")
+    return database_uri(store / DATABASE)
+
+
+def _start_watch(store: Path, port: int | None, secret: str, started: list[Service]) -> Service:
+    chosen = free_port(WATCH_PORT) if port is None else port
+    url = f"http://{HOST}:{chosen}"
+    refuse_taken_port("watch", url, chosen)
+    environment = {"DREAMPOLISH_STORE": str(store), WATCH_SECRET: secret}
+    command = ["-m", "flows.report.live.server", str(chosen)]
+    started.append(start(store=store, name="watch", command=command, environment=environment, url=url))
+    return started[-1]
+
+
+def _start_worker(store: Path, server_url: str, secret: str, pool: PoolType) -> Service:
+    """A worker of the pool's type. Its own runs read the file that `up` writes; containers have an environment of their own."""
     client = {"PREFECT_API_URL": api_url(server_url), "PREFECT_LOGGING_LEVEL": "INFO", "PREFECT_LOGGING_TO_API_ENABLED": "true"}
-    command = ["-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process", "--name", worker_name()]
-    inherited = {**prefect_environment(secret), **tracker_environment(secret)}
-    return start(store=store, name="worker", command=command, environment={**environment, **client, **inherited}, url="")
+    command = [*worker_command(pool), "--name", worker_name(store)]
+    environment = {
+        **prefect_home(store),
+        **client,
+        **prefect_environment(secret),
+        **tracker_environment(secret),
+        RUNS: str(runs_path(store)),
+    }
+    return start(store=store, name="worker", command=command, environment=environment, url="")
 
 
 def _one_at_a_time(store: Path) -> AbstractContextManager[object]:

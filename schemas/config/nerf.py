@@ -13,7 +13,7 @@ class NerfConfig(VolumeConfig):
     steps: int = Field(default=300, ge=0)
     """Steps at most; 0: the field keeps its initial ball."""
     guidance_views: Views = 4
-    text: GeometryTextConfig = GeometryTextConfig(weight=constant(0.02))
+    text: GeometryTextConfig = GeometryTextConfig(weight=constant(0.0))
     view: ViewGuidanceConfig = ViewGuidanceConfig(weight=constant(0.0))
     targets: ViewTargetsConfig = ViewTargetsConfig(rgb_weight=constant(500.0), mask_weight=constant(50.0))
     grid: OpeningGridConfig = OpeningGridConfig()

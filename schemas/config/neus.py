@@ -106,7 +106,7 @@ class NeusConfig(VolumeConfig):
     """Weight of the mean opacity: less matter."""
     opacity_entropy_weight: Weight = constant(0.1)
     """Weight of the opacities' mean binary entropy: pixels become empty or solid."""
-    text: GeometryTextConfig = GeometryTextConfig(weight=constant(0.02), t_min=constant(0.2), t_max=constant(0.5))
+    text: GeometryTextConfig = GeometryTextConfig(weight=constant(0.0), t_min=constant(0.2), t_max=constant(0.5))
     view: ViewGuidanceConfig = ViewGuidanceConfig(weight=constant(0.0), t_min=constant(0.4), t_max=constant(0.7))
     targets: ViewTargetsConfig = ViewTargetsConfig(
         rgb_weight=constant(500.0), mask_weight=constant(50.0), paint_at=(0.0,), strength=constant(0.85)

@@ -20,6 +20,7 @@ PROMPT_LIMIT = 300
 
 
 Precision = Literal["float32", "float16", "bfloat16"]
+Threads = Annotated[int, Field(ge=1, le=256)] | Literal["auto"]
 
 
 def _known_device(device: str) -> str:
@@ -37,6 +38,13 @@ class PriorSource(Frozen):
     """Revision of a hub id, 40 hexadecimal digits."""
 
 
+class TextSource(PriorSource):
+    """Where the text prior lies, and the size that it works at."""
+
+    image_size: int | None = Field(default=None, ge=16, le=2048, multiple_of=16)
+    """Side of its pictures, pixels; None: as its folder says. Half the side takes a quarter of the memory."""
+
+
 class ViewSource(PriorSource):
     """Where the view prior lies, and how its poses are written."""
 
@@ -49,6 +57,8 @@ class NormalSource(PriorSource):
 
     ensemble: int = Field(default=1, ge=1, le=32)
     """Estimates of a picture that are joined to one; each costs as much as the first."""
+    axes: str = Field(default="right up viewer", pattern=r"^(right|left) (up|down) (viewer|away)$")
+    """Where x, y and z of a one-step network (model.onnx) point; Marigold's and the embedded one's are known."""
 
 
 class LocalSource(Frozen):
@@ -61,10 +71,12 @@ class LocalSource(Frozen):
 class PriorsConfig(Frozen):
     """The priors a run uses, and the networks it is measured with."""
 
-    text: PriorSource = PriorSource(source="priors/home/text")
+    text: TextSource = TextSource(source="priors/home/text")
     """Text prior: from a prompt to pictures."""
     view: ViewSource = ViewSource(source="priors/home/view")
     """View prior: from the reference to other views."""
+    views: PriorSource | None = None
+    """Prior that paints target views in sets (Zero123++, ImageDream); off unless named: the view prior paints each view alone."""
     normals: NormalSource = NormalSource(source="priors/home/normals")
     """Normal prior: from a picture to its normals."""
     judge: PriorSource = PriorSource(source="priors/home/judge")
@@ -77,10 +89,10 @@ class PriorsConfig(Frozen):
     """A folder with ISNet's or BiRefNet's model.onnx, which cuts objects from any background; off unless named."""
     lpips: LocalSource | None = None
     """A folder made by dreampolish/training/converters.py for `lpips`; off unless named."""
-    precision: Precision = "float32"
-    """Precision in which the priors' networks compute; pictures, latents, predictions and the LoRA's own weights stay float32."""
+    precision: Precision | Literal["auto"] = "auto"
+    """Precision of the priors' networks, not of latents and the LoRA; auto: bfloat16 on a CPU that multiplies in it, else float32."""
     vae_precision: Precision | Literal["auto"] = "auto"
-    """Precision of the autoencoders; auto: as `precision`, but float32 where an autoencoder's config says that float16 overflows."""
+    """Precision of the autoencoders; auto: as `precision` where that is named and does not overflow by their config, else float32."""
     lora_precision: Precision | Literal["auto"] = "auto"
     """Precision of the network under the LoRA, whose loss is scaled in float16; auto: as `precision`, another one takes a copy."""
 
@@ -94,8 +106,10 @@ class Config(Frozen):
     """Seed of every random draw."""
     device: Annotated[str, AfterValidator(_known_device)] = "auto"
     """Where torch computes: auto, cpu, cuda or cuda:N."""
-    threads: int = Field(default=1, ge=1, le=256)
-    """Threads of torch on the CPU."""
+    threads: Threads = "auto"
+    """Threads on the CPU; auto: OMP_NUM_THREADS where it is set, else the cores that the process may use, at most 8."""
+    deterministic: bool = False
+    """Whether a GPU computes by deterministic algorithms alone, without our kernels and slower; a CPU always gives the same bits."""
     checkpoint_interval: int = Field(default=50, ge=1)
     """Steps between checkpoints inside a stage."""
     priors: PriorsConfig = PriorsConfig()

@@ -1,29 +1,33 @@
-"""A run's priors: opened on its device; what the judge says; their licences."""
+"""A run's priors: opened on its device; what the judge says; their licences.
 
-import json
+diffusers and transformers are imported when a prior is opened: they take seconds, which a stage found in the store does without.
+"""
+
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dreampolish.metrics.judge import load_alignment
-from dreampolish.priors.estimators.depth import DepthPrior, load_depth_prior
-from dreampolish.priors.estimators.normals import DiffusionNormalPrior, load_normal_prior
-from dreampolish.priors.folders.known_words import asks_for_several, content_words, unknown_words
 from dreampolish.priors.folders.licences import licences_of
 from dreampolish.priors.folders.source import PriorError, PriorSource
-from dreampolish.priors.latents import LatentSpace
-from dreampolish.priors.text import DiffusionTextPrior, load_text_prior
-from dreampolish.priors.view import DiffusionViewPrior, load_view_prior
 from schemas.config.run import PriorSource as PriorSetting
 from stages.runtime.context import RunContext
 from stages.runtime.errors import StageError
 from stages.runtime.key import REMEDY
 
-P = TypeVar("P", bound=LatentSpace)
+if TYPE_CHECKING:
+    from dreampolish.priors.estimators.depth import DepthPrior
+    from dreampolish.priors.estimators.normals import DiffusionNormalPrior
+    from dreampolish.priors.estimators.regressor import NormalRegressor
+    from dreampolish.priors.latents import LatentSpace
+    from dreampolish.priors.protocols import SetPrior
+    from dreampolish.priors.text.prior import DiffusionTextPrior
+    from dreampolish.priors.view import DiffusionViewPrior
+
+P = TypeVar("P", bound="LatentSpace | NormalRegressor")
 
 PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _SEED_FACTOR = 7919
@@ -34,24 +38,47 @@ def _source(run: RunContext, setting: PriorSetting) -> PriorSource:
     return PriorSource(str(run.prior_folder(setting.source)), setting.revision)
 
 
-def open_text_prior(run: RunContext) -> DiffusionTextPrior:
+def open_text_prior(run: RunContext) -> "DiffusionTextPrior":
     """The text prior; StageError in one line when it cannot be opened."""
-    return _opened(load_text_prior, run, run.priors.text)
+    from dreampolish.priors.text.loading import load_text_prior
+
+    size = run.priors.text.image_size
+    return _opened(lambda source: load_text_prior(source, size), run, run.priors.text)
 
 
-def open_view_prior(run: RunContext) -> DiffusionViewPrior:
+def open_view_prior(run: RunContext) -> "DiffusionViewPrior":
     """The view prior; StageError in one line when it cannot be opened."""
+    from dreampolish.priors.view import load_view_prior
+
     said = run.priors.view.pose
     return _opened(lambda source: load_view_prior(source, None if said == "auto" else said), run, run.priors.view)
 
 
-def open_normal_prior(run: RunContext) -> DiffusionNormalPrior:
+def open_normal_prior(run: RunContext) -> "DiffusionNormalPrior | NormalRegressor":
     """The normal prior; StageError in one line when it cannot be opened."""
-    return _opened(lambda source: load_normal_prior(source, run.priors.normals.ensemble), run, run.priors.normals)
+    from dreampolish.priors.estimators.normals import load_normal_prior
+    from dreampolish.priors.estimators.regressor import is_regressor, load_regressor
+
+    setting = run.priors.normals
+
+    def load(source: PriorSource) -> "DiffusionNormalPrior | NormalRegressor":
+        return load_regressor(source, setting.axes) if is_regressor(source) else load_normal_prior(source, setting.ensemble)
+
+    return _opened(load, run, setting)
 
 
-def open_depth_prior(run: RunContext) -> DepthPrior | None:
+def open_set_prior(run: RunContext) -> "SetPrior | None":
+    """The prior that paints sets of views, or None where the run names none; StageError in one line when it cannot be opened."""
+    from dreampolish.priors.multiview.loading import load_set_prior
+
+    setting = run.priors.views
+    return None if setting is None else _opened(load_set_prior, run, setting)
+
+
+def open_depth_prior(run: RunContext) -> "DepthPrior | None":
     """The depth prior, or None where the run names none; StageError in one line when it cannot be opened."""
+    from dreampolish.priors.estimators.depth import load_depth_prior
+
     setting = run.priors.depth
     if setting is None:
         return None
@@ -72,9 +99,10 @@ def _opened(load: Callable[[PriorSource], P], run: RunContext, setting: PriorSet
         what = f"the prior {setting.source} cannot be opened: {str(error).splitlines()[0]}"
         raise StageError(what, None, REMEDY) from error
     formats = run.priors
+    autoencoder = "float32" if "auto" == formats.vae_precision == formats.precision else formats.vae_precision
     prior.compute_in(
-        PRECISIONS[formats.precision],
-        autoencoder=PRECISIONS.get(formats.vae_precision),
+        PRECISIONS[run.precision],
+        autoencoder=PRECISIONS.get(autoencoder),
         adapter=PRECISIONS.get(formats.lora_precision),
     )
     prior.to(run.torch_device)
@@ -83,6 +111,8 @@ def _opened(load: Callable[[PriorSource], P], run: RunContext, setting: PriorSet
 
 def alignment(run: RunContext, prompt: str, views: Float[Tensor, "n h w 3"]) -> float:
     """Mean cosine of the embedded judge between pictures and a prompt."""
+    from dreampolish.metrics.judge import load_alignment
+
     folder = Path(run.prior_folder(run.priors.judge.source))
     try:
         judge = load_alignment(folder)
@@ -98,38 +128,9 @@ def seeded_noise(run: RunContext, name: str) -> torch.Generator:
     return torch.Generator(device=run.torch_device).manual_seed(run.seed * _SEED_FACTOR + sum(name.encode()))
 
 
-def number_notes(prompt: str) -> list[str]:
-    """A sentence where a prompt asks for several things: the method makes one closed surface in the middle of all views."""
-    several = "the prompt asks for several things; one object is made of it: for each of them a run of its own does better"
-    return [several] if asks_for_several(prompt) else []
-
-
-VOCABULARY = "vocabulary.json"
-"""A prior's list of training words, beside its model_index.json; priors without one (Stable Diffusion class) are not checked."""
-
-
-def check_words(run: RunContext, prompt: str, mode: Literal["refuse", "allow"]) -> list[str]:
-    """Sentences about a prompt's words that the prior never saw; empty where all are known.
-
-    With "refuse", a prompt of which no word is known raises StageError.
-    """
-    path = Path(run.prior_folder(run.priors.text.source)) / VOCABULARY
-    if not path.is_file():
-        return []
-    known = set(json.loads(path.read_text()))
-    unknown = unknown_words(prompt, known)
-    if unknown and len(unknown) == len(content_words(prompt)) and mode == "refuse":
-        raise StageError(
-            f"the text prior has never seen any of: {', '.join(unknown)}",
-            None,
-            "name a household thing, vehicle, toy or plant, use a larger prior, or --set reference.unknown_words=allow",
-        )
-    return [f"the text prior has never seen the word{'s' if len(unknown) > 1 else ''} {', '.join(unknown)}"] if unknown else []
-
-
 def prior_licences(run: RunContext) -> dict[str, str]:
     """For each prior of a run: its source, and the licences that its model card names."""
-    settings = {name: getattr(run.priors, name) for name in ("text", "view", "normals")}
+    settings = {name: each for name in ("text", "view", "views", "normals") if (each := getattr(run.priors, name)) is not None}
     return {name: _told(setting.source, setting.revision, run) for name, setting in settings.items()}
 
 

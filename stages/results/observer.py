@@ -9,7 +9,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dreampolish.metrics.pictures import psnr, ssim
+from stages.results.live import Looking, Unfinished
 from stages.runtime.stage import Stage
+from stages.runtime.tracking.live import LiveStage
 
 LOG_INTERVAL = 5
 """Steps between two logged points of a curve."""
@@ -24,11 +26,12 @@ class Preview:
     """The pictures that a stage shows: those its step rendered anyway, so that showing them costs next to nothing.
 
     They are of before the step's update, and of a volume with the step's jitter; what is published is measured anew.
-    draw: renders them, for a step that has not.
+    draw: renders them, for a step that has not. unfinished: how the result so far is looked at from all around, while somebody does.
     """
 
-    def __init__(self, draw: Draw) -> None:
+    def __init__(self, draw: Draw, unfinished: Unfinished | None = None) -> None:
         self._draw, self._pictures = draw, dict[str, Tensor]()
+        self.unfinished = unfinished
 
     def keep(self, **pictures: Float[Tensor, "1 h w 3"]) -> None:
         """Pictures of the current step, `view` among them: of one camera each, [0, 1]. Without any, what is shown will be drawn."""
@@ -75,6 +78,10 @@ class StageObserver:
         self._stage, self._steps = stage, steps
         self._interval = max(1, min(preview_interval, steps // PREVIEWS))
         self._shown, self._switch, self._reference = shown, switch, reference
+        self._looking: Looking | None = None
+        if shown.unfinished is not None and stage.logs_steps:
+            live = LiveStage(stage.run.store, stage.run.run_id, stage.name)
+            self._looking = Looking(live, shown.unfinished, stage.device)
         self.extra = Figures()
         """Figures of the current step beside its losses; the stage fills it inside `losses`."""
 
@@ -85,6 +92,8 @@ class StageObserver:
         self._stage.progress(step, self._steps)
         if self._stage.logs_steps and (step % self._interval == 0 or step == self._steps):
             self._show(step)
+        if self._looking is not None:
+            self._looking.after_step()
         return None if self._switch is None else self._switch(step, values)
 
     def _show(self, step: int) -> None:

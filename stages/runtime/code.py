@@ -8,7 +8,7 @@ only at run time (`getattr`) are outside.
 import ast
 import copy
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -32,6 +32,18 @@ class Code:
 
 
 @dataclass(frozen=True)
+class _Statement:
+    """What one statement of a module is and names. part: digest of its bare tree and of what it takes of other libraries."""
+
+    tree: ast.AST
+    """Kept, so that no other tree gets its identity."""
+    part: str
+    used: frozenset[str]
+    imports: Mapping[str, tuple[str, str | None]]
+    attributes: Mapping[str, frozenset[str]]
+
+
+@dataclass(frozen=True)
 class _Module:
     """A parsed source file: definitions and imports by name, and the statements that act when it is imported."""
 
@@ -39,6 +51,8 @@ class _Module:
     definitions: dict[str, list[ast.stmt]] = field(default_factory=dict)
     imports: dict[str, tuple[str, str | None]] = field(default_factory=dict)
     actions: list[ast.stmt] = field(default_factory=list)
+    statements: dict[int, _Statement] = field(default_factory=dict)
+    """By the tree's identity, those looked at: many stages reach the same ones."""
 
 
 def code_of(module: str, function: str, root: Path, ends: Sequence[str] = ENDS) -> Code:
@@ -117,20 +131,12 @@ class _Walk:
                 self._count(module, "", node)
 
     def _count(self, module: _Module, name: str, node: ast.stmt) -> None:
-        plain = _Plain().visit(copy.deepcopy(node))
-        imports = {**module.imports, **_imports_in(plain, module.name, self._root)}
-        used = _used_names(plain)
-        outside = [
-            f"{each}={'.'.join(filter(None, imports[each]))}"
-            for each in used
-            if each in imports and not _is_ours(imports[each])
-        ]
-        tree = ast.dump(plain)
-        self.parts.add(hashlib.sha256("\n".join([tree, *sorted(outside)]).encode()).hexdigest())
+        found = _statement(module, node, self._root)
+        self.parts.add(found.part)
         self.names.add(f"{module.name}.{name}")
-        for each in used - {name}:
-            if each in imports:
-                self._follow(*imports[each], _attributes_of(plain, each))
+        for each in found.used - {name}:
+            if each in found.imports:
+                self._follow(*found.imports[each], found.attributes.get(each, frozenset()))
             elif each in module.definitions:
                 self.reach(module.name, each)
 
@@ -145,6 +151,24 @@ class _Walk:
             whole = module if name is None else f"{module}.{name}"
             for attribute in attributes:
                 self.reach(whole, attribute)
+
+
+def _statement(module: _Module, node: ast.stmt, root: Path) -> _Statement:
+    """A statement of a module, looked at once in a process. Its tree is stripped in place: nobody else reads it."""
+    known = module.statements.get(id(node))
+    if known is not None:
+        return known
+    plain = _Plain().visit(node)
+    imports = {**module.imports, **_imports_in(plain, module.name, root)}
+    used = _used_names(plain)
+    outside = [
+        f"{each}={'.'.join(filter(None, imports[each]))}" for each in used if each in imports and not _is_ours(imports[each])
+    ]
+    part = hashlib.sha256("\n".join([ast.dump(plain), *sorted(outside)]).encode()).hexdigest()
+    named = {each: imports[each] for each in used if each in imports}
+    found = _Statement(node, part, used=frozenset(used), imports=named, attributes=_attributes_by_name(plain))
+    module.statements[id(node)] = found
+    return found
 
 
 class _Plain(ast.NodeTransformer):
@@ -194,13 +218,13 @@ def _used_names(node: ast.AST) -> set[str]:
     return {each.id for each in ast.walk(node) if isinstance(each, ast.Name)}
 
 
-def _attributes_of(node: ast.AST, name: str) -> frozenset[str]:
-    """The attributes that are read of a name."""
-    return frozenset(
-        each.attr
-        for each in ast.walk(node)
-        if isinstance(each, ast.Attribute) and isinstance(each.value, ast.Name) and each.value.id == name
-    )
+def _attributes_by_name(node: ast.AST) -> dict[str, frozenset[str]]:
+    """By name, the attributes that are read of it."""
+    found: dict[str, set[str]] = {}
+    for each in ast.walk(node):
+        if isinstance(each, ast.Attribute) and isinstance(each.value, ast.Name):
+            found.setdefault(each.value.id, set()).add(each.attr)
+    return {name: frozenset(attributes) for name, attributes in found.items()}
 
 
 def _is_ours(imported: tuple[str, str | None]) -> bool:

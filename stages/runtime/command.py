@@ -25,9 +25,10 @@ from stages.runtime.context import RunContext, context_of
 from stages.runtime.errors import StageError
 from stages.runtime.files import keep_private, store_folder
 from stages.runtime.records import read_record, write_record
+from stages.runtime.shared.stores import bring_input, store_at
 from stages.runtime.signals import StopSignal, stop_on_signals
 from stages.runtime.stage import StageTask
-from stages.runtime.store import DamagedArtifactError, LocalStore
+from stages.runtime.store import DamagedArtifactError
 from stages.runtime.tracking.messages import write_line
 
 A = TypeVar("A", bound=Artifact)
@@ -41,12 +42,18 @@ def input_path(store: Path, digest: str) -> Path:
 
 def picture_of(record: RunRecord, store: Path) -> Path | None:
     """The user's picture of a run; None where the reference is drawn."""
-    return None if record.image is None else input_path(store, record.image)
+    return None if record.image is None else brought_input(store, record.image)
 
 
 def mesh_of(record: RunRecord, store: Path) -> Path | None:
     """The archive of a run's own mesh; None where the shape is made."""
-    return None if record.mesh is None else input_path(store, record.mesh)
+    return None if record.mesh is None else brought_input(store, record.mesh)
+
+
+def brought_input(store: Path, digest: str) -> Path:
+    """Where a user's picture or mesh lies, brought from the shared store if that alone has it."""
+    bring_input(store, digest)
+    return input_path(store, digest)
 
 
 def arguments_from_record(
@@ -77,7 +84,7 @@ def open_recorded(artifact_class: type[A], record: RunRecord, store: Path) -> A:
     if name not in record.stages:
         raise StageError(f"run {record.run} has no {name} yet", None, f"dreampolish resume {record.run}")
     try:
-        return LocalStore(store).open(name, record.stages[name].fingerprint, artifact_class)
+        return store_at(store).open(name, record.stages[name].fingerprint, artifact_class)
     except (KeyError, DamagedArtifactError) as error:
         raise StageError(str(error.args[0]), None, f"dreampolish resume {record.run} computes it again") from error
 
@@ -88,7 +95,7 @@ def open_scores(name: StageName, record: RunRecord, store: Path) -> ScoresArtifa
     if key is None:
         return None
     try:
-        return LocalStore(store).open("scores", key, ScoresArtifact)
+        return store_at(store).open("scores", key, ScoresArtifact)
     except (KeyError, DamagedArtifactError) as error:
         raise StageError(str(error.args[0]), None, f"dreampolish resume {record.run} computes them again") from error
 
@@ -142,5 +149,5 @@ def compute_recorded(task: AnyStage, record: RunRecord, run: RunContext, parents
 @contextmanager
 def run_lock(store: Path, run_id: str, stop: StopSignal) -> Iterator[None]:
     """Hold the right to change a run's record and output; another process's turn is waited for. Raises StoppedError meanwhile."""
-    with LocalStore(store).lock("run", run_id, lambda: stop.requested):
+    with store_at(store).lock("run", run_id, lambda: stop.requested):
         yield

@@ -1,6 +1,7 @@
 """What all stages of a run share, and the seeds and device of one."""
 
 import hashlib
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, PrivateAttr
 
 from schemas.artifacts import Artifact, StageName
-from schemas.config.run import PriorsConfig
+from schemas.config.run import Precision, PriorsConfig, Threads
 from schemas.runs import RunRecord, StageRecord
 from stages.runtime.errors import StageError
 from stages.runtime.files import project_file
@@ -28,6 +29,8 @@ class RunContext(BaseModel):
     device: str
     """auto, cpu, cuda or cuda:N."""
     threads: int
+    deterministic: bool = False
+    """On a GPU: deterministic algorithms alone. A CPU's always are."""
     checkpoint_interval: int
     priors: PriorsConfig
     tracking_uri: str | None = None
@@ -45,6 +48,15 @@ class RunContext(BaseModel):
     def torch_device(self) -> torch.device:
         """The device the names means on this machine. Raises StageError for one that is not there."""
         return device_from_name(self.device)
+
+    @property
+    def precision(self) -> Precision:
+        """The number format of the priors' networks. auto: bfloat16 on a CPU that multiplies matrices in it (AMX), where the home
+        U-Nets are 1.4 to 2.2 times faster; else float32."""
+        named = self.priors.precision
+        if named != "auto":
+            return named
+        return "bfloat16" if self.torch_device.type == "cpu" and torch.cpu.get_capabilities().get("amx_bf16") else "float32"
 
     def prior_folder(self, source: str) -> Path | str:
         """A prior's folder, relative sources starting at the project; a hub id (owner/name, no such folder) stays a string."""
@@ -70,13 +82,39 @@ def context_of(record: RunRecord, store: Path, tracking_uri: str | None, *, show
         store=store,
         seed=config.seed,
         device=config.device,
-        threads=config.threads,
+        threads=threads_from_setting(config.threads),
+        deterministic=config.deterministic,
         checkpoint_interval=config.checkpoint_interval,
         priors=config.priors,
         tracking_uri=tracking_uri,
         show_progress=show_progress,
         taken_over=taken,
     )
+
+
+MOST_THREADS = 8
+"""Of `threads: auto`; more than two were never measured."""
+
+
+def threads_from_setting(threads: Threads) -> int:
+    """How many threads compute. auto: OMP_NUM_THREADS where it is set, else the cores that this process may use, at most 8.
+
+    Not by how busy the machine is: a resumed stage computes with as many, so that its bits are the same.
+    """
+    if threads != "auto":
+        return threads
+    said = os.environ.get("OMP_NUM_THREADS", "")
+    return min(int(said) if said.isdigit() and int(said) > 0 else usable_cores(), MOST_THREADS)
+
+
+def usable_cores() -> int:
+    """Cores that this process may use: of those it is bound to, no more than its control group's quota."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return max(1, min(cores, int(quota) // int(period)))
+    except (OSError, ValueError):
+        return cores
 
 
 def device_from_name(name: str) -> torch.device:

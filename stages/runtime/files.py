@@ -7,7 +7,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -25,8 +25,26 @@ _FOLDER_ERRORS = {errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.
 
 
 def store_folder() -> Path:
-    """The store of this process: DREAMPOLISH_STORE, else ./store."""
-    return Path(os.environ.get("DREAMPOLISH_STORE") or "store").resolve()
+    """The store of this process: DREAMPOLISH_STORE, else ./store. In front of a shared store its cache: DREAMPOLISH_STORE_CACHE, else
+    ./store."""
+    named = os.environ.get(CACHE) if shared_url() else os.environ.get("DREAMPOLISH_STORE")
+    return Path(named or "store").resolve()
+
+
+CACHE = "DREAMPOLISH_STORE_CACHE"
+"""Environment variable of the folder in which a shared store's results are kept on this machine."""
+
+
+def shared_url() -> str | None:
+    """The address of the store that machines share, as DREAMPOLISH_STORE names it; None where the store is a folder of this machine."""
+    url = os.environ.get("DREAMPOLISH_STORE", "")
+    return url if "://" in url else None
+
+
+def store_environment(store: Path) -> dict[str, str]:
+    """What lets another process have this process's store."""
+    url = shared_url()
+    return {"DREAMPOLISH_STORE": str(store)} if url is None else {"DREAMPOLISH_STORE": url, CACHE: str(store)}
 
 
 USERS_UMASK = "DREAMPOLISH_UMASK"
@@ -70,6 +88,10 @@ def project_file(name: str | Path) -> Path:
     return (SHIPPED if SHIPPED.is_dir() else PROJECT) / name
 
 
+CONFIGS = project_file("configs")
+"""The presets and studies."""
+
+
 def database_uri(path: Path, driver: str = "sqlite") -> str:
     """The URI of a SQLite file, whatever letters its path has: an unescaped ? would end the path, an unescaped % change it."""
     if re.fullmatch(r"[\w/.,~-]*", str(path), re.ASCII):
@@ -84,19 +106,33 @@ def database_uri(path: Path, driver: str = "sqlite") -> str:
 def take_lock(
     path: Path, *, wait_s: float = math.inf, give_up: Callable[[], bool] | None = None
 ) -> AbstractContextManager[object]:
-    """Take a lock file's lock; the block given with the result holds it. A dead holder's is free at once, the file stays.
+    """Take a lock file's lock; the block given with the result holds it. A dead holder's is free at once.
 
     wait_s: how long to wait for another holder. give_up: asked ten times a second; True ends the wait. Both end in BlockingIOError.
+    The file goes with the lock: whoever waits for a file that is gone sees that it has no name left, and makes a new one.
     """
+    held = ExitStack()
     try:
         # Without a fallback: another kind of lock would outlive its process.
-        return FileLock(path, fallback_to_soft=False).acquire(timeout=wait_s, poll_interval=0.1, cancel_check=give_up)
+        held.enter_context(
+            FileLock(path, fallback_to_soft=False).acquire(timeout=wait_s, poll_interval=0.1, cancel_check=give_up)
+        )
     except Timeout as error:
         raise BlockingIOError(errno.EAGAIN, "held by another process", str(path)) from error
+    held.callback(_remove, path)
+    return held
+
+
+def _remove(path: Path) -> None:
+    """Remove a lock file while its lock is held; where that cannot be done, it stays."""
+    with suppress(OSError):
+        path.unlink()
 
 
 def is_locked(path: Path) -> bool:
-    """Whether somebody holds a lock file's lock now."""
+    """Whether somebody holds a lock file's lock now. A file that nobody holds is removed."""
+    if not path.exists():
+        return False
     try:
         with take_lock(path, wait_s=0):
             return False

@@ -5,10 +5,7 @@
         state = load_file(stage.locate(nerf, nerf.field))
         ... fit(..., generator=stage.generator, checkpoints=stage.checkpoints, observer=...) ...
         return stage.publish(SdfArtifact, field=stage.path("field.safetensors"), ..., metrics={...})
-
-    sdf = refine_sdf(run, reference, nerf, config.neus)        # in a flow: a task run
-    sdf = refine_sdf.compute(run, reference, nerf, config.neus)  # without Prefect
-    key = refine_sdf.key(run, reference, nerf, config.neus)    # nothing is computed
+    sdf = refine_sdf(run, reference, nerf, config.neus)  # in a flow, a task run; `.compute` does without Prefect, `.key` computes nothing
 
 Parents are the parameters that are artifacts; the function sees only the fields of theirs that `reads` names.
 """
@@ -33,7 +30,7 @@ from pydantic import BaseModel, ValidationError, validate_call
 
 from dreampolish.kernels.announce import announcing
 from dreampolish.optim.atomic_files import sha256_of
-from dreampolish.optim.costs import CostedCheckpoints, reset_peak_memory
+from dreampolish.optim.costs import reset_peak_memory
 from dreampolish.optim.fit import DivergedError
 from schemas.artifacts import Artifact, FileRef, ScoresArtifact, StageName, artifact_or_none, is_artifact, stage_of
 from schemas.runs import StageRecord, StageState
@@ -43,9 +40,10 @@ from stages.runtime.errors import StageError
 from stages.runtime.files import PROJECT, disk_errors_in_one_line
 from stages.runtime.key import copied, input_value, only_read, read_fields, stage_key
 from stages.runtime.records import record_stage
+from stages.runtime.shared.stores import store_at
 from stages.runtime.signals import StopSignal, stop_on_signals
-from stages.runtime.store import DamagedArtifactError, LocalStore
-from stages.runtime.tracking.progress import StageProgress
+from stages.runtime.store import DamagedArtifactError
+from stages.runtime.tracking.progress import StageProgress, journal_name
 
 P = ParamSpec("P")
 A = TypeVar("A", bound=Artifact)
@@ -78,13 +76,14 @@ class Stage:
         place: str | None = None,
     ) -> None:
         self.name, self.run, self.config, self.fingerprint = name, run, config, key
-        self.store = LocalStore(run.store)
+        self.store = store_at(run.store)
         # Copies: where one result holds the very string of another, Prefect takes the one for a parent of whoever reads the other.
         self.parents: dict[str, str] = {copied(parent.stage): copied(parent.fingerprint) for parent in parents}
         self.device = run.torch_device
         self.generator = seeded_generator(run.seed, name, self.device)
-        self.checkpoints = CostedCheckpoints(
-            self.store.root / "checkpoints" / f"{name}-{key}", interval=run.checkpoint_interval, keep=2
+        journal = run.store / "journals" / run.run_id / f"{journal_name(name, key)}.jsonl"
+        self.checkpoints = self.store.checkpoints(
+            name, key, interval=run.checkpoint_interval, journal=journal, urgent=lambda: self._stop.requested
         )
         self.state: StageState = "computed"
         self.published: Artifact | None = None
@@ -102,9 +101,10 @@ class Stage:
             artifact = self.store.open(self._place, self.fingerprint, artifact_class)
         except DamagedArtifactError as error:
             log.warning("%s; computing it again", error)
-            self.store.discard(self._place, self.fingerprint)
+            self.store.discard_damaged(self._place, self.fingerprint)
             self.state = "computed" if self.checkpoints.latest() is None else "resumed"
             return None
+        self.store.share(artifact)
         self.state, self.published = "cached", artifact
         return artifact
 
@@ -273,7 +273,7 @@ class StageTask(Generic[P, R]):
     def _outcome(self, run: RunContext, given: Mapping[str, Any]) -> tuple[R, StageState]:
         with disk_errors_in_one_line(run.store):
             if self.name in run.taken_over:
-                return LocalStore(run.store).open(self.name, run.taken_over[self.name], self.artifact_class), "cached"
+                return store_at(run.store).open(self.name, run.taken_over[self.name], self.artifact_class), "cached"
             parents = list(self._given_parents(given).values())
             key = self._key(run, given)
             with open_stage(name=self.name, run=run, config=given["config"], parents=parents, key=key) as stage:
@@ -345,23 +345,26 @@ def open_stage(name: StageName, run: RunContext, config: BaseModel, parents: Seq
 
 def _prepare(stage: Stage, held: ExitStack) -> None:
     """Work folder, seeds, threads, tracker; on a hit only the tracker."""
-    run = stage.run
-    key = f"{stage.name}-{stage.fingerprint[:12]}"
+    run, key = stage.run, journal_name(stage.name, stage.fingerprint)
+    if stage.store.has(stage.name, stage.fingerprint):
+        # `cached` may still find it damaged, so a work folder is made there too.
+        stage.state = "cached"
+    elif stage.checkpoints.latest() is not None:
+        stage.state = "resumed"
     if run.log_steps:
+        # Behind the look at the checkpoints: those of another machine bring its journal along.
         stage._progress = StageProgress(
             stage.name, key, stage.store.root, run.run_id, tracking_uri=run.tracking_uri, show=run.show_progress
         )
         held.callback(stage._progress.close)
         held.enter_context(announcing(stage._progress.say))
         stage._progress.params({stage.name: stage.config.model_dump(mode="json")})
-    if stage.store.has(stage.name, stage.fingerprint):
-        # `cached` may still find it damaged, so a work folder is made there too.
-        stage.state = "cached"
-    elif stage.checkpoints.latest() is not None:
-        stage.state = "resumed"
     stage._work = stage.store.work_folder(stage.name, stage.fingerprint)
     held.callback(shutil.rmtree, stage._work, ignore_errors=True)
     torch.set_num_threads(run.threads)
+    # With several threads torch adds up gradients of indexing in any order, unless it is told not to.
+    torch.use_deterministic_algorithms(run.deterministic or stage.device.type == "cpu", warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False
     torch.manual_seed(stage_seed(run.seed, stage.name))
     reset_peak_memory()
     stage.checkpoints.begin()

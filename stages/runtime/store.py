@@ -16,6 +16,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from dreampolish.optim.atomic_files import sha256_of, sync_file, sync_folder, write_atomically
+from dreampolish.optim.costs import CostedCheckpoints
 from schemas.artifacts import Artifact, FileRef
 from stages.runtime.errors import StageError
 from stages.runtime.files import disk_errors_in_one_line, take_lock
@@ -48,6 +49,12 @@ class LocalStore:
 
     def open(self, stage: str, fingerprint: str, artifact_class: type[A]) -> A:
         """The artifact, every file verified. Raises KeyError if it is absent, DamagedArtifactError if it is not whole."""
+        artifact = self.manifest(stage, fingerprint, artifact_class)
+        self.verify(artifact)
+        return artifact
+
+    def manifest(self, stage: str, fingerprint: str, artifact_class: type[A]) -> A:
+        """The artifact, whose files are not looked at. Raises as `open` does."""
         folder = self.folder(stage, fingerprint)
         if not self.has(stage, fingerprint):
             raise KeyError(f"{stage}/{fingerprint} is not in the store {self.root}")
@@ -55,7 +62,7 @@ class LocalStore:
             for path in (folder, folder / MANIFEST, folder / MANIFEST_HASH):
                 _refuse_link(path)
             content = (folder / MANIFEST).read_bytes()
-            if (folder / MANIFEST_HASH).read_bytes() != _hash_line(content):
+            if (folder / MANIFEST_HASH).read_bytes() != hash_line(content):
                 raise DamagedArtifactError(f"{folder / MANIFEST} differs from what was published")
             artifact = artifact_class.model_validate_json(content)
         except (FileNotFoundError, ValidationError, ValueError) as error:
@@ -63,11 +70,10 @@ class LocalStore:
             raise DamagedArtifactError(f"{folder / MANIFEST} or its hash cannot be read") from error
         if artifact.stage != stage or artifact.fingerprint != fingerprint:
             raise DamagedArtifactError(f"{folder / MANIFEST} belongs to {artifact.stage}/{artifact.fingerprint[:12]}")
-        self.verify(artifact)
         return artifact
 
-    def verify(self, artifact: Artifact) -> None:
-        """Compare every file of an artifact with its hash. Raises DamagedArtifactError naming the first that differs."""
+    def verify(self, artifact: Artifact, *, hashes: bool = True) -> None:
+        """Compare every file of an artifact with its size and hash. Raises DamagedArtifactError naming the first that differs."""
         folder = self.folder(artifact.stage, artifact.fingerprint)
         for reference in file_refs(artifact):
             path = folder / reference.path
@@ -75,7 +81,7 @@ class LocalStore:
                 _refuse_link(folder / part)
             if not path.is_file():
                 raise DamagedArtifactError(f"{path} is missing")
-            if path.stat().st_size != reference.bytes or sha256_of(path) != reference.sha256:
+            if path.stat().st_size != reference.bytes or (hashes and sha256_of(path) != reference.sha256):
                 raise DamagedArtifactError(f"{path} differs from what was published")
 
     def check_parents(self, parents: Iterable[Artifact]) -> None:
@@ -104,21 +110,24 @@ class LocalStore:
     def publish(self, work: Path, artifact: A) -> A:
         """Sync the work folder's files, rename it into place, write the manifest last. The first publisher wins."""
         with disk_errors_in_one_line(self.root):
-            final = self.folder(artifact.stage, artifact.fingerprint)
             if self.has(artifact.stage, artifact.fingerprint):
                 shutil.rmtree(work)
                 return self.open(artifact.stage, artifact.fingerprint, type(artifact))
-            manifest = artifact.model_dump_json(indent=1).encode()
-            (work / MANIFEST_HASH).write_bytes(_hash_line(manifest))
-            _close_tree(work)
-            _sync_tree(work)
-            final.parent.mkdir(parents=True, exist_ok=True)
-            self.discard(artifact.stage, artifact.fingerprint)
-            work.rename(final)
-            sync_folder(final.parent)
-            write_atomically(final / MANIFEST, manifest)
-            (final / MANIFEST).chmod(READ_ONLY)
+            self.install(work, artifact, artifact.model_dump_json(indent=1).encode())
             return artifact
+
+    def install(self, work: Path, artifact: Artifact, manifest: bytes) -> None:
+        """Make a folder of synced files the result that its manifest names; the manifest comes last."""
+        final = self.folder(artifact.stage, artifact.fingerprint)
+        (work / MANIFEST_HASH).write_bytes(hash_line(manifest))
+        _close_tree(work)
+        _sync_tree(work)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        self.discard(artifact.stage, artifact.fingerprint)
+        work.rename(final)
+        sync_folder(final.parent)
+        write_atomically(final / MANIFEST, manifest)
+        (final / MANIFEST).chmod(READ_ONLY)
 
     def discard(self, stage: str, fingerprint: str) -> None:
         """Remove what lies at an artifact's place: a half-published folder or a damaged one. The manifest goes first."""
@@ -126,6 +135,20 @@ class LocalStore:
         (folder / MANIFEST).unlink(missing_ok=True)
         if folder.exists():
             shutil.rmtree(folder)
+
+    def discard_damaged(self, stage: str, fingerprint: str) -> None:
+        """Remove an artifact that was found to be damaged, so that it is computed anew. Call it while holding the computation's lock."""
+        self.discard(stage, fingerprint)
+
+    def share(self, artifact: Artifact) -> bool:
+        """Publish a result where other machines find it; False where nothing is to be done, as in a store of one machine."""
+        return False
+
+    def checkpoints(
+        self, stage: str, fingerprint: str, *, interval: int, journal: Path, urgent: Callable[[], bool]
+    ) -> CostedCheckpoints:
+        """The checkpoints of one computation. journal: the stage's, which goes where they go; urgent: whether the process is to end."""
+        return CostedCheckpoints(self.root / "checkpoints" / f"{stage}-{fingerprint}", interval=interval, keep=2)
 
     @contextmanager
     def lock(self, stage: str, fingerprint: str, give_up: Callable[[], bool]) -> Iterator[None]:
@@ -141,7 +164,8 @@ class LocalStore:
             yield
 
 
-def _hash_line(manifest: bytes) -> bytes:
+def hash_line(manifest: bytes) -> bytes:
+    """What `artifact.sha256` holds of a manifest."""
     return hashlib.sha256(manifest).hexdigest().encode() + b"\n"
 
 

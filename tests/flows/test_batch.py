@@ -64,10 +64,12 @@ class TestServed:
 
     @pytest.fixture(autouse=True)
     def pool(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        from flows.service.deployments import _make_pool, _make_queues
+        from flows.service.backends.pool import make_pool
+        from flows.service.deployments import _make_queues
+        from schemas.service import ServiceSettings
 
         for _ in range(2):
-            _make_pool({}, tmp_path)
+            make_pool(ServiceSettings())
             _make_queues(1)
         monkeypatch.setattr("flows.batch.run_deployment", _served)
         monkeypatch.setattr("flows.batch.POLL_S", 0.05)
@@ -82,8 +84,7 @@ class TestServed:
     def test_failures_are_apart_and_a_second_call_does_only_what_is_left(
         self, store: Path, calls: list[str], stand_ins: dict[StageName, StandIn], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("flows.batch.online_workers", lambda: 2)
-        monkeypatch.setattr("flows.batch.online_workers", lambda: 2)
+        monkeypatch.setattr("flows.batch.online_workers", lambda client: ["one", "two"])
         whole = stand_ins["reference"]
 
         def unlucky(stage: Stage, **given: Any) -> Artifact:
@@ -116,7 +117,7 @@ class TestServed:
         from prefect import get_client
         from prefect.states import Scheduled
 
-        monkeypatch.setattr("flows.batch.online_workers", lambda: 1)
+        monkeypatch.setattr("flows.batch.online_workers", lambda client: ["one"])
         submitted = []
 
         def scheduled(deployment: str, parameters: Mapping[str, Any], **_: Any) -> Any:
@@ -137,11 +138,11 @@ class TestServed:
     def test_as_many_runs_go_at_once_as_there_are_workers(self, monkeypatch: pytest.MonkeyPatch) -> None:
         from prefect import get_client
 
-        from flows.service.deployments import POOL, RUN_QUEUE
+        from flows.service.backends.pool import POOL, RUN_QUEUE
 
         with get_client(sync_client=True) as client:
             for workers, limit in ((3, 3), (2, 3)):
-                monkeypatch.setattr("flows.batch.online_workers", lambda workers=workers: workers)
+                monkeypatch.setattr("flows.batch.online_workers", lambda client, workers=workers: ["one"] * workers)
                 fit_queue(client)
                 assert client.read_work_queue_by_name(RUN_QUEUE, work_pool_name=POOL).concurrency_limit == limit
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from flows.cli import app
 from flows.dvc import CURVED, RUN, read_settings, run_dvc_stage, train_part
 from flows.runs.chain import CHAIN
-from flows.runs.create import CONFIGS, new_run
+from flows.runs.create import new_run
 from flows.train_priors import NEEDS, ORDER, TRAININGS
 from schemas.artifacts import Artifact, StageName
 from schemas.config.presets import ConfigError
@@ -22,7 +22,7 @@ from schemas.runs import STAGES
 from schemas.trainings import PriorsTraining
 from stages.runtime.command import run_one
 from stages.runtime.context import context_of
-from stages.runtime.files import PROJECT
+from stages.runtime.files import CONFIGS, PROJECT
 from stages.runtime.records import read_record, record_path
 from stages.runtime.stage import Stage, function_code
 from stages.training.session import TrainingPlace

@@ -9,13 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flows.runs.chain import CHAIN
-from flows.runs.create import CONFIGS
 from schemas.config.presets import ConfigError, load_config, merged, names
 from schemas.config.run import Config, PriorsConfig
 from schemas.runs import ALL_STAGES
 from schemas.schedule import Ramp, constant
 from stages.runtime.code import code_of, code_of_module
-from stages.runtime.files import PROJECT
+from stages.runtime.files import CONFIGS, PROJECT
 
 
 @pytest.mark.parametrize("preset", ["home", "smoke", "sd", "sd-fast"])

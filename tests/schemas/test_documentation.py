@@ -9,12 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from flows.runs.create import CONFIGS
 from schemas.config.presets import load_config, names
 from schemas.config.run import Config
 from schemas.schedule import Ramp
 from schemas.trainings import PriorsTraining
-from stages.runtime.files import PROJECT
+from stages.runtime.files import CONFIGS, PROJECT
 
 LONGEST = 140
 """Characters of a setting's line."""

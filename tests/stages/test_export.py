@@ -16,7 +16,7 @@ from dreampolish.priors.folders.licences import licences_in_card
 from dreampolish.renderers.mesh import Mesh, color_of_field, mesh_from_parts
 from dreampolish.scene.cameras import SCENE_HALF_SIZE, turntable_cameras
 from schemas.config.export import ExportConfig
-from schemas.config.run import PriorsConfig, PriorSource, ViewSource
+from schemas.config.run import PriorsConfig, TextSource, ViewSource
 from stages.export import WEB_TRIANGLES, MadeAsset, make_asset, packed_glb, read_asset, triangle_budget
 from stages.guidance.priors import prior_licences
 from stages.runtime.context import RunContext
@@ -126,7 +126,7 @@ def test_licences_come_from_the_priors_cards(run_context: RunContext, tmp_path: 
     ]
     (tmp_path / "text").mkdir()
     (tmp_path / "README.md").write_text("---\nlicense: mit\n---\n")
-    priors = PriorsConfig(text=PriorSource(source=str(tmp_path / "text")), view=ViewSource(source="a/b", revision="0" * 40))
+    priors = PriorsConfig(text=TextSource(source=str(tmp_path / "text")), view=ViewSource(source="a/b", revision="0" * 40))
     told = prior_licences(run_context.model_copy(update={"priors": priors}))
     assert told["text"] == "mit; see the model card of text"
     assert told["view"] == f"see the model card of a/b at {'0' * 40}"

@@ -7,7 +7,8 @@ import trimesh
 from dreampolish.distillation.guidance import GuidanceStep
 from dreampolish.distillation.scores import Noised, TextConditions, variational_loss
 from dreampolish.fields.color import ColorField
-from dreampolish.priors.text import DiffusionTextPrior
+from dreampolish.priors.text.networks import UnetNetwork
+from dreampolish.priors.text.prior import DiffusionTextPrior
 from dreampolish.renderers.mesh import color_of_field, fixed_color_of_field, mesh_from_parts
 from dreampolish.scene.cameras import orbit_cameras
 from schemas.config.dmtet import DmtetConfig
@@ -92,7 +93,7 @@ def test_a_still_meshs_picture_teaches_colours_and_its_mask_shape() -> None:
 def _gradients_of_one_update(number_format: torch.dtype, shrink: float) -> torch.Tensor:
     """Of the LoRA's weights, after one update on random latents; shrink: factor on the loss, to reach where float16 ends."""
     generator = torch.Generator().manual_seed(0)
-    prior = DiffusionTextPrior(tiny_space(), tiny_unet(CHANNELS, pose_labels=False), CountingTower())
+    prior = DiffusionTextPrior(tiny_space(), UnetNetwork(tiny_unet(CHANNELS, pose_labels=False)), CountingTower())
     prior.compute_in(torch.float32, adapter=number_format)
     domain = prior.add_lora(4, generator)
     with torch.no_grad():
@@ -120,7 +121,7 @@ def test_a_lora_under_a_network_in_halves_learns_what_it_learns_in_whole_numbers
 
 
 def test_the_losss_scale_is_part_of_a_checkpoint() -> None:
-    prior = DiffusionTextPrior(tiny_space(), tiny_unet(CHANNELS, pose_labels=False), CountingTower())
+    prior = DiffusionTextPrior(tiny_space(), UnetNetwork(tiny_unet(CHANNELS, pose_labels=False)), CountingTower())
     prior.compute_in(torch.float32, adapter=torch.float16)
     one, other = (
         Variational(prior.add_lora(4, torch.Generator().manual_seed(seed)), prior, TextureConfig(), torch.Generator())

@@ -1,9 +1,9 @@
 """Reading PLY, STL and OFF by trimesh: one part, vertices and faces as they stand in the file."""
 
 import io
+from typing import Any
 
 import numpy as np
-import trimesh
 
 from dreampolish.assets.reading.images import texture_of_bytes
 from dreampolish.assets.reading.scene import Look, MeshError, Part, Scene, check_triangles
@@ -14,6 +14,8 @@ STL_HEADER, STL_FACE = 84, 50
 
 def read_plain(files: MeshFiles) -> Scene:
     """The mesh of a .ply, .stl or .off, with vertex colours or the texture that a PLY names. Raises MeshError."""
+    import trimesh  # as long an import as torch's, for three kinds of file
+
     _check_size(files)
     try:
         mesh = trimesh.load_mesh(io.BytesIO(files.content), file_type=files.kind, process=False)
@@ -68,7 +70,7 @@ def _check_size(files: MeshFiles) -> None:
                 raise MeshError(f"{files.name} claims {int(words[2]):,} entries and has {len(content):,} bytes: it is cut off")
 
 
-def _colors(mesh: trimesh.Trimesh) -> np.ndarray | None:
+def _colors(mesh: Any) -> np.ndarray | None:
     """Linear RGB of the vertices, where the file has colours; they are taken as sRGB, as scanners write them."""
     if mesh.visual.kind != "vertex":
         return None

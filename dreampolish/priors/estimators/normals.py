@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from diffusers import DDIMScheduler, LCMScheduler, UNet2DConditionModel
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from dreampolish.priors.folders.source import PriorError, PriorSource, json_object
@@ -24,7 +24,7 @@ from dreampolish.priors.latents import LatentSpace, pixels_per_latent
 from dreampolish.priors.loading import load_autoencoder, load_schedule, load_text_encoder, load_unet, unet_output
 from dreampolish.priors.protocols import TextEmbedding
 from dreampolish.priors.sampling import sample_ddim
-from dreampolish.priors.text import TextTower
+from dreampolish.priors.text.towers import TextTower
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,13 @@ class DiffusionNormalPrior(LatentSpace):
         self.unet, self._empty_text = unet, empty_text
         self._conventions, self._ensemble = conventions, ensemble
 
+    def networks(self) -> tuple[nn.Module, ...]:
+        """The U-Net."""
+        return (self.unet,)
+
     def to(self, device: torch.device | str) -> None:
         """Move autoencoder, network and the empty text."""
         super().to(device)
-        self.unet.to(device)
         self._empty_text = TextEmbedding(self._empty_text.states.to(device), self._empty_text.mask.to(device))
 
     @torch.no_grad()

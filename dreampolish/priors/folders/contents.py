@@ -7,15 +7,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dreampolish.priors.folders.architectures import DIFFUSERS_BASE, checked_diffusers, checked_transformers
+from dreampolish.priors.folders.families import TRANSFORMERS, refuse_other_scheduler, transformer_family
 from dreampolish.priors.folders.licences import licences_of
 from dreampolish.priors.folders.source import PriorError, PriorSource, json_object
 from dreampolish.priors.folders.weights import Tensors, tensors_of
 
-Role = Literal["text", "view", "normals"]
+Role = Literal["text", "view", "views", "normals"]
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model")
 AUTOENCODERS, UNETS = ("AutoencoderKL", "PatchAutoencoder"), ("UNet2DConditionModel",)
 PREDICTIONS = ("epsilon", "v_prediction")
+STABLE_NORMAL = ("YOSONormals", "StableNormal")
+"""Beginnings of the pipelines that StableNormal's folders name."""
 GIB = 2**30
 
 
@@ -51,6 +54,8 @@ class Contents:
 def contents_of(source: PriorSource) -> Contents:
     """What a prior is. PriorError in one line where something is missing, damaged, or of a kind that cannot be used here."""
     folder = source.folder()
+    if source.has("transformer"):
+        return _of_transformer(source)
     if not source.has("unet"):
         raise PriorError(_why_no_network(source, folder))
     unet, vae = (json_object(source.component(name) / "config.json") for name in ("unet", "vae"))
@@ -58,25 +63,36 @@ def contents_of(source: PriorSource) -> Contents:
     found = {
         "unet": checked_diffusers(source.component("unet"), UNETS)[2],
         "vae": checked_diffusers(source.component("vae"), AUTOENCODERS)[2],
-        **(_of_view(source) if role == "view" else _of_text(source)),
+        **(_of_view(source) if role == "view" else of_text_towers(source, _encoders(unet))),
     }
-    return Contents(
-        folder=folder,
+    return summed_up(
+        source=source,
         role=role,
         family=family,
         image_size=_image_size(source, role, unet, vae),
-        prediction=_prediction(source),
+        prediction=prediction_of(source),
+        found=found,
+    )
+
+
+def summed_up(
+    source: PriorSource, role: Role, family: str, image_size: int, prediction: str, found: Mapping[str, Tensors]
+) -> Contents:
+    """A folder's contents, by its components' tensors."""
+    return Contents(
+        folder=source.folder(),
+        role=role,
+        family=family,
+        image_size=image_size,
+        prediction=prediction,
         parameters={name: tensors.n_parameters for name, tensors in found.items()},
         stored_bytes=sum(tensors.stored_bytes for tensors in found.values()),
-        licences=tuple(licences_of(folder)),
+        licences=tuple(licences_of(source.folder())),
         variants=tuple(sorted({tensors.variant for tensors in found.values() if tensors.variant})),
     )
 
 
 def _why_no_network(source: PriorSource, folder: Path) -> str:
-    name = str(source.index().get("_class_name", ""))
-    if source.has("transformer"):
-        return f"{folder} is a {name or 'transformer'}: only U-Net models are opened here (Stable Diffusion 1.x and 2.x)"
     inside = sorted(path.name for path in folder.iterdir())
     if any(entry.endswith((".ckpt", ".safetensors")) for entry in inside):
         return (
@@ -92,6 +108,10 @@ def _role(source: PriorSource, unet: Mapping[str, Any], vae: Mapping[str, Any]) 
     channels, ours = int(unet.get("in_channels", 4)), vae.get("_class_name") == "PatchAutoencoder"
     if source.has("cc_projection"):
         return "view", "embedded view prior" if ours else "Zero123 class"
+    if name.startswith(STABLE_NORMAL):
+        raise PriorError(
+            f"{source.location} is a {name} (StableNormal), which is not opened here: take a Marigold normals folder"
+        )
     if channels == 2 * latent:
         if name.startswith("Marigold") and name != "MarigoldNormalsPipeline":
             raise PriorError(f"{source.location} is a {name}, which draws no normals: take a Marigold *normals* folder")
@@ -102,17 +122,44 @@ def _role(source: PriorSource, unet: Mapping[str, Any], vae: Mapping[str, Any]) 
             "it is an inpainting, depth or upscaling model, which no stage uses"
         )
     if unet.get("addition_embed_type") == "text_time":
-        raise PriorError(f"{source.location} is of the SDXL class, which needs two text towers: it cannot be opened here yet")
+        return "text", "SDXL class"
     by_width = {768: "Stable Diffusion 1 class", 1024: "Stable Diffusion 2 class"}
     plain = by_width.get(unet.get("cross_attention_dim", 0), "latent diffusion")
     return "text", "embedded text prior" if ours else plain
 
 
-def _of_text(source: PriorSource) -> dict[str, Tensors]:
-    tokenizer = source.component("tokenizer")
-    if not any((tokenizer / name).is_file() for name in TOKENIZER_FILES):
-        raise PriorError(f"{tokenizer} holds no vocabulary ({', '.join(TOKENIZER_FILES)}): fetch it again")
-    return {"text_encoder": checked_transformers(source.component("text_encoder"))[2]}
+def _encoders(unet: Mapping[str, Any]) -> tuple[str, ...]:
+    return ("text_encoder", "text_encoder_2") if unet.get("addition_embed_type") == "text_time" else ("text_encoder",)
+
+
+def of_text_towers(source: PriorSource, encoders: tuple[str, ...]) -> dict[str, Tensors]:
+    """Headers of text towers, each with its vocabulary beside it. PriorError where something is missing."""
+    for name in encoders:
+        tokenizer = source.component(name.replace("text_encoder", "tokenizer"))
+        if not any((tokenizer / each).is_file() for each in TOKENIZER_FILES):
+            raise PriorError(f"{tokenizer} holds no vocabulary ({', '.join(TOKENIZER_FILES)}): fetch it again")
+    return {name: checked_transformers(source.component(name))[2] for name in encoders}
+
+
+def _of_transformer(source: PriorSource) -> Contents:
+    """A text prior of rectified flow."""
+    config, vae = (json_object(source.component(name) / "config.json") for name in ("transformer", "vae"))
+    family = transformer_family(config, source.location)
+    refuse_other_scheduler(source.component("scheduler"))
+    encoders = (*family.encoders, *(name for name in family.optional if source.has(name)))
+    found = {
+        "transformer": checked_diffusers(source.component("transformer"), tuple(TRANSFORMERS))[2],
+        "vae": checked_diffusers(source.component("vae"), AUTOENCODERS)[2],
+        **of_text_towers(source, encoders),
+    }
+    return summed_up(
+        source=source,
+        role="text",
+        family=family.name,
+        image_size=family.latent_side(config) * pixels_a_latent(vae),
+        prediction="rectified flow",
+        found=found,
+    )
 
 
 def _of_view(source: PriorSource) -> dict[str, Tensors]:
@@ -123,7 +170,8 @@ def _of_view(source: PriorSource) -> dict[str, Tensors]:
     return found
 
 
-def _prediction(source: PriorSource) -> str:
+def prediction_of(source: PriorSource) -> str:
+    """What the network predicts, by its scheduler; PriorError for what is not known here."""
     folder = source.component("scheduler")
     kind = str(json_object(folder / "scheduler_config.json").get("prediction_type", "epsilon"))
     if kind not in PREDICTIONS:
@@ -132,7 +180,11 @@ def _prediction(source: PriorSource) -> str:
 
 
 def _image_size(source: PriorSource, role: Role, unet: Mapping[str, Any], vae: Mapping[str, Any]) -> int:
-    shrink = int(vae.get("patch_size", 2 ** (len(vae.get("block_out_channels", (1,) * 4)) - 1)))
     if role == "normals" and source.index().get("default_processing_resolution"):
         return int(source.index()["default_processing_resolution"])
-    return math.prod((int(unet.get("sample_size") or 64), shrink))
+    return math.prod((int(unet.get("sample_size") or 64), pixels_a_latent(vae)))
+
+
+def pixels_a_latent(vae: Mapping[str, Any]) -> int:
+    """Pixels of a latent."""
+    return int(vae.get("patch_size", 2 ** (len(vae.get("block_out_channels", (1,) * 4)) - 1)))

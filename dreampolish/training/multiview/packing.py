@@ -246,7 +246,7 @@ def caption_states(captions: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.
     """MiniLM's token states of captions as int8 rows (sum of lengths, 384), lengths and the scale of each dimension."""
     from dreampolish.priors.folders.source import PriorSource
     from dreampolish.priors.loading import load_text_encoder
-    from dreampolish.priors.text import TextTower
+    from dreampolish.priors.text.towers import TextTower
 
     tower = TextTower(*load_text_encoder(PriorSource("priors/home/text", None)))
     rows, lengths = [], []

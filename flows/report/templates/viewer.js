@@ -36,11 +36,11 @@ function lit(scene, camera) {
 }
 
 /** What the parts of a model are drawn with in each mode. */
-function materials({ map, color, normalMap, normalScale }) {
+function materials({ map, color, normalMap, normalScale, vertexColors }) {
   const bumps = { normalMap, normalScale, side: THREE.DoubleSide };
   const matt = (more) => new THREE.MeshPhongMaterial({ specular: 0, ...bumps, ...more });
   return {
-    shaded: matt({ map, color }),
+    shaded: matt({ map, color, vertexColors }),
     clay: matt({ color: new THREE.Color(0.62, 0.6, 0.57) }),
     normals: new THREE.MeshNormalMaterial(bumps),
     wireframe: matt({ color: new THREE.Color(0.8, 0.79, 0.77), polygonOffset: true, polygonOffsetFactor: 1, polygonOffsetUnits: 1 }),

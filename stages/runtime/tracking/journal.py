@@ -1,9 +1,10 @@
-"""Metrics, pictures and parameters of runs: journalled on disk first, sent to MLflow in batches. The only importer of mlflow.
+"""Metrics, pictures, parameters and datasets of runs: journalled on disk first, sent to MLflow in batches.
 
 A journal is a JSON-lines file; beside it `<name>.sent.json` holds the tracker's run id and how many bytes have been sent. A line
 carries its own timestamp, and MLflow's store keys a metric by (run, key, timestamp, step, value), so a batch that is sent twice after
 a kill is stored once. A step that is computed again after a resume is not journalled again. Without a tracker the journal waits.
-MLflow's parameters cannot change: a setting that does is noted in a tag. One process sends a run's journals at a time.
+MLflow's parameters cannot change: a setting that does is noted in a tag. One process sends a run's journals at a time. mlflow is
+imported when something is sent first.
 """
 
 import errno
@@ -12,38 +13,43 @@ import logging
 import math
 import os
 import shutil
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
 from stages.runtime.files import database_uri
-from stages.runtime.tracking.files import entries_of, flattened, read_cursor, sending, whole_lines, write_cursor
+from stages.runtime.tracking.datasets import ReadData, entry_of, inputs_of
+from stages.runtime.tracking.files import (
+    entries_of,
+    flattened,
+    folders_behind,
+    forget_if_sent,
+    note_unsent,
+    read_cursor,
+    sending,
+    unsent_journals,
+    whole_lines,
+    write_cursor,
+)
 from stages.runtime.tracking.relocatable import DATABASE, LOCATION, file_of, make_relocatable, send_files
 
-# Before mlflow is imported: it reads these once.
-for _name, _value in {
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "1",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "GIT_PYTHON_REFRESH": "quiet",
-}.items():
-    os.environ.setdefault(_name, _value)
-
-from mlflow import MlflowClient  # noqa: E402
-from mlflow.entities import Metric, Param, RunTag, ViewType  # noqa: E402
-from mlflow.exceptions import MlflowException  # noqa: E402
-
-# What a tracker cannot take now is sent later: no trace of it is for the user's eyes.
-for _name in ("mlflow", "alembic"):
-    logging.getLogger(_name).setLevel(logging.CRITICAL)
-
+}
 EXPERIMENT = "dreampolish"
 BATCH = 1000
 """Metrics in one log_batch call; MLflow's limit."""
@@ -88,6 +94,8 @@ class Journal:
         self.largest: dict[str, float] = {}
         """The largest value of every figure so far, earlier processes' included."""
         self._params: dict[str, str] = {}
+        self._data: list[dict[str, Any]] = []
+        self._writing = threading.Lock()
         self._next_send = time.monotonic() + SEND_INTERVAL_S
         folder.mkdir(parents=True, exist_ok=True)
         self.is_new = not self._path.exists()
@@ -114,6 +122,17 @@ class Journal:
         if fresh:
             self._write({"params": fresh})
             self._params.update(fresh)
+
+    def reads(self, data: ReadData) -> None:
+        """A dataset that the run reads; one that is journalled already is left out."""
+        entry = entry_of(data)
+        if entry not in self._data:
+            self._write({"dataset": entry})
+            self._data.append(entry)
+
+    def next_step(self, prefix: str) -> int:
+        """The step behind the last one of all figures whose names begin so."""
+        return 1 + max((step for key, step in list(self._last_step.items()) if key.startswith(prefix)), default=-1)
 
     def set_tags(self, values: Mapping[str, str]) -> None:
         """Tags, replacing those of the same names."""
@@ -173,7 +192,7 @@ class Journal:
     def _write(self, entry: Mapping[str, Any]) -> None:
         """Append a line whole or not at all: a full disk must not glue the next line to half of this one."""
         line = json.dumps({"t": int(time.time() * 1000), **entry}, separators=(",", ":")).encode() + b"\n"
-        with self._path.open("ab", buffering=0) as file:
+        with self._writing, self._path.open("ab", buffering=0) as file:
             size = file.tell()
             try:
                 if file.write(line) != len(line):
@@ -181,6 +200,7 @@ class Journal:
             except OSError:
                 os.ftruncate(file.fileno(), size)
                 raise
+        note_unsent(self.folder)
 
     def _note(self, step: int, values: Mapping[str, float]) -> None:
         """Remember the step and the largest value of every figure of a line."""
@@ -199,6 +219,8 @@ class Journal:
             if "image" in entry:
                 self._last_step[f"image:{entry['image']}"] = entry["step"]
             self._params.update(entry.get("params", {}))
+            if "dataset" in entry:
+                self._data.append(entry["dataset"])
 
 
 def replay_all(journals: Path, place: Place) -> int:
@@ -206,10 +228,10 @@ def replay_all(journals: Path, place: Place) -> int:
 
     A journal that cannot be sent, or that another process is sending, is passed over. Raises what MLflow raises where it is away.
     """
-    paths = sorted(journals.glob("*/*.jsonl"))
-    behind = [path for path in paths if read_cursor(path.parent, path.stem)["sent"] < path.stat().st_size]
+    folders = folders_behind(journals)
+    behind = [path for folder in folders for path in unsent_journals(folder)]
     if behind:
-        _client(place).search_experiments(max_results=1)
+        tracker_client(place).search_experiments(max_results=1)
     sent = 0
     for path in behind:
         try:
@@ -220,6 +242,8 @@ def replay_all(journals: Path, place: Place) -> int:
         except Exception as error:
             # One that the tracker refuses must not hold up the others; it is tried again with the next run.
             logging.getLogger(__name__).warning("journal %s is not sent: %s", path, str(error).splitlines()[:1])
+    for folder in folders:
+        forget_if_sent(folder)
     return sent
 
 
@@ -236,7 +260,7 @@ def _replay(folder: Path, name: str, place: Place, wait_s: float) -> str:
     cursor = read_cursor(folder, name)
     content = whole_lines((folder / f"{name}.jsonl").read_bytes())
     first = next(entries_of(content), {})
-    client = _client(place)
+    client = tracker_client(place)
     if cursor["run"] is None:
         parent, parent_id = _parent_folder(folder, name, first), None
         if parent is not None:
@@ -278,19 +302,30 @@ def run_page(folder: Path, name: str, place: Place) -> str | None:
     run = run_id_at_tracker(folder, name)
     if run is None or not place.uri.startswith(("http://", "https://")):
         return None
-    return f"{place.uri.rstrip('/')}/#/experiments/{_client(place).get_run(run).info.experiment_id}/runs/{run}"
+    return f"{place.uri.rstrip('/')}/#/experiments/{tracker_client(place).get_run(run).info.experiment_id}/runs/{run}"
 
 
-def _client(place: Place) -> MlflowClient:
+def tracker_client(place: Place) -> "MlflowClient":
+    """MLflow's client for a place."""
+    # Before mlflow is imported: it reads these once.
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    from mlflow import MlflowClient
+
+    # What a tracker cannot take now is sent later: no trace of it is for the user's eyes.
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     database = None if place.artifacts is None else file_of(place.uri)
     if database is not None:
         make_relocatable(database, EXPERIMENT)
     return MlflowClient(tracking_uri=place.uri)
 
 
-def _create(client: MlflowClient, place: Place, key: str, first: Mapping[str, Any], parent_id: str | None) -> str:
+def _create(client: "MlflowClient", place: Place, key: str, first: Mapping[str, Any], parent_id: str | None) -> str:
     """A new run at the tracker, or the one that an interrupted attempt made for the same journal."""
-    experiment = _experiment(client, place)
+    from mlflow.entities import ViewType
+
+    experiment = experiment_id(client, place)
     found = client.search_runs([experiment], f"tags.`dreampolish.journal` = '{key}'", ViewType.ALL, max_results=1)
     if found:
         return str(found[0].info.run_id)
@@ -300,7 +335,10 @@ def _create(client: MlflowClient, place: Place, key: str, first: Mapping[str, An
     return str(client.create_run(experiment, start_time=first.get("t"), tags=tags).info.run_id)
 
 
-def _experiment(client: MlflowClient, place: Place) -> str:
+def experiment_id(client: "MlflowClient", place: Place) -> str:
+    """The experiment of all runs, made where it is not there yet."""
+    from mlflow.exceptions import MlflowException
+
     existing = client.get_experiment_by_name(EXPERIMENT)
     if existing is not None:
         return str(existing.experiment_id)
@@ -315,7 +353,9 @@ def _experiment(client: MlflowClient, place: Place) -> str:
         return str(existing.experiment_id)
 
 
-def _send(client: MlflowClient, run: str, folder: Path, entries: list[dict[str, Any]]) -> None:
+def _send(client: "MlflowClient", run: str, folder: Path, entries: list[dict[str, Any]]) -> None:
+    from mlflow.entities import Metric, Param, RunTag
+
     metrics = [
         Metric(key, value, entry["t"], entry["step"]) for entry in entries for key, value in entry.get("metrics", {}).items()
     ]
@@ -328,17 +368,19 @@ def _send(client: MlflowClient, run: str, folder: Path, entries: list[dict[str, 
         client.log_batch(run, metrics=chunk)
     for some in _chunks([Param(key, value) for key, value in params.items()], 100):
         client.log_batch(run, params=some)
+    if data := inputs_of(entries):
+        client.log_inputs(run, data)
     if tags:
         client.log_batch(run, tags=[RunTag(key, value) for key, value in tags.items()])
 
 
-def _send_end(client: MlflowClient, run: str, entries: list[dict[str, Any]]) -> None:
+def _send_end(client: "MlflowClient", run: str, entries: list[dict[str, Any]]) -> None:
     ended = [entry for entry in entries if "status" in entry]
     if ended:
         client.set_terminated(run, ended[-1]["status"], end_time=ended[-1]["t"])
 
 
-def _fresh_params(client: MlflowClient, run: str, entries: list[dict[str, Any]]) -> tuple[dict[str, str], dict[str, str]]:
+def _fresh_params(client: "MlflowClient", run: str, entries: list[dict[str, Any]]) -> tuple[dict[str, str], dict[str, str]]:
     """The parameters that a run has not yet, and the newest values of those that it has with another value."""
     given = [(key, value) for entry in entries for key, value in entry.get("params", {}).items()]
     if not given:

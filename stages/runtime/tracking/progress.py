@@ -15,6 +15,7 @@ from schemas.runs import StageRecord, StageState
 from stages.runtime.tracking.durations import duration
 from stages.runtime.tracking.files import folders_with_tag
 from stages.runtime.tracking.journal import Journal, Place, place_from_store, run_page
+from stages.runtime.tracking.live import LiveStage
 from stages.runtime.tracking.messages import write_line
 
 SHARE = 0.05
@@ -32,6 +33,11 @@ def await_sends(timeout_s: float) -> None:
     """Wait until the tracker has what ended stages had left to send; what is not sent by then stays in the journals."""
     wait(_under_way, timeout=timeout_s)
     _under_way.clear()
+
+
+def journal_name(stage: str, key: str) -> str:
+    """Of a stage's journal in its run's folder."""
+    return f"{stage}-{key[:12]}"
 
 
 def in_a_task_run() -> bool:
@@ -53,6 +59,7 @@ class StageProgress:
         self.name = name
         self._place: Place | None = None if tracking_uri is None else place_from_store(store, tracking_uri)
         self._journal = Journal(store / "journals" / run_id, key, name, {"stage": name, "dreampolish.run": run_id})
+        self._live = LiveStage(store, run_id, name)
         self._status = TerminalLine(name) if show else None
         self._started, self._first_step = time.monotonic(), -1
         self._shown_share = 0.0
@@ -74,6 +81,7 @@ class StageProgress:
     def image(self, name: str, step: int, picture: np.ndarray) -> None:
         """A picture of a step."""
         self._journal.image(f"{self.name}/{name}", step, picture)
+        self._live.picture(name, picture)
 
     def params(self, values: Mapping[str, object]) -> None:
         """The stage's settings, once."""
@@ -85,6 +93,7 @@ class StageProgress:
         if self._first_step < 0:
             self._first_step, self._started = step, time.monotonic()
         left = self._seconds_left(step, total)
+        self._live.progress(step, total, left)
         if self._status is not None:
             self._status.show(step, total, left)
         share = step / max(total, 1)

@@ -79,7 +79,7 @@ def send_files(client: Any, run: str, folder: Path, entries: Sequence[Mapping[st
     held = [entry for entry in entries if "file" in entry and (folder / entry["file"]).exists()]
     if not held:
         return
-    keep = _keeper(client, run, artifacts)
+    keep = keeper(client, run, artifacts)
     for entry in held:
         if "image" in entry:
             _send_image(keep, folder / entry["file"], entry)
@@ -87,7 +87,7 @@ def send_files(client: Any, run: str, folder: Path, entries: Sequence[Mapping[st
             _send_file(keep, folder / entry["file"], entry["artifact"])
 
 
-def _keeper(client: Any, run: str, artifacts: Path | None) -> Keep:
+def keeper(client: Any, run: str, artifacts: Path | None) -> Keep:
     """What takes a file, under its own name, into a folder of a run's files."""
     if artifacts is None or not client.get_run(run).info.artifact_uri.startswith(LOCATION):
         return lambda local, inside: client.log_artifact(run, str(local), inside or None)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dreampolish.kernels.announce import announce, announcing
-from dreampolish.kernels.runtime import cache_folder
+from dreampolish.kernels.cache import cache_folder
 
 PROJECT = Path(__file__).parents[3]
 

@@ -11,12 +11,11 @@ from dreampolish.priors.estimators.normals import load_normal_prior
 from dreampolish.priors.folders.digests import digest, packaged_digest
 from dreampolish.priors.folders.source import PriorError, PriorSource
 from dreampolish.priors.loading import load_autoencoder_folder
-from dreampolish.priors.text import load_text_prior
+from dreampolish.priors.text.loading import load_text_prior
 from dreampolish.priors.view import load_view_prior
 from dreampolish.training.diffusion import build_schedule
 from dreampolish.training.folders import write_prior
-from schemas.config.run import PriorsConfig
-from schemas.config.run import PriorSource as PriorSetting
+from schemas.config.run import PriorsConfig, TextSource
 from stages.runtime.context import RunContext
 from stages.runtime.key import prior_digests
 from tests.support.tiny_priors import CHANNELS, tiny_space, tiny_unet, tiny_view_prior, write_text_encoder
@@ -49,7 +48,7 @@ def test_a_text_prior_comes_back_and_samples(home: Path) -> None:
     assert text.mask.sum(dim=1).tolist() == [5, 4]  # with the marks of beginning and end
     assert prior.embed([""]).states.shape[:2] == (1, 2)
     assert prior.sample(text, prior.embed([""]), 3.0, 2, 0.0, torch.Generator().manual_seed(0)).shape == (2, 3, 8, 8)
-    assert not any(parameter.requires_grad for parameter in prior.unet.parameters())
+    assert not any(parameter.requires_grad for parameter in prior.network.module.parameters())
 
 
 def test_a_view_prior_comes_back_equal(home: Path) -> None:
@@ -160,7 +159,7 @@ def test_files_that_a_package_carries_count(home: Path, tmp_path: Path, monkeypa
 def test_a_folder_counts_by_its_content_even_beside_a_revision(home: Path, tmp_path: Path) -> None:
     copy = tmp_path / "home"
     shutil.copytree(home, copy)
-    setting = PriorSetting(source=str(copy / "text"), revision=COMMIT)
+    setting = TextSource(source=str(copy / "text"), revision=COMMIT)
     run = RunContext(
         run_id="0", store=tmp_path, seed=0, device="cpu", threads=1, checkpoint_interval=1, priors=PriorsConfig(text=setting)
     )
@@ -168,5 +167,5 @@ def test_a_folder_counts_by_its_content_even_beside_a_revision(home: Path, tmp_p
     config = copy / "text" / "unet" / "config.json"
     config.write_text(config.read_text() + "\n")
     assert prior_digests(run, "text") != before
-    gone = run.model_copy(update={"priors": PriorsConfig(text=PriorSetting(source="owner/name", revision=COMMIT))})
+    gone = run.model_copy(update={"priors": PriorsConfig(text=TextSource(source="owner/name", revision=COMMIT))})
     assert prior_digests(gone, "text") == [f"text {COMMIT}"]

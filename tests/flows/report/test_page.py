@@ -138,7 +138,13 @@ def test_the_output_folder_holds_the_page(finished: RunRecord, store: Path, tmp_
     done = write_output(finished, LocalStore(store), tmp_path / "outputs")
     folder = Path(done.output or "")
     assert finished.run in (folder / "report.html").read_text()
-    assert [path.name for path in shown_files(done)] == ["report.html", "contact_sheet.png", "candidates.png", "turntable.png"]
+    assert [path.name for path in shown_files(done)] == [
+        "asset.glb",
+        "report.html",
+        "contact_sheet.png",
+        "candidates.png",
+        "turntable.png",
+    ]
     reference = open_recorded(ReferenceArtifact, finished, store)
     assert reference.candidates is not None
     sheet = LocalStore(store).folder("reference", reference.fingerprint) / reference.candidates.path

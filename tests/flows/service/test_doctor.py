@@ -20,6 +20,7 @@ from flows.service.doctor import findings, mend
 from flows.service.marks import FlowMark, all_marks
 from flows.service.processes import ProcessMark, Service, mark_of, own_mark, write_service
 from flows.service.up import crash_left_behind
+from schemas.service import ServiceSettings
 from stages.runtime.tracking.journal import Journal, place_from_store, run_id_at_tracker
 
 pytestmark = pytest.mark.usefixtures("priors_folder")
@@ -126,10 +127,10 @@ def started_run(folder: Path, state: str, process: str | None) -> FlowRun:
     """A flow run of the pool in a state, with the process that its worker noted, if it got so far."""
     from prefect import get_client
 
-    from flows.service.deployments import POOL, _make_pool
+    from flows.service.backends.pool import POOL, make_pool
     from flows.text_to_3d import text_to_3d
 
-    _make_pool({}, folder)
+    make_pool(ServiceSettings())
     with get_client(sync_client=True) as client:
         made = client.create_flow_run(
             text_to_3d, parameters={"prompt": "a chair"}, state=Scheduled(), work_pool_name=POOL, work_queue_name="default"
@@ -219,11 +220,12 @@ class TestServed:
     def test_no_worker_a_paused_pool_and_a_dead_slot_holder_are_told(self, store: Path, tmp_path: Path) -> None:
         from prefect import get_client
 
-        from flows.service.deployments import GPU_SLOT, _make_pool, _make_slot, pause_pool
+        from flows.service.backends.pool import GPU_SLOT, make_pool, make_slot
+        from flows.service.deployments import pause_pool_without_others
 
-        _make_pool({}, tmp_path)
-        _make_slot()
-        pause_pool(True)
+        make_pool(ServiceSettings())
+        make_slot()
+        pause_pool_without_others(store)
         with get_client(sync_client=True) as client:
             client.increment_concurrency_slots(names=[GPU_SLOT], slots=1, mode="concurrency")
         store.mkdir()
@@ -233,5 +235,5 @@ class TestServed:
         (held,) = (finding for finding in found if "GPU slot is held" in finding.line)
         mend([held])
         assert not any("GPU slot is held" in line for line in lines(store))
-        _make_pool({}, tmp_path)
+        make_pool(ServiceSettings())
         assert not any("is paused" in line for line in lines(store))

@@ -8,6 +8,7 @@ import shlex
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -173,6 +174,7 @@ class Running:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))}
         self.environment = {**kept, "PYTHONPATH": str(PROJECT), "DREAMPOLISH_STORE": str(self.store)}
         self.prefect, self.mlflow = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
+        self.watch = ""
 
     def python(self, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
         command = [sys.executable, *arguments]
@@ -196,6 +198,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     begun = services.command("up", "--port", ports[0], "--mlflow-port", ports[1], "--json")
     try:
         assert begun.returncode == 0, begun.stderr
+        services.watch = json.loads(begun.stdout.splitlines()[-1])["watch"]
         yield services
     finally:
         services.command("down")
@@ -213,13 +216,23 @@ def test_strangers_are_refused_on_every_path(running: Running) -> None:
         let_in = stranger.post("/deployments/filter", json={}, auth=running.auth)
         assert {entry["name"] for entry in let_in.json()} >= {"full", "batch"}
     assert httpx.get(f"{running.mlflow}/version", auth=running.auth).status_code == 200
+    for path in ("/", "/rows", "/runs/abcd1234", "/runs/abcd1234/state", "/static/x"):
+        assert httpx.get(running.watch + path).status_code == 401
+        assert httpx.get(running.watch + path, auth=("dreampolish", "guess")).status_code == 401
+    assert "No runs yet" in httpx.get(running.watch, auth=running.auth).text
 
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("up")
 def test_strangers_pages_are_refused_even_with_the_secret(running: Running) -> None:
     foreign = [{"host": "evil.example"}, {"origin": "http://evil.example"}, {"origin": "null"}, PICTURE]
-    for url in (f"{running.prefect}/api/version", f"{running.prefect}/api/health", running.prefect, f"{running.mlflow}/health"):
+    for url in (
+        f"{running.prefect}/api/version",
+        f"{running.prefect}/api/health",
+        running.prefect,
+        f"{running.mlflow}/health",
+        running.watch,
+    ):
         for headers in foreign:
             answer = httpx.get(url, headers=headers, auth=running.auth)
             assert answer.status_code == 403
@@ -246,6 +259,25 @@ def test_the_drive_by_of_a_web_page_makes_no_run(running: Running) -> None:
         assert client.post(path, json=body, headers=page).status_code == 403
         assert client.post(path, json=body).status_code == 401
         assert client.post("/flow_runs/count", json={}, auth=running.auth).json() == 0
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("up")
+def test_priors_are_registered_and_a_crash_is_told(running: Running) -> None:
+    models = httpx.get(f"{running.mlflow}/api/2.0/mlflow/registered-models/search", auth=running.auth, timeout=60).json()
+    aliases = {model["name"]: [each["alias"] for each in model["aliases"]] for model in models["registered_models"]}
+    assert aliases == {f"dreampolish-{part}": ["home"] for part in ("text", "view", "normals", "judge", "autoencoder")}
+    with httpx.Client(base_url=f"{running.prefect}/api", timeout=60, auth=running.auth) as client:
+        (flow,) = client.post("/flows/filter", json={"limit": 1}).raise_for_status().json()
+        made = client.post("/flow_runs/", json={"flow_id": flow["id"], "name": "lost"}).raise_for_status().json()
+        crashed = {"state": {"type": "CRASHED", "name": "Crashed", "message": "its process is gone"}, "force": True}
+        client.post(f"/flow_runs/{made['id']}/set_state", json=crashed).raise_for_status()
+        until = time.monotonic() + 120
+        while "lost crashed" not in (told := httpx.get(running.watch, auth=running.auth, timeout=60).text):
+            assert time.monotonic() < until, "no notice"
+            time.sleep(2)
+        assert "its process is gone" in told
+        client.delete(f"/flow_runs/{made['id']}").raise_for_status()
 
 
 @pytest.mark.slow

@@ -17,7 +17,8 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from flows.runs.parameters import override_lines
-from flows.service.deployments import BATCH_QUEUE, DEPLOYMENTS, POOL, RUN_QUEUE, job_template
+from flows.service.backends.pool import BATCH_QUEUE, POOL, RUN_QUEUE
+from flows.service.deployments import DEPLOYMENTS
 from flows.service.environment import quiet_environment
 from flows.service.marks import all_marks, at_work, note_run
 from flows.service.processes import (
@@ -229,13 +230,6 @@ def test_every_deployment_is_a_flow_by_module_path() -> None:
     assert set(queues.values()) == {RUN_QUEUE}
 
 
-def test_the_pool_knows_folder_interpreter_and_store(tmp_path: Path) -> None:
-    properties = job_template({"DREAMPOLISH_STORE": "/somewhere"}, tmp_path)["variables"]["properties"]
-    assert properties["working_dir"]["default"] == str(tmp_path)
-    assert sys.executable in properties["command"]["default"]
-    assert properties["env"]["default"] == {"DREAMPOLISH_STORE": "/somewhere"}
-
-
 def refused(entry: str, parameters: dict[str, Any]) -> bool:
     """Whether the server would refuse parameters: it holds them against this very schema before it makes a run."""
     from prefect.utilities.callables import parameter_schema
@@ -344,14 +338,14 @@ def test_the_gpu_slot_is_taken_and_given_back_and_its_absence_is_told(monkeypatc
     from prefect import get_client
 
     from flows.service import deployments as services_gpu
-    from flows.service.deployments import _make_slot
+    from flows.service.backends.pool import make_slot
 
     def held() -> int:
         with get_client(sync_client=True) as client:
             return client.read_global_concurrency_limit_by_name(services_gpu.GPU_SLOT).active_slots
 
-    _make_slot()
-    _make_slot()
+    make_slot()
+    make_slot()
     with services_gpu.gpu_slot(torch.device("cuda")):
         assert held() == 1
     assert held() == 0

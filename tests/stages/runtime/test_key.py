@@ -9,12 +9,13 @@ import pytest
 
 from flows.runs.chain import CHAIN
 from schemas.artifacts import FileRef, NerfArtifact
+from schemas.config.nerf import NerfConfig
 from schemas.config.run import Config
 from stages.runtime import key as keys
 from stages.runtime.code import Code, code_of, code_of_module
 from stages.runtime.context import RunContext
 from stages.runtime.files import PROJECT
-from stages.runtime.key import read_fields, stage_key
+from stages.runtime.key import opened_priors, read_fields, stage_key
 
 FILES = {
     "dreampolish/__init__.py": "",
@@ -161,6 +162,7 @@ def test_equal_over_processes_and_hash_seeds() -> None:
 OPENERS = {
     "text": "stages.guidance.priors.open_text_prior",
     "view": "stages.guidance.priors.open_view_prior",
+    "views": "stages.guidance.priors.open_set_prior",
     "normals": "stages.guidance.priors.open_normal_prior",
     "depth": "stages.guidance.priors.open_depth_prior",
     "judge": "stages.guidance.priors.alignment",
@@ -225,6 +227,10 @@ def code(**changes: object) -> Code:
     return Code(**{"digest": "c", "names": frozenset(), "libraries": frozenset({"torch"}), **changes})  # type: ignore[arg-type]
 
 
+ASKING = NerfConfig(text={"weight": 0.1}, view={"weight": 0.1})  # type: ignore[arg-type]
+"""Settings with which a stage opens both priors."""
+
+
 @pytest.fixture
 def base(run_context: RunContext, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(keys, "source_digest", lambda run, setting: f"digest of {setting.source}")
@@ -232,7 +238,7 @@ def base(run_context: RunContext, monkeypatch: pytest.MonkeyPatch):
     def key(run: RunContext = run_context, **changes: object) -> str:
         arguments: dict = {
             "name": "nerf",
-            "settings": Config().nerf,
+            "settings": ASKING,
             "inputs": {"prompt": "a chair"},
             "reads": {"reference": {"image": "a"}},
             "priors": ("text", "view"),
@@ -248,7 +254,7 @@ def test_every_ingredient_counts(base, run_context: RunContext, monkeypatch: pyt
     found = [
         base(),
         base(name="neus"),
-        base(settings=Config().nerf.model_copy(update={"steps": 5})),
+        base(settings=ASKING.model_copy(update={"steps": 5})),
         base(inputs={"prompt": "a couch"}),
         base(reads={"reference": {"image": "b"}}),
         base(reads={"nerf": {"image": "a"}}),
@@ -267,7 +273,7 @@ def test_what_a_stage_does_not_open_or_use_does_not_count(
 ) -> None:
     clip = run_context.priors.model_copy(update={"clip": run_context.priors.text})
     normals = run_context.priors.model_copy(update={"normals": run_context.priors.text})
-    closer = Config().nerf.model_copy(update={"preview": Config().export.preview})
+    closer = ASKING.model_copy(update={"preview": Config().export.preview})
     assert base() == base(run_context.model_copy(update={"priors": clip}))
     assert base() == base(run_context.model_copy(update={"priors": normals}))
     assert base() == base(run_context.model_copy(update={"run_id": "another0", "threads": 2, "log_steps": False}))
@@ -288,3 +294,17 @@ def test_parents_count_by_the_content_that_is_read() -> None:
     assert read_fields(one, names) == read_fields(other, names) == {"field": "a" * 64, "field_config": {"width": 3}}
     changed = one.model_copy(update={"field": reference.model_copy(update={"sha256": "b" * 64})})
     assert read_fields(changed, names) != read_fields(one, names)
+
+
+def test_a_prior_that_paints_sets_takes_the_view_priors_place() -> None:
+    alone = Config()
+    sets = alone.model_copy(update={"priors": alone.priors.model_copy(update={"views": alone.priors.view})})
+    text = {"weight": 0.1}
+    painting = NerfConfig(text=text, targets={"rgb_weight": 1.0}, view={"weight": 0.0})  # type: ignore[arg-type]
+    both = NerfConfig(text=text, targets={"rgb_weight": 1.0}, view={"weight": 0.5})  # type: ignore[arg-type]
+    named = ("text", "view", "views")
+    without_text = NerfConfig(text={"weight": 0.0}, view={"weight": 0.5})  # type: ignore[arg-type]
+    assert opened_priors(alone.priors, painting, named) == ["text", "view", "views"]
+    assert opened_priors(sets.priors, painting, named) == ["text", "views"]
+    assert opened_priors(sets.priors, both, named) == ["text", "view", "views"]
+    assert opened_priors(alone.priors, without_text, named) == ["view", "views"]

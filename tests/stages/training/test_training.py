@@ -8,7 +8,7 @@ import pytest
 
 from dreampolish.data.vocabulary import NATURAL_WORDS, WOODEN_WORDS
 from dreampolish.priors.folders.source import PriorSource
-from dreampolish.priors.text import load_text_prior
+from dreampolish.priors.text.loading import load_text_prior
 from dreampolish.priors.view import load_view_prior
 from dreampolish.training.evaluation import UNSEEN_PAIRS
 from schemas.trainings import AutoencoderTraining, DenoiserTraining, PriorsTraining

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from dreampolish.priors.folders.contents import contents_of
 from dreampolish.priors.folders.convert import convert
 from dreampolish.priors.folders.source import PriorError, PriorSource
-from dreampolish.priors.text import load_text_prior
+from dreampolish.priors.text.loading import load_text_prior
 from dreampolish.priors.view import load_view_prior
 from tests.support.hub_folders import hub_picture_tower, write_stable_diffusion
 from tests.support.original_names import original_picture_tower, original_unet, original_vae
@@ -96,7 +96,9 @@ def test_a_folder_of_pickles_opens_like_the_original(tmp_path: Path) -> None:
         load_text_prior(PriorSource(str(tmp_path / "bin"), None))
     convert(tmp_path / "bin", tmp_path / "out", None)
     found, expected = (load_text_prior(PriorSource(str(tmp_path / name), None)) for name in ("out", "sd"))
-    assert all(torch.equal(a, b) for a, b in zip(found.unet.parameters(), expected.unet.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(found.network.module.parameters(), expected.network.module.parameters(), strict=True)
+    )
     assert torch.equal(found.embed(["a chair"]).states, expected.embed(["a chair"]).states)
     assert contents_of(PriorSource(str(tmp_path / "out"), None)).licences == ("openrail++",)
     with pytest.raises(PriorError, match="exists already"):

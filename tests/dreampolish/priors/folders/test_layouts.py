@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from dreampolish.priors.estimators.normals import load_normal_prior
 from dreampolish.priors.folders.contents import contents_of
 from dreampolish.priors.folders.source import PriorError, PriorSource
-from dreampolish.priors.text import load_text_prior
+from dreampolish.priors.text.loading import load_text_prior
 from dreampolish.priors.view import load_view_prior
 from tests.support.hub_folders import hub_unet, write_index, write_marigold, write_stable_diffusion, write_zero123
 
@@ -65,13 +65,13 @@ def test_halves_alone_open_and_whole_numbers_are_preferred(hub: Path, tmp_path: 
     for path in folder.rglob("*.safetensors"):
         halves = {name: value.half() if value.is_floating_point() else value for name, value in load_file(path).items()}
         save_file(halves, path.with_suffix(".fp16.safetensors"), metadata={"format": "pt"})
-    both = load_text_prior(_source(folder)).unet.conv_in.weight
-    assert torch.equal(both, load_text_prior(_source(hub / "sd")).unet.conv_in.weight)
+    both = load_text_prior(_source(folder)).network.module.conv_in.weight
+    assert torch.equal(both, load_text_prior(_source(hub / "sd")).network.module.conv_in.weight)
     for path in folder.rglob("*.safetensors"):
         if ".fp16." not in path.name:
             path.unlink()
     assert contents_of(_source(folder)).variants == ("fp16",)
-    assert torch.equal(load_text_prior(_source(folder)).unet.conv_in.weight, both.half().float())
+    assert torch.equal(load_text_prior(_source(folder)).network.module.conv_in.weight, both.half().float())
 
 
 def test_the_roles_are_told_apart(hub: Path) -> None:
@@ -207,3 +207,10 @@ def test_models_that_no_stage_uses_are_named(hub: Path, tmp_path: Path) -> None:
 
 def test_a_normal_prior_works_at_the_size_that_its_index_names(hub: Path) -> None:
     assert load_normal_prior(_source(hub / "marigold")).image_size == 64
+
+
+def test_stable_normal_is_not_taken_for_a_text_prior(tmp_path: Path) -> None:
+    write_stable_diffusion(tmp_path)
+    write_index(tmp_path, _class_name="YOSONormalsPipeline")
+    with pytest.raises(PriorError, match="StableNormal"):
+        contents_of(_source(tmp_path))
