@@ -144,7 +144,7 @@ def _made_anew(vertices: Tensor, faces: Tensor) -> tuple[np.ndarray, np.ndarray]
         )
     except EmptyFieldError:
         raise PrintError("the mesh encloses nothing that could be printed: thicken it") from None
-    places, found, _, _ = marching_cubes(grid.values.numpy(), 0.0, spacing=(spacing,) * 3, gradient_direction="ascent")
+    places, found, _, _ = marching_cubes(grid.values.numpy(), 0.0, spacing=(spacing,) * 3, gradient_direction="descent")
     return (places - MARGIN) * half + center.numpy(), found
 
 

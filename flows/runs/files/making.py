@@ -30,7 +30,8 @@ def making_of(file: Path, store: Path) -> Making:
     except (RefusedError, OSError) as error:
         raise ConfigError(f"{file} cannot be read: {error}; give the path of a GLB that DreamPolish wrote") from None
     extras = document.get("asset", {}).get("extras")
-    told = extras.get("dreampolish") if isinstance(extras, dict) else None
+    # In a user's own file ours stand beside others.
+    told = extras.get("dreampolish", extras) if isinstance(extras, dict) else None
     if not isinstance(told, dict) or not isinstance(told.get("prompt"), str):
         raise ConfigError(f"{file.name} says nothing of its making; give a GLB that DreamPolish wrote")
     prints = _words(told.get("fingerprints"))
