@@ -95,7 +95,7 @@ def _shown(value: object) -> str:
 
 def _value(name: str, preset: str) -> object:
     root, _, rest = name.partition(".")
-    if root in ("dreampolish", "stages"):
+    if root in ("dreampolish", "stages", "flows"):
         module, _, constant = name.rpartition(".")
         return getattr(importlib.import_module(module), constant)
     if root == "trainings":
