@@ -248,7 +248,6 @@ def _servers(
 ) -> tuple[Service, Service]:
     """Prefect's and MLflow's, those that run and those that are started with these settings."""
     refuse_without_package(settings.pool)
-    write_settings(store, settings)
     server, tracker = _running(store, "server"), _running(store, "mlflow")
     if server is None or tracker is None:
         prepare_database(settings)
@@ -256,6 +255,7 @@ def _servers(
         server = _start_server(store, ports[0], secret=secret, settings=settings, started=started)
     if tracker is None:
         tracker = _start_mlflow(store, ports[1], secret=secret, settings=settings, started=started)
+    write_settings(store, settings)
     return server, tracker
 
 
