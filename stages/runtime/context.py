@@ -137,7 +137,7 @@ def set_up_torch(run: RunContext, stage: str) -> None:
     torch.set_num_threads(run.threads)
     # With several threads torch adds up gradients of indexing in any order, unless it is told not to.
     torch.use_deterministic_algorithms(run.deterministic or run.torch_device.type == "cpu", warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.manual_seed(stage_seed(run.seed, stage))
 
 
