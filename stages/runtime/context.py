@@ -139,10 +139,7 @@ def set_up_torch(run: RunContext, stage: str) -> None:
     """
     torch.set_num_threads(run.threads)
     torch.use_deterministic_algorithms(run.deterministic or run.torch_device.type == "cpu", warn_only=True)
-<<<<<<< HEAD
     # Else each new tensor is filled first, which finds faults and costs time.
-=======
->>>>>>> store
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.manual_seed(stage_seed(run.seed, stage))
 
