@@ -91,8 +91,8 @@ def refine_sdf(stage: Stage, reference: ReferenceArtifact, nerf: NerfArtifact, c
     scene = conversion.scene
     guide = GeometryGuide(
         config=config,
-        text=open_text_prior(stage.run),
-        view=open_view_prior(stage.run),
+        text=open_text_prior(stage),
+        view=open_view_prior(stage),
         reference=view,
         generator=stage.generator,
     )
@@ -151,6 +151,7 @@ def _converted(stage: Stage, nerf: NerfArtifact, config: NeusConfig) -> Conversi
         initial_inverse_std=config.initial_inverse_std,
         generator=stage.generator,
     )
+    field.network.points_at_once = stage.execution.points_at_once
     report = fit_sdf(
         field=field,
         target=target,

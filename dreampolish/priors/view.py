@@ -128,6 +128,10 @@ class DiffusionViewPrior(LatentSpace):
         """Move autoencoder, network, projection and context encoder."""
         super().to(device)
         self.projection.to(device)
+        if not self.memory.towers_on_cpu:
+            self._move_tower(device)
+
+    def _move_tower(self, device: torch.device | str) -> None:
         if isinstance(self.context, ImageEmbeddingContext):
             self.context.tower.to(device)
 
@@ -144,9 +148,16 @@ class DiffusionViewPrior(LatentSpace):
     def condition(self, reference: Float[Tensor, "1 3 h w"]) -> ViewCondition:
         """Encode the reference picture once."""
         latents = self.encode(reference)
-        return ViewCondition(latents * self._reference_scale, self.context(reference, latents))
+        self._move_tower(latents.device)
+        tokens = self.context(reference, latents)
+        if self.memory.towers_on_cpu:
+            self._move_tower("cpu")
+        return ViewCondition(latents * self._reference_scale, tokens)
 
     def _output(self, noisy: Tensor, timesteps: Tensor, reference: ViewCondition | None, pose: Tensor) -> Tensor:
+        return self.by_rows(len(noisy), lambda rows: self._output_of_rows(noisy[rows], timesteps[rows], reference, pose[rows]))
+
+    def _output_of_rows(self, noisy: Tensor, timesteps: Tensor, reference: ViewCondition | None, pose: Tensor) -> Tensor:
         n = len(noisy)
         if reference is None:
             latents = torch.zeros_like(noisy)

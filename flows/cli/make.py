@@ -8,15 +8,21 @@ import typer
 
 from flows.cli.command import Json, Run, Set, finish, resumed_by
 from flows.runs.console import say, stage_line, summary
-from flows.runs.create import new_run
+from flows.runs.create import new_run, with_plan
 from flows.runs.given_mesh import GivenMesh
+from flows.runs.memory.told import told
 from flows.service.temporary_server import load_stages, temporary_server
 from schemas.config.presets import ConfigError, merged
 from schemas.runs import ALL_STAGES, RunRecord
 from stages.runtime.command import run_one
-from stages.runtime.records import read_record
+from stages.runtime.records import read_record, write_record
 from stages.runtime.signals import stop_on_signals
 from stages.runtime.tracking.journal import place_from_store
+
+
+Vram = Annotated[
+    float | None, typer.Option(min=1, help="GiB of CUDA memory to plan for: 8, 12, 16, 24, 48 or 80; else what is free")
+]
 
 
 def run(
@@ -24,22 +30,24 @@ def run(
     image: Annotated[Path | None, typer.Option(help="a picture of the object's front, in place of a generated one")] = None,
     preset: Annotated[str, typer.Option(help="home, smoke, sd or sd-fast")] = "home",
     overrides: Set = None,
+    vram: Vram = None,
     as_json: Json = False,
 ) -> None:
     """Make a textured 3D asset from a prompt."""
 
     def work(store: Path) -> dict[str, Any]:
-        record = new_run(store=store, prompt=prompt, preset=preset, overrides=overrides or [], image=image)
+        record = new_run(store=store, prompt=prompt, preset=preset, overrides=overrides or [], image=image, vram=vram)
         return _continue(record, f"run {record.run}: {record.prompt}")
 
     finish(work, as_json)
 
 
-def resume(run: Run, as_json: Json = False) -> None:
+def resume(run: Run, vram: Vram = None, as_json: Json = False) -> None:
     """Continue a stopped run; finished stages are taken from the store."""
 
     def work(store: Path) -> dict[str, Any]:
-        record = read_record(store, run)
+        record = with_plan(read_record(store, run), vram, is_new=False)
+        write_record(store, record)
         return _continue(record, f"resuming run {record.run}: {record.prompt}")
 
     finish(work, as_json)
@@ -112,6 +120,8 @@ def stage(
 def _continue(record: RunRecord, headline: str) -> dict[str, Any]:
     """Run the whole chain of a run as the Prefect flow."""
     say(headline)
+    for line in [] if record.plan is None else told(record.plan):
+        say(line)
     # Around the flow, so that its report to Prefect is given no more time than the rest.
     with resumed_by(f"dreampolish resume {record.run}"), temporary_server(load_stages), stop_on_signals():
         from flows.text_to_3d import text_to_3d  # the stages are imported while the server boots

@@ -15,14 +15,16 @@ from dreampolish.priors.estimators.normals import DiffusionNormalPrior, load_nor
 from dreampolish.priors.folders.known_words import asks_for_several, content_words, unknown_words
 from dreampolish.priors.folders.licences import licences_of
 from dreampolish.priors.folders.source import PriorError, PriorSource
-from dreampolish.priors.latents import LatentSpace
+from dreampolish.priors.latents import LatentSpace, MemoryUse
 from dreampolish.priors.text.loading import load_text_prior
 from dreampolish.priors.text.prior import DiffusionTextPrior
 from dreampolish.priors.view import DiffusionViewPrior, load_view_prior
 from schemas.config.run import PriorSource as PriorSetting
+from schemas.plans import Execution
 from stages.runtime.context import RunContext
 from stages.runtime.errors import StageError
 from stages.runtime.key import REMEDY
+from stages.runtime.stage import Stage
 
 P = TypeVar("P", bound=LatentSpace)
 
@@ -35,21 +37,23 @@ def _source(run: RunContext, setting: PriorSetting) -> PriorSource:
     return PriorSource(str(run.prior_folder(setting.source)), setting.revision)
 
 
-def open_text_prior(run: RunContext) -> DiffusionTextPrior:
+def open_text_prior(stage: Stage) -> DiffusionTextPrior:
     """The text prior; StageError in one line when it cannot be opened."""
-    size = run.priors.text.image_size
-    return _opened(lambda source: load_text_prior(source, size), run, run.priors.text)
+    setting = stage.run.priors.text
+    return _opened(lambda source: load_text_prior(source, setting.image_size), stage, setting)
 
 
-def open_view_prior(run: RunContext) -> DiffusionViewPrior:
+def open_view_prior(stage: Stage) -> DiffusionViewPrior:
     """The view prior; StageError in one line when it cannot be opened."""
-    said = run.priors.view.pose
-    return _opened(lambda source: load_view_prior(source, None if said == "auto" else said), run, run.priors.view)
+    setting = stage.run.priors.view
+    pose = None if setting.pose == "auto" else setting.pose
+    return _opened(lambda source: load_view_prior(source, pose), stage, setting)
 
 
-def open_normal_prior(run: RunContext) -> DiffusionNormalPrior:
+def open_normal_prior(stage: Stage) -> DiffusionNormalPrior:
     """The normal prior; StageError in one line when it cannot be opened."""
-    return _opened(lambda source: load_normal_prior(source, run.priors.normals.ensemble), run, run.priors.normals)
+    setting = stage.run.priors.normals
+    return _opened(lambda source: load_normal_prior(source, setting.ensemble), stage, setting)
 
 
 def open_depth_prior(run: RunContext) -> DepthPrior | None:
@@ -66,8 +70,20 @@ def open_depth_prior(run: RunContext) -> DepthPrior | None:
     return prior
 
 
-def _opened(load: Callable[[PriorSource], P], run: RunContext, setting: PriorSetting) -> P:
+def memory_use(execution: Execution) -> MemoryUse:
+    """A plan's part for the priors."""
+    return MemoryUse(
+        views_at_once=execution.views_at_once,
+        rows_at_once=execution.rows_at_once,
+        checkpoint_encoder=execution.checkpoint_encoder,
+        checkpoint_adapter=execution.checkpoint_adapter,
+        towers_on_cpu=execution.towers_on_cpu,
+    )
+
+
+def _opened(load: Callable[[PriorSource], P], stage: Stage, setting: PriorSetting) -> P:
     """A prior on the run's device; one that is missing, damaged or of another shape than its config says is told in one line."""
+    run = stage.run
     try:
         prior = load(_source(run, setting))
     except (PriorError, OSError, RuntimeError) as error:
@@ -79,6 +95,7 @@ def _opened(load: Callable[[PriorSource], P], run: RunContext, setting: PriorSet
         autoencoder=PRECISIONS.get(formats.vae_precision),
         adapter=PRECISIONS.get(formats.lora_precision),
     )
+    prior.spend(memory_use(stage.execution))
     prior.to(run.torch_device)
     return prior
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, PrivateAttr
 
 from schemas.artifacts import Artifact, StageName
 from schemas.config.run import PriorsConfig
+from schemas.plans import MemoryPlan
 from schemas.runs import RunRecord, StageRecord
 from stages.runtime.errors import StageError
 from stages.runtime.files import project_file
@@ -36,6 +37,8 @@ class RunContext(BaseModel):
     """A moving line on the terminal."""
     log_steps: bool = True
     """Whether figures and pictures of the steps are journalled, sent and shown at all; False is for measuring what that costs."""
+    plan: MemoryPlan | None = None
+    """How stages use a GPU's memory; None: as if there were enough. It enters no key: results differ by rounding alone."""
     taken_over: Mapping[StageName, str] = {}
     """Keys of results that the run has from another run and does not compute."""
 
@@ -75,6 +78,7 @@ def context_of(record: RunRecord, store: Path, tracking_uri: str | None, *, show
         priors=config.priors,
         tracking_uri=tracking_uri,
         show_progress=show_progress,
+        plan=record.plan,
         taken_over=taken,
     )
 

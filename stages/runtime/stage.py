@@ -36,10 +36,12 @@ from dreampolish.optim.atomic_files import sha256_of
 from dreampolish.optim.costs import CostedCheckpoints, reset_peak_memory
 from dreampolish.optim.fit import DivergedError
 from schemas.artifacts import Artifact, FileRef, ScoresArtifact, StageName, artifact_or_none, is_artifact, stage_of
+from schemas.plans import NO_PLAN, Execution
 from schemas.runs import StageRecord, StageState
 from stages.runtime.code import Code, code_of
 from stages.runtime.context import RunContext, seeded_generator, stage_seed
 from stages.runtime.errors import StageError
+from stages.runtime.gpu import memory_figures, out_of_memory
 from stages.runtime.files import PROJECT, disk_errors_in_one_line
 from stages.runtime.key import copied, input_value, only_read, read_fields, stage_key
 from stages.runtime.records import record_stage
@@ -121,6 +123,11 @@ class Stage:
         return path
 
     @property
+    def execution(self) -> Execution:
+        """How this stage is to use memory."""
+        return NO_PLAN if self.run.plan is None else self.run.plan.of(self.name)
+
+    @property
     def logs_steps(self) -> bool:
         """Whether anybody hears of this stage's steps."""
         return self._progress is not None
@@ -160,6 +167,7 @@ class Stage:
                     "metrics": dict(metrics),
                     "seconds": cost.seconds,
                     "peak_memory": cost.peak_memory,
+                    "cuda_peak_memory": cost.cuda_peak,
                     **references,
                 }
             )
@@ -338,6 +346,8 @@ def open_stage(name: StageName, run: RunContext, config: BaseModel, parents: Seq
             yield stage
         except DivergedError as error:
             raise StageError(f"{name}: {error}", None, "nothing was published") from error
+        except torch.OutOfMemoryError as error:
+            raise out_of_memory(name, run) from error
         if stage.published is None:
             raise StageError(f"{name} ended without a result", None, "report it")
         stage.checkpoints.clear()
@@ -385,12 +395,13 @@ def _scores(stage: Stage, scorer: Scorer, artifact: Artifact, given: Mapping[str
 
 def _record(stage: Stage, artifact: Artifact, scores: ScoresArtifact | None) -> None:
     """Final figures to the tracker and to the run's record."""
+    figures = memory_figures(stage.name, stage.run, artifact)
     entry = StageRecord(
         name=stage.name,
         state=stage.state,
         seconds=time.monotonic() - stage._started,
         fingerprint=artifact.fingerprint,
-        metrics={**artifact.metrics, **({} if scores is None else scores.metrics)},
+        metrics={**artifact.metrics, **({} if scores is None else scores.metrics), **figures},
         scores=None if scores is None else scores.fingerprint,
     )
     if stage._progress is not None:
