@@ -5,7 +5,6 @@ from pydantic import Field, FiniteFloat
 from schemas.artifacts import StageName
 from schemas.base import Frozen
 
-
 CARDS_GIB = (8, 12, 16, 24, 48, 80)
 """GiB that cards have."""
 

@@ -40,6 +40,11 @@ class MemoryUse:
 ALL_AT_ONCE = MemoryUse()
 
 
+def can_compute_again(network: Any) -> bool:
+    """Whether a network of diffusers can drop its inner layers' results and compute them again; the embedded autoencoder has none."""
+    return bool(getattr(network, "_supports_gradient_checkpointing", 0))
+
+
 def overflows(config: Mapping[str, Any]) -> bool:
     """Whether an autoencoder's config says that halves overflow, as SDXL's does. diffusers fills it in as true where a folder says
     nothing, as those of Stable Diffusion 1 and 2 do: that does not count."""
@@ -94,7 +99,7 @@ class LatentSpace:
     def spend(self, memory: MemoryUse) -> None:
         """Set how memory is used. An autoencoder without inner layers to compute again stays as it is."""
         self.memory = memory
-        if memory.checkpoint_encoder and getattr(self.autoencoder, "_supports_gradient_checkpointing", False):
+        if memory.checkpoint_encoder and can_compute_again(self.autoencoder):
             self.autoencoder.enable_gradient_checkpointing()
 
     @property

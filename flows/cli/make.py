@@ -19,7 +19,6 @@ from stages.runtime.records import read_record, write_record
 from stages.runtime.signals import stop_on_signals
 from stages.runtime.tracking.journal import place_from_store
 
-
 Vram = Annotated[
     float | None, typer.Option(min=1, help="GiB of CUDA memory to plan for: 8, 12, 16, 24, 48 or 80; else what is free")
 ]

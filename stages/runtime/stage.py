@@ -41,8 +41,8 @@ from schemas.runs import StageRecord, StageState
 from stages.runtime.code import Code, code_of
 from stages.runtime.context import RunContext, seeded_generator, stage_seed
 from stages.runtime.errors import StageError
-from stages.runtime.gpu import memory_figures, out_of_memory
 from stages.runtime.files import PROJECT, disk_errors_in_one_line
+from stages.runtime.gpu import memory_figures, out_of_memory
 from stages.runtime.key import copied, input_value, only_read, read_fields, stage_key
 from stages.runtime.records import record_stage
 from stages.runtime.signals import StopSignal, stop_on_signals

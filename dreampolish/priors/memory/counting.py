@@ -14,6 +14,7 @@ from peft import LoraConfig
 from dreampolish.optim.live_bytes import LiveBytes
 from dreampolish.priors.folders.contents import contents_of
 from dreampolish.priors.folders.source import PriorSource
+from dreampolish.priors.latents import can_compute_again
 from dreampolish.priors.memory.on_meta import META, Outline, fused_attention, outline_of
 
 ADAM_BYTES = 16
@@ -50,7 +51,7 @@ def network_bytes(source: PriorSource, image_size: int, network: torch.dtype, au
     outline.network.module.to(network)
     outline.autoencoder.to(autoencoder)
     encode = _encoded(outline)
-    if getattr(outline.autoencoder, "_supports_gradient_checkpointing", False):
+    if can_compute_again(outline.autoencoder):
         outline.autoencoder.enable_gradient_checkpointing()
     channels = int(outline.autoencoder.config.latent_channels)
     latents = torch.empty(1, channels, outline.side, outline.side, dtype=autoencoder, device=META)
