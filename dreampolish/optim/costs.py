@@ -16,7 +16,7 @@ from dreampolish.optim.checkpoints import Checkpoints
 
 @dataclass(frozen=True)
 class Cost:
-    """seconds: of computing, waits between interruption and resumption left out. peak_memory: bytes. cuda_peak: bytes of tensors on GPUs."""
+    """seconds: of computing, waits between interruption and resumption left out. peak_memory: bytes. cuda_peak: bytes of GPUs' tensors."""
 
     seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     peak_memory: Annotated[int, Field(ge=0)] = 0
