@@ -8,11 +8,12 @@ from stages.runtime.errors import StageError
 GIB = 2**30
 
 
-def memory_figures(name: StageName, run: RunContext, artifact: Artifact) -> dict[str, float]:
-    """GiB that a stage's tensors took of a GPU, and what the plan had for all of it; nothing on a CPU."""
+def memory_figures(name: StageName, run: RunContext, artifact: Artifact, *, is_new: bool) -> dict[str, float]:
+    """GiB that a stage's tensors took of a GPU, and what the plan had for all of it; nothing on a CPU. is_new: whether this run, with
+    its plan, computed it."""
     if not artifact.cuda_peak_memory:
         return {}
-    planned = run.plan.stages[name].total_gib if run.plan is not None and name in run.plan.stages else None
+    planned = run.plan.stages[name].total_gib if is_new and run.plan is not None and name in run.plan.stages else None
     return {"cuda_peak_gib": artifact.cuda_peak_memory / GIB} | ({} if planned is None else {"cuda_planned_gib": planned})
 
 

@@ -395,7 +395,7 @@ def _scores(stage: Stage, scorer: Scorer, artifact: Artifact, given: Mapping[str
 
 def _record(stage: Stage, artifact: Artifact, scores: ScoresArtifact | None) -> None:
     """Final figures to the tracker and to the run's record."""
-    figures = memory_figures(stage.name, stage.run, artifact)
+    figures = memory_figures(stage.name, stage.run, artifact, is_new=stage.state != "cached")
     entry = StageRecord(
         name=stage.name,
         state=stage.state,

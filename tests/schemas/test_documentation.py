@@ -96,7 +96,7 @@ def _shown(value: object) -> str:
 
 def _value(name: str, preset: str) -> object:
     root, _, rest = name.partition(".")
-    if root in ("dreampolish", "stages"):
+    if root in ("dreampolish", "stages", "flows"):
         module, _, constant = name.rpartition(".")
         return getattr(importlib.import_module(module), constant)
     if root == "trainings":
@@ -115,7 +115,7 @@ def test_the_table_of_choices_names_settings_and_constants_with_their_values(pre
 
 def _constants_of_choice() -> Iterator[str]:
     """Full names of the constants whose docstring says [choice]."""
-    for folder in ("dreampolish", "stages/guidance"):
+    for folder in ("dreampolish", "stages/guidance", "flows/runs/memory"):
         for source in sorted((PROJECT / folder).rglob("*.py")):
             module = ".".join(source.relative_to(PROJECT).with_suffix("").parts)
             body = ast.parse(source.read_text()).body
