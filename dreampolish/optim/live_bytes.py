@@ -6,8 +6,7 @@ allocator rounds and keeps more, and its libraries have workspaces of their own.
 
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -31,15 +30,6 @@ class LiveBytes(TorchDispatchMode):
         self._alive: dict[int, weakref.ref[Any]] = {}
         self._there = [each.untyped_storage() for each in there]
         self._known = {storage._cdata for storage in self._there}
-
-    def __enter__(self) -> Self:
-        """Begin to count."""
-        super().__enter__()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        """End; what is freed later still leaves `now`."""
-        super().__exit__(kind, error, traceback)
 
     def __torch_dispatch__(
         self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None

@@ -27,6 +27,7 @@ COMMANDS = {
         "ablate": "Run a study: the same subjects and seeds under several settings, compared.",
         "studies": "Write docs/studies from the results of studies.",
         "benchmark": "Measure every stage on objects whose true shape is known; writes docs/benchmarks.",
+        "rehearse": "Rehearse a preset on real architectures with random weights: time and memory of every stage, and of a whole run.",
     },
     "service": {
         "up": "Start Prefect, MLflow and a worker on this machine and register the deployments.",

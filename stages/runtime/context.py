@@ -16,6 +16,8 @@ from stages.runtime.files import project_file
 
 Listener = Callable[[StageRecord, Artifact], None]
 """Called after every stage with its record and its result."""
+StepListener = Callable[[StageName, int], None]
+"""Called after every step with the stage's name and the number of finished steps."""
 
 
 class RunContext(BaseModel):
@@ -43,6 +45,7 @@ class RunContext(BaseModel):
     """Keys of results that the run has from another run and does not compute."""
 
     _listeners: list[Listener] = PrivateAttr(default_factory=list)
+    _step_listeners: list[StepListener] = PrivateAttr(default_factory=list)
 
     @property
     def torch_device(self) -> torch.device:
@@ -57,6 +60,15 @@ class RunContext(BaseModel):
     def listen(self, listener: Listener) -> None:
         """Call `listener` after every stage of this run."""
         self._listeners.append(listener)
+
+    def listen_to_steps(self, listener: StepListener) -> None:
+        """Call `listener` after every step of this run's stages."""
+        self._step_listeners.append(listener)
+
+    def announce_step(self, stage: StageName, step: int) -> None:
+        """Tell the listeners that a stage has done so many steps."""
+        for listener in self._step_listeners:
+            listener(stage, step)
 
     def announce(self, record: StageRecord, artifact: Artifact) -> None:
         """Tell the listeners that a stage has ended."""

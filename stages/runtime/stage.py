@@ -144,6 +144,7 @@ class Stage:
 
     def progress(self, step: int, total: int) -> None:
         """Say how far the stage is; cheap enough for every step."""
+        self.run.announce_step(self.name, step)
         if self._progress is not None:
             self._progress.advance(step, total)
 

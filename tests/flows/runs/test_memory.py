@@ -39,9 +39,9 @@ GRID = GridConfig(n_levels=16, base_resolution=16, log2_table_size=12)
 def full(tmp_path_factory: pytest.TempPathFactory) -> Config:
     """`sd` on full-size folders, holes for weights."""
     hub = tmp_path_factory.mktemp("hub")
-    write_text(hub / "text", FULL, "sd")
-    write_view(hub / "view", FULL)
-    write_normals(hub / "normals", FULL)
+    write_text(hub / "text", FULL, "sd", "holes")
+    write_view(hub / "view", FULL, "holes")
+    write_normals(hub / "normals", FULL, "holes")
     return load_config(
         "sd", CONFIGS, ["device=cpu", *(f"priors.{each}.source={hub / each}" for each in ("text", "view", "normals"))]
     )
