@@ -87,8 +87,11 @@ class LoraDomain:
         return embedding if self._camera_addition is None else embedding + self._camera_addition.to(embedding.dtype)
 
     def switch_off(self) -> None:
-        """Let the frozen network answer alone."""
+        """Let the frozen network answer alone. The adapter's numbers stay those that a loss of before reaches: peft takes their gradients
+        away with the adapter, and a backward pass that came after would leave them as they are."""
         self._module.disable_adapters()
+        for parameter in self._adapter.values():
+            parameter.requires_grad_(True)
 
     def remove(self) -> None:
         """Take the adapter and its hook off the network for good."""

@@ -32,6 +32,11 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return hub
 
 
+def assert_close(one: Tensor, other: Tensor) -> None:
+    """Equal up to rounding: one part in a thousand of their length."""
+    assert float((one - other).float().norm()) <= 1e-3 * float(one.float().norm())
+
+
 def spending(prior: LatentSpace, memory: MemoryUse) -> None:
     prior.spend(memory)
     if not memory.checkpoint_encoder:
@@ -65,7 +70,7 @@ def test_text_guidance_in_parts_has_the_same_loss_scores_and_gradient(hub: Path,
         (3 * guided.loss).backward()
         found.append((guided.loss.detach(), rgb.grad, guided.noised.timesteps, guided.noised.noise, guided.scores["prompt"]))
     for one, other in zip(*found, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+        assert_close(one, other)
     assert float(found[0][1].abs().max()) > 0
 
 
@@ -88,7 +93,7 @@ def test_view_guidance_in_parts_has_the_same_loss_and_gradient(hub: Path) -> Non
         guided.loss.backward()
         found.append((guided.loss.detach(), rgb.grad))
     for one, other in zip(*found, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+        assert_close(one, other)
 
 
 def learned(prior: DiffusionTextPrior, memory: MemoryUse) -> tuple[list[Tensor], Tensor]:
@@ -115,6 +120,7 @@ def learned(prior: DiffusionTextPrior, memory: MemoryUse) -> tuple[list[Tensor],
         loss.backward()
     with torch.no_grad():
         predicted = domain.predict_epsilon(latents, torch.full((N,), 300), plain, cameras)
+    assert all(each.grad is not None for each in domain.parameters())
     return [each.grad for each in domain.parameters() if each.grad is not None], predicted
 
 
@@ -123,10 +129,10 @@ def test_a_lora_learns_the_same_in_parts_with_its_layers_computed_again(hub: Pat
     whole, predicted = learned(load_text_prior(source), ALL_AT_ONCE)
     parts, again = learned(load_text_prior(source), FRUGAL)
     assert len(whole) == len(parts) > 0
-    assert max(float(each.abs().max()) for each in whole) > 1e-4
+    assert min(float(each.abs().max()) for each in whole) > 0
     for one, other in zip(whole, parts, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-6)
-    torch.testing.assert_close(predicted, again, rtol=1e-4, atol=1e-5)
+        assert_close(one, other)
+    assert_close(predicted, again)
 
 
 def test_after_learning_the_frozen_network_answers_alone(hub: Path) -> None:
@@ -142,7 +148,7 @@ def test_after_learning_the_frozen_network_answers_alone(hub: Path) -> None:
 
 def test_drawing_and_estimating_in_parts_is_the_same(hub: Path) -> None:
     text = load_text_prior(PriorSource(str(hub / "text"), None))
-    normals = load_normal_prior(PriorSource(str(hub / "normals"), None), ensemble=2)
+    normals = load_normal_prior(PriorSource(str(hub / "normals"), None))
     drawn, estimated = [], []
     for each in (ALL_AT_ONCE, FRUGAL):
         spending(text, each)
@@ -159,8 +165,8 @@ def test_drawing_and_estimating_in_parts_is_the_same(hub: Path) -> None:
             )
         )
         estimated.append(normals.estimate(drawn[0][:2], 2, torch.Generator().manual_seed(2)))
-    torch.testing.assert_close(*drawn, rtol=1e-3, atol=1e-4)
-    torch.testing.assert_close(*estimated, rtol=1e-3, atol=1e-3)
+    assert_close(*drawn)
+    assert_close(*estimated)
 
 
 def test_halves_overflow_only_where_a_folder_says_so(hub: Path) -> None:
