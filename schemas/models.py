@@ -16,7 +16,7 @@ class ModelEntry(Frozen):
     """Commit; null: the newest when it is first fetched, which is then noted in the folder."""
     folder: str
     """Where it goes, from the project; presets name it so."""
-    role: Literal["text", "view", "normals"]
+    role: Literal["text", "view", "views", "normals"]
     """What it is used as."""
     layout: str
     """The kind of folder, in words."""

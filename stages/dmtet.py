@@ -25,9 +25,8 @@ from dreampolish.renderers.mesh import Mesh, MeshRender, color_of_field, fixed_c
 from dreampolish.scene.cameras import SCENE_HALF_SIZE
 from schemas.artifacts import MeshArtifact, ReferenceArtifact, SdfArtifact
 from schemas.config.dmtet import DmtetConfig
-from stages.guidance.geometry import GeometryGuide
+from stages.guidance.geometry import GeometryGuide, open_guide
 from stages.guidance.grids import grid_sizes
-from stages.guidance.priors import open_text_prior, open_view_prior
 from stages.guidance.reference_view import (
     REFERENCE_VIEW,
     ReferenceView,
@@ -65,7 +64,7 @@ class TetSurface(torch.nn.Module):
 @stage(
     "dmtet",
     reads={"reference": (*REFERENCE_VIEW, "is_user_image"), "neus": ("field", "field_config")},
-    priors=("text", "view"),
+    priors=("text", "view", "views"),
     scorer=TURNTABLE,
 )
 def extract_mesh(stage: Stage, reference: ReferenceArtifact, neus: SdfArtifact, config: DmtetConfig) -> MeshArtifact:
@@ -135,13 +134,7 @@ def _refine(
     colors: ColorField,
     light: PaintedLight,
 ) -> None:
-    guide = GeometryGuide(
-        config=config,
-        text=open_text_prior(stage),
-        view=open_view_prior(stage),
-        reference=view,
-        generator=stage.generator,
-    )
+    guide = open_guide(stage, config, view, stage.generator)
     shape = {"lr": config.geometry_lr, "floor": config.gradient_floor}
     optimizer = FlooredAdam(
         [

@@ -27,10 +27,9 @@ from dreampolish.scene.cameras import SCENE_HALF_SIZE
 from dreampolish.scene.pictures import resize
 from schemas.artifacts import NerfArtifact, ReferenceArtifact
 from schemas.config.nerf import NerfConfig
-from stages.guidance.geometry import GeometryGuide
+from stages.guidance.geometry import GeometryGuide, open_guide
 from stages.guidance.grids import active_levels, grid_sizes, open_all_levels
 from stages.guidance.handover import Handover
-from stages.guidance.priors import open_text_prior, open_view_prior
 from stages.guidance.reference_view import REFERENCE_VIEW, ReferenceView, anchor_terms, depth_terms, load_reference
 from stages.guidance.rhythm import is_finer, renders_novel, renders_reference, wants_normals
 from stages.results.files import save_state
@@ -46,20 +45,14 @@ LEAST_OPACITY = 0.5
 """Opacity (0..1) that a pixel of the front view must reach, or the field counts as empty."""
 
 
-@stage("nerf", reads={"reference": REFERENCE_VIEW}, priors=("text", "view"), scorer=TURNTABLE)
+@stage("nerf", reads={"reference": REFERENCE_VIEW}, priors=("text", "view", "views"), scorer=TURNTABLE)
 def fit_nerf(stage: Stage, reference: ReferenceArtifact, config: NerfConfig) -> NerfArtifact:
     """Fit a density field. Raises StageError when it ends empty."""
     view = load_reference(stage, reference, config.reference_size)
     scene = _empty_scene(config, stage.generator, stage.execution.points_at_once)
     if config.steps == 0:
         scene.update_occupancy(0, early_steps=EARLY_UPDATES * config.occupancy_interval)
-    guide = GeometryGuide(
-        config=config,
-        text=open_text_prior(stage),
-        view=open_view_prior(stage),
-        reference=view,
-        generator=stage.generator,
-    )
+    guide = open_guide(stage, config, view, stage.generator)
     handover = Handover(config.switch, config.steps)
     preview = Preview(lambda: {"view": scene.picture(view.camera)[0]})
     result = fit(

@@ -25,10 +25,9 @@ from dreampolish.scene.cameras import SCENE_HALF_SIZE, Cameras, orbit_cameras
 from dreampolish.scene.pictures import resize
 from schemas.artifacts import NerfArtifact, ReferenceArtifact, SdfArtifact
 from schemas.config.neus import NeusConfig
-from stages.guidance.geometry import GeometryGuide
+from stages.guidance.geometry import GeometryGuide, open_guide
 from stages.guidance.grids import grid_sizes
 from stages.guidance.handover import Handover
-from stages.guidance.priors import open_text_prior, open_view_prior
 from stages.guidance.reference_view import (
     REFERENCE_FOV_DEG,
     REFERENCE_VIEW,
@@ -81,7 +80,7 @@ class Conversion:
 @stage(
     "neus",
     reads={"reference": REFERENCE_VIEW, "nerf": ("field", "field_config", "occupancy")},
-    priors=("text", "view"),
+    priors=("text", "view", "views"),
     scorer=TURNTABLE,
 )
 def refine_sdf(stage: Stage, reference: ReferenceArtifact, nerf: NerfArtifact, config: NeusConfig) -> SdfArtifact:
@@ -89,13 +88,7 @@ def refine_sdf(stage: Stage, reference: ReferenceArtifact, nerf: NerfArtifact, c
     view = load_reference(stage, reference, config.reference_size)
     conversion = _converted(stage, nerf, config)
     scene = conversion.scene
-    guide = GeometryGuide(
-        config=config,
-        text=open_text_prior(stage),
-        view=open_view_prior(stage),
-        reference=view,
-        generator=stage.generator,
-    )
+    guide = open_guide(stage, config, view, stage.generator)
     handover = Handover(config.switch, config.steps)
     preview = Preview(lambda: {"view": scene.picture(view.camera)[0]})
     result = fit(

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from dreampolish.distillation.guidance import GuidanceStep, PromptEmbeddings, images_at_prior, mean_norm, text_guidance
+from dreampolish.distillation.guidance import GuidanceStep, PromptEmbeddings, mean_norm, text_guidance
 from dreampolish.distillation.scores import variational_losses
 from dreampolish.fields.color import ColorField, fit_colors
 from dreampolish.fields.hash_grid import ADAM_EPSILON
@@ -27,7 +27,8 @@ from schemas.config.texture import TextureConfig
 from stages.guidance.geometry import guidance_cameras
 from stages.guidance.grids import active_levels, open_all_levels
 from stages.guidance.objectives import needs_variational, weights_at
-from stages.guidance.priors import open_text_prior, open_view_prior
+from stages.guidance.painters import open_painter
+from stages.guidance.priors import open_text_prior
 from stages.guidance.reference_view import REFERENCE_VIEW, ReferenceView, load_reference, reference_color_loss
 from stages.guidance.view_targets import ViewTargets
 from stages.results.files import load_colors, load_mesh, load_painted, write_mesh
@@ -120,7 +121,7 @@ class Painting:
 @stage(
     "texture",
     reads={"reference": REFERENCE_VIEW, "polish": ("mesh", "color_field", "color_config")},
-    priors=("text", "view"),
+    priors=("text", "view", "views"),
     scorer=TURNTABLE,
 )
 def paint_texture(
@@ -164,16 +165,8 @@ def _targets(stage: Stage, config: TextureConfig, view: ReferenceView) -> ViewTa
     """The views that the view prior paints, where the settings ask for them."""
     if not config.targets.wanted:
         return None
-    prior = open_view_prior(stage)
-    return ViewTargets(
-        config=config.targets,
-        steps=config.steps,
-        size=config.size,
-        prior=prior,
-        reference=prior.condition(images_at_prior(view.original, prior.image_size)),
-        reference_elevation_deg=view.elevation_deg,
-        generator=stage.generator,
-    )
+    painter = open_painter(stage, config.targets, view, stage.generator)
+    return ViewTargets(config.targets, config.steps, config.size, painter, generator=stage.generator)
 
 
 def _paint(painting: Painting, stage: Stage) -> dict[str, float]:

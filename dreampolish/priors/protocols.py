@@ -205,6 +205,44 @@ class ViewPrior(LatentPrior, Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class SetSubject:
+    """What sets of views are painted of: a picture on white (1, 3, H, W) in [0, 1] and its mask (1, 1, H, W), its camera's elevation in
+    degrees, and the prompt."""
+
+    picture: Float[Tensor, "1 3 h w"]
+    mask: Float[Tensor, "1 1 h w"]
+    elevation_deg: float
+    prompt: str
+
+
+@runtime_checkable
+class SetPrior(Protocol):
+    """A prior that paints several views of one object together. Azimuths are relative to the subject's, elevations to the ground."""
+
+    image_size: int
+    """Pixels of a side of each view."""
+    own_views: tuple[tuple[float, float], ...] | None
+    """(azimuth, elevation) in degrees of the only views that it paints; None: any."""
+    background: float
+    """Grey value that lies behind its pictures, in and out: 1 is white."""
+
+    def repaint(
+        self,
+        subject: SetSubject,
+        images: Float[Tensor, "n 3 s s"],
+        views: Sequence[tuple[float, float]],
+        strength: float,
+        guidance_scale: float,
+        steps: int,
+        renewed: float,
+        generator: torch.Generator,
+    ) -> Float[Tensor, "n 3 s s"]:
+        """Views noised up to the fraction `strength` of the timesteps and denoised together again; at 1 they no longer matter; no
+        gradient. views: their (azimuth, elevation) in degrees. renewed: DDIM's eta."""
+        ...
+
+
 @runtime_checkable
 class NormalPrior(Protocol):
     """A normal-estimation diffusion model of Marigold's structure."""

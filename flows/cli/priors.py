@@ -7,9 +7,10 @@ import typer
 from pydantic import ValidationError
 
 from dreampolish.data.renders import RenderPlan, render_all
-from dreampolish.priors.folders.contents import Contents, contents_of
+from dreampolish.priors.folders.contents import Contents
 from dreampolish.priors.folders.convert import convert as convert_weights
 from dreampolish.priors.folders.source import PriorError, PriorSource
+from dreampolish.priors.multiview.loading import contents_of_any
 from flows.cli.command import Json, Set, finish
 from flows.runs.console import answer, say
 from flows.runs.create import CONFIGS, check_priors
@@ -77,7 +78,9 @@ def check(
     def work(store: Path) -> dict[str, Any]:
         config = load_config(preset, CONFIGS, overrides or [])
         places = [str(folder) for folder in folders or ()]
-        settings = [getattr(config.priors, name) for name in ("text", "view", "normals")]
+        settings = [
+            getattr(config.priors, name) for name in ("text", "view", "views", "normals") if getattr(config.priors, name)
+        ]
         sources = [PriorSource(place, None) for place in places] or [
             PriorSource(str(folder if (folder := project_file(each.source)).is_dir() else each.source), each.revision)
             for each in settings
@@ -95,7 +98,7 @@ def check(
 def _told(source: PriorSource, wrong: list[str]) -> dict[str, Any]:
     """One line about a folder, or about what is wrong with it, which `wrong` gets too."""
     try:
-        found = contents_of(source)
+        found = contents_of_any(source)
     except PriorError as error:
         wrong.append(str(error))
         answer(f"{source.location}: cannot be opened: {error}")
@@ -131,7 +134,7 @@ def convert(
     def work(store: Path) -> dict[str, Any]:
         try:
             convert_weights(original, output, None if pose == "auto" else pose)
-            found = contents_of(PriorSource(str(output), None))
+            found = contents_of_any(PriorSource(str(output), None))
         except PriorError as error:
             raise ConfigError(str(error)) from None
         answer(f"{output}: {found.role} prior: {found.told()}; --set priors.{found.role}.source={output}")

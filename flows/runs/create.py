@@ -10,8 +10,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import cast
 
-from dreampolish.priors.folders.contents import Contents, Role, contents_of
+from dreampolish.priors.folders.contents import Contents, Role
 from dreampolish.priors.folders.source import PriorError, PriorSource
+from dreampolish.priors.multiview.loading import contents_of_any
 from dreampolish.scene.matting import Matting
 from dreampolish.scene.pictures import PictureError
 from flows.runs.given_mesh import GivenMesh, keep_mesh
@@ -185,11 +186,13 @@ def check_priors(config: Config) -> None:
             Matting(project_file(config.priors.matting.source))
         except PictureError as error:
             raise ConfigError(f"{error}, or leave priors.matting out") from None
-    for name in ("text", "view", "normals", "judge"):
+    for name in ("text", "view", "views", "normals", "judge"):
         setting = getattr(config.priors, name)
+        if setting is None or (name == "view" and not _opens_view(config)):
+            continue
         folder = project_file(setting.source)
         if setting.revision is None and not folder.is_dir():
-            own = setting.source == getattr(PriorsConfig(), name).source
+            own = setting == getattr(PriorsConfig(), name)
             fetch = f"dreampolish priors fetch --preset {config.preset} puts one there"
             remedy = f"git checkout {setting.source} brings it back" if own else fetch
             raise ConfigError(f"no {name} prior at {folder}; {remedy}, --set priors.{name}.source=... names another")
@@ -197,10 +200,15 @@ def check_priors(config: Config) -> None:
             check_prior(cast(Role, name), str(folder if folder.is_dir() else setting.source), setting.revision)
 
 
+def _opens_view(config: Config) -> bool:
+    """Whether a stage opens the view prior, though another prior may paint the views."""
+    return config.priors.views is None or any(stage.uses_view_alone for stage in (config.nerf, config.neus, config.dmtet))
+
+
 def check_prior(role: Role, place: str, revision: str | None) -> Contents:
     """What a prior is. Raises ConfigError in one line where it cannot be opened, or has another role."""
     try:
-        found = contents_of(PriorSource(place, revision))
+        found = contents_of_any(PriorSource(place, revision))
     except PriorError as error:
         raise ConfigError(f"the {role} prior cannot be opened: {error}") from None
     if found.role != role:

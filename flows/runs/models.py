@@ -34,7 +34,9 @@ def known_models() -> tuple[ModelEntry, ...]:
 def models_of_preset(config: Config) -> list[ModelEntry]:
     """The listed models that a preset's priors name, in the order text, view, normals."""
     by_folder = {entry.folder: entry for entry in known_models()}
-    sources = [getattr(config.priors, name).source for name in ("text", "view", "normals")]
+    sources = [
+        getattr(config.priors, name).source for name in ("text", "view", "views", "normals") if getattr(config.priors, name)
+    ]
     return [by_folder[source] for source in dict.fromkeys(sources) if source in by_folder]
 
 

@@ -56,6 +56,8 @@ class NormalSource(PriorSource):
 
     ensemble: int = Field(default=1, ge=1, le=32)
     """Estimates of a picture that are joined to one; each costs as much as the first."""
+    axes: str = Field(default="right up viewer", pattern=r"^(right|left) (up|down) (viewer|away)$")
+    """Where x, y and z of a one-step network (model.onnx) point; Marigold's and the embedded one's are known."""
 
 
 class LocalSource(Frozen):
@@ -72,6 +74,8 @@ class PriorsConfig(Frozen):
     """Text prior: from a prompt to pictures."""
     view: ViewSource = ViewSource(source="priors/home/view")
     """View prior: from the reference to other views."""
+    views: PriorSource | None = None
+    """Prior that paints target views in sets (Zero123++, ImageDream); off unless named: the view prior paints each view alone."""
     normals: NormalSource = NormalSource(source="priors/home/normals")
     """Normal prior: from a picture to its normals."""
     judge: PriorSource = PriorSource(source="priors/home/judge")

@@ -171,6 +171,26 @@ class GeometryConfig(Frozen):
     betas: Betas = (0.9, 0.99)
     """Adam's decay rates."""
 
+    @property
+    def uses_text(self) -> bool:
+        """Whether the text prior is opened."""
+        return self.text.weight.largest > 0
+
+    @property
+    def uses_view(self) -> bool:
+        """Whether the view prior is opened, unless another one paints the views."""
+        return self.uses_view_alone or self.targets.wanted
+
+    @property
+    def uses_view_alone(self) -> bool:
+        """Whether the view prior is opened whoever paints the views."""
+        return self.view.weight.largest > 0
+
+    @property
+    def uses_views(self) -> bool:
+        """Whether a prior that paints sets of views is opened, where one is named."""
+        return self.targets.wanted
+
     @model_validator(mode="after")
     def _guided(self) -> Self:
         anchors = {f"anchors.{name}": getattr(self.anchors, name) for name in type(self.anchors).model_fields}

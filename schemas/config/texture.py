@@ -75,6 +75,21 @@ class TextureConfig(DistillationConfig):
     preview: PreviewConfig = PreviewConfig()
     """The turntable that the stage leaves, and its pictures on the way."""
 
+    @property
+    def uses_view(self) -> bool:
+        """Whether the view prior is opened, unless another one paints the views."""
+        return self.targets.wanted
+
+    @property
+    def uses_view_alone(self) -> bool:
+        """Whether the view prior is opened whoever paints the views: never, it has no term of its own here."""
+        return False
+
+    @property
+    def uses_views(self) -> bool:
+        """Whether a prior that paints sets of views is opened, where one is named."""
+        return self.targets.wanted
+
     @model_validator(mode="after")
     def _guided(self) -> Self:
         if self.steps == 0:

@@ -4,16 +4,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dreampolish.distillation.guidance import PromptEmbeddings, images_at_prior, text_guidance, view_guidance
+from dreampolish.distillation.guidance import PromptEmbeddings, text_guidance, view_guidance
 from dreampolish.distillation.weights import sds_weights
 from dreampolish.optim.fit import Stateful, Term
-from dreampolish.priors.protocols import TextPrior, ViewPrior
+from dreampolish.priors.protocols import TextPrior, ViewCondition, ViewPrior
 from dreampolish.scene.cameras import Cameras, random_cameras
 from schemas.config.shared import CameraConfig, GeometryConfig
 from stages.guidance.objectives import weights_at
+from stages.guidance.painters import Painter, open_painter, open_view
+from stages.guidance.priors import open_text_prior
 from stages.guidance.reference_view import ReferenceView
 from stages.guidance.rhythm import guided_views
 from stages.guidance.view_targets import Picture, ViewTargets
+from stages.runtime.stage import Stage
 
 
 def guidance_cameras(
@@ -33,40 +36,43 @@ def guidance_cameras(
     ).to(generator.device)
 
 
+def open_guide(stage: Stage, config: GeometryConfig, reference: ReferenceView, generator: torch.Generator) -> "GeometryGuide":
+    """The guidance of a geometry stage, with the priors that its settings ask for."""
+    paints_alone = config.targets.wanted and stage.run.priors.views is None
+    view = open_view(stage, reference) if config.uses_view_alone or paints_alone else None
+    return GeometryGuide(
+        config=config,
+        text=open_text_prior(stage) if config.uses_text else None,
+        view=view,
+        painter=open_painter(stage, config.targets, reference, generator, view=view) if config.targets.wanted else None,
+        reference=reference,
+        generator=generator,
+    )
+
+
 class GeometryGuide:
     """Guidance of one geometry stage.
 
-    A prior whose weight is 0 at a step is not asked. The view prior only sees views at the reference's field of view, which is what it
+    text, view, painter: None where the settings never ask for them; view: the prior and the reference as it is told of it. A prior whose
+    weight is 0 at a step is not asked. The view prior only sees views at the reference's field of view, which is what it
     was trained on; the cameras' settings of geometry stages keep to it.
     """
 
     def __init__(
-        self, config: GeometryConfig, text: TextPrior, view: ViewPrior, reference: ReferenceView, generator: torch.Generator
+        self,
+        config: GeometryConfig,
+        text: TextPrior | None,
+        view: tuple[ViewPrior, ViewCondition] | None,
+        painter: Painter | None,
+        reference: ReferenceView,
+        generator: torch.Generator,
     ) -> None:
-        self._config, self._text, self._view, self._generator = config, text, view, generator
-        settings = config.text
-        self._prompts = PromptEmbeddings(
-            prior=text,
-            prompt=reference.prompt,
-            negative=settings.negative_prompt,
-            front_deg=settings.front_deg,
-            perp_neg_weight=settings.perp_neg_weight,
-            blended=settings.view_prompts == "azimuth",
-        )
-        # Of the picture's own size: a stage may render its reference view smaller than the prior wants to see it.
-        self._reference = view.condition(images_at_prior(reference.original, view.image_size))
+        self._config, self._view, self._generator = config, view, generator
+        self._text = None if text is None else (text, _prompts(config, text, reference.prompt))
         self._elevation_deg = reference.elevation_deg
         self._targets = None
-        if config.targets.wanted:
-            self._targets = ViewTargets(
-                config=config.targets,
-                steps=config.steps,
-                size=config.guidance_size,
-                prior=view,
-                reference=self._reference,
-                reference_elevation_deg=reference.elevation_deg,
-                generator=generator,
-            )
+        if painter is not None:
+            self._targets = ViewTargets(config.targets, config.steps, config.guidance_size, painter, generator=generator)
         self._chosen: Tensor | None = None
 
     def stateful(self) -> dict[str, Stateful]:
@@ -110,11 +116,12 @@ class GeometryGuide:
         """The view prior's part: SDS with guidance on the reference."""
         settings, steps = self._config.view, self._config.steps
         weight = settings.weight.at(step, steps)
-        if weight == 0:
+        if weight == 0 or self._view is None:
             return {}
+        prior, reference = self._view
         guided = view_guidance(
-            prior=self._view,
-            reference=self._reference,
+            prior=prior,
+            reference=reference,
             reference_elevation_deg=self._elevation_deg,
             rgb=rgb,
             cameras=cameras,
@@ -128,11 +135,12 @@ class GeometryGuide:
         """The text prior's part, with any objective that needs no variational domain."""
         settings, steps = self._config.text, self._config.steps
         weight = settings.weight.at(step, steps)
-        if weight == 0:
+        if weight == 0 or self._text is None:
             return {}
+        prior, prompts = self._text
         guided = text_guidance(
-            prior=self._text,
-            prompts=self._prompts,
+            prior=prior,
+            prompts=prompts,
             variational=None,
             rgb=rgb,
             cameras=cameras,
@@ -141,3 +149,15 @@ class GeometryGuide:
             generator=self._generator,
         )
         return {"text": Term(guided.loss, weight)}
+
+
+def _prompts(config: GeometryConfig, text: TextPrior, prompt: str) -> PromptEmbeddings:
+    settings = config.text
+    return PromptEmbeddings(
+        prior=text,
+        prompt=prompt,
+        negative=settings.negative_prompt,
+        front_deg=settings.front_deg,
+        perp_neg_weight=settings.perp_neg_weight,
+        blended=settings.view_prompts == "azimuth",
+    )

@@ -12,10 +12,13 @@ from torch import Tensor
 from dreampolish.metrics.judge import load_alignment
 from dreampolish.priors.estimators.depth import DepthPrior, load_depth_prior
 from dreampolish.priors.estimators.normals import DiffusionNormalPrior, load_normal_prior
+from dreampolish.priors.estimators.regressor import NormalRegressor, is_regressor, load_regressor
 from dreampolish.priors.folders.known_words import asks_for_several, content_words, unknown_words
 from dreampolish.priors.folders.licences import licences_of
 from dreampolish.priors.folders.source import PriorError, PriorSource
 from dreampolish.priors.latents import LatentSpace, MemoryUse
+from dreampolish.priors.multiview.loading import load_set_prior
+from dreampolish.priors.protocols import SetPrior
 from dreampolish.priors.text.loading import load_text_prior
 from dreampolish.priors.text.prior import DiffusionTextPrior
 from dreampolish.priors.view import DiffusionViewPrior, load_view_prior
@@ -26,7 +29,7 @@ from stages.runtime.errors import StageError
 from stages.runtime.key import REMEDY
 from stages.runtime.stage import Stage
 
-P = TypeVar("P", bound=LatentSpace)
+P = TypeVar("P", bound=LatentSpace | NormalRegressor)
 
 PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _SEED_FACTOR = 7919
@@ -50,10 +53,20 @@ def open_view_prior(stage: Stage) -> DiffusionViewPrior:
     return _opened(lambda source: load_view_prior(source, pose), stage, setting)
 
 
-def open_normal_prior(stage: Stage) -> DiffusionNormalPrior:
+def open_normal_prior(stage: Stage) -> DiffusionNormalPrior | NormalRegressor:
     """The normal prior; StageError in one line when it cannot be opened."""
     setting = stage.run.priors.normals
-    return _opened(lambda source: load_normal_prior(source, setting.ensemble), stage, setting)
+
+    def load(source: PriorSource) -> DiffusionNormalPrior | NormalRegressor:
+        return load_regressor(source, setting.axes) if is_regressor(source) else load_normal_prior(source, setting.ensemble)
+
+    return _opened(load, stage, setting)
+
+
+def open_set_prior(stage: Stage) -> SetPrior | None:
+    """The prior that paints sets of views, or None where the run names none; StageError in one line when it cannot be opened."""
+    setting = stage.run.priors.views
+    return None if setting is None else _opened(load_set_prior, stage, setting)
 
 
 def open_depth_prior(run: RunContext) -> DepthPrior | None:
@@ -95,7 +108,8 @@ def _opened(load: Callable[[PriorSource], P], stage: Stage, setting: PriorSettin
         autoencoder=PRECISIONS.get(formats.vae_precision),
         adapter=PRECISIONS.get(formats.lora_precision),
     )
-    prior.spend(memory_use(stage.execution))
+    if isinstance(prior, LatentSpace):
+        prior.spend(memory_use(stage.execution))
     prior.to(run.torch_device)
     return prior
 
@@ -148,7 +162,7 @@ def check_words(run: RunContext, prompt: str, mode: Literal["refuse", "allow"]) 
 
 def prior_licences(run: RunContext) -> dict[str, str]:
     """For each prior of a run: its source, and the licences that its model card names."""
-    settings = {name: getattr(run.priors, name) for name in ("text", "view", "normals")}
+    settings = {name: each for name in ("text", "view", "views", "normals") if (each := getattr(run.priors, name)) is not None}
     return {name: _told(setting.source, setting.revision, run) for name, setting in settings.items()}
 
 

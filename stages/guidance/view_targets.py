@@ -9,10 +9,10 @@ from torch import Tensor
 
 from dreampolish.distillation.guidance import images_at_prior
 from dreampolish.optim.fit import Term
-from dreampolish.priors.protocols import ViewCondition, ViewPrior
 from dreampolish.scene.cameras import Cameras, orbit_cameras
 from dreampolish.scene.pictures import resize
 from schemas.config.guidance import ViewTargetsConfig
+from stages.guidance.painters import Painter
 from stages.guidance.reference_view import REFERENCE_FOV_DEG
 
 TRANSPARENT = 0.1
@@ -39,30 +39,24 @@ def coverage_of(pictures: Float[Tensor, "n h w 3"], paper_tolerance: float, full
     return torch.where(least > full_ink, torch.ones_like(ink), ink / most.clamp_min(full_ink))[:, 0]
 
 
-class ViewTargets:
-    """Fixed views around the object with their painted pictures. A stage's checkpoints hold it.
+def even_views(config: ViewTargetsConfig) -> list[tuple[float, float]]:
+    """(azimuth, elevation) in degrees of the settings' views, evenly around the object."""
+    elevations = config.elevations_deg
+    return [(number * (360 / config.n_views), elevations[number % len(elevations)]) for number in range(config.n_views)]
 
-    steps: of the stage. size: pixels of the renders that are painted over. reference_elevation_deg: of the reference's camera.
+
+class ViewTargets:
+    """Fixed views around the object with their painted pictures: the painter's own, else evenly around. A stage's checkpoints hold it.
+
+    steps: of the stage. size: pixels of the renders that are painted over.
     """
 
-    def __init__(
-        self,
-        config: ViewTargetsConfig,
-        steps: int,
-        size: int,
-        prior: ViewPrior,
-        reference: ViewCondition,
-        reference_elevation_deg: float,
-        generator: torch.Generator,
-    ) -> None:
+    def __init__(self, config: ViewTargetsConfig, steps: int, size: int, painter: Painter, generator: torch.Generator) -> None:
         self._config, self._steps, self._size = config, steps, size
-        self._prior, self._reference, self._generator = prior, reference, generator
-        number = torch.arange(config.n_views)
-        elevation = torch.tensor(config.elevations_deg)[number % len(config.elevations_deg)]
-        azimuth = number * (360 / config.n_views)
-        fov = torch.full((config.n_views,), REFERENCE_FOV_DEG)
-        self._cameras = orbit_cameras(azimuth, elevation, fov, prior.image_size).to(generator.device)
-        self._pose = prior.pose(self._cameras.azimuth_deg, self._cameras.elevation_deg, reference_elevation_deg)
+        self._painter, self._generator = painter, generator
+        azimuth, elevation = torch.tensor(painter.own_views or even_views(config)).T
+        fov = torch.full_like(azimuth, REFERENCE_FOV_DEG)
+        self._cameras = orbit_cameras(azimuth, elevation, fov, painter.image_size).to(generator.device)
         self._due = sorted({round(progress * max(steps - 1, 0)) for progress in config.paint_at})
         self._pictures, self._coverage = torch.zeros(0), torch.zeros(0)
 
@@ -72,16 +66,7 @@ class ViewTargets:
             return
         strength = self._config.strength.at(step, self._steps)
         with torch.no_grad():
-            painted = self._prior.repaint(
-                reference=self._reference,
-                images=self._present(picture, strength),
-                pose=self._pose,
-                strength=strength,
-                guidance_scale=self._config.guidance_scale,
-                steps=self._config.sampling_steps,
-                renewed=self._config.renewed,
-                generator=self._generator,
-            )
+            painted = self._painter.paint(self._present(picture, strength), self._cameras, strength)
         self._keep(painted.permute(0, 2, 3, 1).contiguous())
 
     def _keep(self, pictures: Float[Tensor, "n h w 3"]) -> None:
@@ -91,7 +76,7 @@ class ViewTargets:
 
     def _present(self, picture: Picture, strength: float) -> Float[Tensor, "n 3 s s"]:
         """The object as it looks now from every view, at the prior's size; white where it does not matter."""
-        n, size = len(self._cameras), self._prior.image_size
+        n, size = len(self._cameras), self._painter.image_size
         if strength >= 1:
             return torch.ones(n, 3, size, size, device=self._generator.device)
         cameras = self._cameras.at_size(self._size)

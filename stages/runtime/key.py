@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from dreampolish.priors.folders.digests import digest, packaged_digest
 from dreampolish.priors.folders.source import PriorError
 from schemas.artifacts import Artifact, FileRef
-from schemas.config.run import LocalSource, PriorSource
+from schemas.config.run import LocalSource, PriorsConfig, PriorSource
 from stages.runtime.code import Code
 from stages.runtime.context import RunContext
 from stages.runtime.errors import StageError
@@ -70,11 +70,18 @@ def stage_key(
             "reads": {parent: dict(fields) for parent, fields in reads.items()},
             "seed": run.seed,
             "device": run.torch_device.type,
-            "priors": prior_digests(run, *(each for each in priors if getattr(settings, f"uses_{each}", None) is not False)),
+            "priors": prior_digests(run, *opened_priors(run.priors, settings, priors)),
             "libraries": library_versions(code.libraries),
             "code": code.digest,
         }
     )
+
+
+def opened_priors(sources: PriorsConfig, settings: BaseModel, priors: Sequence[str]) -> list[str]:
+    """Of a stage's priors, those that it opens with these settings: a setting `uses_<name>` that is False says of one that it is not."""
+    names = [name for name in priors if getattr(settings, f"uses_{name}", None) is not False]
+    others_paint = sources.views is not None and getattr(settings, "uses_view_alone", None) is False
+    return [name for name in names if not (name == "view" and others_paint)]
 
 
 def hashed(content: Mapping[str, Any]) -> str:
@@ -123,7 +130,7 @@ def prior_digests(run: RunContext, *names: str) -> list[str]:
             digests.append(packaged_digest(TEXT_ENCODER_REFERENCE))
     except PriorError as error:
         raise StageError(str(error), None, REMEDY) from error
-    networks = {"text", "view", "normals"} & set(names)
+    networks = {"text", "view", "views", "normals"} & set(names)
     formats = run.priors.model_dump(include={"precision", "vae_precision", "lora_precision"}, exclude_defaults=True)
     return [*digests, *(f"{key}={value}" for key, value in sorted(formats.items()) if networks)]
 

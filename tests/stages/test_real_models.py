@@ -11,7 +11,9 @@ from schemas.artifacts import Artifact, StageName
 from schemas.runs import STAGES
 from stages.runtime.command import arguments_from_record
 from stages.runtime.context import context_of
+from tests.support.flow_folders import write_sd3, write_sdxl
 from tests.support.hub_folders import write_marigold, write_stable_diffusion, write_zero123
+from tests.support.set_folders import write_imagedream, write_zero123plus
 from tests.support.tiny_priors import write_picture
 
 STEPPED = ("nerf", "neus", "dmtet", "polish", "texture")
@@ -49,22 +51,42 @@ SMALL = (
 
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Stable Diffusion 2.1, Zero123-XL and Marigold."""
+    """Stable Diffusion 2.1, XL and 3.5, Zero123-XL, Zero123++, ImageDream and Marigold."""
     hub = tmp_path_factory.mktemp("hub")
     write_stable_diffusion(hub / "sd21")
+    write_sdxl(hub / "sdxl")
+    write_sd3(hub / "sd35")
     write_zero123(hub / "zero123-xl")
+    write_zero123plus(hub / "zero123plus-v1.2")
+    write_imagedream(hub / "imagedream")
     write_marigold(hub / "marigold")
     return hub
 
 
+SETS_ALONE = (
+    *(f"{name}.view.weight=0" for name in GEOMETRY),
+    *(f"{name}.targets={{rgb_weight: 100, mask_weight: 10, sampling_steps: 1, n_views: 4}}" for name in GEOMETRY),
+)
+"""Painted sets in place of score distillation from a single-view prior, which is not there."""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("preset", ["sd", "sd-fast"])
-def test_the_preset_makes_an_asset(hub: Path, store: Path, preset: str) -> None:
+@pytest.mark.parametrize(
+    ("preset", "places", "more"),
+    [
+        ("sd", {"text": "sd21", "view": "zero123-xl"}, ()),
+        ("sd-fast", {"text": "sd21", "view": "zero123-xl"}, ()),
+        ("sd", {"text": "sdxl", "views": "zero123plus-v1.2"}, SETS_ALONE),
+        ("sd", {"text": "sd35", "views": "imagedream"}, SETS_ALONE),
+    ],
+    ids=["sd21-zero123", "fast", "sdxl-zero123plus", "sd35-imagedream"],
+)
+def test_the_preset_makes_an_asset(hub: Path, store: Path, preset: str, places: dict[str, str], more: tuple[str, ...]) -> None:
     torch.set_num_threads(1)
-    places = {"text": "sd21", "view": "zero123-xl", "normals": "marigold"}
-    sources = [f"priors.{role}.source={hub / name}" for role, name in places.items()]
+    sources = [f"priors.{role}.source={hub / name}" for role, name in {**places, "normals": "marigold"}.items()]
     picture = write_picture(hub / f"{preset}.png")
-    record = new_run(store=store, prompt="a chair", preset=preset, overrides=[*SMALL, *sources], image=picture)
+    overrides = [*SMALL, *sources, *more, "priors.text.image_size=64"]
+    record = new_run(store=store, prompt="a chair", preset=preset, overrides=overrides, image=picture)
     run = context_of(record, store, None, show_progress=False)
     done: dict[StageName, Artifact] = {}
     for name in STAGES:

@@ -12,11 +12,13 @@ from dreampolish.priors.folders.licences import licences_of
 from dreampolish.priors.folders.source import PriorError, PriorSource, json_object
 from dreampolish.priors.folders.weights import Tensors, tensors_of
 
-Role = Literal["text", "view", "normals"]
+Role = Literal["text", "view", "views", "normals"]
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model")
 AUTOENCODERS, UNETS = ("AutoencoderKL", "PatchAutoencoder"), ("UNet2DConditionModel",)
 PREDICTIONS = ("epsilon", "v_prediction")
+STABLE_NORMAL = ("YOSONormals", "StableNormal")
+"""Beginnings of the pipelines that StableNormal's folders name."""
 GIB = 2**30
 
 
@@ -61,21 +63,22 @@ def contents_of(source: PriorSource) -> Contents:
     found = {
         "unet": checked_diffusers(source.component("unet"), UNETS)[2],
         "vae": checked_diffusers(source.component("vae"), AUTOENCODERS)[2],
-        **(_of_view(source) if role == "view" else _of_text(source, _encoders(unet))),
+        **(_of_view(source) if role == "view" else of_text_towers(source, _encoders(unet))),
     }
-    return _contents(
+    return summed_up(
         source=source,
         role=role,
         family=family,
         image_size=_image_size(source, role, unet, vae),
-        prediction=_prediction(source),
+        prediction=prediction_of(source),
         found=found,
     )
 
 
-def _contents(
+def summed_up(
     source: PriorSource, role: Role, family: str, image_size: int, prediction: str, found: Mapping[str, Tensors]
 ) -> Contents:
+    """A folder's contents, by its components' tensors."""
     return Contents(
         folder=source.folder(),
         role=role,
@@ -105,6 +108,10 @@ def _role(source: PriorSource, unet: Mapping[str, Any], vae: Mapping[str, Any]) 
     channels, ours = int(unet.get("in_channels", 4)), vae.get("_class_name") == "PatchAutoencoder"
     if source.has("cc_projection"):
         return "view", "embedded view prior" if ours else "Zero123 class"
+    if name.startswith(STABLE_NORMAL):
+        raise PriorError(
+            f"{source.location} is a {name} (StableNormal), which is not opened here: take a Marigold normals folder"
+        )
     if channels == 2 * latent:
         if name.startswith("Marigold") and name != "MarigoldNormalsPipeline":
             raise PriorError(f"{source.location} is a {name}, which draws no normals: take a Marigold *normals* folder")
@@ -125,7 +132,8 @@ def _encoders(unet: Mapping[str, Any]) -> tuple[str, ...]:
     return ("text_encoder", "text_encoder_2") if unet.get("addition_embed_type") == "text_time" else ("text_encoder",)
 
 
-def _of_text(source: PriorSource, encoders: tuple[str, ...]) -> dict[str, Tensors]:
+def of_text_towers(source: PriorSource, encoders: tuple[str, ...]) -> dict[str, Tensors]:
+    """Headers of text towers, each with its vocabulary beside it. PriorError where something is missing."""
     for name in encoders:
         tokenizer = source.component(name.replace("text_encoder", "tokenizer"))
         if not any((tokenizer / each).is_file() for each in TOKENIZER_FILES):
@@ -142,13 +150,13 @@ def _of_transformer(source: PriorSource) -> Contents:
     found = {
         "transformer": checked_diffusers(source.component("transformer"), tuple(TRANSFORMERS))[2],
         "vae": checked_diffusers(source.component("vae"), AUTOENCODERS)[2],
-        **_of_text(source, encoders),
+        **of_text_towers(source, encoders),
     }
-    return _contents(
+    return summed_up(
         source=source,
         role="text",
         family=family.name,
-        image_size=family.latent_side(config) * _shrink(vae),
+        image_size=family.latent_side(config) * pixels_a_latent(vae),
         prediction="rectified flow",
         found=found,
     )
@@ -162,7 +170,8 @@ def _of_view(source: PriorSource) -> dict[str, Tensors]:
     return found
 
 
-def _prediction(source: PriorSource) -> str:
+def prediction_of(source: PriorSource) -> str:
+    """What the network predicts, by its scheduler; PriorError for what is not known here."""
     folder = source.component("scheduler")
     kind = str(json_object(folder / "scheduler_config.json").get("prediction_type", "epsilon"))
     if kind not in PREDICTIONS:
@@ -173,9 +182,9 @@ def _prediction(source: PriorSource) -> str:
 def _image_size(source: PriorSource, role: Role, unet: Mapping[str, Any], vae: Mapping[str, Any]) -> int:
     if role == "normals" and source.index().get("default_processing_resolution"):
         return int(source.index()["default_processing_resolution"])
-    return math.prod((int(unet.get("sample_size") or 64), _shrink(vae)))
+    return math.prod((int(unet.get("sample_size") or 64), pixels_a_latent(vae)))
 
 
-def _shrink(vae: Mapping[str, Any]) -> int:
+def pixels_a_latent(vae: Mapping[str, Any]) -> int:
     """Pixels of a latent."""
     return int(vae.get("patch_size", 2 ** (len(vae.get("block_out_channels", (1,) * 4)) - 1)))

@@ -6,10 +6,11 @@ from typing import cast
 
 import torch
 
-from dreampolish.priors.folders.contents import Contents, Role, contents_of
+from dreampolish.priors.folders.contents import Role
 from dreampolish.priors.folders.source import PriorSource, json_object
 from dreampolish.priors.latents import overflows
 from dreampolish.priors.memory.counting import AdapterBytes, NetworkBytes, adapter_bytes, network_bytes
+from dreampolish.priors.multiview.loading import contents_of_any
 from schemas.config.run import Config
 from stages.runtime.files import project_file
 
@@ -25,11 +26,16 @@ T5_FROM = 10**9
 class CountedPrior:
     """A prior and its bytes: score network, autoencoder and projection always; towers while they read."""
 
-    contents: Contents
     image_size: int
     weights: Mapping[str, int]
     towers: int
     networks: NetworkBytes
+
+
+NOTHING = CountedPrior(
+    image_size=0, weights={"network": 0, "autoencoder": 0, "projection": 0}, towers=0, networks=NetworkBytes(0, 0, 0, 0)
+)
+"""A prior that a run does not open, or one that runs outside of torch."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +71,8 @@ def _source(config: Config, role: str) -> PriorSource:
 
 def _counted(config: Config, role: str) -> CountedPrior:
     source = _source(config, role)
-    contents = contents_of(source)
+    if not source.folder_is_there() or not (contents := contents_of_any(source)).parameters:
+        return NOTHING
     network, said = _format(config.priors.precision), config.priors.vae_precision
     autoencoder = _autoencoder_format(source, network) if said == "auto" else _format(said)
     size = contents.image_size if role != "text" else config.priors.text.image_size or contents.image_size
@@ -80,7 +87,6 @@ def _counted(config: Config, role: str) -> CountedPrior:
         else:
             towers += number * (OPENED_AS_STORED if number >= T5_FROM else OPENED_WHOLE)
     return CountedPrior(
-        contents=contents,
         image_size=size,
         weights=weights,
         towers=towers,

@@ -1,6 +1,5 @@
 """Matting by an ONNX model, on backgrounds that a flood from the border cannot cut."""
 
-import base64
 import json
 from pathlib import Path
 
@@ -9,14 +8,9 @@ import torch
 
 from dreampolish.scene.matting import Matting
 from dreampolish.scene.pictures import PictureError
+from tests.support.onnx_file import RED_LESS_GREEN
 
 pytest.importorskip("onnxruntime")
-
-RED_LESS_GREEN = base64.b64decode(
-    "CAg6fwoYCgVpbnB1dAoBdxIGb3V0cHV0IgRDb252EgNyZWQqGwgBCAMIAQgBEAEiDAAAgD8AAIC/AAAAAEIBd1ofCgVpbnB1dBIWChQIARIQCg"
-    "IIAQoCCAMKAghACgIIQGIgCgZvdXRwdXQSFgoUCAESEAoCCAEKAggBCgIIQAoCCEBCBAoAEA0="
-)
-"""A network of one convolution, 64 pixels a side, whose output is red less green: it finds what is red."""
 
 SIDE = 128
 

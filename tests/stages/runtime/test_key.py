@@ -9,12 +9,13 @@ import pytest
 
 from flows.runs.chain import CHAIN
 from schemas.artifacts import FileRef, NerfArtifact
+from schemas.config.nerf import NerfConfig
 from schemas.config.run import Config
 from stages.runtime import key as keys
 from stages.runtime.code import Code, code_of, code_of_module
 from stages.runtime.context import RunContext
 from stages.runtime.files import PROJECT
-from stages.runtime.key import read_fields, stage_key
+from stages.runtime.key import opened_priors, read_fields, stage_key
 
 FILES = {
     "dreampolish/__init__.py": "",
@@ -161,6 +162,7 @@ def test_equal_over_processes_and_hash_seeds() -> None:
 OPENERS = {
     "text": "stages.guidance.priors.open_text_prior",
     "view": "stages.guidance.priors.open_view_prior",
+    "views": "stages.guidance.priors.open_set_prior",
     "normals": "stages.guidance.priors.open_normal_prior",
     "depth": "stages.guidance.priors.open_depth_prior",
     "judge": "stages.guidance.priors.alignment",
@@ -288,3 +290,16 @@ def test_parents_count_by_the_content_that_is_read() -> None:
     assert read_fields(one, names) == read_fields(other, names) == {"field": "a" * 64, "field_config": {"width": 3}}
     changed = one.model_copy(update={"field": reference.model_copy(update={"sha256": "b" * 64})})
     assert read_fields(changed, names) != read_fields(one, names)
+
+
+def test_a_prior_that_paints_sets_takes_the_view_priors_place() -> None:
+    alone = Config()
+    sets = alone.model_copy(update={"priors": alone.priors.model_copy(update={"views": alone.priors.view})})
+    painting = NerfConfig(targets={"rgb_weight": 1.0}, view={"weight": 0.0})  # type: ignore[arg-type]
+    both = NerfConfig(targets={"rgb_weight": 1.0}, view={"weight": 0.5})  # type: ignore[arg-type]
+    named = ("text", "view", "views")
+    without_text = NerfConfig(text={"weight": 0.0}, view={"weight": 0.5})  # type: ignore[arg-type]
+    assert opened_priors(alone.priors, painting, named) == ["text", "view", "views"]
+    assert opened_priors(sets.priors, painting, named) == ["text", "views"]
+    assert opened_priors(sets.priors, both, named) == ["text", "view", "views"]
+    assert opened_priors(alone.priors, without_text, named) == ["view", "views"]

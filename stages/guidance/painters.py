@@ -1,0 +1,135 @@
+"""Who paints whole novel views: the view prior, each view alone, or a prior that paints sets of views together."""
+
+from typing import Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dreampolish.distillation.guidance import images_at_prior
+from dreampolish.priors.protocols import SetPrior, SetSubject, ViewCondition, ViewPrior
+from dreampolish.scene.cameras import Cameras
+from dreampolish.scene.cutout import CutoutSizes, cut_from_plain_background
+from dreampolish.scene.pictures import PictureError, resize
+from schemas.config.guidance import ViewTargetsConfig
+from schemas.config.reference import ReferenceConfig
+from stages.guidance.priors import open_set_prior, open_view_prior
+from stages.guidance.reference_view import ReferenceView
+from stages.runtime.stage import Stage
+
+WHITE = 1.0
+
+
+class Painter(Protocol):
+    """Paints views of the reference's object on white."""
+
+    image_size: int
+    """Side of its pictures, pixels."""
+    own_views: tuple[tuple[float, float], ...] | None
+    """(azimuth, elevation) in degrees of the only views that it paints; None: any."""
+
+    def paint(self, images: Float[Tensor, "n 3 s s"], cameras: Cameras, strength: float) -> Float[Tensor, "n 3 s s"]:
+        """Renders painted over; strength: noise added first, fraction of the timesteps; 1: from noise alone."""
+        ...
+
+
+class SinglePainter:
+    """Each view alone, all with one noise. reference: the reference picture as the prior is told of it."""
+
+    own_views: tuple[tuple[float, float], ...] | None = None
+
+    def __init__(
+        self,
+        prior: ViewPrior,
+        reference: ViewCondition,
+        reference_elevation_deg: float,
+        config: ViewTargetsConfig,
+        generator: torch.Generator,
+    ) -> None:
+        self.image_size = prior.image_size
+        self._prior, self._reference, self._elevation_deg = prior, reference, reference_elevation_deg
+        self._config, self._generator = config, generator
+
+    def paint(self, images: Float[Tensor, "n 3 s s"], cameras: Cameras, strength: float) -> Float[Tensor, "n 3 s s"]:
+        """Renders painted over."""
+        return self._prior.repaint(
+            reference=self._reference,
+            images=images,
+            pose=self._prior.pose(cameras.azimuth_deg, cameras.elevation_deg, self._elevation_deg),
+            strength=strength,
+            guidance_scale=self._config.guidance_scale,
+            steps=self._config.sampling_steps,
+            renewed=self._config.renewed,
+            generator=self._generator,
+        )
+
+
+class SetPainter:
+    """Views in sets that are drawn together. Where the prior's pictures lie on grey, they are cut out, and renders are laid on it."""
+
+    def __init__(
+        self, prior: SetPrior, reference: ReferenceView, config: ViewTargetsConfig, generator: torch.Generator
+    ) -> None:
+        self.image_size, self.own_views = prior.image_size, prior.own_views
+        self._prior, self._config, self._generator = prior, config, generator
+        picture = reference.original
+        mask = resize(reference.mask[..., None], picture.shape[1])
+        self._subject = SetSubject(
+            picture=picture.permute(0, 3, 1, 2),
+            mask=mask.permute(0, 3, 1, 2),
+            elevation_deg=reference.elevation_deg,
+            prompt=reference.prompt,
+        )
+
+    def paint(self, images: Float[Tensor, "n 3 s s"], cameras: Cameras, strength: float) -> Float[Tensor, "n 3 s s"]:
+        """Renders painted over."""
+        views = zip(cameras.azimuth_deg.tolist(), cameras.elevation_deg.tolist(), strict=True)
+        painted = self._prior.repaint(
+            self._subject,
+            images=on_background(images, WHITE, self._prior.background),
+            views=self.own_views or tuple(views),
+            strength=strength,
+            guidance_scale=self._config.guidance_scale,
+            steps=self._config.sampling_steps,
+            renewed=self._config.renewed,
+            generator=self._generator,
+        )
+        return on_background(painted, self._prior.background, WHITE)
+
+
+def on_background(images: Float[Tensor, "n 3 s s"], old: float, new: float) -> Float[Tensor, "n 3 s s"]:
+    """Pictures on one grey laid on another: what a flood from the border reaches is the background. A picture whose border is not plain
+    stays as it is. Sizes and tolerance of the cut are those of the reference's defaults."""
+    if old == new:
+        return images
+    settings = ReferenceConfig()
+    sizes = CutoutSizes(**settings.cutout.model_dump())
+    laid = []
+    for image in images.permute(0, 2, 3, 1).cpu().float():
+        try:
+            rgba = cut_from_plain_background(image, settings.background_tolerance, sizes)
+            laid.append(rgba[..., :3] * rgba[..., 3:] + new * (1 - rgba[..., 3:]))
+        except PictureError:
+            laid.append(image)
+    return torch.stack(laid).permute(0, 3, 1, 2).to(images)
+
+
+def open_painter(
+    stage: Stage,
+    config: ViewTargetsConfig,
+    reference: ReferenceView,
+    generator: torch.Generator,
+    view: tuple[ViewPrior, ViewCondition] | None = None,
+) -> Painter:
+    """Who paints a run's views: the prior named as `priors.views`, else the view prior, which `view` holds if it is open already."""
+    sets = open_set_prior(stage)
+    if sets is not None:
+        return SetPainter(sets, reference, config, generator)
+    prior, condition = view or open_view(stage, reference)
+    return SinglePainter(prior, condition, reference.elevation_deg, config, generator=generator)
+
+
+def open_view(stage: Stage, reference: ReferenceView) -> tuple[ViewPrior, ViewCondition]:
+    """The view prior, and the reference as it is told of it, at the picture's own size: a stage may render it smaller."""
+    prior = open_view_prior(stage)
+    return prior, prior.condition(images_at_prior(reference.original, prior.image_size))
