@@ -86,7 +86,9 @@ def run_dvc_stage(name: StageName, params_path: Path) -> Path:
         _write_json(METRICS / f"{name}.json", read_record(store, RUN).stages[name].metrics)
         if name in CURVED:
             _write_curve(CURVES / f"{name}.csv", curves_of_stage(store, RUN, name, artifact.fingerprint).get(CURVE, []))
-        return _write_json(FOLDER / f"{name}.json", artifact.model_dump(mode="json", exclude={"seconds", "peak_memory"}))
+        return _write_json(
+            FOLDER / f"{name}.json", artifact.model_dump(mode="json", exclude={"seconds", "peak_memory", "cuda_peak_memory"})
+        )
 
 
 def _write_curve(path: Path, curve: Sequence[tuple[int, float]]) -> None:

@@ -34,6 +34,8 @@ class Artifact(Frozen):
     seconds: FiniteFloat = Field(ge=0)
     peak_memory: int = Field(ge=0)
     """Largest resident size of the process while the stage ran, bytes."""
+    cuda_peak_memory: int = Field(default=0, ge=0)
+    """Most that tensors took of GPUs while the stage ran, bytes; 0 on a CPU."""
     notes: tuple[str, ...] = ()
     """Things a user should hear about, one sentence each (why the stage ended early, words the prior does not know)."""
 

@@ -8,6 +8,7 @@ from pydantic import Field, FiniteFloat
 from schemas.artifacts import StageName
 from schemas.base import Frozen
 from schemas.config.run import PROMPT_LIMIT, Config
+from schemas.plans import MemoryPlan
 
 StageState = Literal["computed", "cached", "resumed"]
 
@@ -71,6 +72,8 @@ class RunRecord(Frozen):
     """The run whose geometry this one reuses."""
     computes: tuple[StageName, ...] | None = None
     """The stages that belong to this run; the others are the parent run's, and stay so when this one is resumed. None: all."""
+    plan: MemoryPlan | None = None
+    """How a GPU's memory is used; None: no plan, on a CPU."""
     output: str | None = None
     """The output folder, once the asset lies there; absolute, but on disk relative to the folder that the record's file belongs to."""
     stages: dict[StageName, StageRecord] = {}

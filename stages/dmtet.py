@@ -6,6 +6,7 @@ with offsets tanh(deform) * spacing / 2; text guidance sees the normal map in th
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -48,16 +49,17 @@ POINTS_AT_ONCE = 65_536
 class TetSurface(torch.nn.Module):
     """Signed distances and vertex offsets on a tetrahedral grid, and the mesh they span."""
 
-    def __init__(self, grid: TetGrid, sdf: Float[Tensor, " v"]) -> None:
+    def __init__(self, grid: TetGrid, sdf: Float[Tensor, " v"], views_at_once: int | None = None) -> None:
         super().__init__()
-        self._grid = grid
+        self._grid, self._views_at_once = grid, views_at_once
         self.sdf = torch.nn.Parameter(sdf.clone())
         self.deform = torch.nn.Parameter(torch.zeros_like(grid.vertices))
 
     def mesh(self) -> Mesh:
         """The current surface, differentiable in values and offsets. Raises EmptyLevelSetError if there is none."""
         vertices = self._grid.vertices + torch.tanh(self.deform) * (self._grid.spacing / 2)
-        return mesh_from_parts(*marching_tetrahedra(vertices, self.sdf, self._grid.tets))
+        mesh = mesh_from_parts(*marching_tetrahedra(vertices, self.sdf, self._grid.tets))
+        return replace(mesh, views_at_once=self._views_at_once)
 
 
 @stage(
@@ -70,7 +72,8 @@ def extract_mesh(stage: Stage, reference: ReferenceArtifact, neus: SdfArtifact, 
     """Turn the SDF into a mesh and refine it. Raises StageError when the surface vanishes."""
     view = load_reference(stage, reference, config.reference_size)
     source = load_sdf(stage, neus)
-    surface = TetSurface(*_grid_values(config, source, stage))
+    grid, values = _grid_values(config, source, stage)
+    surface = TetSurface(grid, values, stage.execution.rendered_at_once)
     in_studio = config.drawn_light == "studio" and not reference.is_user_image
     colors, light = _colors_from_sdf(
         config=config, source=source, surface=surface, stage=stage, in_studio=view if in_studio else None
@@ -132,7 +135,7 @@ def _refine(
     colors: ColorField,
     light: PaintedLight,
 ) -> None:
-    guide = open_guide(stage.run, config, view, stage.generator)
+    guide = open_guide(stage, config, view, stage.generator)
     shape = {"lr": config.geometry_lr, "floor": config.gradient_floor}
     optimizer = FlooredAdam(
         [

@@ -50,10 +50,10 @@ LEAST_OPACITY = 0.5
 def fit_nerf(stage: Stage, reference: ReferenceArtifact, config: NerfConfig) -> NerfArtifact:
     """Fit a density field. Raises StageError when it ends empty."""
     view = load_reference(stage, reference, config.reference_size)
-    scene = _empty_scene(config, stage.generator)
+    scene = _empty_scene(config, stage.generator, stage.execution.points_at_once)
     if config.steps == 0:
         scene.update_occupancy(0, early_steps=EARLY_UPDATES * config.occupancy_interval)
-    guide = open_guide(stage.run, config, view, stage.generator)
+    guide = open_guide(stage, config, view, stage.generator)
     handover = Handover(config.switch, config.steps)
     preview = Preview(lambda: {"view": scene.picture(view.camera)[0]}, unfinished_density(scene))
     result = fit(
@@ -77,7 +77,7 @@ def fit_nerf(stage: Stage, reference: ReferenceArtifact, config: NerfConfig) -> 
     return _published(stage, scene, view, steps=result.steps, reason=result.reason)
 
 
-def _empty_scene(config: NerfConfig, generator: torch.Generator) -> DensityScene:
+def _empty_scene(config: NerfConfig, generator: torch.Generator, points_at_once: int | None = None) -> DensityScene:
     field = DensityField(
         grid_sizes=grid_sizes(config.grid),
         hidden_width=config.grid.hidden_size,
@@ -88,6 +88,7 @@ def _empty_scene(config: NerfConfig, generator: torch.Generator) -> DensityScene
         generator=generator,
     )
     occupancy = OccupancyGrid(config.occupancy_resolution, SCENE_HALF_SIZE, generator.device)
+    field.network.points_at_once = points_at_once
     return DensityScene(field, occupancy, step_size_for(config.samples_per_ray), generator)
 
 

@@ -104,7 +104,7 @@ def refine_sdf(
     source = _source_of_nerf(stage, nerf, config) if intake is None else _source_of_mesh(stage, intake, config)
     conversion = _converted(stage, source, config)
     scene = conversion.scene
-    guide = open_guide(stage.run, config, view, stage.generator)
+    guide = open_guide(stage, config, view, stage.generator)
     handover = Handover(config.switch, config.steps)
     preview = Preview(lambda: {"view": scene.picture(view.camera)[0]}, unfinished_distance(scene))
     result = fit(
@@ -191,6 +191,7 @@ def _converted(stage: Stage, source: Source, config: NeusConfig) -> Conversion:
         initial_inverse_std=config.initial_inverse_std,
         generator=stage.generator,
     )
+    field.network.points_at_once = stage.execution.points_at_once
     report = fit_sdf(
         field=field,
         target=source.distances,

@@ -6,7 +6,7 @@ a smoothing reparametrisation (mesh/smooth_vertices.py) and carry their colours 
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -69,8 +69,9 @@ def polish_mesh(stage: Stage, reference: ReferenceArtifact, dmtet: MeshArtifact,
     dmtet: the extracted mesh, or a user's own in its place.
     """
     view = load_reference(stage, reference, config.size)
-    prior = open_normal_prior(stage.run)
+    prior = open_normal_prior(stage)
     mesh, colors = load_mesh(stage, dmtet), load_colors(stage, dmtet).requires_grad_(requires_grad=False)
+    mesh = replace(mesh, views_at_once=stage.execution.rendered_at_once)
     polishing = Polishing(config=config, prior=prior, view=view, mesh=mesh, colors=colors, generator=stage.generator)
     before = prior_agreement(polishing, mesh, seeded_noise(stage.run, "agreement"))
     vertices = _moved_vertices(polishing, stage)

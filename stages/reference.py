@@ -157,7 +157,7 @@ def _drawn_over(
     stage: Stage, config: ReferenceConfig, prompt: str, front: Float[Tensor, "1 h w 3"], alpha: Float[Tensor, "h w 1"]
 ) -> Candidates:
     """Candidates that the text prior draws over the mesh's front, in its outline; the judge chooses."""
-    prior = open_text_prior(stage.run)
+    prior = open_text_prior(stage)
     texts = prior.embed([f"{prompt}, {config.view_words}"] * config.n_candidates + [config.negative_prompt])
     drawn = prior.repaint(
         images=images_at_prior(front, prior.image_size).expand(config.n_candidates, -1, -1, -1),
@@ -206,7 +206,7 @@ def _users_picture(image: Path, config: ReferenceConfig, cut: Cut) -> Float[Tens
 
 def _drawn(stage: Stage, config: ReferenceConfig, prompt: str) -> Candidates:
     """Draw candidates, cut each out and let the judge choose; candidates without a usable object cannot win."""
-    prior = open_text_prior(stage.run)
+    prior = open_text_prior(stage)
     wanted = ", ".join(words for words in (prompt, config.view_words, config.studio_words) if words)
     texts = prior.embed([wanted] * config.n_candidates + [config.negative_prompt])
     text, negative = texts.rows(slice(0, config.n_candidates)), texts.rows(slice(config.n_candidates, None))
@@ -277,7 +277,7 @@ def _published(
     rgb = on_white(rgba)
     images = rgb.permute(2, 0, 1)[None].to(stage.device)
     if normals is None:
-        prior = open_normal_prior(stage.run)
+        prior = open_normal_prior(stage)
         normals = prior.estimate(images, config.normal_steps, stage.generator)[0].permute(1, 2, 0).cpu()
     paths = {name: stage.path(f"{name}.png") for name in ("image", "image_rgba", "mask")}
     write_picture(paths["image"], rgb)

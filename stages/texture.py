@@ -7,7 +7,7 @@ anchored by its colours.
 
 import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -15,7 +15,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from dreampolish.distillation.guidance import GuidanceStep, PromptEmbeddings, mean_norm, text_guidance
-from dreampolish.distillation.scores import variational_loss
+from dreampolish.distillation.scores import variational_losses
 from dreampolish.fields.color import ColorField, fit_colors
 from dreampolish.fields.hash_grid import ADAM_EPSILON
 from dreampolish.optim.fit import Stateful, Term, fit
@@ -66,7 +66,7 @@ class Variational:
         assert guided.text is not None
         value = 0.0
         for _ in range(self._config.lora_steps):
-            loss = variational_loss(
+            losses = variational_losses(
                 domain=self.domain,
                 prior=self._prior,
                 latents=guided.noised.latents,
@@ -76,10 +76,13 @@ class Variational:
                 generator=self._generator,
             )
             self._optimizer.zero_grad(set_to_none=True)
-            self._scaler.scale(loss).backward()
+            parts = []
+            for part in losses:
+                self._scaler.scale(part).backward()
+                parts.append(part.detach())
             self._scaler.step(self._optimizer)
             self._scaler.update()
-            value = float(loss.detach())
+            value = float(torch.stack(parts).sum())
         return value
 
     def state_dict(self) -> dict[str, object]:
@@ -127,7 +130,7 @@ def paint_texture(
 ) -> TexturedMeshArtifact:
     """Paint the polished mesh. Reports the LoRA's loss and the size of both DSD terms beside the reference-view figures."""
     view = load_reference(stage, reference, config.size)
-    prior = open_text_prior(stage.run)
+    prior = open_text_prior(stage)
     variational = None
     if needs_variational(config):
         variational = Variational(prior.add_lora(config.lora_rank, stage.generator), prior, config, stage.generator)
@@ -139,6 +142,7 @@ def paint_texture(
         perp_neg_weight=NO_PERP_NEG,
     )
     mesh, colors = load_mesh(stage, polish), load_colors(stage, polish)
+    mesh = replace(mesh, views_at_once=stage.execution.rendered_at_once)
     start = copy.deepcopy(colors).requires_grad_(requires_grad=False)
     painted = load_painted(stage, polish)
     painting = Painting(
@@ -162,7 +166,7 @@ def _targets(stage: Stage, config: TextureConfig, view: ReferenceView) -> ViewTa
     """The views that the view prior paints, where the settings ask for them."""
     if not config.targets.wanted:
         return None
-    painter = open_painter(stage.run, config.targets, view, stage.generator)
+    painter = open_painter(stage, config.targets, view, stage.generator)
     return ViewTargets(config.targets, config.steps, config.size, painter, generator=stage.generator)
 
 

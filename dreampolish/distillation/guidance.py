@@ -98,13 +98,13 @@ def text_guidance(
     """Distil the text prior into renders; t_range in fractions of the training timesteps."""
     text = prompts.conditions(cameras)
 
-    def predict(noised: Noised) -> dict[str, Tensor]:
+    def predict(noised: Noised, rows: slice) -> dict[str, Tensor]:
         return text_scores(
             prior=prior,
             variational=variational,
             noised=noised,
-            text=text,
-            world_from_camera=cameras.world_from_camera,
+            text=text.rows(rows),
+            world_from_camera=cameras.world_from_camera[rows],
             weights=weights,
         )
 
@@ -127,8 +127,8 @@ def view_guidance(
     """Distil the view prior into renders: each must look like the reference object from its own pose."""
     pose = prior.pose(cameras.azimuth_deg, cameras.elevation_deg, reference_elevation_deg)
 
-    def predict(noised: Noised) -> dict[str, Tensor]:
-        return view_scores(prior, noised, reference, pose)
+    def predict(noised: Noised, rows: slice) -> dict[str, Tensor]:
+        return view_scores(prior, noised, reference, pose[rows])
 
     images = images_at_prior(rgb, prior.image_size)
     return GuidanceStep(

@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from dreampolish.fields.hash_grid import GridSizes, HashGrid, kernels_suit
 
@@ -25,6 +26,8 @@ class GridNetwork(nn.Module):
         super().__init__()
         self.grid = HashGrid(sizes, generator)
         self.activation = activation
+        self.points_at_once: int | None = None
+        """Points whose features are kept at once; those of the others are computed again on the way back. None: all are kept."""
         device = generator.device
         # skip_init: PyTorch's own initialisation would draw from the global generator.
         self.hidden = nn.utils.skip_init(nn.Linear, self.grid.n_outputs, hidden_width, device=device)
@@ -68,4 +71,13 @@ class GridNetwork(nn.Module):
 
         beta = None if self.activation == "relu" else SOFTPLUS_BETA
         weights = (self.hidden.weight, self.hidden.bias, self.output.weight, self.output.bias)
-        return Network.apply(points, self.grid.table, Shape(self.grid.levels(), beta, with_gradient), *weights)
+        shape = Shape(self.grid.levels(), beta, with_gradient)
+        if self.points_at_once is None or len(points) <= self.points_at_once:
+            return Network.apply(points, self.grid.table, shape, *weights)
+
+        def some(part: Tensor) -> tuple[Tensor, Tensor]:
+            found: tuple[Tensor, Tensor] = Network.apply(part, self.grid.table, shape, *weights)
+            return found
+
+        parts = [checkpoint(some, part, use_reentrant=False) for part in points.split(self.points_at_once)]
+        return torch.cat([each[0] for each in parts]), torch.cat([each[1] for each in parts])

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 from pydantic import Field, TypeAdapter, ValidationError
 
 from dreampolish.optim.atomic_files import write_atomically
@@ -15,10 +16,11 @@ from dreampolish.optim.checkpoints import Checkpoints
 
 @dataclass(frozen=True)
 class Cost:
-    """seconds: of computing, waits between interruption and resumption left out. peak_memory: bytes."""
+    """seconds: of computing, waits between interruption and resumption left out. peak_memory: bytes. cuda_peak: bytes of GPUs' tensors."""
 
     seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     peak_memory: Annotated[int, Field(ge=0)] = 0
+    cuda_peak: Annotated[int, Field(ge=0)] = 0
 
 
 _COSTS = TypeAdapter(dict[int, Cost])
@@ -59,7 +61,7 @@ class CostedCheckpoints(Checkpoints):
     def cost(self) -> Cost:
         """Of the whole computation so far."""
         seconds = self._before.seconds + time.monotonic() - self._started
-        return Cost(seconds, max(self._before.peak_memory, peak_memory()))
+        return Cost(seconds, max(self._before.peak_memory, peak_memory()), max(self._before.cuda_peak, cuda_peak_memory()))
 
     def _costs(self) -> dict[int, Cost]:
         """What the file holds; nothing where it is missing or cannot be read: costs are no reason to lose a checkpoint."""
@@ -70,11 +72,23 @@ class CostedCheckpoints(Checkpoints):
 
 
 def reset_peak_memory() -> None:
-    """Start a new measurement of the process's largest resident size, where the kernel allows it."""
+    """Start a new measurement of the process's largest resident size, where the kernel allows it, and of what tensors take of GPUs."""
+    for device in range(_devices()):
+        torch.cuda.reset_peak_memory_stats(device)
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
         return
+
+
+def cuda_peak_memory() -> int:
+    """Most that tensors took of GPUs since `reset_peak_memory`, bytes; 0 where none is used."""
+    return sum(torch.cuda.max_memory_allocated(device) for device in range(_devices()))
+
+
+def _devices() -> int:
+    """GPUs that this process may have used; asking others would start CUDA."""
+    return torch.cuda.device_count() if torch.cuda.is_initialized() else 0
 
 
 def peak_memory() -> int:

@@ -1,5 +1,7 @@
 """The latent space and noise schedule that text, view and normal priors share (protocols.LatentPrior)."""
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,6 +20,37 @@ def pixels_per_latent(autoencoder: Any) -> int:
     return int(config.patch_size if "patch_size" in config else 2 ** (len(config.block_out_channels) - 1))
 
 
+@dataclass(frozen=True)
+class MemoryUse:
+    """How a prior spends a GPU's memory. Results differ by rounding alone.
+
+    views_at_once: pictures that are distilled, or that the adapter learns from, at once; each part's graph is gone before the next
+    begins. None: all, in one graph. rows_at_once: pictures that the networks see at once where no graph is kept; None: all.
+    checkpoint_encoder, checkpoint_adapter: compute the inner layers again on the way back in place of keeping them. towers_on_cpu:
+    text and picture towers go to the CPU when they have read.
+    """
+
+    views_at_once: int | None = None
+    rows_at_once: int | None = None
+    checkpoint_encoder: bool = False
+    checkpoint_adapter: bool = False
+    towers_on_cpu: bool = False
+
+
+ALL_AT_ONCE = MemoryUse()
+
+
+def can_compute_again(network: Any) -> bool:
+    """Whether a network of diffusers can drop its inner layers' results and compute them again; the embedded autoencoder has none."""
+    return bool(getattr(network, "_supports_gradient_checkpointing", 0))
+
+
+def overflows(config: Mapping[str, Any]) -> bool:
+    """Whether an autoencoder's config says that halves overflow, as SDXL's does. diffusers fills it in as true where a folder says
+    nothing, as those of Stable Diffusion 1 and 2 do: that does not count."""
+    return bool(config.get("force_upcast")) and "force_upcast" not in config.get("_use_default_values", ())
+
+
 class LatentSpace:
     """An autoencoder with a scale, and a schedule.
 
@@ -28,6 +61,7 @@ class LatentSpace:
         self.autoencoder, self.schedule, self.image_size = autoencoder, schedule, image_size
         self.alphas_cumprod = schedule.alphas_cumprod
         self._adapter_format: torch.dtype | None = None
+        self.memory = ALL_AT_ONCE
         self._scale = float(autoencoder.config.scaling_factor)
         self._shift = float(autoencoder.config.get("shift_factor") or 0.0)
 
@@ -56,26 +90,51 @@ class LatentSpace:
         VAE). adapter: of the network under a LoRA that is added later; None: as the network.
         """
         if autoencoder is None:
-            overflows = dtype == torch.float16 and bool(self.autoencoder.config.get("force_upcast"))
-            autoencoder = torch.float32 if overflows else dtype
+            autoencoder = torch.float32 if dtype == torch.float16 and overflows(self.autoencoder.config) else dtype
         self.autoencoder.to(autoencoder)
         for network in self.networks():
             network.to(dtype)
         self._adapter_format = adapter
+
+    def spend(self, memory: MemoryUse) -> None:
+        """Set how memory is used. An autoencoder without inner layers to compute again stays as it is."""
+        self.memory = memory
+        if memory.checkpoint_encoder and can_compute_again(self.autoencoder):
+            self.autoencoder.enable_gradient_checkpointing()
+
+    @property
+    def views_at_once(self) -> int | None:
+        """Pictures whose graph through the autoencoder is kept at once; None: all."""
+        return self.memory.views_at_once
+
+    def by_rows(self, n: int, output: Callable[[slice], Tensor]) -> Tensor:
+        """What `output` gives for n rows, some at a time where memory is scarce and no graph is kept."""
+        at_once = n if torch.is_grad_enabled() else self.memory.rows_at_once or n
+        parts = [output(slice(first, first + at_once)) for first in range(0, n, max(at_once, 1))]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def encode(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c m n"]:
         """Scaled latents of pictures in [0, 1]; differentiable. Other sizes than image_size are resized first."""
         size = (self.image_size, self.image_size)
         if images.shape[-2:] != size:
             images = functional.interpolate(images, size, mode="bilinear", antialias=True, align_corners=False)
-        latents = self.autoencoder.encode((images * 2 - 1).to(self.autoencoder.dtype)).latent_dist.mode()
-        return (latents.to(images.dtype) - self._shift) * self._scale
+
+        def latents(rows: slice) -> Tensor:
+            found: Tensor = self.autoencoder.encode((images[rows] * 2 - 1).to(self.autoencoder.dtype)).latent_dist.mode()
+            return found
+
+        return (self.by_rows(len(images), latents).to(images.dtype) - self._shift) * self._scale
 
     @torch.no_grad()
     def decode(self, latents: Float[Tensor, "b c m n"]) -> Float[Tensor, "b 3 h w"]:
         """Pictures of scaled latents, clamped to [0, 1]; no gradient."""
-        decoded = self.autoencoder.decode((latents / self._scale + self._shift).to(self.autoencoder.dtype)).sample
-        return ((decoded.to(latents.dtype) + 1) / 2).clamp(0, 1)
+
+        def pictures(rows: slice) -> Tensor:
+            whole = (latents[rows] / self._scale + self._shift).to(self.autoencoder.dtype)
+            found: Tensor = self.autoencoder.decode(whole).sample
+            return found
+
+        return ((self.by_rows(len(latents), pictures).to(latents.dtype) + 1) / 2).clamp(0, 1)
 
     def epsilon_from_output(
         self, output: Float[Tensor, "b c m n"], noisy: Float[Tensor, "b c m n"], timesteps: Int[Tensor, " b"]

@@ -78,6 +78,16 @@ class LatentPrior(Protocol):
     alphas_cumprod: Float[Tensor, " t"]
     """abar_t for every training timestep."""
 
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(C, h, w) of one latent."""
+        ...
+
+    @property
+    def views_at_once(self) -> int | None:
+        """Pictures whose graph through the encoder is kept at once; None: all."""
+        ...
+
     def encode(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c m n"]:
         """Scaled latents of pictures; differentiable, so that distillation can reach the renderer."""
         ...

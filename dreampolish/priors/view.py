@@ -128,6 +128,10 @@ class DiffusionViewPrior(LatentSpace):
         """Move autoencoder, network, projection and context encoder."""
         super().to(device)
         self.projection.to(device)
+        if not self.memory.towers_on_cpu:
+            self._move_tower(device)
+
+    def _move_tower(self, device: torch.device | str) -> None:
         if isinstance(self.context, ImageEmbeddingContext):
             self.context.tower.to(device)
 
@@ -144,9 +148,16 @@ class DiffusionViewPrior(LatentSpace):
     def condition(self, reference: Float[Tensor, "1 3 h w"]) -> ViewCondition:
         """Encode the reference picture once."""
         latents = self.encode(reference)
-        return ViewCondition(latents * self._reference_scale, self.context(reference, latents))
+        self._move_tower(latents.device)
+        tokens = self.context(reference, latents)
+        if self.memory.towers_on_cpu:
+            self._move_tower("cpu")
+        return ViewCondition(latents * self._reference_scale, tokens)
 
     def _output(self, noisy: Tensor, timesteps: Tensor, reference: ViewCondition | None, pose: Tensor) -> Tensor:
+        return self.by_rows(len(noisy), lambda rows: self._output_of_rows(noisy[rows], timesteps[rows], reference, pose[rows]))
+
+    def _output_of_rows(self, noisy: Tensor, timesteps: Tensor, reference: ViewCondition | None, pose: Tensor) -> Tensor:
         latents, tokens = self._seen(noisy, reference)
         return view_output(
             unet=self.unet,
@@ -169,15 +180,21 @@ class DiffusionViewPrior(LatentSpace):
     def _both_outputs(self, noisy: Tensor, timesteps: Tensor, reference: ViewCondition, pose: Tensor) -> tuple[Tensor, Tensor]:
         """What the network predicts with the reference and without it, in one call."""
         (latents, tokens), (no_latents, no_tokens) = self._seen(noisy, reference), self._seen(noisy, None)
-        with_it, without = view_output(
-            unet=self.unet,
-            projection=self.projection,
-            noisy=torch.cat([noisy, noisy]),
-            timesteps=torch.cat([timesteps, timesteps]),
-            reference_latents=torch.cat([latents, no_latents]),
-            tokens=torch.cat([tokens, no_tokens]),
-            pose=torch.cat([pose, pose]),
-        ).chunk(2)
+        twice, times, poses = torch.cat([noisy, noisy]), torch.cat([timesteps, timesteps]), torch.cat([pose, pose])
+        joint_latents, joint_tokens = torch.cat([latents, no_latents]), torch.cat([tokens, no_tokens])
+
+        def output(rows: slice) -> Tensor:
+            return view_output(
+                unet=self.unet,
+                projection=self.projection,
+                noisy=twice[rows],
+                timesteps=times[rows],
+                reference_latents=joint_latents[rows],
+                tokens=joint_tokens[rows],
+                pose=poses[rows],
+            )
+
+        with_it, without = self.by_rows(len(twice), output).chunk(2)
         return with_it, without
 
     @torch.no_grad()

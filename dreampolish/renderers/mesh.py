@@ -1,11 +1,13 @@
 """Pictures of a mesh: colours, coverage, normals, depth and points in one call, colours evaluated on covered pixels only."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from dreampolish.fields.color import ColorField
 from dreampolish.mesh.topology import face_adjacency, face_normals, vertex_normals
@@ -161,34 +163,47 @@ def _mean_of_covered(images: Tensor, mask: Tensor, factor: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Mesh:
-    """Vertices, faces and the faces' neighbours across their edges. painted_at: where the vertices were painted, if they moved since."""
+    """Vertices, faces and the faces' neighbours across their edges. painted_at: where the vertices were painted, if they moved since.
+
+    views_at_once: cameras whose pictures are rendered at once; what their gradient needs is computed again on the way back. None: all are
+    rendered at once, and it is kept.
+    """
 
     vertices: Float[Tensor, "v 3"]
     faces: Int[Tensor, "f 3"]
     adjacency: Int[Tensor, "f 3"]
     painted_at: Float[Tensor, "v 3"] | None = None
+    views_at_once: int | None = None
 
     def moved(self, vertices: Float[Tensor, "v 3"]) -> "Mesh":
         """The same faces on other vertices."""
-        return Mesh(vertices, self.faces, self.adjacency)
+        return replace(self, vertices=vertices, painted_at=None)
 
     def carried(self, vertices: Float[Tensor, "v 3"]) -> "Mesh":
         """The same faces on other vertices, to which they carry their colours."""
-        return Mesh(vertices, self.faces, self.adjacency, self.vertices if self.painted_at is None else self.painted_at)
+        return replace(self, vertices=vertices, painted_at=self.vertices if self.painted_at is None else self.painted_at)
 
     def render(self, cameras: Cameras, color_of: ColorOf, supersample: int, smooth: bool) -> MeshRender:
         """Pictures; back faces count, so that an open mesh shows no holes that are not there."""
-        return render_mesh(
-            vertices=self.vertices,
-            faces=self.faces,
-            cameras=cameras,
-            color_of=color_of,
-            supersample=supersample,
-            smooth=smooth,
-            cull_backfaces=False,
-            adjacency=self.adjacency,
-            painted_at=self.painted_at,
-        )
+
+        def some(cameras: Cameras) -> MeshRender:
+            return render_mesh(
+                vertices=self.vertices,
+                faces=self.faces,
+                cameras=cameras,
+                color_of=color_of,
+                supersample=supersample,
+                smooth=smooth,
+                cull_backfaces=False,
+                adjacency=self.adjacency,
+                painted_at=self.painted_at,
+            )
+
+        n, at_once = len(cameras), self.views_at_once
+        if at_once is None or not torch.is_grad_enabled():
+            return some(cameras)
+        parts = [cameras[first : first + at_once] for first in range(0, n, at_once)]
+        return joined([checkpoint(some, part, use_reentrant=False) for part in parts])
 
     def silhouette(self, cameras: Cameras) -> Float[Tensor, "b h w"]:
         """The mask alone, as `render` gives it without supersampling."""
@@ -203,6 +218,19 @@ class Mesh:
         return coverage(
             fragments=fragments, vertices=self.vertices, faces=self.faces, cameras=cameras, adjacency=self.adjacency
         )
+
+
+def joined(renders: list[MeshRender]) -> MeshRender:
+    """The pictures of several renders of one size, one after the other."""
+    if len(renders) == 1:
+        return renders[0]
+
+    def whole(kind: type, parts: list[Any]) -> dict[str, Tensor]:
+        names = [each.name for each in fields(kind) if each.name != "fragments"]
+        return {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
+
+    fragments = Fragments(**whole(Fragments, [each.fragments for each in renders]))
+    return MeshRender(**whole(MeshRender, renders), fragments=fragments)
 
 
 def mesh_from_parts(vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"]) -> Mesh:

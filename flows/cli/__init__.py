@@ -33,6 +33,7 @@ COMMANDS = {
         "studies": "Write docs/studies from the results of studies.",
         "bench": "Measure the engine beside other ways of doing the same, and a run's stages; writes docs/benchmarks/performance.md.",
         "benchmark": "Measure every stage on objects whose true shape is known; writes docs/benchmarks.",
+        "rehearse": "Rehearse a preset on real architectures with random weights: time and memory of every stage, and of a whole run.",
     },
     "service": {
         "up": "Start Prefect, MLflow and a worker on this machine and register the deployments.",

@@ -14,6 +14,10 @@ from stages.runtime.signals import stop_on_signals
 if TYPE_CHECKING:
     from schemas.runs import RunRecord
 
+Vram = Annotated[
+    float | None, typer.Option(min=1, help="GiB of CUDA memory to plan for: 8, 12, 16, 24, 48 or 80; else what is free")
+]
+
 
 def run(
     prompt: Annotated[str, typer.Argument(help="one object in a few words, as in: a red armchair")],
@@ -23,6 +27,7 @@ def run(
     front: Annotated[float | None, typer.Option(metavar="DEGREES", help="with --init-mesh: azimuth of its front")] = None,
     preset: Annotated[str, typer.Option(help="home, smoke, sd or sd-fast")] = "home",
     overrides: Set = None,
+    vram: Vram = None,
     as_json: Json = False,
 ) -> None:
     """Make a textured 3D asset from a prompt."""
@@ -35,19 +40,23 @@ def run(
         if init_mesh is None and (up is not None or front is not None):
             raise ConfigError("--up and --front say how an --init-mesh FILE stands; there is none")
         given = None if init_mesh is None else GivenMesh(file=init_mesh, use="start", up=up, front_deg=front)
-        record = new_run(store=store, prompt=prompt, preset=preset, overrides=overrides or [], image=image, given=given)
+        record = new_run(
+            store=store, prompt=prompt, preset=preset, overrides=overrides or [], image=image, given=given, vram=vram
+        )
         return _continue(record, f"run {record.run}: {record.prompt}")
 
     finish(work, as_json)
 
 
-def resume(run: Run, as_json: Json = False) -> None:
+def resume(run: Run, vram: Vram = None, as_json: Json = False) -> None:
     """Continue a stopped run; finished stages are taken from the store."""
 
     def work(store: Path) -> dict[str, Any]:
-        from stages.runtime.records import read_record
+        from flows.runs.create import with_plan
+        from stages.runtime.records import read_record, write_record
 
-        record = read_record(store, run)
+        record = with_plan(read_record(store, run), vram, is_new=False)
+        write_record(store, record)
         return _continue(record, f"resuming run {record.run}: {record.prompt}")
 
     finish(work, as_json)
@@ -164,6 +173,11 @@ def stage(
 def _continue(record: "RunRecord", headline: str) -> dict[str, Any]:
     """Run the whole chain of a run as the Prefect flow."""
     say(headline)
+    if record.plan is not None:
+        from flows.runs.memory.told import told
+
+        for line in told(record.plan):
+            say(line)
     # Around the flow, so that its report to Prefect is given no more time than the rest.
     with resumed_by(f"dreampolish resume {record.run}"), temporary_server(load_stages), stop_on_signals():
         from flows.text_to_3d import text_to_3d  # the stages are imported while the server boots

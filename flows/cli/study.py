@@ -1,7 +1,7 @@
-"""The commands ablate, studies, bench and benchmark."""
+"""The commands ablate, studies, bench, benchmark and rehearse."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -10,11 +10,14 @@ from flows.ablation.document import write_page
 from flows.ablation.plan import Plan, found_study, planned
 from flows.benchmark import flow as benchmark_flow
 from flows.benchmark.overhead import measure_overhead, write_overhead
+from flows.benchmark.performance.rehearsal import device_words, figures, table
+from flows.benchmark.performance.rehearsal import rehearse as rehearsed
 from flows.benchmark.rasterizers import measure_rasterizers, write_rasterizers
 from flows.benchmark.subjects import found_subjects, objects_folder, prompts_of
 from flows.cli.command import Json, Set, end, finish
 from flows.runs.console import answer, say
 from flows.service.temporary_server import load_stages, temporary_server
+from stages.runtime.files import for_the_user
 
 Study = Annotated[Path, typer.Argument(metavar="FILE.yaml", help="a study, or the name of one in configs/ablations")]
 Preset = Annotated[str | None, typer.Option(help="in place of the study's own preset")]
@@ -136,6 +139,36 @@ def bench(
             page_text(comparisons=comparisons, growths=growths, stages=stages, device=device, setting=setting)
         )
         return {"output": str(page.resolve())}
+
+    finish(work, as_json, again="the same command")
+
+
+def rehearse(
+    preset: Annotated[str, typer.Option(help="sd or sd-fast")] = "sd",
+    width: Annotated[Literal["full", "tiny"], typer.Option(help="of the networks; tiny runs on two CPU cores")] = "full",
+    text: Annotated[Literal["sd", "sdxl", "sd3"], typer.Option(help="the text prior: 2.1, SDXL, 3.5-medium without T5")] = "sd",
+    steps: Annotated[int, typer.Option(min=4, help="of each stage")] = 10,
+    vram: Annotated[float | None, typer.Option(min=1, help="GiB of CUDA memory to plan for; else what is free")] = None,
+    document: Annotated[Path | None, typer.Option(metavar="FILE", help="write the table to this file as well")] = None,
+    overrides: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Rehearse a preset on real architectures with random weights: time and memory of every stage, and of a whole run."""
+
+    def work(store: Path) -> dict[str, Any]:
+        found = rehearsed(preset=preset, overrides=overrides or [], width=width, family=text, steps=steps, vram=vram)
+        where = device_words("cuda" if any(each.peak_gib for each in found) else "cpu")
+        lines = [
+            f"`{preset}`, networks of {width} width, text prior {text}, {steps} steps a stage, on {where}.",
+            "",
+            *table(found),
+        ]
+        for line in lines:
+            answer(line)
+        if document is not None:
+            with for_the_user():
+                document.write_text("\n".join(lines) + "\n")
+        return figures(found)
 
     finish(work, as_json, again="the same command")
 

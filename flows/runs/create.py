@@ -21,7 +21,7 @@ from schemas.config.presets import ConfigError, load_config, merged
 from schemas.config.run import Config, PriorsConfig
 from schemas.runs import RunRecord
 from stages.runtime.command import arguments_from_record, open_recorded
-from stages.runtime.context import context_of
+from stages.runtime.context import context_of, device_from_name
 from stages.runtime.errors import StageError
 from stages.runtime.files import CONFIGS, OUTPUTS_ELSEWHERE, for_the_user, project_file, try_folder
 from stages.runtime.records import read_record, write_record
@@ -64,9 +64,16 @@ def unique_names(wanted: Sequence[str]) -> list[str]:
 
 
 def new_run(
-    store: Path, prompt: str, preset: str, overrides: Sequence[str], image: Path | None, given: GivenMesh | None = None
+    store: Path,
+    prompt: str,
+    preset: str,
+    overrides: Sequence[str],
+    image: Path | None,
+    given: GivenMesh | None = None,
+    vram: float | None = None,
 ) -> RunRecord:
-    """Check everything a user gave and write the record of a new run. given: a mesh of the user's own that the run begins with.
+    """Check everything a user gave and write the record of a new run. given: a mesh of the user's own that the run begins with. vram: GiB
+    of a GPU to plan for; None: what it has free.
 
     Raises ConfigError, or StageError where the disk is full; then there is no run.
     """
@@ -83,6 +90,7 @@ def new_run(
     if given is not None and kept is not None:
         record = record.model_copy(update={"mesh": kept.digest, "mesh_use": given.use})
     check_thing_named(words, context_of(record, store, None, show_progress=False), config.reference, drawn=image is None)
+    record = with_plan(record, vram, is_new=True)
     if image is not None:
         record = record.model_copy(
             update={"image": keep_image(store, image, config.reference, matted=config.priors.matting is not None)}
@@ -90,6 +98,24 @@ def new_run(
     try_outputs(record, OUTPUTS)
     write_record(store, record)
     return record
+
+
+def with_plan(record: RunRecord, vram: float | None, *, is_new: bool) -> RunRecord:
+    """A run's record with a plan of its GPU's memory; on a CPU there is none unless `vram` names a size.
+
+    is_new: whether the run may still get another precision, which counts for its results. A limit that the user once named holds until
+    another one is. Raises ConfigError in one line where the run cannot fit.
+    """
+    if vram is None and record.plan is not None and record.plan.asked:
+        vram = record.plan.limit_gib
+    if vram is None and device_from_name(record.config.device).type != "cuda":
+        return record.model_copy(update={"plan": None})
+    from flows.runs.memory.plan import plan_of, planned  # counting takes seconds to import
+
+    if is_new:
+        config, plan = planned(record.config, vram, record.chain)
+        return record.model_copy(update={"config": config, "plan": plan})
+    return record.model_copy(update={"plan": plan_of(record.config, vram, record.chain)})
 
 
 def derived_run(
@@ -119,6 +145,7 @@ def derived_run(
             "stages": kept,
         }
     )
+    record = with_plan(record, None, is_new=False)
     write_record(store, record)
     return record, stale
 

@@ -16,7 +16,7 @@ from stages.guidance.priors import open_text_prior
 from stages.guidance.reference_view import ReferenceView
 from stages.guidance.rhythm import guided_views
 from stages.guidance.view_targets import Picture, ViewTargets
-from stages.runtime.context import RunContext
+from stages.runtime.stage import Stage
 
 
 def guidance_cameras(
@@ -36,17 +36,15 @@ def guidance_cameras(
     ).to(generator.device)
 
 
-def open_guide(
-    run: RunContext, config: GeometryConfig, reference: ReferenceView, generator: torch.Generator
-) -> "GeometryGuide":
+def open_guide(stage: Stage, config: GeometryConfig, reference: ReferenceView, generator: torch.Generator) -> "GeometryGuide":
     """The guidance of a geometry stage, with the priors that its settings ask for."""
-    paints_alone = config.targets.wanted and run.priors.views is None
-    view = open_view(run, reference) if config.uses_view_alone or paints_alone else None
+    paints_alone = config.targets.wanted and stage.run.priors.views is None
+    view = open_view(stage, reference) if config.uses_view_alone or paints_alone else None
     return GeometryGuide(
         config=config,
-        text=open_text_prior(run) if config.uses_text else None,
+        text=open_text_prior(stage) if config.uses_text else None,
         view=view,
-        painter=open_painter(run, config.targets, reference, generator, view=view) if config.targets.wanted else None,
+        painter=open_painter(stage, config.targets, reference, generator, view=view) if config.targets.wanted else None,
         reference=reference,
         generator=generator,
     )

@@ -15,7 +15,7 @@ from schemas.config.guidance import ViewTargetsConfig
 from schemas.config.reference import ReferenceConfig
 from stages.guidance.priors import open_set_prior, open_view_prior
 from stages.guidance.reference_view import ReferenceView
-from stages.runtime.context import RunContext
+from stages.runtime.stage import Stage
 
 WHITE = 1.0
 
@@ -115,21 +115,21 @@ def on_background(images: Float[Tensor, "n 3 s s"], old: float, new: float) -> F
 
 
 def open_painter(
-    run: RunContext,
+    stage: Stage,
     config: ViewTargetsConfig,
     reference: ReferenceView,
     generator: torch.Generator,
     view: tuple[ViewPrior, ViewCondition] | None = None,
 ) -> Painter:
     """Who paints a run's views: the prior named as `priors.views`, else the view prior, which `view` holds if it is open already."""
-    sets = open_set_prior(run)
+    sets = open_set_prior(stage)
     if sets is not None:
         return SetPainter(sets, reference, config, generator)
-    prior, condition = view or open_view(run, reference)
+    prior, condition = view or open_view(stage, reference)
     return SinglePainter(prior, condition, reference.elevation_deg, config, generator=generator)
 
 
-def open_view(run: RunContext, reference: ReferenceView) -> tuple[ViewPrior, ViewCondition]:
+def open_view(stage: Stage, reference: ReferenceView) -> tuple[ViewPrior, ViewCondition]:
     """The view prior, and the reference as it is told of it, at the picture's own size: a stage may render it smaller."""
-    prior = open_view_prior(run)
+    prior = open_view_prior(stage)
     return prior, prior.condition(images_at_prior(reference.original, prior.image_size))

@@ -14,15 +14,17 @@ from torch import Tensor
 from dreampolish.priors.folders.licences import licences_of
 from dreampolish.priors.folders.source import PriorError, PriorSource
 from schemas.config.run import PriorSource as PriorSetting
+from schemas.plans import Execution
 from stages.runtime.context import RunContext
 from stages.runtime.errors import StageError
 from stages.runtime.key import REMEDY
+from stages.runtime.stage import Stage
 
 if TYPE_CHECKING:
     from dreampolish.priors.estimators.depth import DepthPrior
     from dreampolish.priors.estimators.normals import DiffusionNormalPrior
     from dreampolish.priors.estimators.regressor import NormalRegressor
-    from dreampolish.priors.latents import LatentSpace
+    from dreampolish.priors.latents import LatentSpace, MemoryUse
     from dreampolish.priors.protocols import SetPrior
     from dreampolish.priors.text.prior import DiffusionTextPrior
     from dreampolish.priors.view import DiffusionViewPrior
@@ -38,41 +40,42 @@ def _source(run: RunContext, setting: PriorSetting) -> PriorSource:
     return PriorSource(str(run.prior_folder(setting.source)), setting.revision)
 
 
-def open_text_prior(run: RunContext) -> "DiffusionTextPrior":
+def open_text_prior(stage: Stage) -> "DiffusionTextPrior":
     """The text prior; StageError in one line when it cannot be opened."""
     from dreampolish.priors.text.loading import load_text_prior
 
-    size = run.priors.text.image_size
-    return _opened(lambda source: load_text_prior(source, size), run, run.priors.text)
+    setting = stage.run.priors.text
+    return _opened(lambda source: load_text_prior(source, setting.image_size), stage, setting)
 
 
-def open_view_prior(run: RunContext) -> "DiffusionViewPrior":
+def open_view_prior(stage: Stage) -> "DiffusionViewPrior":
     """The view prior; StageError in one line when it cannot be opened."""
     from dreampolish.priors.view import load_view_prior
 
-    said = run.priors.view.pose
-    return _opened(lambda source: load_view_prior(source, None if said == "auto" else said), run, run.priors.view)
+    setting = stage.run.priors.view
+    pose = None if setting.pose == "auto" else setting.pose
+    return _opened(lambda source: load_view_prior(source, pose), stage, setting)
 
 
-def open_normal_prior(run: RunContext) -> "DiffusionNormalPrior | NormalRegressor":
+def open_normal_prior(stage: Stage) -> "DiffusionNormalPrior | NormalRegressor":
     """The normal prior; StageError in one line when it cannot be opened."""
     from dreampolish.priors.estimators.normals import load_normal_prior
     from dreampolish.priors.estimators.regressor import is_regressor, load_regressor
 
-    setting = run.priors.normals
+    setting = stage.run.priors.normals
 
     def load(source: PriorSource) -> "DiffusionNormalPrior | NormalRegressor":
         return load_regressor(source, setting.axes) if is_regressor(source) else load_normal_prior(source, setting.ensemble)
 
-    return _opened(load, run, setting)
+    return _opened(load, stage, setting)
 
 
-def open_set_prior(run: RunContext) -> "SetPrior | None":
+def open_set_prior(stage: Stage) -> "SetPrior | None":
     """The prior that paints sets of views, or None where the run names none; StageError in one line when it cannot be opened."""
     from dreampolish.priors.multiview.loading import load_set_prior
 
-    setting = run.priors.views
-    return None if setting is None else _opened(load_set_prior, run, setting)
+    setting = stage.run.priors.views
+    return None if setting is None else _opened(load_set_prior, stage, setting)
 
 
 def open_depth_prior(run: RunContext) -> "DepthPrior | None":
@@ -91,8 +94,22 @@ def open_depth_prior(run: RunContext) -> "DepthPrior | None":
     return prior
 
 
-def _opened(load: Callable[[PriorSource], P], run: RunContext, setting: PriorSetting) -> P:
+def memory_use(execution: Execution) -> "MemoryUse":
+    """A plan's part for the priors."""
+    from dreampolish.priors.latents import MemoryUse
+
+    return MemoryUse(
+        views_at_once=execution.views_at_once,
+        rows_at_once=execution.rows_at_once,
+        checkpoint_encoder=execution.checkpoint_encoder,
+        checkpoint_adapter=execution.checkpoint_adapter,
+        towers_on_cpu=execution.towers_on_cpu,
+    )
+
+
+def _opened(load: Callable[[PriorSource], P], stage: Stage, setting: PriorSetting) -> P:
     """A prior on the run's device; one that is missing, damaged or of another shape than its config says is told in one line."""
+    run = stage.run
     try:
         prior = load(_source(run, setting))
     except (PriorError, OSError, RuntimeError) as error:
@@ -105,6 +122,10 @@ def _opened(load: Callable[[PriorSource], P], run: RunContext, setting: PriorSet
         autoencoder=PRECISIONS.get(autoencoder),
         adapter=PRECISIONS.get(formats.lora_precision),
     )
+    from dreampolish.priors.latents import LatentSpace
+
+    if isinstance(prior, LatentSpace):
+        prior.spend(memory_use(stage.execution))
     prior.to(run.torch_device)
     return prior
 

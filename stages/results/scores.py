@@ -36,7 +36,7 @@ JUDGED_SIZE = 256
 JUDGED_VIEWS_SIZE = 128
 """Largest side, pixels, of the views that the judge sees: what it says depends on the size, so that all stages are judged at one."""
 
-NO_CONTENT = ("metrics", "seconds", "peak_memory", "notes", "parents", "fingerprint")
+NO_CONTENT = ("metrics", "seconds", "peak_memory", "cuda_peak_memory", "notes", "parents", "fingerprint")
 """Fields of an artifact that do not change how it looks."""
 
 Render = Callable[[Cameras], Float[Tensor, "b h w 3"]]

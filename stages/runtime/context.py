@@ -4,18 +4,23 @@ import hashlib
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from pydantic import BaseModel, ConfigDict, PrivateAttr
 
-from schemas.artifacts import Artifact, StageName
+from schemas.artifacts import Artifact, ScoresArtifact, StageName
 from schemas.config.run import Precision, PriorsConfig, Threads
+from schemas.plans import CARDS_GIB, MemoryPlan
 from schemas.runs import RunRecord, StageRecord
 from stages.runtime.errors import StageError
 from stages.runtime.files import project_file
 
 Listener = Callable[[StageRecord, Artifact], None]
 """Called after every stage with its record and its result."""
+StepListener = Callable[[StageName, int], None]
+"""Called after every step with the stage's name and the number of finished steps."""
+GIB = 2**30
 
 
 class RunContext(BaseModel):
@@ -39,10 +44,13 @@ class RunContext(BaseModel):
     """A moving line on the terminal."""
     log_steps: bool = True
     """Whether figures and pictures of the steps are journalled, sent and shown at all; False is for measuring what that costs."""
+    plan: MemoryPlan | None = None
+    """How stages use a GPU's memory; None: as if there were enough. It enters no key: results differ by rounding alone."""
     taken_over: Mapping[StageName, str] = {}
     """Keys of results that the run has from another run and does not compute."""
 
     _listeners: list[Listener] = PrivateAttr(default_factory=list)
+    _step_listeners: list[StepListener] = PrivateAttr(default_factory=list)
 
     @property
     def torch_device(self) -> torch.device:
@@ -67,6 +75,15 @@ class RunContext(BaseModel):
         """Call `listener` after every stage of this run."""
         self._listeners.append(listener)
 
+    def listen_to_steps(self, listener: StepListener) -> None:
+        """Call `listener` after every step of this run's stages."""
+        self._step_listeners.append(listener)
+
+    def announce_step(self, stage: StageName, step: int) -> None:
+        """Tell the listeners that a stage has done so many steps."""
+        for listener in self._step_listeners:
+            listener(stage, step)
+
     def announce(self, record: StageRecord, artifact: Artifact) -> None:
         """Tell the listeners that a stage has ended."""
         for listener in self._listeners:
@@ -88,6 +105,7 @@ def context_of(record: RunRecord, store: Path, tracking_uri: str | None, *, show
         priors=config.priors,
         tracking_uri=tracking_uri,
         show_progress=show_progress,
+        plan=record.plan,
         taken_over=taken,
     )
 
@@ -147,3 +165,36 @@ def set_up_torch(run: RunContext, stage: str) -> None:
 def seeded_generator(seed: int, stage: str, device: torch.device) -> torch.Generator:
     """A stage's own generator."""
     return torch.Generator(device=device).manual_seed(stage_seed(seed, stage))
+
+
+class Scorer(Protocol):
+    """Looks at a stage's result: figures and pictures with a key of their own."""
+
+    def key(self, run: RunContext, artifact: Artifact, reference: Artifact, settings: BaseModel) -> str:
+        """The key of the scores; nothing is computed."""
+        ...
+
+    def compute(self, stage: Any, artifact: Artifact, reference: Artifact, settings: BaseModel) -> ScoresArtifact:
+        """Render and judge."""
+        ...
+
+
+def memory_figures(name: StageName, run: RunContext, artifact: Artifact, *, is_new: bool) -> dict[str, float]:
+    """GiB that a stage's tensors took of a GPU, and what the plan had for all of it; nothing on a CPU. is_new: whether this run, with
+    its plan, computed it."""
+    if not artifact.cuda_peak_memory:
+        return {}
+    planned = run.plan.stages[name].total_gib if is_new and run.plan is not None and name in run.plan.stages else None
+    return {"cuda_peak_gib": artifact.cuda_peak_memory / GIB} | ({} if planned is None else {"cuda_planned_gib": planned})
+
+
+def out_of_memory(name: StageName, run: RunContext) -> StageError:
+    """CUDA ran out of memory in a stage: what to resume the run with."""
+    planned = "without a plan" if run.plan is None else f"planned for {run.plan.limit_gib:.1f} GiB"
+    smaller = [size for size in CARDS_GIB if run.plan is None or size < run.plan.limit_gib - 0.5]
+    if run.plan is None or smaller:
+        size = 8 if run.plan is None else smaller[-1]
+        remedy = f"dreampolish resume {run.run_id} --vram {size} goes on in smaller parts, with what is finished"
+    else:
+        remedy = "close what else uses the card, or work at half the size in a new run: --set priors.text.image_size=256"
+    return StageError(f"{name} ran out of CUDA memory, {planned}", None, remedy)

@@ -18,9 +18,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, cast
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast
 
 import numpy as np
+import torch
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
@@ -32,9 +33,10 @@ from dreampolish.optim.atomic_files import sha256_of
 from dreampolish.optim.costs import reset_peak_memory
 from dreampolish.optim.fit import DivergedError
 from schemas.artifacts import Artifact, FileRef, ScoresArtifact, StageName, artifact_or_none, is_artifact, stage_of
+from schemas.plans import NO_PLAN, Execution
 from schemas.runs import StageRecord, StageState
 from stages.runtime.code import Code, code_of
-from stages.runtime.context import RunContext, seeded_generator, set_up_torch
+from stages.runtime.context import RunContext, Scorer, memory_figures, out_of_memory, seeded_generator, set_up_torch
 from stages.runtime.errors import StageError
 from stages.runtime.files import PROJECT, disk_errors_in_one_line
 from stages.runtime.key import copied, input_value, only_read, read_fields, stage_key
@@ -48,18 +50,6 @@ P = ParamSpec("P")
 A = TypeVar("A", bound=Artifact)
 R = TypeVar("R", bound=Artifact, covariant=True)
 log = logging.getLogger(__name__)
-
-
-class Scorer(Protocol):
-    """Looks at a stage's result: figures and pictures with a key of their own."""
-
-    def key(self, run: RunContext, artifact: Artifact, reference: Artifact, settings: BaseModel) -> str:
-        """The key of the scores; nothing is computed."""
-        ...
-
-    def compute(self, stage: "Stage", artifact: Artifact, reference: Artifact, settings: BaseModel) -> ScoresArtifact:
-        """Render and judge."""
-        ...
 
 
 class Stage:
@@ -120,6 +110,11 @@ class Stage:
         return path
 
     @property
+    def execution(self) -> Execution:
+        """How this stage is to use memory."""
+        return NO_PLAN if self.run.plan is None else self.run.plan.of(self.name)
+
+    @property
     def logs_steps(self) -> bool:
         """Whether anybody hears of this stage's steps."""
         return self._progress is not None
@@ -136,6 +131,7 @@ class Stage:
 
     def progress(self, step: int, total: int) -> None:
         """Say how far the stage is; cheap enough for every step."""
+        self.run.announce_step(self.name, step)
         if self._progress is not None:
             self._progress.advance(step, total)
 
@@ -159,6 +155,7 @@ class Stage:
                     "metrics": dict(metrics),
                     "seconds": cost.seconds,
                     "peak_memory": cost.peak_memory,
+                    "cuda_peak_memory": cost.cuda_peak,
                     **references,
                 }
             )
@@ -337,6 +334,8 @@ def open_stage(name: StageName, run: RunContext, config: BaseModel, parents: Seq
             yield stage
         except DivergedError as error:
             raise StageError(f"{name}: {error}", None, "nothing was published") from error
+        except torch.OutOfMemoryError as error:
+            raise out_of_memory(name, run) from error
         if stage.published is None:
             raise StageError(f"{name} ended without a result", None, "report it")
         stage.checkpoints.clear()
@@ -383,12 +382,13 @@ def _scores(stage: Stage, scorer: Scorer, artifact: Artifact, given: Mapping[str
 
 def _record(stage: Stage, artifact: Artifact, scores: ScoresArtifact | None) -> None:
     """Final figures to the tracker and to the run's record."""
+    figures = memory_figures(stage.name, stage.run, artifact, is_new=stage.state != "cached")
     entry = StageRecord(
         name=stage.name,
         state=stage.state,
         seconds=time.monotonic() - stage._started,
         fingerprint=artifact.fingerprint,
-        metrics={**artifact.metrics, **({} if scores is None else scores.metrics)},
+        metrics={**artifact.metrics, **({} if scores is None else scores.metrics), **figures},
         scores=None if scores is None else scores.fingerprint,
     )
     if stage._progress is not None:

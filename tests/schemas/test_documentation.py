@@ -114,7 +114,7 @@ def test_the_table_of_choices_names_settings_and_constants_with_their_values(pre
 
 def _constants_of_choice() -> Iterator[str]:
     """Full names of the constants whose docstring says [choice]."""
-    for folder in ("dreampolish", "stages/guidance"):
+    for folder in ("dreampolish", "stages/guidance", "flows/runs/memory"):
         for source in sorted((PROJECT / folder).rglob("*.py")):
             module = ".".join(source.relative_to(PROJECT).with_suffix("").parts)
             body = ast.parse(source.read_text()).body

@@ -5,7 +5,7 @@ import torch
 import trimesh
 
 from dreampolish.distillation.guidance import GuidanceStep
-from dreampolish.distillation.scores import Noised, TextConditions, variational_loss
+from dreampolish.distillation.scores import Noised, TextConditions, variational_losses
 from dreampolish.fields.color import ColorField
 from dreampolish.priors.text.networks import UnetNetwork
 from dreampolish.priors.text.prior import DiffusionTextPrior
@@ -108,7 +108,9 @@ def _gradients_of_one_update(number_format: torch.dtype, shrink: float) -> torch
     guided = GuidanceStep(torch.zeros(()), noised, {}, TextConditions(text, text, text, text))
     cameras = orbit_cameras(torch.zeros(2), torch.zeros(2), torch.full((2,), 20.0), 8)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("stages.texture.variational_loss", lambda **given: variational_loss(**given) * shrink)
+        patched.setattr(
+            "stages.texture.variational_losses", lambda **given: (part * shrink for part in variational_losses(**given))
+        )
         variational.fit(guided, cameras)
     return torch.cat([each.grad.flatten() for each in domain.parameters() if each.grad is not None])
 

@@ -76,7 +76,16 @@ class DiffusionNormalPrior(LatentSpace):
         text = self._empty_text.expand(len(latents))
 
         def output(noisy: Tensor, timesteps: Tensor) -> Tensor:
-            return normals_output(unet=self.unet, noisy=noisy, timesteps=timesteps, image_latents=latents, text=text)
+            return self.by_rows(
+                len(noisy),
+                lambda rows: normals_output(
+                    unet=self.unet,
+                    noisy=noisy[rows],
+                    timesteps=timesteps[rows],
+                    image_latents=latents[rows],
+                    text=text.rows(rows),
+                ),
+            )
 
         noise = self.draw_noise(len(latents), generator)
         pictures = self.decode(self._sampled(output, noise, steps, generator))

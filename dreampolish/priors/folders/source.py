@@ -46,6 +46,13 @@ class PriorSource:
             raise PriorError(f"revision '{self.revision}' of {self.location} must be a commit: 40 hexadecimal digits")
         return _cached_snapshot(self.location, self.revision)
 
+    def folder_is_there(self) -> bool:
+        """Whether there is a local folder."""
+        try:
+            return self.folder().is_dir()
+        except PriorError:
+            return False
+
     def component(self, name: str) -> Path:
         """The folder of one component. PriorError where there is none."""
         return component_folder(self.folder(), name)

@@ -63,6 +63,9 @@ class LoraDomain:
         if number_format not in (None, module.dtype):
             module = copy.deepcopy(module).to(number_format)
         self._network, self._module, self._space, self.number_format = network, module, space, module.dtype
+        self._computes_again = space.memory.checkpoint_adapter
+        if self._computes_again:
+            module.enable_gradient_checkpointing()
         with torch.random.fork_rng(devices=[]):  # peft fills its factors from the global generator
             module.add_adapter(
                 LoraConfig(r=rank, lora_alpha=rank, target_modules=list(network.adapted), init_lora_weights=True),
@@ -84,8 +87,11 @@ class LoraDomain:
         return embedding if self._camera_addition is None else embedding + self._camera_addition.to(embedding.dtype)
 
     def switch_off(self) -> None:
-        """Let the frozen network answer alone."""
+        """Let the frozen network answer alone. The adapter's numbers stay those that a loss of before reaches: peft takes their gradients
+        away with the adapter, and a backward pass that came after would leave them as they are."""
         self._module.disable_adapters()
+        for parameter in self._adapter.values():
+            parameter.requires_grad_(True)
 
     def remove(self) -> None:
         """Take the adapter and its hook off the network for good."""
@@ -103,16 +109,24 @@ class LoraDomain:
         text: TextEmbedding,
         world_from_camera: Float[Tensor, "b 4 4"] | None,
     ) -> Float[Tensor, "b c m n"]:
-        """e_lora; builds a graph when gradients are enabled. None: the zeroed camera."""
+        """e_lora; builds a graph when gradients are enabled. None: the zeroed camera.
+
+        Where inner layers are computed again on the way back, the adapter stays on until then; the frozen network switches it off.
+        """
         cameras = noisy.new_zeros(len(noisy), 16) if world_from_camera is None else world_from_camera.reshape(-1, 16)
+
+        def output(rows: slice) -> Tensor:
+            self._camera_addition = self._camera_embedding(cameras[rows])
+            return self._network.output(self._module, noisy[rows], timesteps[rows], text.rows(rows))
+
         self._module.enable_adapters()
-        self._camera_addition = self._camera_embedding(cameras)
         try:
-            output = self._network.output(self._module, noisy, timesteps, text)
+            predicted = self._space.by_rows(len(noisy), output)
         finally:
             self._camera_addition = None
-            self.switch_off()
-        return self._space.epsilon_from_output(output, noisy, timesteps)
+            if not (self._computes_again and torch.is_grad_enabled()):
+                self.switch_off()
+        return self._space.epsilon_from_output(predicted, noisy, timesteps)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The adapter's and camera embedding's tensors."""

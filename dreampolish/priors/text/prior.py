@@ -27,13 +27,19 @@ class DiffusionTextPrior(LatentSpace):
         return (self.network.module,)
 
     def to(self, device: torch.device | str) -> None:
-        """Move every component."""
+        """Move every component; towers that memory is scarce for come later, to read, and go again."""
         super().to(device)
-        self.tower.to(device)
+        if not self.memory.towers_on_cpu:
+            self.tower.to(device)
 
     def embed(self, prompts: Sequence[str]) -> TextEmbedding:
         """Token states of prompts; the empty string is the unconditional domain."""
-        return self.tower.embed(prompts)
+        if not self.memory.towers_on_cpu:
+            return self.tower.embed(prompts)
+        self.tower.to(self.alphas_cumprod.device)
+        states = self.tower.embed(prompts)
+        self.tower.to("cpu")
+        return states
 
     @torch.no_grad()
     def predict_epsilon(
@@ -45,7 +51,10 @@ class DiffusionTextPrior(LatentSpace):
     def _base_output(self, noisy: Tensor, timesteps: Tensor, text: TextEmbedding) -> Tensor:
         if self._lora is not None:
             self._lora.switch_off()
-        return self.network.output(self.network.module, noisy, timesteps, text)
+        return self.by_rows(
+            len(noisy),
+            lambda rows: self.network.output(self.network.module, noisy[rows], timesteps[rows], text.rows(rows)),
+        )
 
     @torch.no_grad()
     def sample(

@@ -107,6 +107,8 @@ class LinearPrior:
 
     image_size = 4
     alphas_cumprod = torch.linspace(0.99, 0.01, 1000)
+    latent_shape = (3, 4, 4)
+    views_at_once: int | None = None
 
     def __init__(self) -> None:
         self.batches: list[int] = []
@@ -139,7 +141,8 @@ def test_gradient_at_the_picture_is_w_delta_through_the_encoder() -> None:
     images = torch.rand(2, 3, 4, 4, requires_grad=True)
     chosen = weights.csd_weights(0.0)
 
-    def predict(noised: scores.Noised) -> dict[str, Tensor]:
+    def predict(noised: scores.Noised, rows: slice) -> dict[str, Tensor]:
+        assert rows == slice(0, 2)
         return scores.text_scores(prior, None, noised, conditions(2), torch.eye(4).expand(2, 4, 4), chosen)
 
     loss, noised, _ = scores.distil(prior, images, (0.2, 0.5), predict, chosen, generator)
@@ -195,9 +198,16 @@ def test_variational_loss_is_mean_square_to_the_noise(dropout: float, zeroed: bo
     domain, prior = ConstantDomain(), LinearPrior()
     latents = torch.rand(64, 3, 8, 8, requires_grad=True)
     plain = TextEmbedding(torch.zeros(64, 1, 1), torch.ones(64, 1, dtype=torch.bool))
-    loss = scores.variational_loss(
-        domain, prior, latents, plain, torch.eye(4).expand(64, 4, 4), dropout, torch.Generator().manual_seed(0)
+    parts = scores.variational_losses(
+        domain=domain,
+        prior=prior,
+        latents=latents,
+        plain=plain,
+        world_from_camera=torch.eye(4).expand(64, 4, 4),
+        camera_dropout=dropout,
+        generator=torch.Generator().manual_seed(0),
     )
+    (loss,) = parts
     loss.backward()
     assert loss.item() == pytest.approx(1 + 0.25, abs=0.05)  # E (0.5 - eps)^2
     assert domain.value.grad is not None and domain.value.grad.item() == pytest.approx(1.0, abs=0.05)
