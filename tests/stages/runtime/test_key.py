@@ -219,6 +219,10 @@ KNOWN_GETATTR = [
     "dreampolish/priors/folders/architectures.py",
     "dreampolish/priors/folders/architectures.py",
     "dreampolish/priors/folders/architectures.py",
+    "dreampolish/priors/latents.py",
+    "dreampolish/priors/memory/on_meta.py",
+    "dreampolish/priors/rehearsal/clock.py",
+    "dreampolish/renderers/mesh.py",
     "stages/guidance/priors.py",
 ]
 
