@@ -124,6 +124,22 @@ def test_the_adapter_learns_and_the_base_does_not(prior: DiffusionTextPrior) -> 
     assert not torch.allclose(gone, domain.predict_epsilon(noisy, timesteps, text, cameras))
 
 
+def test_the_factors_of_the_adapter_learn(prior: DiffusionTextPrior) -> None:
+    """Not the camera's embedding alone: switching the adapter off after a prediction must not take its way back."""
+    noisy, timesteps = _noisy(2)
+    text = prior.embed(["a chair", "a table"])
+    domain = prior.add_lora(2, _generator(3))
+    factors = {name: value for name, value in domain.state_dict().items() if "lora_" in name}
+    before = {name: value.clone() for name, value in factors.items()}
+    optimizer = torch.optim.Adam(domain.parameters(), lr=1e-2)
+    for _ in range(2):  # the first step moves the second factors, which are zero, and only then the first ones get a gradient
+        optimizer.zero_grad()
+        domain.predict_epsilon(noisy, timesteps, text, None).square().mean().backward()
+        optimizer.step()
+    assert factors
+    assert all(bool((value != before[name]).any()) for name, value in factors.items())
+
+
 def test_an_adapters_state_makes_another_one_equal(prior: DiffusionTextPrior) -> None:
     noisy, timesteps = _noisy(1)
     text = prior.embed(["a chair"])
