@@ -133,9 +133,10 @@ def prior_digests(run: RunContext, *names: str) -> list[str]:
     networks = {"text", "view", "views", "normals"} & set(names)
     if not networks:
         return digests
-    formats = run.priors.model_dump(include={"precision", "vae_precision", "lora_precision"}, exclude_defaults=True)
+    formats = run.priors.model_dump(include={"vae_precision", "lora_precision"}, exclude_defaults=True)
     if run.precision != "float32":
-        formats["precision"] = run.precision
+        # One that is named holds for the autoencoders too; one that was found does not.
+        formats["precision"] = run.precision + (" found" if run.priors.precision == "auto" else "")
     return [*digests, *(f"{key}={value}" for key, value in sorted(formats.items()))]
 
 

@@ -13,6 +13,7 @@ from dreampolish.scene.cameras import orbit_cameras
 from schemas.artifacts import ReferenceArtifact, SdfArtifact
 from schemas.config.dmtet import DmtetConfig
 from schemas.config.shared import GridConfig
+from schemas.plans import NO_PLAN
 from stages import dmtet
 from stages.guidance.reference_view import ReferenceView
 from stages.guidance.studio_light import NO_LIGHT, PaintedLight, studio_factor
@@ -76,7 +77,7 @@ class Asked(Exception):
 def test_only_drawn_references_stand_in_the_studio(
     drawn_light: str, is_user_image: bool, in_studio: bool, run_context: RunContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    view, stage = yellow_picture(), SimpleNamespace(device=torch.device("cpu"), run=run_context)
+    view, stage = yellow_picture(), SimpleNamespace(device=torch.device("cpu"), run=run_context, execution=NO_PLAN)
 
     def ask(config: Any, source: Any, surface: Any, stage: Any, in_studio: ReferenceView | None) -> None:
         raise Asked(in_studio is view)

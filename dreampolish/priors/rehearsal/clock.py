@@ -1,5 +1,6 @@
 """Time that score networks and autoencoders take of a computation, on the way there and back."""
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,7 +43,7 @@ class NetworkClock:
         """Of all spans of a kind so far."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-        return sum(_seconds(*moments) for each, moments in self.spans if each == kind and len(moments) == 2)
+        return math.fsum(_seconds(*moments) for each, moments in self.spans if each == kind and len(moments) == 2)
 
     def reset(self) -> None:
         """Forget what was timed."""

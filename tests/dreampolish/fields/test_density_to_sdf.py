@@ -117,7 +117,10 @@ def test_fitting_carries_geometry_and_colours_over() -> None:
     sizes = GridSizes(n_levels=4, n_features=2, base_resolution=6, growth=1.6, table_size=2**14, half_size=0.65)
     field = SdfField(sizes, 16, 0.5, math.exp(3), generator)
     target = converted(300.0)
-    report = fit_sdf(field, target, SoftBall(300.0), steps=80, batch=1024, learning_rate=0.01, generator=generator)
+    colors_of_ball = SoftBall(300.0)
+    report = fit_sdf(
+        field, target, lambda points: colors_of_ball(points)[1], steps=80, batch=1024, learning_rate=0.01, generator=generator
+    )
     assert report.mean_deviation < 0.005
     assert report.max_deviation < 0.03
     poles = torch.tensor([[0.0, 0, RADIUS], [0, 0, -RADIUS]])

@@ -161,11 +161,19 @@ def test_a_folder_counts_by_its_content_even_beside_a_revision(home: Path, tmp_p
     shutil.copytree(home, copy)
     setting = TextSource(source=str(copy / "text"), revision=COMMIT)
     run = RunContext(
-        run_id="0", store=tmp_path, seed=0, device="cpu", threads=1, checkpoint_interval=1, priors=PriorsConfig(text=setting)
+        run_id="0",
+        store=tmp_path,
+        seed=0,
+        device="cpu",
+        threads=1,
+        checkpoint_interval=1,
+        priors=PriorsConfig(text=setting, precision="float32"),
     )
     before = prior_digests(run, "text")
     config = copy / "text" / "unet" / "config.json"
     config.write_text(config.read_text() + "\n")
     assert prior_digests(run, "text") != before
-    gone = run.model_copy(update={"priors": PriorsConfig(text=TextSource(source="owner/name", revision=COMMIT))})
+    gone = run.model_copy(
+        update={"priors": PriorsConfig(text=TextSource(source="owner/name", revision=COMMIT), precision="float32")}
+    )
     assert prior_digests(gone, "text") == [f"text {COMMIT}"]

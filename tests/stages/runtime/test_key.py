@@ -272,6 +272,19 @@ def test_every_ingredient_counts(base, run_context: RunContext, monkeypatch: pyt
     assert len(set(found)) == len(found)
 
 
+def test_a_named_number_format_counts_apart_from_one_that_was_found(
+    base, run_context: RunContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """bfloat16 by name holds for the autoencoders too; float32 is float32."""
+
+    def key(named: str, found: str) -> str:
+        monkeypatch.setattr(RunContext, "precision", property(lambda run: found))
+        return base(run_context.model_copy(update={"priors": run_context.priors.model_copy(update={"precision": named})}))
+
+    assert key("auto", "float32") == key("float32", "float32")
+    assert len({key("auto", "float32"), key("auto", "bfloat16"), key("bfloat16", "bfloat16")}) == 3
+
+
 def test_what_a_stage_does_not_open_or_use_does_not_count(
     base, run_context: RunContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,7 +21,7 @@ from schemas.runs import STAGES
     [
         ("sd", FULL, "Stable Diffusion 2 class", 866 + 84 + 340),
         ("sdxl", FULL_XL, "SDXL class", 2567 + 84 + 123 + 695),
-        ("sd3", FULL_XL, "Stable Diffusion 3 class", 2243 + 84 + 124 + 695),
+        ("sd3", FULL_XL, "Stable Diffusion 3 class", 2470 + 84 + 124 + 695),
     ],
 )
 def test_full_sizes_are_those_that_the_models_are_known_by(
