@@ -39,8 +39,8 @@ class Service:
     def __init__(self, store: Path) -> None:
         self.store, self.folder = store, store.parent
         self.folder.mkdir(parents=True, exist_ok=True)
-        ports = [self._free_port(), self._free_port()]
-        self.up = ("up", "--port", str(ports[0]), "--mlflow-port", str(ports[1]))
+        ports = [str(self._free_port()) for _ in range(3)]
+        self.up = ("up", "--port", ports[0], "--mlflow-port", ports[1], "--watch-port", ports[2])
         self._must(*self.up)
         user, _, password = (store / "services" / "secret").read_text().strip().partition(":")
         api = f"http://127.0.0.1:{ports[0]}/api"

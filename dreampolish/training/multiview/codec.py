@@ -8,6 +8,8 @@ from jaxtyping import Float
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from dreampolish.priors.multiview.prior import PictureSpace
+
 
 def cosine_alphas_cumprod(steps: int) -> Float[Tensor, " t"]:
     """abar_t of diffusers' squaredcos_cap_v2 schedule."""
@@ -16,7 +18,7 @@ def cosine_alphas_cumprod(steps: int) -> Float[Tensor, " t"]:
     return torch.cumprod(1 - betas, dim=0)
 
 
-class PatchCodec(nn.Module):
+class PatchCodec(nn.Module, PictureSpace):
     """Encodes and decodes pictures in [0, 1] as priors.patch_autoencoder.PatchAutoencoder does, its scaling factor being 1."""
 
     alphas_cumprod: Tensor

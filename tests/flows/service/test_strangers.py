@@ -195,7 +195,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """Real servers and a real worker, once for the module."""
     services = Running(tmp_path_factory.mktemp("up"))
     ports = [url.rpartition(":")[2] for url in (services.prefect, services.mlflow)]
-    begun = services.command("up", "--port", ports[0], "--mlflow-port", ports[1], "--json")
+    begun = services.command("up", "--port", ports[0], "--mlflow-port", ports[1], "--watch-port", str(free_port()), "--json")
     try:
         assert begun.returncode == 0, begun.stderr
         services.watch = json.loads(begun.stdout.splitlines()[-1])["watch"]
