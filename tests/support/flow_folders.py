@@ -30,19 +30,9 @@ SECOND, POOLED = 48, 40
 
 
 def flow_vae() -> AutoencoderKL:
-    """16 latent channels with a shift, without the 1 x 1 convolutions around the latents, 8 pixels a latent."""
-    return AutoencoderKL(
-        down_block_types=["DownEncoderBlock2D"] * 4,
-        up_block_types=["UpDecoderBlock2D"] * 4,
-        block_out_channels=[8, 8, 8, 16],
-        layers_per_block=1,
-        latent_channels=16,
-        norm_num_groups=4,
-        sample_size=64,
-        scaling_factor=1.5305,
-        shift_factor=0.0609,
-        use_quant_conv=False,
-        use_post_quant_conv=False,
+    """16 latent channels with a shift, without the 1 x 1 convolutions around the latents."""
+    return hub_vae(
+        latent_channels=16, scaling_factor=1.5305, shift_factor=0.0609, use_quant_conv=False, use_post_quant_conv=False
     )
 
 

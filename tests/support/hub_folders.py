@@ -16,8 +16,8 @@ BETAS: dict[str, Any] = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedul
 """Stable Diffusion's schedule."""
 
 
-def hub_vae() -> AutoencoderKL:
-    """Four latent channels, 8 pixels a latent, as Stable Diffusion's."""
+def hub_vae(**settings: Any) -> AutoencoderKL:
+    """Four latent channels, 8 pixels a latent, as Stable Diffusion's, unless the settings say otherwise."""
     return AutoencoderKL(
         down_block_types=["DownEncoderBlock2D"] * 4,
         up_block_types=["UpDecoderBlock2D"] * 4,
@@ -25,7 +25,7 @@ def hub_vae() -> AutoencoderKL:
         layers_per_block=1,
         norm_num_groups=4,
         sample_size=64,
-        scaling_factor=0.18215,
+        **{"scaling_factor": 0.18215, **settings},
     )
 
 

@@ -95,7 +95,7 @@ def test_sampling_walks_the_path_of_diffusers_own_euler_steps(folders: dict[str,
     scheduler = FlowMatchEulerDiscreteScheduler(shift=1.0)
     scheduler.set_timesteps(sigmas=shares[:-1])
     latents = noise
-    for share, timestep in zip(shares, scheduler.timesteps, strict=False):
+    for share, timestep in zip(shares[:-1], scheduler.timesteps, strict=True):
         with torch.no_grad():
             u = prior.network.velocity(prior.network.module, latents, torch.full((2,), share), text)  # type: ignore[attr-defined]
         latents = scheduler.step(u, timestep, latents).prev_sample

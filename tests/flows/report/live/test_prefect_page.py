@@ -53,7 +53,14 @@ def test_the_picture_is_small_whatever_it_shows(tmp_path: Path) -> None:
 
 
 def test_outside_a_flow_run_nothing_is_made(tmp_path: Path) -> None:
-    show_in_prefect(record(tmp_path), [])
+    before = sorted(path.name for path in tmp_path.rglob("*"))
+    with pytest.MonkeyPatch.context() as patched:
+        made: list[str] = []
+        for name in ("create_markdown_artifact", "create_image_artifact"):
+            patched.setattr(f"prefect.artifacts.{name}", lambda *given, name=name, **told: made.append(name))
+        show_in_prefect(record(tmp_path), [])
+    assert made == []
+    assert sorted(path.name for path in tmp_path.rglob("*")) == before
 
 
 @pytest.mark.prefect

@@ -79,6 +79,9 @@ def test_kubernetes_itself_would_take_the_job() -> None:
     for name in ("completions", "parallelism"):
         del manifest["spec"]["template"]["spec"][name]
     validate.validate(manifest, "1.33", strict=True)
+    manifest["spec"]["template"]["spec"]["containers"][0]["imagePullPolicies"] = "Never"
+    with pytest.raises(validate.ValidationError):
+        validate.validate(manifest, "1.33", strict=True)
 
 
 @pytest.mark.parametrize(

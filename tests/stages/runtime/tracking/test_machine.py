@@ -48,5 +48,9 @@ def test_a_journal_that_cannot_be_written_ends_no_run(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "run1", "run", "a chair", {})
     (tmp_path / "run1/run.jsonl").unlink()
     (tmp_path / "run1/run.jsonl").mkdir()
+    ended = False
     with machine_watched(journal, None, interval_s=0.001):
         time.sleep(0.05)
+        ended = True
+    assert ended
+    assert list((tmp_path / "run1/run.jsonl").iterdir()) == []
