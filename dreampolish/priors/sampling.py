@@ -176,6 +176,36 @@ def denoise_ddim(
     return latents
 
 
+def repainted(
+    predict_v: Predictor,
+    latents: Float[Tensor, "b c m n"],
+    alphas_cumprod: Float[Tensor, " t"],
+    strength: float,
+    steps: int,
+    renewed: float,
+    generator: torch.Generator,
+) -> Float[Tensor, "b c m n"]:
+    """Latents noised up to the fraction `strength` of the timesteps, then denoised by DDIM of eta `renewed`; at 1 they no longer matter.
+
+    source of the idea: SDEdit (arXiv:2108.01073).
+    """
+    n_noisy = max(1, round(strength * len(alphas_cumprod)))
+    timesteps = trailing_timesteps(n_noisy, min(steps, n_noisy)).to(alphas_cumprod.device)
+
+    def drawn() -> Tensor:
+        return torch.randn(latents.shape, generator=generator, device=generator.device).to(alphas_cumprod.device)
+
+    noise = drawn()
+    noisy = noise if strength >= 1 else noisy_latents(latents, noise, alphas_cumprod, timesteps[:1].expand(len(latents)))
+    return denoise_ddim(
+        predict_v=predict_v,
+        noisy=noisy,
+        alphas_cumprod=alphas_cumprod,
+        timesteps=timesteps,
+        renewal=Renewal(renewed, drawn),
+    )
+
+
 def guided(
     conditional: Float[Tensor, "b c m n"], unconditional: Float[Tensor, "b c m n"], guidance_scale: float
 ) -> Float[Tensor, "b c m n"]:

@@ -10,11 +10,10 @@ from torch import Tensor, nn
 from dreampolish.priors.folders.source import PriorError, PriorSource
 from dreampolish.priors.latents import LatentSpace, pixels_per_latent
 from dreampolish.priors.loading import load_autoencoder, load_schedule, load_text_encoder, open_transformers
-from dreampolish.priors.multiview.denoising import repainted
 from dreampolish.priors.multiview.imagedream_network import MultiviewUnet, load_multiview_unet
 from dreampolish.priors.multiview.zero123plus import PictureInput, load_picture_input
 from dreampolish.priors.protocols import SetSubject
-from dreampolish.priors.sampling import guided
+from dreampolish.priors.sampling import guided, repainted
 from dreampolish.priors.text.towers import PromptEmbedder, TextTower
 from dreampolish.scene.cameras import orbit_cameras
 
@@ -64,7 +63,7 @@ class ImageDreamPrior(LatentSpace):
         predict_v = self._guided_v(subject, cameras[rows], guidance_scale)
         painted = self.decode(
             repainted(
-                space=self,
+                alphas_cumprod=self.alphas_cumprod,
                 latents=latents,
                 predict_v=predict_v,
                 strength=strength,

@@ -19,9 +19,8 @@ from torch.nn import functional
 from dreampolish.priors.folders.source import PriorError, PriorSource, json_object
 from dreampolish.priors.latents import LatentSpace
 from dreampolish.priors.loading import load_autoencoder, load_schedule, load_text_encoder, load_unet, open_transformers
-from dreampolish.priors.multiview.denoising import repainted
 from dreampolish.priors.protocols import SetSubject, TextEmbedding
-from dreampolish.priors.sampling import guided, noisy_latents
+from dreampolish.priors.sampling import guided, noisy_latents, repainted
 from dreampolish.priors.text.towers import TextTower
 
 AZIMUTHS_DEG = (30.0, 90.0, 150.0, 210.0, 270.0, 330.0)
@@ -151,7 +150,7 @@ class Zero123PlusPrior(LatentSpace):
             raise ValueError(f"Zero123++ paints its own six views only, not {list(views)}")
         predict_v = self._guided_v(subject, guidance_scale, generator)
         painted = repainted(
-            space=self,
+            alphas_cumprod=self.alphas_cumprod,
             latents=self._sheet_latents(sheet_of(images)),
             predict_v=predict_v,
             strength=strength,

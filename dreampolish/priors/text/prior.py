@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from dreampolish.priors.latents import LatentSpace
 from dreampolish.priors.protocols import TextEmbedding
-from dreampolish.priors.sampling import Predictor, Renewal, denoise_ddim, guided, noisy_latents, sample_ddim, trailing_timesteps
+from dreampolish.priors.sampling import Predictor, Renewal, guided, repainted, sample_ddim
 from dreampolish.priors.text.lora import LoraDomain
 from dreampolish.priors.text.networks import ScoreNetwork
 from dreampolish.priors.text.towers import PromptEmbedder
@@ -99,17 +99,15 @@ class DiffusionTextPrior(LatentSpace):
         """
         n = len(images)
         negative = negative.expand(n) if len(negative.states) == 1 else negative
-        n_noisy = max(1, round(strength * len(self.alphas_cumprod)))
-        timesteps = trailing_timesteps(n_noisy, min(steps, n_noisy)).to(self.alphas_cumprod.device)
-        latents, noise = self.encode(images), self.draw_noise(n, generator)
-        noisy = noise if strength >= 1 else noisy_latents(latents, noise, self.alphas_cumprod, timesteps[:1].expand(n))
         return self.decode(
-            denoise_ddim(
+            repainted(
                 predict_v=self._guided_v(text, negative, guidance_scale),
-                noisy=noisy,
+                latents=self.encode(images),
                 alphas_cumprod=self.alphas_cumprod,
-                timesteps=timesteps,
-                renewal=Renewal(renewed, lambda: self.draw_noise(n, generator)),
+                strength=strength,
+                steps=steps,
+                renewed=renewed,
+                generator=generator,
             )
         )
 
