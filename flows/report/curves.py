@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from stages.runtime.files import newest_first
 from stages.runtime.tracking.files import entries_of
 
 Curve = list[tuple[int, float]]
@@ -26,8 +27,8 @@ def curves_of_stage(store: Path, run: str, stage: str, fingerprint: str) -> dict
 
 def latest_curves(store: Path, run: str, stage: str) -> dict[str, Curve]:
     """The curves of a stage that has no result yet, so far."""
-    journals = sorted((store / "journals" / run).glob(f"{stage}-*.jsonl"), key=lambda path: path.stat().st_mtime)
-    found = _curves(journals[-1], f"{stage}/") if journals else {}
+    journals = newest_first((store / "journals" / run).glob(f"{stage}-*.jsonl"))
+    found = _curves(journals[0], f"{stage}/") if journals else {}
     return {metric: thinned(curve, MAX_POINTS) for metric, curve in found.items() if len(curve) > 1}
 
 

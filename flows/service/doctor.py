@@ -85,6 +85,7 @@ def _service_findings(store: Path) -> list[Finding]:
         return []
     from flows.service.deployments import prefect_url
     from flows.service.doctor_prefect import (
+        asked_again,
         killed_flow_findings,
         open_journal_findings,
         process_findings,
@@ -99,7 +100,7 @@ def _service_findings(store: Path) -> list[Finding]:
     url = prefect_url()
     if url is not None:
         try:
-            found += [*server_findings(store), *stuck_flow_findings(store)]
+            found += asked_again(lambda: [*server_findings(store), *stuck_flow_findings(store)])
         except Exception as error:
             found += server_trouble(url, error, is_known=bool(closed))
     return [*found, *open_journal_findings(store, os.environ.get("MLFLOW_TRACKING_URI"))]

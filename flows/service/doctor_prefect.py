@@ -3,7 +3,7 @@
 import os
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -298,6 +298,22 @@ def server_findings(store: Path) -> list[Finding]:
     """What a server that answers lacks: pool, worker, slot, deployments."""
     with get_client(sync_client=True) as client:
         return [*_pool_findings(client), *_slot_findings(client, store), *_deployment_findings(client)]
+
+
+PAUSES_S = (1.0, 3.0)
+"""A server on a busy machine may let a question wait for too long once."""
+
+
+def asked_again(question: Callable[[], list[Finding]]) -> list[Finding]:
+    """What a server answers. A question without an answer is asked twice more, one that is refused is not. Raises what the last one did."""
+    for pause in PAUSES_S:
+        try:
+            return question()
+        except httpx.HTTPError as error:
+            if is_refusal(error):
+                raise
+        time.sleep(pause)
+    return question()
 
 
 def _pool_findings(client: SyncPrefectClient) -> list[Finding]:

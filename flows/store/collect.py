@@ -18,7 +18,7 @@ import psutil
 from flows.store.usage import Key, Result, Run, all_results, all_runs, bytes_of, keys_of
 from schemas.stores import StoreSettings, read_settings
 from stages.runtime.errors import StageError
-from stages.runtime.files import is_locked
+from stages.runtime.files import is_locked, modified_at, newest_first
 from stages.runtime.records import read_record, record_path
 from stages.runtime.signals import StoppedError
 from stages.runtime.store import MANIFEST, LocalStore
@@ -115,7 +115,8 @@ def _inputs(store: Path, staying: list[Run], before: float) -> Iterator[Item]:
     """Pictures and meshes that no run names."""
     named = {digest for run in staying for digest in (run.record.image, run.record.mesh)}
     for path in sorted((store / "inputs").glob("*")):
-        if path.name not in named and path.stat().st_mtime < before:
+        modified = modified_at(path)
+        if path.name not in named and modified is not None and modified < before:
             yield Item("input", path, bytes_of(path))
 
 
@@ -123,7 +124,9 @@ def _leavings(store: Path, before: float, stale: float) -> Iterator[Item]:
     """What interrupted work has left: old checkpoints, those of finished results, work folders of dead processes, locks."""
     for path in sorted((store / "checkpoints").glob("*")):
         stage, _, key = path.name.partition("-")
-        newest = max((each.stat().st_mtime for each in path.glob("*")), default=path.stat().st_mtime)
+        newest = modified_at(next(iter(newest_first(path.glob("*"))), path))
+        if newest is None:
+            continue  # removed meanwhile
         if newest < stale or (LocalStore(store).has(stage, key) and newest < before):
             yield Item("checkpoints", path, bytes_of(path), (stage, key))
     for path in sorted((store / "work").glob("*")):

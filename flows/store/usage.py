@@ -78,6 +78,8 @@ def all_runs(store: Path) -> list[Run]:
         except FileNotFoundError:
             continue
         except StageError as error:
+            if not path.exists():
+                continue  # removed meanwhile
             raise StageError(error.what, None, f"what it names cannot be told from what may go: move {path} away") from None
         folder = store / "journals" / record.run
         found.append(Run(record, modified=modified, keys=keys_of(record), journal=bytes_of(folder), study=study_of(folder)))

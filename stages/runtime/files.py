@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -201,6 +201,21 @@ def _nearest(path: Path) -> Path:
     while not os.path.lexists(path) and path != path.parent:
         path = path.parent
     return path
+
+
+def modified_at(path: Path) -> float | None:
+    """When a path was last changed, seconds since 1970; None where it was removed meanwhile, as others may at any time."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return None
+
+
+def newest_first(paths: Iterable[Path]) -> list[Path]:
+    """Those that are still there, the one changed last first."""
+    times = {path: modified_at(path) for path in paths}
+    there = {path: time for path, time in times.items() if time is not None}
+    return sorted(there, key=lambda path: there[path], reverse=True)
 
 
 def free_space(folder: Path) -> str:

@@ -11,7 +11,7 @@ from dreampolish.optim.atomic_files import write_atomically
 from schemas.config.run import Config
 from schemas.runs import RunRecord, StageRecord
 from stages.runtime.errors import StageError
-from stages.runtime.files import disk_errors_in_one_line
+from stages.runtime.files import disk_errors_in_one_line, newest_first
 from stages.runtime.shared.remote import Remote
 from stages.runtime.shared.results import sealed, unsealed
 from stages.runtime.shared.stores import share_input, shared_remote
@@ -127,7 +127,7 @@ def newest_records(store: Path, *, fresh: bool = False) -> list[Path]:
         for name in remote.names("runs"):
             if not (store / "runs" / name).is_file():
                 _bring(store, remote, name.removesuffix(".json"))
-    return sorted((store / "runs").glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    return newest_first((store / "runs").glob("*.json"))
 
 
 def noted_prompt(path: Path) -> str | None:

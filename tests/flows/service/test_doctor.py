@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from uuid import uuid4
 
+import httpx
 import pytest
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import Pending, Running, Scheduled
@@ -15,8 +16,10 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from flows.runs.create import new_run
+from flows.service import doctor_prefect
 from flows.service import marks as services_marks
 from flows.service.doctor import findings, mend
+from flows.service.findings import Finding
 from flows.service.marks import FlowMark, all_marks
 from flows.service.processes import ProcessMark, Service, mark_of, own_mark, write_service
 from flows.service.up import crash_left_behind
@@ -148,6 +151,45 @@ def states(*runs: FlowRun) -> list[str | None]:
         return [client.read_flow_run(run.id).state_name for run in runs]
 
 
+def no_answer(status: int) -> httpx.HTTPStatusError:
+    request = httpx.Request("GET", "http://127.0.0.1:1")
+    return httpx.HTTPStatusError("no answer", request=request, response=httpx.Response(status, request=request))
+
+
+class Asked:
+    """A question whose first attempts fail."""
+
+    def __init__(self, *failures: httpx.HTTPError) -> None:
+        self.failures, self.times = list(failures), 0
+
+    def __call__(self) -> list[Finding]:
+        self.times += 1
+        if self.failures:
+            raise self.failures.pop(0)
+        return [Finding("no worker is up")]
+
+
+@pytest.mark.parametrize("failures", [(), (httpx.ReadTimeout("late"),), (no_answer(503), httpx.ConnectError("gone"))])
+def test_a_server_that_gives_no_answer_is_asked_again(
+    monkeypatch: pytest.MonkeyPatch, failures: tuple[httpx.HTTPError, ...]
+) -> None:
+    monkeypatch.setattr(doctor_prefect, "PAUSES_S", (0.0, 0.0))
+    question = Asked(*failures)
+    assert [finding.line for finding in doctor_prefect.asked_again(question)] == ["no worker is up"]
+    assert question.times == len(failures) + 1
+
+
+@pytest.mark.parametrize(("status", "times"), [(401, 1), (503, 3)])
+def test_a_server_that_refuses_is_asked_once_and_one_that_stays_away_three_times(
+    monkeypatch: pytest.MonkeyPatch, status: int, times: int
+) -> None:
+    monkeypatch.setattr(doctor_prefect, "PAUSES_S", (0.0, 0.0))
+    question = Asked(*[no_answer(status)] * 4)
+    with pytest.raises(httpx.HTTPStatusError):
+        doctor_prefect.asked_again(question)
+    assert question.times == times
+
+
 class TestServed:
     """With a Prefect server."""
 
@@ -208,14 +250,13 @@ class TestServed:
         monkeypatch.setattr("flows.service.doctor_prefect.POOL", "no-such-pool")
         monkeypatch.setattr("flows.service.doctor_prefect.GPU_SLOT", "no-such-slot")
         store.mkdir()
-        found = lines(store)
-        assert any(
-            line.startswith("Prefect has no work pool no-such-pool") and line.endswith("dreampolish up") for line in found
-        )
-        assert any(
-            line.startswith("Prefect has no GPU slot no-such-slot") and line.endswith("dreampolish up") for line in found
-        )
-        assert any("does not have the deployments full" in line for line in found)
+        lacking = [line for line in lines(store) if "flow run" not in line]
+        assert [line.partition(":")[0].partition(",")[0] for line in lacking] == [
+            "Prefect has no work pool no-such-pool",
+            "Prefect has no GPU slot no-such-slot",
+            "Prefect does not have the deployments full",
+        ]
+        assert all(line.endswith("dreampolish up") for line in lacking)
 
     def test_no_worker_a_paused_pool_and_a_dead_slot_holder_are_told(self, store: Path, tmp_path: Path) -> None:
         from prefect import get_client

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from flows.store.collect import Roots, collect, plan_collection
-from flows.store.usage import usage_of
+from flows.store.usage import all_runs, usage_of
 from schemas.config.run import Config
 from schemas.runs import RunRecord, StageRecord
 from schemas.stores import StoreSettings, read_settings
@@ -178,6 +178,17 @@ def test_a_record_that_cannot_be_read_stops_a_collection(store: Path) -> None:
     published(store, "whose?")
     with pytest.raises(StageError, match="what it names cannot be told"):
         plan_collection(store, AT_ONCE)
+
+
+def test_a_record_that_leaves_while_it_is_read_is_no_run(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stored_run(store, "aaaaaaa1")
+
+    def removed_meanwhile(store: Path, run: str, *, fresh: bool) -> RunRecord:
+        record_path(store, run).unlink()
+        return read_record(store, run, fresh=fresh)
+
+    monkeypatch.setattr("flows.store.usage.read_record", removed_meanwhile)
+    assert all_runs(store) == []
 
 
 def test_collections_beside_runs_lose_nothing(store: Path) -> None:

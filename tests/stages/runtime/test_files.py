@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.runtime.files import PROJECT, USERS_UMASK, close_store, for_the_user, keep_private
+from stages.runtime.files import PROJECT, USERS_UMASK, close_store, for_the_user, keep_private, modified_at, newest_first
 
 INSIDE = """
 import os, sys
@@ -68,3 +68,12 @@ def test_without_a_command_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> N
     finally:
         os.umask(before)
         os.environ.pop(USERS_UMASK, None)
+
+
+def test_the_newest_come_first_and_what_was_removed_is_left_out(tmp_path: Path) -> None:
+    old, new, gone = (tmp_path / name for name in ("old", "new", "gone"))
+    for path, seconds in ((old, 100), (new, 200)):
+        path.touch()
+        os.utime(path, (seconds, seconds))
+    assert newest_first([old, gone, new]) == [new, old]
+    assert (modified_at(old), modified_at(gone)) == (100.0, None)
