@@ -8,6 +8,7 @@ import typer
 
 from flows.cli.command import Json, Run, Set, finish, resumed_by
 from flows.runs.console import say, stage_line, summary
+from flows.runs.memory.told import say_plan
 from flows.service.temporary_server import load_stages, temporary_server
 from stages.runtime.signals import stop_on_signals
 
@@ -76,6 +77,7 @@ def texture(
     preset: Annotated[str, typer.Option(help="with --mesh: home, smoke or sd")] = "home",
     overrides: Set = None,
     refresh: Annotated[bool, typer.Option("--refresh", help="also compute stages whose settings changed")] = False,
+    vram: Vram = None,
     as_json: Json = False,
 ) -> None:
     """Texture and export a run's mesh anew, as a new run; or, with --mesh, a mesh of your own, whose shape stays as it is."""
@@ -94,7 +96,7 @@ def texture(
         with temporary_server(load_stages), stop_on_signals():
             from flows.texture import texture as texture_flow  # the stages are imported while the server boots
 
-            return texture_flow(run=record.run, overrides=overrides or [], refresh=refresh, show_progress=True)
+            return texture_flow(run=record.run, overrides=overrides or [], refresh=refresh, vram=vram)
 
     def own(store: Path) -> dict[str, Any]:
         from flows.runs.create import new_run
@@ -102,7 +104,9 @@ def texture(
 
         assert mesh is not None
         wanted = GivenMesh(file=mesh, uv=uv, only=only, strength=strength, up=up, front_deg=front)
-        record = new_run(store=store, prompt=run, preset=preset, overrides=overrides or [], image=image, given=wanted)
+        record = new_run(
+            store=store, prompt=run, preset=preset, overrides=overrides or [], image=image, given=wanted, vram=vram
+        )
         return _continue(record, f"run {record.run}: {mesh.name} as {record.prompt}")
 
     finish(again if mesh is None else own, as_json)
@@ -118,6 +122,7 @@ def polish(
     front: Annotated[float | None, typer.Option(metavar="DEGREES", help="azimuth of its front")] = None,
     preset: Annotated[str, typer.Option(help="home, smoke or sd")] = "home",
     overrides: Set = None,
+    vram: Vram = None,
     as_json: Json = False,
 ) -> None:
     """Polish the surface of a mesh of your own; with a prompt, paint it too."""
@@ -134,7 +139,9 @@ def polish(
             file=mesh, use="polish", paint=prompt is not None, mend=mend, strength=strength, up=up, front_deg=front
         )
         words = words_of_name(mesh) if prompt is None else prompt
-        record = new_run(store=store, prompt=words, preset=preset, overrides=overrides or [], image=image, given=wanted)
+        record = new_run(
+            store=store, prompt=words, preset=preset, overrides=overrides or [], image=image, given=wanted, vram=vram
+        )
         return _continue(record, f"run {record.run}: {mesh.name}" + ("" if prompt is None else f" as {record.prompt}"))
 
     finish(work, as_json)
@@ -173,11 +180,7 @@ def stage(
 def _continue(record: "RunRecord", headline: str) -> dict[str, Any]:
     """Run the whole chain of a run as the Prefect flow."""
     say(headline)
-    if record.plan is not None:
-        from flows.runs.memory.told import told
-
-        for line in told(record.plan):
-            say(line)
+    say_plan(record.plan)
     # Around the flow, so that its report to Prefect is given no more time than the rest.
     with resumed_by(f"dreampolish resume {record.run}"), temporary_server(load_stages), stop_on_signals():
         from flows.text_to_3d import text_to_3d  # the stages are imported while the server boots

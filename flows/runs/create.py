@@ -112,19 +112,27 @@ def with_plan(record: RunRecord, vram: float | None, *, is_new: bool) -> RunReco
         return record.model_copy(update={"plan": None})
     from flows.runs.memory.plan import plan_of, planned  # counting takes seconds to import
 
+    chain = record.chain if record.computes is None else record.computes
     if is_new:
-        config, plan = planned(record.config, vram, record.chain)
+        config, plan = planned(record.config, vram, chain)
         return record.model_copy(update={"config": config, "plan": plan})
-    return record.model_copy(update={"plan": plan_of(record.config, vram, record.chain)})
+    return record.model_copy(update={"plan": plan_of(record.config, vram, chain)})
 
 
 def derived_run(
-    store: Path, run_id: str, overrides: Sequence[str], keep: Sequence[StageName], reuse_stale: bool
+    store: Path,
+    run_id: str,
+    overrides: Sequence[str],
+    keep: Sequence[StageName],
+    *,
+    reuse_stale: bool,
+    vram: float | None = None,
 ) -> tuple[RunRecord, list[StageName]]:
     """A new run that starts from an earlier one's artifacts.
 
-    keep: the stages whose artifacts are taken over. Returns the record and the kept stages that are stale: with the new settings, or
-    after what happened to the run or the code since, they would be computed anew. They are taken over only with `reuse_stale`.
+    keep: the stages whose artifacts are taken over. vram: as for `new_run`; None: what the earlier run was told, or what is free. Returns
+    the record and the kept stages that are stale: with the new settings, or after what happened to the run or the code since, they would be
+    computed anew. They are taken over only with `reuse_stale`.
     """
     before = read_record(store, run_id)
     config = merged(before.config, {}, overrides)
@@ -145,7 +153,7 @@ def derived_run(
             "stages": kept,
         }
     )
-    record = with_plan(record, None, is_new=False)
+    record = with_plan(record, vram, is_new=False)
     write_record(store, record)
     return record, stale
 

@@ -21,7 +21,7 @@ from dreampolish.priors.rehearsal.folders import write_normals, write_text, writ
 from flows.runs.console import say
 from flows.runs.create import check_priors, new_id, now, with_plan
 from flows.runs.inputs import keep_image
-from flows.runs.memory.told import told
+from flows.runs.memory.told import say_plan
 from schemas.artifacts import Artifact, StageName
 from schemas.config.presets import ConfigError, load_config
 from schemas.config.run import Config
@@ -104,8 +104,7 @@ def rehearse(
         check_priors(few)
         record = RunRecord(run=new_id(), prompt=PROMPT, config=few, created=now())
         record = with_plan(record, vram, is_new=True)
-        for line in [] if record.plan is None else told(record.plan):
-            say(line)
+        say_plan(record.plan)
         picture = keep_image(folder / "store", _picture(folder / "picture.png"), few.reference, matted=False)
         return _stages(record.model_copy(update={"image": picture}), folder / "store", whole)
 
