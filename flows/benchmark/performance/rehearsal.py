@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw
 from dreampolish.priors.rehearsal.architectures import FULL, FULL_XL, TINY, TINY_XL, Family
 from dreampolish.priors.rehearsal.clock import NetworkClock
 from dreampolish.priors.rehearsal.folders import write_normals, write_text, write_view
+from dreampolish.priors.rehearsal.weight_files import Content
 from flows.runs.console import say
 from flows.runs.create import check_priors, new_id, now, with_plan
 from flows.runs.inputs import keep_image
@@ -97,7 +98,8 @@ def rehearse(
         raise ConfigError(f"--steps {steps} must be even and at least {2 * PERIOD}: reference and guidance alternate")
     with TemporaryDirectory(prefix="dreampolish-rehearsal-") as name:
         folder = Path(name)
-        sources = _write_models(folder, width, family)
+        say(f"writing networks of {width} width with random numbers for weights")
+        sources = write_models(folder, width, family, "random")
         small = SMALL if width == "tiny" else []
         whole = load_config(preset, CONFIGS, [*small, *sources, *overrides])
         few = load_config(preset, CONFIGS, [*small, *sources, *overrides, *ONE_EACH, *_few_steps(whole, steps)])
@@ -109,15 +111,14 @@ def rehearse(
         return _stages(record.model_copy(update={"image": picture}), folder / "store", whole)
 
 
-def _write_models(folder: Path, width: Width, family: Family) -> list[str]:
-    """The folders' settings."""
+def write_models(folder: Path, width: Width, family: Family, content: Content) -> list[str]:
+    """Text, view and normal priors of real architectures in a folder; the settings that name them."""
     sizes = {("full", True): FULL, ("full", False): FULL_XL, ("tiny", True): TINY, ("tiny", False): TINY_XL}[
         width, family == "sd"
     ]
-    say(f"writing networks of {width} width with random numbers for weights")
-    write_text(folder / "text", sizes, family, "random")
-    write_view(folder / "view", sizes, "random")
-    write_normals(folder / "normals", sizes, "random")
+    write_text(folder / "text", sizes, family, content)
+    write_view(folder / "view", sizes, content)
+    write_normals(folder / "normals", sizes, content)
     return [f"priors.{role}.source={folder / role}" for role in ("text", "view", "normals")]
 
 
