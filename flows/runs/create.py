@@ -14,6 +14,7 @@ import psutil
 from dreampolish.priors.folders.source import PriorError, PriorSource
 from flows.runs.given_mesh import GivenMesh, check_memory, keep_mesh
 from flows.runs.inputs import check_thing_named, checked_prompt, keep_image
+from flows.runs.models.beside import check_beside
 from flows.runs.models.known import role_of_prior
 from flows.runs.roots import OUTPUTS, deployed, under_a_root
 from schemas.artifacts import Artifact, StageName
@@ -185,11 +186,13 @@ def check_priors(config: Config) -> None:
     """Raise ConfigError, in one line, where a prior or a metric's weights cannot be opened: missing, damaged, another model's, in the
     wrong place, or where a deployment's run may not read. Configs and headers of weights are read, no weights."""
     _check_places(config.priors)
-    for name, source in (("CLIP", config.priors.clip), ("LPIPS", config.priors.lpips)):
-        if source is not None and getattr(source, "revision", None) is None and not project_file(source.source).is_dir():
-            raise ConfigError(
-                f"no {name} weights at {project_file(source.source)}; name another folder, or leave the setting out"
-            )
+    lpips = config.priors.lpips
+    if lpips is not None and not project_file(lpips.source).is_dir():
+        raise ConfigError(f"no LPIPS weights at {project_file(lpips.source)}; name another folder, or leave the setting out")
+    try:
+        check_beside(config.priors)
+    except PriorError as error:
+        raise ConfigError(str(error)) from None
     if config.priors.matting is not None:
         from dreampolish.scene.matting import Matting  # torch
         from dreampolish.scene.pictures import PictureError

@@ -69,9 +69,9 @@ def test_clip_embeds_as_the_model_itself_does(clip_folder: Path) -> None:
 def test_what_is_no_clip_is_refused_in_one_line(tmp_path: Path, clip_folder: Path) -> None:
     cases = {
         "absent": "no prior folder",
-        "empty": "no model.safetensors",
+        "empty": "config.json cannot be read",
         "bert": "is a bert model, no CLIP",
-        "torn": "cannot be opened",
+        "torn": "is empty",
     }
     (tmp_path / "empty").mkdir()
     BertModel(
