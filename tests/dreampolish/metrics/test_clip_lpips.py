@@ -78,7 +78,7 @@ def test_what_is_no_clip_is_refused_in_one_line(tmp_path: Path, clip_folder: Pat
         BertConfig(vocab_size=8, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)
     ).save_pretrained(tmp_path / "bert")
     (tmp_path / "torn").mkdir()
-    (tmp_path / "torn" / "model.safetensors").write_bytes(b"")
+    shutil.copytree(clip_folder, tmp_path / "torn")
     for name, words in cases.items():
         with pytest.raises(PriorError, match=words) as caught:
             load_clip(PriorSource(str(tmp_path / name), None), CPU)
