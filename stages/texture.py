@@ -8,6 +8,7 @@ anchored by its colours.
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -28,13 +29,14 @@ from stages.guidance.geometry import guidance_cameras
 from stages.guidance.grids import active_levels, open_all_levels
 from stages.guidance.objectives import needs_variational, weights_at
 from stages.guidance.painters import open_painter
-from stages.guidance.priors import open_text_prior
+from stages.guidance.priors import open_text_prior, seeded_noise
 from stages.guidance.reference_view import REFERENCE_VIEW, ReferenceView, load_reference, reference_color_loss
 from stages.guidance.view_targets import ViewTargets
 from stages.results.files import load_colors, load_mesh, load_painted, write_mesh
 from stages.results.live import unfinished_mesh
 from stages.results.observer import Figures, Preview, StageObserver
 from stages.results.scores import TURNTABLE
+from stages.runtime.context import RunContext
 from stages.runtime.stage import Stage, stage
 
 NO_PERP_NEG = 0.0
@@ -52,10 +54,13 @@ NEAREST = 8
 
 
 class Variational:
-    """The LoRA domain with its optimiser, fitted to renders between the texture's own steps."""
+    """The LoRA domain with its optimiser, fitted to renders between the texture's own steps.
+
+    generator: of these fits alone, so that cameras, noise and painted views are the same ones under every objective.
+    """
 
     def __init__(self, domain: VariationalDomain, prior: TextPrior, config: TextureConfig, generator: torch.Generator) -> None:
-        self.domain, self._prior, self._config, self._generator = domain, prior, config, generator
+        self.domain, self.generator, self._prior, self._config = domain, generator, prior, config
         self._optimizer = torch.optim.AdamW(domain.parameters(), lr=config.lora_lr)
         # In float16 a quarter of the gradients would underflow to 0 (docs/choices.md).
         is_half = domain.number_format == torch.float16
@@ -73,7 +78,7 @@ class Variational:
                 plain=guided.text.plain,
                 world_from_camera=cameras.world_from_camera,
                 camera_dropout=self._config.camera_dropout,
-                generator=self._generator,
+                generator=self.generator,
             )
             self._optimizer.zero_grad(set_to_none=True)
             parts = []
@@ -86,18 +91,20 @@ class Variational:
         return value
 
     def state_dict(self) -> dict[str, object]:
-        """Adapter, optimiser and the scale of the loss."""
+        """Adapter, optimiser, the scale of the loss, and the generator."""
         return {
             "domain": self.domain.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "scaler": self._scaler.state_dict(),
+            "generator": self.generator.get_state(),
         }
 
-    def load_state_dict(self, state: Mapping[str, dict[str, Tensor]]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` gave."""
         self.domain.load_state_dict(state["domain"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._scaler.load_state_dict(state["scaler"])
+        self.generator.set_state(state["generator"])
 
 
 @dataclass(frozen=True)
@@ -131,9 +138,7 @@ def paint_texture(
     """Paint the polished mesh. Reports the LoRA's loss and the size of both DSD terms beside the reference-view figures."""
     view = load_reference(stage, reference, config.size)
     prior = open_text_prior(stage)
-    variational = None
-    if needs_variational(config):
-        variational = Variational(prior.add_lora(config.lora_rank, stage.generator), prior, config, stage.generator)
+    variational = open_variational(stage.run, prior, config)
     prompts = PromptEmbeddings(
         prior=prior,
         prompt=view.prompt,
@@ -160,6 +165,14 @@ def paint_texture(
     )
     figures = _paint(painting, stage)
     return stage.publish(TexturedMeshArtifact, metrics=figures, **write_mesh(stage, mesh, colors))
+
+
+def open_variational(run: RunContext, prior: TextPrior, config: TextureConfig) -> Variational | None:
+    """The LoRA of objectives that have one."""
+    if not needs_variational(config):
+        return None
+    generator = seeded_noise(run, "variational")
+    return Variational(prior.add_lora(config.lora_rank, generator), prior, config, generator)
 
 
 def _targets(stage: Stage, config: TextureConfig, view: ReferenceView) -> ViewTargets | None:

@@ -1,5 +1,6 @@
 """Real CLIP and real LPIPS on tiny or random weights of the real classes, the trunk's conversion, and refusals."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -77,7 +78,6 @@ def test_what_is_no_clip_is_refused_in_one_line(tmp_path: Path, clip_folder: Pat
     BertModel(
         BertConfig(vocab_size=8, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)
     ).save_pretrained(tmp_path / "bert")
-    (tmp_path / "torn").mkdir()
     shutil.copytree(clip_folder, tmp_path / "torn")
     for name, words in cases.items():
         with pytest.raises(PriorError, match=words) as caught:
