@@ -18,8 +18,8 @@ Role = Literal["text", "view", "views", "normals"]
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model")
 AUTOENCODERS, UNETS = ("AutoencoderKL", "PatchAutoencoder"), ("UNet2DConditionModel",)
 PREDICTIONS = ("epsilon", "v_prediction")
-STABLE_NORMAL = ("YOSONormals", "StableNormal")
-"""Beginnings of the pipelines that StableNormal's folders name."""
+STABLE_NORMAL = "StableNormal"
+"""Beginning of the pipeline that StableNormal's folders name."""
 GIB = 2**30
 
 
@@ -111,7 +111,8 @@ def _role(source: PriorSource, unet: Mapping[str, Any], vae: Mapping[str, Any]) 
         return "view", "embedded view prior" if ours else "Zero123 class"
     if name.startswith(STABLE_NORMAL):
         raise PriorError(
-            f"{source.location} is a {name} (StableNormal), which is not opened here: take a Marigold normals folder"
+            f"{source.location} is a {name} (StableNormal), whose refining part is not opened here: take its one-step part, a "
+            "yoso-normal folder (YOSONormalsPipeline), or a Marigold normals folder"
         )
     if channels == 2 * latent:
         if name.startswith("Marigold") and name != "MarigoldNormalsPipeline":

@@ -5,11 +5,12 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from dreampolish.priors.estimators.yoso import is_one_step
 from dreampolish.priors.folders.contents import Role
 from dreampolish.priors.folders.source import PriorSource, json_object
 from dreampolish.priors.latents import overflows
 from dreampolish.priors.memory.counting import AdapterBytes, NetworkBytes, adapter_bytes, network_bytes
-from dreampolish.priors.memory.estimators import depth_bytes, scorer_bytes
+from dreampolish.priors.memory.estimators import depth_bytes, one_step_bytes, scorer_bytes
 from dreampolish.priors.memory.sets import set_bytes
 from dreampolish.priors.multiview.loading import contents_of_any
 from schemas.config.run import Config, LocalSource
@@ -17,7 +18,7 @@ from stages.runtime.files import project_file
 
 GIB = 2**30
 ROLES: tuple[Role, ...] = ("text", "view", "views", "normals")
-NETWORKS, AUTOENCODER = ("unet", "transformer"), "vae"
+NETWORKS, AUTOENCODER = ("unet", "transformer", "controlnet"), "vae"
 PICTURE_TOWERS = ("vision_encoder", "image_encoder")
 """Of priors that paint sets: they stay on the card, in the network's format."""
 READ_ONCE = "Zero123++"
@@ -124,10 +125,16 @@ def _counted(config: Config, role: Role) -> CountedPrior:
         image_size=size,
         weights=weights,
         towers=towers,
-        networks=set_bytes(source, network, autoencoder)
-        if role == "views"
-        else network_bytes(source, size, network, autoencoder),
+        networks=_networks(role, source, size, network, autoencoder=autoencoder),
     )
+
+
+def _networks(role: Role, source: PriorSource, size: int, network: torch.dtype, *, autoencoder: torch.dtype) -> NetworkBytes:
+    if role == "views":
+        return set_bytes(source, network, autoencoder)
+    if role == "normals" and is_one_step(source):
+        return one_step_bytes(source, network, autoencoder)
+    return network_bytes(source, size, network, autoencoder)
 
 
 def _stays(tower: str, family: str, number: int, network: torch.dtype) -> int:

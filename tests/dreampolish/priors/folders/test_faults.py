@@ -13,7 +13,7 @@ from dreampolish.priors.estimators.depth import check_depth
 from dreampolish.priors.folders.source import PriorError, PriorSource
 from dreampolish.priors.multiview.loading import contents_of_any
 from tests.support.flow_folders import write_flux, write_sd3, write_sdxl
-from tests.support.hub_folders import write_marigold, write_stable_diffusion, write_zero123
+from tests.support.hub_folders import write_marigold, write_stable_diffusion, write_yoso, write_zero123
 from tests.support.set_folders import write_imagedream, write_zero123plus
 from tests.support.tiny_priors import write_clip, write_depth
 
@@ -26,6 +26,7 @@ LAYOUTS: dict[str, Callable[[Path], object]] = {
     "marigold": write_marigold,
     "zero123plus-v1.2": write_zero123plus,
     "imagedream": write_imagedream,
+    "yoso": lambda folder: write_yoso(folder, words=True),
     "clip": write_clip,
     "depth": lambda folder: write_depth(folder, "relative"),
 }
