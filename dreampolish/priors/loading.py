@@ -4,23 +4,21 @@ Weights are read from safetensors only, and a component opens only if its tensor
 """
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, FlowMatchEulerDiscreteScheduler, UNet2DConditionModel
-from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoTokenizer
 
 from dreampolish.priors.autoencoder import PatchAutoencoder
+from dreampolish.priors.diffusion.sampling import NoiseSchedule, alphas_cumprod_of_flow
 from dreampolish.priors.folders.architectures import checked_diffusers, checked_transformers
 from dreampolish.priors.folders.families import TRANSFORMERS, refuse_other_scheduler
 from dreampolish.priors.folders.source import PriorError, PriorSource, json_object, referenced_folder
 from dreampolish.priors.protocols import TextEmbedding
-from dreampolish.priors.sampling import alphas_cumprod_of_flow
 
 
 def unet_output(unet: UNet2DConditionModel, noisy: Tensor, timesteps: Tensor, text: TextEmbedding) -> Tensor:
@@ -138,14 +136,6 @@ def load_unet(source: PriorSource) -> UNet2DConditionModel:
 def load_transformer(source: PriorSource) -> Any:
     """The score network of rectified flow, in the number format it is stored in: billions of numbers as float32 would fill a machine."""
     return open_diffusers(source.component("transformer"), tuple(TRANSFORMERS), as_stored=True)
-
-
-@dataclass(frozen=True)
-class NoiseSchedule:
-    """abar_t for every training timestep. What the network predicts: "epsilon", "v_prediction", or rectified flow's velocity, "flow"."""
-
-    alphas_cumprod: Float[Tensor, " t"]
-    prediction_type: str
 
 
 def flow_schedule(source: PriorSource, n_tokens: int) -> NoiseSchedule:

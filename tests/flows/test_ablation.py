@@ -38,8 +38,8 @@ from schemas.config.presets import ConfigError, merged
 from schemas.config.run import Config
 from stages.nerf import _empty_scene
 from stages.results.surfaces import View, opened_from_textured
-from stages.runtime.code import Code
 from stages.runtime.errors import StageError
+from stages.runtime.keys.code import Code
 from stages.runtime.tracking.journal import EXPERIMENT
 
 

@@ -10,8 +10,8 @@ from PIL import Image, ImageDraw
 from transformers import BertConfig, BertModel, BertTokenizerFast, CLIPConfig, CLIPModel, CLIPTokenizer
 
 from dreampolish.priors.autoencoder import PatchAutoencoder
-from dreampolish.priors.latents import LatentSpace
-from dreampolish.priors.loading import NoiseSchedule
+from dreampolish.priors.diffusion.latents import LatentSpace
+from dreampolish.priors.diffusion.sampling import NoiseSchedule
 from dreampolish.priors.protocols import TextEmbedding
 from dreampolish.priors.view import DiffusionViewPrior, LatentPatchContext, PoseProjection
 from dreampolish.training.diffusion import UnetShape, build_schedule, build_unet

@@ -12,9 +12,9 @@ import torch
 from peft import LoraConfig
 
 from dreampolish.optim.live_bytes import LiveBytes
+from dreampolish.priors.diffusion.latents import can_compute_again
 from dreampolish.priors.folders.contents import contents_of
 from dreampolish.priors.folders.source import PriorSource
-from dreampolish.priors.latents import can_compute_again
 from dreampolish.priors.memory.on_meta import META, Outline, fused_attention, outline_of
 
 ADAM_BYTES = 16

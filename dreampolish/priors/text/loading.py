@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
+from dreampolish.priors.diffusion.latents import LatentSpace, pixels_per_latent
+from dreampolish.priors.diffusion.sampling import NoiseSchedule
 from dreampolish.priors.folders.families import transformer_family
 from dreampolish.priors.folders.source import PriorSource, json_object
-from dreampolish.priors.latents import LatentSpace, pixels_per_latent
 from dreampolish.priors.loading import (
-    NoiseSchedule,
     flow_schedule,
     load_autoencoder,
     load_schedule,

@@ -17,7 +17,7 @@ from dreampolish.training.diffusion import build_schedule
 from dreampolish.training.folders import write_prior
 from schemas.config.run import PriorsConfig, TextSource
 from stages.runtime.context import RunContext
-from stages.runtime.key import prior_digests
+from stages.runtime.keys.key import prior_digests
 from tests.support.tiny_priors import CHANNELS, tiny_space, tiny_unet, tiny_view_prior, write_text_encoder
 
 COMMIT = "0123456789" * 4

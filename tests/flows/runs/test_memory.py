@@ -26,7 +26,7 @@ from flows.runs.memory.renders import Pictures, mesh_bytes, volume_bytes
 from flows.runs.memory.told import told
 from schemas.config.presets import ConfigError, load_config
 from schemas.config.run import Config
-from schemas.config.shared import GridConfig
+from schemas.config.shared.geometry import GridConfig
 from schemas.plans import CARDS_GIB, MemoryPlan
 from schemas.runs import STAGES, RunRecord
 from stages.runtime.context import context_of, memory_figures, out_of_memory

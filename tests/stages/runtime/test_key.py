@@ -11,11 +11,11 @@ from flows.runs.chain import CHAIN
 from schemas.artifacts import FileRef, NerfArtifact
 from schemas.config.nerf import NerfConfig
 from schemas.config.run import Config
-from stages.runtime import key as keys
-from stages.runtime.code import Code, code_of, code_of_module
 from stages.runtime.context import RunContext
 from stages.runtime.files import PROJECT
-from stages.runtime.key import opened_priors, read_fields, stage_key
+from stages.runtime.keys import key as keys
+from stages.runtime.keys.code import Code, code_of, code_of_module
+from stages.runtime.keys.key import opened_priors, read_fields, stage_key
 
 FILES = {
     "dreampolish/__init__.py": "",
@@ -56,7 +56,7 @@ def checkout(tmp_path: Path) -> Path:
 
 def digest(root: Path, module: str = "stages.nerf", function: str = "fit_nerf") -> str:
     # Answers are remembered by checkout: a fresh process sees the files as they are now.
-    code_module = sys.modules["stages.runtime.code"]
+    code_module = sys.modules["stages.runtime.keys.code"]
     code_module._code_of.cache_clear()  # type: ignore[attr-defined]
     return code_of(module, function, root).digest
 
@@ -148,7 +148,7 @@ def test_absent_code_is_refused(checkout: Path) -> None:
 
 def test_equal_over_processes_and_hash_seeds() -> None:
     script = (
-        "from stages.runtime.code import code_of; from stages.runtime.files import PROJECT;"
+        "from stages.runtime.keys.code import code_of; from stages.runtime.files import PROJECT;"
         "print(code_of('stages.polish', 'polish_mesh', PROJECT).digest)"
     )
     found = set()
@@ -219,7 +219,7 @@ KNOWN_GETATTR = [
     "dreampolish/priors/folders/architectures.py",
     "dreampolish/priors/folders/architectures.py",
     "dreampolish/priors/folders/architectures.py",
-    "dreampolish/priors/latents.py",
+    "dreampolish/priors/diffusion/latents.py",
     "dreampolish/priors/memory/on_meta.py",
     "dreampolish/priors/rehearsal/clock.py",
     "dreampolish/renderers/mesh.py",

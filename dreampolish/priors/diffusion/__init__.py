@@ -1,0 +1,1 @@
+"""What the diffusion priors share: latent space, noise schedule and sampling."""
