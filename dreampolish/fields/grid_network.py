@@ -67,7 +67,7 @@ class GridNetwork(nn.Module):
 
     def _by_kernels(self, points: Tensor, *, with_gradient: bool) -> tuple[Tensor, Tensor]:
         """The same as plain torch does, in one function that keeps nothing of the hidden layer."""
-        from dreampolish.fields.kernels.grid_network import Network, Shape
+        from dreampolish.kernels.grid_network import Network, Shape
 
         beta = None if self.activation == "relu" else SOFTPLUS_BETA
         weights = (self.hidden.weight, self.hidden.bias, self.output.weight, self.output.bias)

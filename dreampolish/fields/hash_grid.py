@@ -1,7 +1,7 @@
 """A multiresolution hash grid (source: Instant-NGP, arXiv:2201.05989), with hand-written gradients.
 
-In float32 the kernels of `kernels/hash_grid.py` do the work. In any other precision their twin in plain torch does, which is also what
-the kernels are tested against.
+In float32 the kernels of `dreampolish/kernels/hash_grid.py` do the work. In any other precision their twin in plain torch does, which
+is also what the kernels are tested against.
 
 Notation: N points, L levels, C features a level, 8 corners of the cell a point lies in. Tables are channel-major, (C, entries). The
 twin is corner-major inside, (8, L, N). A level whose lattice fits the table is indexed densely, a finer one is hashed.
@@ -227,7 +227,7 @@ class HashGrid(nn.Module):
 
     def levels(self) -> Any:
         """The active levels as kernels want them, on the table's device."""
-        from dreampolish.fields.kernels.hash_grid import Levels
+        from dreampolish.kernels.hash_grid import Levels
 
         rows = _rows_from_sizes(self.sizes, self.active_levels, self.table.device)
         return Levels(rows, 2 * self.sizes.half_size)
@@ -244,7 +244,7 @@ class HashGrid(nn.Module):
         return features.t(), jacobian.transpose(1, 2)
 
     def _by_kernels(self, points: Tensor, with_jacobian: bool) -> tuple[Tensor, Tensor]:
-        from dreampolish.fields.kernels.hash_grid import Encode  # warp, which what only looks at results does without
+        from dreampolish.kernels.hash_grid import Encode  # warp, which what only looks at results does without
 
         return Encode.apply(points, self.table, self.levels(), with_jacobian)
 

@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dreampolish.fields.kernels.marched import Marched
 from dreampolish.fields.occupancy import OccupancyGrid, t_range_from_box
+from dreampolish.kernels.marched import Marched
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def sample_rays(
 
 def march_in_occupancy(rays: Tensor, spans: Tensor, occupancy: OccupancyGrid, step_size: float) -> Marched:
     """The kernel, on an occupancy grid."""
-    from dreampolish.fields.kernels.ray_marching import march  # warp
+    from dreampolish.kernels.ray_marching import march  # warp
 
     cube = occupancy.occupied.view(occupancy.resolution, occupancy.resolution, occupancy.resolution)
     return march(rays, spans, cube, half_size=occupancy.half_size, step=step_size)

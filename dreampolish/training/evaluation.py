@@ -11,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dreampolish.metrics.pictures import psnr, ssim
-from dreampolish.priors.diffusion.latents import LatentSpace
 from dreampolish.priors.estimators.normals import DiffusionNormalPrior
+from dreampolish.priors.latents import LatentSpace
 from dreampolish.priors.protocols import ImageTextScorer
 from dreampolish.priors.text.prior import DiffusionTextPrior
 from dreampolish.priors.view import DiffusionViewPrior

@@ -8,8 +8,8 @@ from diffusers import UNet2DConditionModel
 from jaxtyping import Float
 from torch import Tensor
 
-from dreampolish.priors.diffusion.latents import LatentSpace
 from dreampolish.priors.estimators.normals import normals_output, pictures_from_normals
+from dreampolish.priors.latents import LatentSpace
 from dreampolish.priors.protocols import TextEmbedding
 from dreampolish.training.diffusion import Denoiser, DenoiserBatch
 

@@ -8,7 +8,7 @@ from diffusers import UNet2DConditionModel
 from jaxtyping import Float
 from torch import Tensor
 
-from dreampolish.priors.diffusion.latents import LatentSpace
+from dreampolish.priors.latents import LatentSpace
 from dreampolish.priors.view import ContextEncoder, PoseProjection, view_output
 from dreampolish.training.diffusion import Denoiser, DenoiserBatch, normal_noise
 

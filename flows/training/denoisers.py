@@ -13,8 +13,8 @@ from dreampolish.data.captions import training_words
 from dreampolish.metrics.judge import load_alignment
 from dreampolish.optim.fit import FitResult, fit
 from dreampolish.priors.estimators.normals import load_normal_prior, pictures_from_normals
+from dreampolish.priors.folders.loading import load_unet
 from dreampolish.priors.folders.source import PriorError, PriorSource
-from dreampolish.priors.loading import load_unet
 from dreampolish.priors.text.loading import load_text_prior
 from dreampolish.priors.view import load_projection, load_view_prior
 from dreampolish.training.diffusion import DenoisingLoss, RunningAverage, build_schedule, learning_rate_factor

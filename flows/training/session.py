@@ -12,9 +12,9 @@ from torch import Tensor
 
 from dreampolish.data.batches import RenderedViews
 from dreampolish.optim.checkpoints import Checkpoints
-from dreampolish.priors.diffusion.latents import LatentSpace
+from dreampolish.priors.folders.loading import load_autoencoder_folder
 from dreampolish.priors.folders.source import PriorError
-from dreampolish.priors.loading import load_autoencoder_folder
+from dreampolish.priors.latents import LatentSpace
 from dreampolish.training.recipes import latent_space
 from schemas.trainings import PriorsTraining
 from stages.runtime.errors import StageError

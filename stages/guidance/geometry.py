@@ -4,9 +4,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dreampolish.distillation.guidance import PromptEmbeddings, text_guidance, view_guidance
-from dreampolish.distillation.weights import sds_weights
 from dreampolish.optim.fit import Stateful, Term
+from dreampolish.priors.distillation.guidance import PromptEmbeddings, text_guidance, view_guidance
+from dreampolish.priors.distillation.weights import sds_weights
 from dreampolish.priors.protocols import TextPrior, ViewCondition, ViewPrior
 from dreampolish.scene.cameras import Cameras, random_cameras
 from schemas.config.shared.geometry import CameraConfig, GeometryConfig

@@ -2,7 +2,7 @@
 
 from typing import assert_never
 
-from dreampolish.distillation.weights import (
+from dreampolish.priors.distillation.weights import (
     ScoreWeights,
     SplitWeights,
     csd_weights,

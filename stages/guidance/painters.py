@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dreampolish.distillation.guidance import images_at_prior
+from dreampolish.priors.distillation.guidance import images_at_prior
 from dreampolish.priors.protocols import SetPrior, SetSubject, ViewCondition, ViewPrior
 from dreampolish.scene.cameras import Cameras
 from dreampolish.scene.cutout import CutoutSizes, cut_from_plain_background

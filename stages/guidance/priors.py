@@ -21,10 +21,10 @@ from stages.runtime.keys.key import REMEDY
 from stages.runtime.stage import Stage
 
 if TYPE_CHECKING:
-    from dreampolish.priors.diffusion.latents import LatentSpace, MemoryUse
     from dreampolish.priors.estimators.depth import DepthPrior
     from dreampolish.priors.estimators.normals import DiffusionNormalPrior
     from dreampolish.priors.estimators.regressor import NormalRegressor
+    from dreampolish.priors.latents import LatentSpace, MemoryUse
     from dreampolish.priors.protocols import SetPrior
     from dreampolish.priors.text.prior import DiffusionTextPrior
     from dreampolish.priors.view import DiffusionViewPrior
@@ -96,7 +96,7 @@ def open_depth_prior(run: RunContext) -> "DepthPrior | None":
 
 def memory_use(execution: Execution) -> "MemoryUse":
     """A plan's part for the priors."""
-    from dreampolish.priors.diffusion.latents import MemoryUse
+    from dreampolish.priors.latents import MemoryUse
 
     return MemoryUse(
         views_at_once=execution.views_at_once,
@@ -122,7 +122,7 @@ def _opened(load: Callable[[PriorSource], P], stage: Stage, setting: PriorSettin
         autoencoder=PRECISIONS.get(autoencoder),
         adapter=PRECISIONS.get(formats.lora_precision),
     )
-    from dreampolish.priors.diffusion.latents import LatentSpace
+    from dreampolish.priors.latents import LatentSpace
 
     if isinstance(prior, LatentSpace):
         prior.spend(memory_use(stage.execution))

@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dreampolish.distillation.guidance import images_at_prior
 from dreampolish.optim.fit import Term
+from dreampolish.priors.distillation.guidance import images_at_prior
 from dreampolish.scene.cameras import Cameras, orbit_cameras
 from dreampolish.scene.pictures import resize
 from schemas.config.shared.guidance import ViewTargetsConfig

@@ -28,7 +28,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 from pydantic import BaseModel, ValidationError, validate_call
 
-from dreampolish.fields.kernels.announce import announcing
+from dreampolish.kernels.announce import announcing
 from dreampolish.optim.atomic_files import sha256_of
 from dreampolish.optim.costs import reset_peak_memory
 from dreampolish.optim.fit import DivergedError

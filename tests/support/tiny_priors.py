@@ -10,9 +10,9 @@ from PIL import Image, ImageDraw
 from transformers import BertConfig, BertModel, BertTokenizerFast, CLIPConfig, CLIPModel, CLIPTokenizer
 
 from dreampolish.priors.autoencoder import PatchAutoencoder
-from dreampolish.priors.diffusion.latents import LatentSpace
-from dreampolish.priors.diffusion.sampling import NoiseSchedule
+from dreampolish.priors.latents import LatentSpace
 from dreampolish.priors.protocols import TextEmbedding
+from dreampolish.priors.sampling import NoiseSchedule
 from dreampolish.priors.view import DiffusionViewPrior, LatentPatchContext, PoseProjection
 from dreampolish.training.diffusion import UnetShape, build_schedule, build_unet
 from dreampolish.training.folders import write_prior

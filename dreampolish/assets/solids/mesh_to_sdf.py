@@ -16,8 +16,8 @@ from skimage.measure import marching_cubes
 from torch import Tensor
 
 from dreampolish.fields.density_to_sdf import EmptyFieldError, SignedDistanceGrid
-from dreampolish.fields.kernels.mesh_distance import MeshDistance
 from dreampolish.fields.lattice import lattice_points, sample_lattice
+from dreampolish.kernels.mesh_distance import MeshDistance
 from dreampolish.mesh.topology import face_areas, face_normals
 from dreampolish.mesh.winding import wound_alike
 

@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dreampolish.priors.diffusion.sampling import Predictor, Renewal, guided, sample_ddim
 from dreampolish.priors.multiview.network import MultiviewNetwork, SetCondition
+from dreampolish.priors.sampling import Predictor, Renewal, guided, sample_ddim
 
 SET_AZIMUTH_DEG = (0.0, 90.0, 180.0, 270.0, 45.0, 225.0)
 SET_ELEVATION_DEG = (10.0, 10.0, 10.0, 10.0, 40.0, 40.0)

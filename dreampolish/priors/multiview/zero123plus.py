@@ -16,11 +16,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dreampolish.priors.diffusion.latents import LatentSpace
-from dreampolish.priors.diffusion.sampling import guided, noisy_latents, repainted
+from dreampolish.priors.folders.loading import load_autoencoder, load_schedule, load_text_encoder, load_unet, open_transformers
 from dreampolish.priors.folders.source import PriorError, PriorSource, json_object
-from dreampolish.priors.loading import load_autoencoder, load_schedule, load_text_encoder, load_unet, open_transformers
+from dreampolish.priors.latents import LatentSpace
 from dreampolish.priors.protocols import SetSubject, TextEmbedding
+from dreampolish.priors.sampling import guided, noisy_latents, repainted
 from dreampolish.priors.text.towers import TextTower
 
 AZIMUTHS_DEG = (30.0, 90.0, 150.0, 210.0, 270.0, 330.0)

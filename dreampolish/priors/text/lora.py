@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from peft import LoraConfig
 from torch import Tensor, nn
 
-from dreampolish.priors.diffusion.latents import LatentSpace
+from dreampolish.priors.latents import LatentSpace
 from dreampolish.priors.protocols import TextEmbedding
 from dreampolish.priors.text.networks import ScoreNetwork
 

@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from dreampolish.priors.diffusion.latents import LatentSpace
-from dreampolish.priors.diffusion.sampling import Predictor, Renewal, guided, repainted, sample_ddim
+from dreampolish.priors.latents import LatentSpace
 from dreampolish.priors.protocols import TextEmbedding
+from dreampolish.priors.sampling import Predictor, Renewal, guided, repainted, sample_ddim
 from dreampolish.priors.text.lora import LoraDomain
 from dreampolish.priors.text.networks import ScoreNetwork
 from dreampolish.priors.text.towers import PromptEmbedder

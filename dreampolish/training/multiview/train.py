@@ -17,8 +17,8 @@ from jaxtyping import Float
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from dreampolish.priors.diffusion.sampling import bounded_snr_weight
 from dreampolish.priors.multiview.network import MultiviewNetwork, SetCondition
+from dreampolish.priors.sampling import bounded_snr_weight
 from dreampolish.training.multiview.codec import PatchCodec
 from dreampolish.training.multiview.objects import Tables
 from dreampolish.training.multiview.sets import PaintedSets, SetPool

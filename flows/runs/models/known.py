@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from dreampolish.fields.kernels.cache import cache_folder
+from dreampolish.kernels.cache import cache_folder
 from dreampolish.optim.atomic_files import write_atomically
 from dreampolish.priors.folders.digests import digest
 from dreampolish.priors.folders.source import PriorSource

@@ -15,7 +15,7 @@ from pathlib import Path
 
 OURS = ("dreampolish", "stages", "schemas", "flows")
 
-ENDS = ("stages.runtime", "stages.results", "dreampolish.fields.kernels.runtime")
+ENDS = ("stages.runtime", "stages.results", "dreampolish.kernels.runtime")
 """Packages at which the walk ends: they move, lock, report, look at and judge results, or launch kernels, and choose no byte of them."""
 
 ROOTS = (("schemas.config.shared.schedule", "Ramp"), ("schemas.config.shared.schedule", "Schedule"))

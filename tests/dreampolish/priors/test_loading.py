@@ -9,8 +9,8 @@ import torch
 
 from dreampolish.priors.estimators.normals import load_normal_prior
 from dreampolish.priors.folders.digests import digest, packaged_digest
+from dreampolish.priors.folders.loading import load_autoencoder_folder
 from dreampolish.priors.folders.source import PriorError, PriorSource
-from dreampolish.priors.loading import load_autoencoder_folder
 from dreampolish.priors.text.loading import load_text_prior
 from dreampolish.priors.view import load_view_prior
 from dreampolish.training.diffusion import build_schedule

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dreampolish.priors.diffusion import sampling as N
+from dreampolish.priors import sampling as N
 from dreampolish.training.diffusion import build_schedule, stratified_timesteps
 
 ALPHAS = build_schedule().alphas_cumprod.double()

@@ -13,8 +13,8 @@ from dreampolish.fields.sdf import SdfField
 from dreampolish.mesh.topology import face_adjacency
 from dreampolish.optim.live_bytes import LiveBytes
 from dreampolish.priors.folders.source import PriorSource
-from dreampolish.priors.memory.counting import adapter_bytes, network_bytes
 from dreampolish.priors.rehearsal.architectures import FULL
+from dreampolish.priors.rehearsal.counting import adapter_bytes, network_bytes
 from dreampolish.priors.rehearsal.folders import write_normals, write_text, write_view
 from dreampolish.priors.text.loading import load_text_prior
 from dreampolish.renderers.mesh import Mesh, color_of_field

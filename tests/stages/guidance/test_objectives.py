@@ -2,7 +2,7 @@
 
 import pytest
 
-from dreampolish.distillation.weights import (
+from dreampolish.priors.distillation.weights import (
     ScoreWeights,
     SplitWeights,
     csd_weights,

@@ -13,11 +13,11 @@ from diffusers import (
     StableDiffusionXLPipeline,
 )
 
-from dreampolish.distillation.scores import add_noise, score_loss
-from dreampolish.distillation.weights import sds_weights
-from dreampolish.priors.diffusion.sampling import alpha_sigma
+from dreampolish.priors.distillation.scores import add_noise, score_loss
+from dreampolish.priors.distillation.weights import sds_weights
 from dreampolish.priors.folders.contents import contents_of
 from dreampolish.priors.folders.source import PriorError, PriorSource
+from dreampolish.priors.sampling import alpha_sigma
 from dreampolish.priors.text.loading import load_text_prior
 from dreampolish.priors.text.networks import packed, token_places, unpacked
 from dreampolish.priors.text.prior import DiffusionTextPrior

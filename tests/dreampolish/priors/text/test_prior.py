@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from dreampolish.priors.diffusion.sampling import epsilon_from_v, sample_ddim
-from dreampolish.priors.loading import unet_output
+from dreampolish.priors.folders.loading import unet_output
+from dreampolish.priors.sampling import epsilon_from_v, sample_ddim
 from dreampolish.priors.text.networks import UnetNetwork
 from dreampolish.priors.text.prior import DiffusionTextPrior
 from tests.support.tiny_priors import CHANNELS, CountingTower, tiny_space, tiny_unet

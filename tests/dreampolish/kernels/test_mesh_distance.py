@@ -7,7 +7,7 @@ import torch
 import trimesh
 
 from dreampolish.assets.solids.mesh_to_sdf import INSIDE, by_torch
-from dreampolish.fields.kernels.mesh_distance import MeshDistance
+from dreampolish.kernels.mesh_distance import MeshDistance
 
 
 def parts_of(mesh: trimesh.Trimesh) -> tuple[torch.Tensor, torch.Tensor]:

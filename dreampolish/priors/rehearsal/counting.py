@@ -12,10 +12,10 @@ import torch
 from peft import LoraConfig
 
 from dreampolish.optim.live_bytes import LiveBytes
-from dreampolish.priors.diffusion.latents import can_compute_again
 from dreampolish.priors.folders.contents import contents_of
 from dreampolish.priors.folders.source import PriorSource
-from dreampolish.priors.memory.on_meta import META, Outline, fused_attention, outline_of
+from dreampolish.priors.latents import can_compute_again
+from dreampolish.priors.rehearsal.on_meta import META, Outline, fused_attention, outline_of
 
 ADAM_BYTES = 16
 """Of a trained number: itself, its gradient and AdamW's two means, float32."""

@@ -6,8 +6,8 @@ import torch
 import warp as wp
 from torch import Tensor
 
-from dreampolish.fields.kernels.marched import Marched
-from dreampolish.fields.kernels.runtime import MODULE, launch
+from dreampolish.kernels.marched import Marched
+from dreampolish.kernels.runtime import MODULE, launch
 
 
 @wp.func

@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dreampolish.distillation.perp_neg import RIVALS, Blend, Rival, blend_at
-from dreampolish.distillation.scores import Noised, TextConditions, distil, text_scores, view_scores
-from dreampolish.distillation.weights import ScoreWeights, SplitWeights
+from dreampolish.priors.distillation.perp_neg import RIVALS, Blend, Rival, blend_at
+from dreampolish.priors.distillation.scores import Noised, TextConditions, distil, text_scores, view_scores
+from dreampolish.priors.distillation.weights import ScoreWeights, SplitWeights
 from dreampolish.priors.protocols import TextEmbedding, TextPrior, VariationalDomain, ViewCondition, ViewPrior
 from dreampolish.scene.cameras import OVERHEAD_DEG, Cameras, view_words
 from dreampolish.scene.pictures import resize

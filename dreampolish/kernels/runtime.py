@@ -15,8 +15,8 @@ from typing import Any
 import torch
 import warp as wp
 
-from dreampolish.fields.kernels.announce import announce
-from dreampolish.fields.kernels.cache import cache_folder
+from dreampolish.kernels.announce import announce
+from dreampolish.kernels.cache import cache_folder
 
 MODULE = "dreampolish"
 """Warp's name for all kernels of this package."""

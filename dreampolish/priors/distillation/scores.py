@@ -12,8 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-from dreampolish.distillation.perp_neg import Rival, without_rivals
-from dreampolish.distillation.weights import ScoreWeights, SplitWeights, needs, weighted_delta
+from dreampolish.priors.distillation.perp_neg import Rival, without_rivals
+from dreampolish.priors.distillation.weights import ScoreWeights, SplitWeights, needs, weighted_delta
 from dreampolish.priors.protocols import LatentPrior, TextEmbedding, TextPrior, VariationalDomain, ViewCondition, ViewPrior
 
 

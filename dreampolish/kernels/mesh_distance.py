@@ -10,7 +10,7 @@ import torch
 import warp as wp
 from torch import Tensor
 
-from dreampolish.fields.kernels.runtime import MODULE, launch, prepare, wp_device
+from dreampolish.kernels.runtime import MODULE, launch, prepare, wp_device
 
 ACCURACY = 3.0
 """How many radii away a part of the mesh counts as one dipole; Warp's default is 2."""

@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dreampolish.distillation import scores, weights
-from dreampolish.distillation.guidance import PromptEmbeddings
-from dreampolish.distillation.perp_neg import Rival, blend_at, without_rival, without_rivals
-from dreampolish.distillation.weights import ScoreWeights, SplitWeights, weighted_delta
+from dreampolish.priors.distillation import scores, weights
+from dreampolish.priors.distillation.guidance import PromptEmbeddings
+from dreampolish.priors.distillation.perp_neg import Rival, blend_at, without_rival, without_rivals
+from dreampolish.priors.distillation.weights import ScoreWeights, SplitWeights, weighted_delta
 from dreampolish.priors.protocols import TextEmbedding
 from dreampolish.scene.cameras import orbit_cameras
 

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from dreampolish.fields.kernels.announce import announce, announcing
-from dreampolish.fields.kernels.cache import cache_folder
+from dreampolish.kernels.announce import announce, announcing
+from dreampolish.kernels.cache import cache_folder
 
 PROJECT = Path(__file__).parents[3]
 
 CALL = """
 import torch
 from dreampolish.fields.hash_grid import GridSizes, HashGrid
-from dreampolish.fields.kernels.announce import announcing
+from dreampolish.kernels.announce import announcing
 grid = HashGrid(GridSizes(1, 1, 2, 1.0, 64, 1.0), torch.Generator().manual_seed(0))
 with announcing(lambda words: print("said:", words)):
     print(float(grid(torch.zeros(1, 3)).sum()))

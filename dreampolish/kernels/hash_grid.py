@@ -14,7 +14,7 @@ import warp as wp
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from dreampolish.fields.kernels.runtime import MODULE, launch_rows
+from dreampolish.kernels.runtime import MODULE, launch_rows
 
 vec8 = wp.types.vector(length=8, dtype=wp.float32)
 index8 = wp.types.vector(length=8, dtype=wp.int32)

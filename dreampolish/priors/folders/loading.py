@@ -14,11 +14,11 @@ from torch.nn import functional
 from transformers import AutoTokenizer
 
 from dreampolish.priors.autoencoder import PatchAutoencoder
-from dreampolish.priors.diffusion.sampling import NoiseSchedule, alphas_cumprod_of_flow
 from dreampolish.priors.folders.architectures import checked_diffusers, checked_transformers
 from dreampolish.priors.folders.families import TRANSFORMERS, refuse_other_scheduler
 from dreampolish.priors.folders.source import PriorError, PriorSource, json_object, referenced_folder
 from dreampolish.priors.protocols import TextEmbedding
+from dreampolish.priors.sampling import NoiseSchedule, alphas_cumprod_of_flow
 
 
 def unet_output(unet: UNet2DConditionModel, noisy: Tensor, timesteps: Tensor, text: TextEmbedding) -> Tensor:

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dreampolish.priors.diffusion.latents import pixels_per_latent
-from dreampolish.priors.diffusion.sampling import NoiseSchedule
 from dreampolish.priors.folders.architectures import checked_diffusers
 from dreampolish.priors.folders.contents import AUTOENCODERS, UNETS, Contents
 from dreampolish.priors.folders.families import TRANSFORMERS
 from dreampolish.priors.folders.source import PriorSource
+from dreampolish.priors.latents import pixels_per_latent
 from dreampolish.priors.protocols import TextEmbedding
+from dreampolish.priors.sampling import NoiseSchedule
 from dreampolish.priors.text.networks import FlowTransformer, FluxTransformer, ScoreNetwork, SdxlNetwork, UnetNetwork
 from dreampolish.priors.text.towers import FLUX_T5_TOKENS, SD3_T5_TOKENS
 

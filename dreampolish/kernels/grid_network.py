@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from dreampolish.fields.kernels.hash_grid import Levels, encode, table_gradient
+from dreampolish.kernels.hash_grid import Levels, encode, table_gradient
 
 _CHUNK = 4096
 """Points whose hidden layer is handled at once: 64 wide it takes 1 MiB."""

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from dreampolish.distillation.guidance import PromptEmbeddings, text_guidance, view_guidance
-from dreampolish.distillation.scores import variational_losses
-from dreampolish.distillation.weights import sds_weights
-from dreampolish.priors.diffusion.latents import ALL_AT_ONCE, LatentSpace, MemoryUse
+from dreampolish.priors.distillation.guidance import PromptEmbeddings, text_guidance, view_guidance
+from dreampolish.priors.distillation.scores import variational_losses
+from dreampolish.priors.distillation.weights import sds_weights
 from dreampolish.priors.estimators.normals import load_normal_prior
 from dreampolish.priors.folders.source import PriorSource
+from dreampolish.priors.latents import ALL_AT_ONCE, LatentSpace, MemoryUse
 from dreampolish.priors.text.loading import load_text_prior
 from dreampolish.priors.text.prior import DiffusionTextPrior
 from dreampolish.priors.view import load_view_prior

@@ -1,1 +1,0 @@
-"""What the diffusion priors share: latent space, noise schedule and sampling."""
