@@ -15,11 +15,11 @@ from jaxtyping import Float, Int
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from dreampolish.distillation.guidance import GuidanceStep, PromptEmbeddings, mean_norm, text_guidance
-from dreampolish.distillation.scores import variational_losses
 from dreampolish.fields.color import ColorField, fit_colors
 from dreampolish.fields.hash_grid import ADAM_EPSILON
 from dreampolish.optim.fit import Stateful, Term, fit
+from dreampolish.priors.distillation.guidance import GuidanceStep, PromptEmbeddings, mean_norm, text_guidance
+from dreampolish.priors.distillation.scores import variational_losses
 from dreampolish.priors.protocols import TextPrior, VariationalDomain
 from dreampolish.renderers.mesh import Mesh, color_of_field
 from dreampolish.scene.cameras import Cameras

@@ -7,11 +7,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dreampolish.distillation.guidance import images_at_prior
 from dreampolish.optim.fit import Term
+from dreampolish.priors.distillation.guidance import images_at_prior
 from dreampolish.scene.cameras import Cameras, orbit_cameras
 from dreampolish.scene.pictures import resize
-from schemas.config.guidance import ViewTargetsConfig
+from schemas.config.shared.guidance import ViewTargetsConfig
 from stages.guidance.painters import Painter
 from stages.guidance.reference_view import REFERENCE_FOV_DEG
 

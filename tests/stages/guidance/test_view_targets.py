@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dreampolish.scene.cameras import Cameras
-from schemas.config.guidance import ViewTargetsConfig
+from schemas.config.shared.guidance import ViewTargetsConfig
 from schemas.trainings import PriorsTraining
 from stages.guidance.painters import SinglePainter
 from stages.guidance.view_targets import ViewTargets, coverage_of, inside
