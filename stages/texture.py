@@ -29,7 +29,7 @@ from stages.guidance.grids import active_levels, open_all_levels
 from stages.guidance.objectives import needs_variational, weights_at
 from stages.guidance.painters import open_painter
 from stages.guidance.priors import open_text_prior
-from stages.guidance.reference_view import REFERENCE_VIEW, ReferenceView, load_reference, reference_color_loss
+from stages.guidance.reference_view import REFERENCE_VIEW, ReferenceView, load_reference, of_another, reference_color_loss
 from stages.guidance.view_targets import ViewTargets
 from stages.results.files import load_colors, load_mesh, load_painted, write_mesh
 from stages.results.live import unfinished_mesh
@@ -167,7 +167,14 @@ def _targets(stage: Stage, config: TextureConfig, view: ReferenceView) -> ViewTa
     if not config.targets.wanted:
         return None
     painter = open_painter(stage, config.targets, view, stage.generator)
-    return ViewTargets(config.targets, config.steps, config.size, painter, generator=stage.generator)
+    return ViewTargets(
+        config.targets,
+        steps=config.steps,
+        size=config.size,
+        painter=painter,
+        given=view.all if view.others else (),
+        generator=stage.generator,
+    )
 
 
 def _paint(painting: Painting, stage: Stage) -> dict[str, float]:
@@ -225,10 +232,12 @@ def _losses(painting: Painting, extra: Figures, preview: Preview) -> Callable[[i
         terms: dict[str, Term] = {}
         preview.keep()
         if config.anchors.rgb.at(*progress) > 0:
-            front = painting.mesh.render(painting.view.camera, color_of, 1, smooth=True)
-            loss = reference_color_loss(front.rgb, painting.view, config.mask_erosion)
-            terms["reference_rgb"] = Term(loss, config.anchors.rgb.at(*progress))
-            preview.keep(view=front.rgb)
+            front, held = _held_to(painting, painting.view, progress)
+            terms |= held
+            preview.keep(view=front)
+            another = painting.view.another(step)
+            if another is not None:
+                terms |= of_another(_held_to(painting, another, progress)[1])
         terms |= _target_terms(painting, step)
         terms |= _hold_terms(painting, progress)
         cameras = guidance_cameras(
@@ -259,6 +268,16 @@ def _losses(painting: Painting, extra: Figures, preview: Preview) -> Callable[[i
     return losses
 
 
+def _held_to(
+    painting: Painting, view: ReferenceView, progress: tuple[int, int]
+) -> tuple[Float[Tensor, "1 h w 3"], dict[str, Term]]:
+    """A render of a given picture's view, and its loss."""
+    config = painting.config
+    seen = painting.mesh.render(view.camera, color_of_field(painting.colors), 1, smooth=True)
+    loss = reference_color_loss(seen.rgb, view, config.mask_erosion)
+    return seen.rgb, {"reference_rgb": Term(loss, config.anchors.rgb.at(*progress))}
+
+
 def _paint_targets(painting: Painting, step: int) -> None:
     """Let the view prior paint its views where that is due; before the first step the field learns them."""
     targets, color_of = painting.targets, color_of_field(painting.colors)
@@ -283,7 +302,7 @@ def _block_in(painting: Painting, targets: ViewTargets) -> None:
     """Teach the field what the reference and the painted views show of the surface."""
     config, grid = painting.config, painting.colors.network.grid
     cameras, pictures, covered = targets.cameras(), targets.pictures(), targets.coverage()
-    views = [(painting.view.camera, painting.view.rgb, painting.view.mask)] * config.block_in_front
+    views = [(each.camera, each.rgb, each.mask) for each in painting.view.all] * config.block_in_front
     views += [(cameras[[index]], pictures[[index]], covered[[index]]) for index in range(len(pictures))]
     seen = [
         surface_colors(mesh=painting.mesh, camera=camera, picture=picture, covered=share, facing=config.block_in_facing)

@@ -6,7 +6,7 @@ import torch
 from dreampolish.scene.cameras import Cameras
 from schemas.config.guidance import ViewTargetsConfig
 from schemas.trainings import PriorsTraining
-from stages.guidance.painters import SinglePainter
+from stages.guidance.painters import KnownView, SinglePainter
 from stages.guidance.view_targets import ViewTargets, coverage_of, inside
 from tests.support.tiny_priors import tiny_view_prior
 
@@ -19,7 +19,7 @@ def _targets(config: ViewTargetsConfig = CONFIG, seed: int = 0) -> ViewTargets:
     prior = tiny_view_prior()
     reference = prior.condition(torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(1)))
     generator = torch.Generator().manual_seed(seed)
-    painter = SinglePainter(prior, reference, 10.0, config, generator=generator)
+    painter = SinglePainter(prior, [KnownView(reference, 0.0, 10.0)], config, generator)
     return ViewTargets(config, 11, 8, painter, generator=generator)
 
 
