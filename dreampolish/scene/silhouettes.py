@@ -66,9 +66,20 @@ def contradiction(masks: Bool[Tensor, "n s s"], cameras: Cameras, tolerance: flo
     outside, frames, shares = distance_outside(masks), unmoved(len(masks)), []
     for picture, mask in enumerate(masks):
         pixels = mask.nonzero().flip(1) + 0.5
-        missing = _missing(outside, cameras, frames, picture, pixels) if len(pixels) else torch.zeros(1)
-        shares.append((missing > tolerance).float().mean())
-    return torch.stack(shares)
+        shares.append((_missing(outside, cameras, frames, picture, pixels) > tolerance).float().mean())
+    return torch.stack(shares).nan_to_num()
+
+
+def hull_outlines(masks: Bool[Tensor, "n s s"], cameras: Cameras, views: Cameras, tolerance: float) -> Bool[Tensor, "m v v"]:
+    """What the largest shape that fits all outlines, grown by `tolerance` pixels, covers in other views of any size."""
+    outside, frames, size = distance_outside(masks), unmoved(len(masks)), views.size
+    rows, columns = torch.meshgrid(torch.arange(size) + 0.5, torch.arange(size) + 0.5, indexing="ij")
+    pixels = torch.stack([columns, rows], dim=-1).reshape(-1, 2)
+    seen = []
+    for view in range(len(views)):
+        points = _points_on_rays(views[[view]], pixels, size)
+        seen.append((_furthest(outside, cameras, frames, points, None) <= tolerance).reshape(size, size))
+    return torch.stack(seen)
 
 
 def _missing(
@@ -78,11 +89,19 @@ def _missing(
 
     pixels: (column, row) in the picture. Differentiable in cameras and frames.
     """
-    n, size = outside.shape[:2]
+    size = outside.shape[1]
     points = _points_on_rays(cameras[[picture]], frames.to_camera(picture, pixels, size), size)
+    return _furthest(outside, cameras, frames, points, picture)
+
+
+def _furthest(
+    outside: Float[Tensor, "n s s"], cameras: Cameras, frames: Frames, points: Float[Tensor, "p d 3"], but: int | None
+) -> Float[Tensor, " p"]:
+    """Of each ray's points that one which lies least outside of all outlines, or all but one: how far, pixels."""
+    n, size = outside.shape[:2]
     furthest = torch.zeros(points.shape[:2])
     for other in range(n):
-        if other != picture:
+        if other != but:
             seen = points_camera_from_world(points.reshape(-1, 3), cameras[[other]])
             places = frames.to_picture(other, pixels_from_points_camera(seen, cameras[[other]])[0], size)
             grid = (places / size * 2 - 1).reshape(1, *points.shape[:2], 2)

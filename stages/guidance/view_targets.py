@@ -11,12 +11,16 @@ from dreampolish.distillation.guidance import images_at_prior
 from dreampolish.optim.fit import Term
 from dreampolish.scene.cameras import Cameras, orbit_cameras
 from dreampolish.scene.pictures import resize
+from dreampolish.scene.silhouettes import hull_outlines
 from schemas.config.guidance import ViewTargetsConfig
 from stages.guidance.painters import Painter, angle_between
 from stages.guidance.reference_view import REFERENCE_FOV_DEG, ReferenceView
 
 TRANSPARENT = 0.1
 """Transparency below which a pixel counts as inside, 0..1. [choice]"""
+
+HULL_SIZE, HULL_TOLERANCE, FILLED = 64, 1.0, 0.25
+"""Of the outlines whose hull bounds what is painted: pixels of a side, pixels they may be off, coverage of one inside. [choice]"""
 
 Picture = Callable[[Cameras], Float[Tensor, "b h w 3"]]
 
@@ -62,6 +66,15 @@ def _places_of(
     return found
 
 
+def _hull_of(given: Sequence[ReferenceView], cameras: Cameras) -> Float[Tensor, "n s s 1"]:
+    """How much of each view's pixels the largest shape covers that fits the given pictures, 0 or 1, at HULL_SIZE."""
+    masks = torch.cat([resize(each.mask[..., None], HULL_SIZE)[..., 0] > FILLED for each in given]).cpu()
+    poses = torch.tensor([(each.azimuth_deg, each.elevation_deg) for each in given])
+    seen = orbit_cameras(*poses.T, torch.full((len(given),), REFERENCE_FOV_DEG), HULL_SIZE)
+    found = hull_outlines(masks, seen, cameras.at_size(HULL_SIZE).to("cpu"), HULL_TOLERANCE)
+    return found.float()[..., None].to(cameras.fov_deg.device)
+
+
 class ViewTargets:
     """Fixed views around the object with their painted pictures: the painter's own, else evenly around. A stage's checkpoints hold it.
 
@@ -84,11 +97,12 @@ class ViewTargets:
         self._given = _places_of(given, views, config.given_within_deg)
         for place, picture in self._given.items():
             views[place] = (picture.azimuth_deg, picture.elevation_deg)
-        azimuth, elevation = torch.tensor(views).T
+        azimuth, elevation = torch.tensor(views, dtype=torch.float32).T
         fov = torch.full_like(azimuth, REFERENCE_FOV_DEG)
         self._cameras = orbit_cameras(azimuth, elevation, fov, painter.image_size).to(generator.device)
         self._due = sorted({round(progress * max(steps - 1, 0)) for progress in config.paint_at})
         self._pictures, self._coverage = torch.zeros(0), torch.zeros(0)
+        self._hull = _hull_of(given, self._cameras) if given else None
 
     def paint_if_due(self, step: int, picture: Picture) -> None:
         """Paint every view at the steps that the settings name. picture: the object as it looks now."""
@@ -102,6 +116,9 @@ class ViewTargets:
     def _keep(self, pictures: Float[Tensor, "n h w 3"]) -> None:
         size = pictures.shape[1]
         self._coverage = coverage_of(pictures, self._config.paper_tolerance, self._config.full_ink)
+        if self._hull is not None:
+            # No shape that fits the given pictures reaches further.
+            self._coverage = self._coverage * resize(self._hull, size)[..., 0]
         for place, picture in self._given.items():
             pictures[place] = resize(picture.original, size)[0]
             self._coverage[place] = resize(picture.mask[..., None], size)[0, ..., 0]

@@ -1,12 +1,14 @@
 """Outlines of one object, and of none: what no shape explains, and how poses and frames are found again."""
 
+import math
+
 import pytest
 import torch
 from jaxtyping import Bool
 from torch import Tensor
 
 from dreampolish.scene.cameras import Cameras, orbit_cameras, rays_from_cameras
-from dreampolish.scene.silhouettes import FitSizes, contradiction, fitted
+from dreampolish.scene.silhouettes import FitSizes, contradiction, fitted, hull_outlines
 
 SIZE, FOV_DEG = 64, 20.0
 FIT = FitSizes(steps=60, rate=0.5, outline=40, turn_deg=15.0, move=0.1, pull=0.0005)
@@ -103,3 +105,18 @@ def test_what_fits_stays_as_it_was_given() -> None:
     assert fit.azimuth_deg.tolist() == pytest.approx([0, 90], abs=0.3)
     assert fit.elevation_deg.tolist() == pytest.approx([0, 0], abs=0.3)
     assert fit.frames.scale.tolist() == pytest.approx([1, 1], abs=0.01)
+
+
+def test_the_hull_of_a_balls_outlines_covers_the_ball_and_little_more() -> None:
+    seen = cameras([0.0, 90.0, 180.0, 270.0], [0.0, 0.0, 0.0, 0.0])
+    views = cameras([45.0, 90.0], [0.0, 0.0])
+    hull = hull_outlines(ball(seen, 0.4), seen, views, tolerance=0.5)
+    true = ball(views, 0.4)
+    assert bool((hull | ~true).all())
+    assert float(hull[1].sum() / true[1].sum()) < 1.08  # as it was given, half a pixel wider
+    # Between the views the corners of a square remain. Its sides are the cones' of half angle asin(0.4 / distance), so a corner lies at
+    # (c, c) with c = tan(half angle) (distance - c).
+    distance = float(seen.world_from_camera[0, :3, 3].norm())
+    slope = math.tan(math.asin(0.4 / distance))
+    corner = slope * distance / (1 + slope)
+    assert float(hull[0].any(0).sum() / true[0].any(0).sum()) == pytest.approx(2**0.5 * corner / (slope * distance), abs=0.05)
