@@ -75,6 +75,8 @@ class Study(Frozen):
     prompts: Grouped = {}
     objects: Grouped = {}
     objects_folder: str = "benchmark/objects"
+    on_true_meshes: bool = False
+    """Whether the objects' true meshes, stripped of their colours, are textured: what texture objectives do where the shape is right."""
     unseen_group: str | None = None
     """The group whose things the text prior never saw; checked against its vocabulary."""
     seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = (0,)
@@ -102,6 +104,8 @@ class Study(Frozen):
         _refuse_twice("seeds", self.seeds)
         if not self.seeds:
             raise ValueError("seeds: name at least one")
+        if self.on_true_meshes:
+            self._check_true_meshes()
         if self.matrix is not None and self.variants:
             raise ValueError("variants and matrix: give one of them")
         if self.matrix is not None:
@@ -123,6 +127,16 @@ class Study(Frozen):
             raise ValueError(f"unseen_group {self.unseen_group!r} is no group; there are {', '.join(self.groups)}")
         self._check_references()
         return self
+
+    def _check_true_meshes(self) -> None:
+        """That there is a true mesh for every subject, and that nothing but its texture is compared."""
+        if any(self.prompts.values()):
+            raise ValueError("on_true_meshes: only objects have a true mesh; leave prompts out")
+        ends = {self.until, *(variant.until or self.until for variant in self.variants.values())}
+        if ends != {"texture"}:
+            raise ValueError("on_true_meshes: until texture; a given mesh has no earlier stages to compare")
+        if any(variant.shares is not None or variant.like is not None for variant in self.variants.values()):
+            raise ValueError("on_true_meshes: shares and like deal out steps of the geometry, and there are none")
 
     def _check_references(self) -> None:
         """That named variants exist and can be what they are named for."""

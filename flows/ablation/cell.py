@@ -17,10 +17,11 @@ from flows.ablation.figures import Judge, figures_of
 from flows.ablation.plan import Cell, Plan
 from flows.ablation.statistics import CellResult, StageResult
 from flows.benchmark.subjects import Subject, reference_picture
-from flows.benchmark.truth import Truth, true_mesh, truth_of
+from flows.benchmark.truth import Truth, bare_glb, true_mesh, truth_of
 from flows.report.settings import changes, text
 from flows.runs.chain import CHAIN
 from flows.runs.create import now
+from flows.runs.given_mesh import keep_mesh
 from flows.runs.inputs import keep_image
 from schemas.artifacts import Artifact, ReferenceArtifact, StageName
 from schemas.config.run import Config
@@ -110,8 +111,10 @@ def cell_record(work: Workplace, cell: Cell, config: Config) -> RunRecord:
     """The cell's run: that of an earlier call, or a new one."""
     if record_path(work.store, cell.run).is_file():
         return read_record(work.store, cell.run)
-    image = None if cell.subject.truth is None else _kept_picture(work, cell.subject.truth, config)
-    record = RunRecord(run=cell.run, prompt=cell.subject.prompt, image=image, config=config, created=now())
+    truth = cell.subject.truth
+    image = None if truth is None else _kept_picture(work, truth, config)
+    mesh = _kept_mesh(work, truth) if truth is not None and cell.subject.on_true_mesh else None
+    record = RunRecord(run=cell.run, prompt=cell.subject.prompt, image=image, mesh=mesh, config=config, created=now())
     write_record(work.store, record)
     return record
 
@@ -120,6 +123,14 @@ def _kept_picture(work: Workplace, subject: Subject, config: Config) -> str:
     mesh = true_mesh(subject.glb, device_from_name(config.device))
     with tempfile.TemporaryDirectory() as folder:
         return keep_image(work.store, reference_picture(subject, mesh, Path(folder)), config.reference)
+
+
+def _kept_mesh(work: Workplace, subject: Subject) -> str:
+    """The true mesh without its colours, kept in the store as a user's own mesh is; its hash."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / f"{subject.name}.glb"
+        file.write_bytes(bare_glb(subject.glb))
+        return keep_mesh(work.store, file, "").digest
 
 
 def _open_journal(work: Workplace, cell: Cell, config: Config) -> Journal:
@@ -150,13 +161,18 @@ def _stages(work: Workplace, cell: Cell, record: RunRecord) -> dict[StageName, A
         artifacts: dict[StageName, Artifact] = {}
         for name in cell.stages:
             stage = CHAIN[name]
-            artifacts[name] = stage(run, **arguments_from_record(stage, record, work.store, artifacts))
+            artifacts[name] = stage(run, **arguments_from_record(stage, record, work.store, _seen(artifacts)))
         return artifacts
 
     # Prefect's types do not see through a flow that returns Any.
     found: Any = one_cell()
     await_sends(SENDS_S)
     return dict(found)
+
+
+def _seen(artifacts: dict[StageName, Artifact]) -> dict[StageName, Artifact]:
+    """What a stage finds: where the mesh was given, it stands in for the polished one."""
+    return {**artifacts, **({"polish": artifacts["intake"]} if "intake" in artifacts else {})}
 
 
 def _measured(

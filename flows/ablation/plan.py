@@ -10,12 +10,13 @@ from typing import Any
 from dreampolish.scene.untrusted.files import TEXT_BYTES, read_regular
 from flows.benchmark.subjects import Subject, found_subjects, framing_settings
 from flows.runs.create import check_priors, slug_from_prompt, unique_names
+from flows.runs.given_mesh import FROM_NOTHING
 from flows.runs.inputs import check_thing_named, checked_prompt
 from flows.runs.roots import located
 from schemas.artifacts import StageName
 from schemas.config.presets import ConfigError, load_config, merged
 from schemas.config.run import Config
-from schemas.runs import STAGES, RunRecord
+from schemas.runs import ALL_STAGES, MESH_STAGES, STAGES, RunRecord
 from schemas.studies import FITTED, Settings, Study, Variant, study_from_text
 from stages.guidance.words import check_words
 from stages.runtime.code import code_of_module
@@ -31,12 +32,18 @@ SHOWN_STAGES: tuple[StageName, ...] = STAGES[1:]
 
 @dataclass(frozen=True)
 class StudySubject:
-    """What a cell makes: a prompt, or an object of known shape."""
+    """What a cell makes: a prompt, or an object of known shape. on_true_mesh: whether it only paints the object's own mesh."""
 
     name: str
     prompt: str
     group: str
     truth: Subject | None
+    on_true_mesh: bool = False
+
+    @property
+    def chain(self) -> tuple[StageName, ...]:
+        """The stages that make it."""
+        return MESH_STAGES["texture"] if self.on_true_mesh else STAGES
 
 
 @dataclass(frozen=True)
@@ -58,7 +65,7 @@ class Cell:
     @property
     def stages(self) -> tuple[StageName, ...]:
         """The part of the chain that it runs."""
-        return STAGES[: STAGES.index(self.until) + 1]
+        return self.subject.chain[: self.subject.chain.index(self.until) + 1]
 
 
 @dataclass(frozen=True)
@@ -90,7 +97,7 @@ class Plan:
         keys = set()
         for cell in self.cells:
             for index, name in enumerate(cell.stages):
-                chain = None if cell.config is None else [str(getattr(cell.config, part)) for part in STAGES[: index + 1]]
+                chain = None if cell.config is None else [str(getattr(cell.config, part)) for part in cell.stages[: index + 1]]
                 keys.add((name, cell.subject.name, cell.seed, cell.run if chain is None and index else str(chain)))
         return len(keys)
 
@@ -135,7 +142,8 @@ def planned(study: Study, store: Path, preset: str | None, overrides: Sequence[s
 def _planned(study: Study, store: Path, overrides: Sequence[str]) -> Plan:
     if "seed" in study.settings or any(override.partition("=")[0].strip() == "seed" for override in overrides):
         raise ConfigError("seed is the study's own: change its `seeds`")
-    common = merged(load_config(study.preset, CONFIGS, []), nested(study.settings), overrides)
+    given = FROM_NOTHING if study.on_true_meshes else ()
+    common = merged(load_config(study.preset, CONFIGS, given), nested(study.settings), overrides)
     check_priors(common)
     configs = variant_configs(study, common)
     for config in configs.values():
@@ -219,12 +227,16 @@ def _subjects(study: Study, common: Config) -> list[StudySubject]:
             found = found_subjects(
                 located(Path(study.objects_folder), "objects_folder"), listed, common.reference.elevation_deg
             )
-            objects += [StudySubject(item.name, item.prompt, group, item) for item in found]
+            objects += [_object_subject(item, group, study) for item in found]
     called = [*listed_prompts, *(subject.name for subject in [*prompts, *objects])]
     twice = next((name for index, name in enumerate(called) if name in called[:index]), None)
     if twice is not None:
         raise ConfigError(f"two subjects would both be called {twice!r}")
     return [*prompts, *objects]
+
+
+def _object_subject(found: Subject, group: str, study: Study) -> StudySubject:
+    return StudySubject(found.name, found.prompt, group, found, on_true_mesh=study.on_true_meshes)
 
 
 def _check_words(study: Study, subjects: Sequence[StudySubject], common: Config, run: RunContext) -> None:
@@ -246,7 +258,7 @@ def _check_words(study: Study, subjects: Sequence[StudySubject], common: Config,
 
 def code_digests() -> tuple[str, ...]:
     """Of every stage's code as it stands on the disk now."""
-    return tuple(code_of_module(f"stages.{name}", PROJECT).digest for name in STAGES)
+    return tuple(code_of_module(f"stages.{name}", PROJECT).digest for name in ALL_STAGES)
 
 
 def study_id(

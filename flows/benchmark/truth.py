@@ -1,13 +1,16 @@
 """Measuring a stage's result against the true object, and the pictures that show both."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dreampolish.assets.reading.read import read_mesh
+from dreampolish.assets.reading.read import assumed_up, read_mesh, read_scene
+from dreampolish.assets.reading.repainting.gltf_back import gltf_of_scene
+from dreampolish.assets.reading.scene import Look
+from dreampolish.assets.reading.source import open_mesh_file
 from dreampolish.assets.textured_mesh import TexturedMesh
 from dreampolish.metrics.pictures import mask_iou, mean_normal_angle, psnr, ssim
 from dreampolish.metrics.surfaces import SurfaceSamples, roughness_deg, sample_surface, seen_from, surface_distance
@@ -68,6 +71,15 @@ def front_camera(elevation_deg: float, size: int) -> Cameras:
 def true_mesh(glb: Path, device: torch.device) -> TexturedMesh:
     """A GLB's object in the canonical frame: centred, inside a sphere of OBJECT_RADIUS. Raises ValueError if it cannot be read."""
     return read_mesh(glb).normalized(OBJECT_RADIUS).to(device)
+
+
+def bare_glb(glb: Path) -> bytes:
+    """A GLB of the same shape without colours, pictures and coordinates of pictures. Raises ValueError if it cannot be read."""
+    files = open_mesh_file(glb)
+    scene = read_scene(files)
+    parts = tuple(replace(part, look=Look(part.look.name), uv=None, colors=None) for part in scene.parts)
+    unit = scene.metres_per_unit or 1.0
+    return gltf_of_scene(replace(scene, parts=parts), assumed_up(scene, files), unit, glb.stem).files.content
 
 
 def truth_of(mesh: TexturedMesh, elevation_deg: float) -> Truth:

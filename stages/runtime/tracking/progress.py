@@ -22,6 +22,8 @@ SHARE = 0.05
 """Of a stage between two updates in Prefect."""
 ERRAND_S = 10.0
 """For the last thing that was sent out, when a stage ends."""
+LAST_S = 20.0
+"""For the tracker to take what a stage that runs alone has left."""
 HIGHER_IS_BETTER = ("psnr", "ssim", "alignment", "iou", "f_score")
 
 
@@ -174,7 +176,8 @@ class StageProgress:
                 # The next stage need not wait.
                 _under_way.append(last)
             else:
-                last.result()
+                # What is not sent by then stays in the journal.
+                wait([last], timeout=LAST_S)
         self._thread.shutdown(wait=False)
 
     def _send_the_rest(self, place: Place) -> None:

@@ -1,26 +1,20 @@
-"""Studies: sums done by hand, plans refused in one line, pages made of numbers, and the flow over stand-in stages."""
+"""Sums done by hand, pages made of numbers, figures of pictures."""
 
 import json
 import math
 import re
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-import trimesh
-import yaml
 from PIL import Image
-from typer.testing import CliRunner
 
-from dreampolish.assets.textured_mesh import TexturedMesh
-from flows.ablation import plan as ablation_plan
 from flows.ablation.cell import best_figures, differences
 from flows.ablation.document import study_text, verdicts, write_page
 from flows.ablation.figures import picture_figures
-from flows.ablation.flow import ablation, stretch_factor
-from flows.ablation.plan import STUDIES, found_study, nested, planned
+from flows.ablation.flow import stretch_factor
+from flows.ablation.plan import nested
 from flows.ablation.statistics import (
     BY_KEY,
     CellResult,
@@ -33,14 +27,11 @@ from flows.ablation.statistics import (
     seed_spreads,
     write_result,
 )
-from flows.cli import app
 from schemas.config.presets import ConfigError, merged
 from schemas.config.run import Config
 from stages.nerf import _empty_scene
-from stages.results.surfaces import View, opened_from_textured
-from stages.runtime.code import Code
+from stages.results.surfaces import View
 from stages.runtime.errors import StageError
-from stages.runtime.tracking.journal import EXPERIMENT
 
 
 def cell(variant: str, subject: str, seed: int, group: str = "", **figures: float) -> CellResult:
@@ -202,166 +193,6 @@ def test_differences_name_whole_settings() -> None:
 
 
 # From here on: plans and the flow.
-
-
-@pytest.fixture
-def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Weights and code are not hashed: the one is slow, the other may change while somebody edits it."""
-    monkeypatch.setattr(ablation_plan, "prior_digests", lambda run, *names: list(names))
-    monkeypatch.setattr(ablation_plan, "code_of_module", lambda module, root: Code(module, frozenset(), frozenset()))
-
-
-def study_file(folder: Path, **changes: object) -> Path:
-    content = {
-        "name": "trial",
-        "question": "Which?",
-        "preset": "smoke",
-        "prompts": ["a wooden table"],
-        "seeds": [0, 1],
-        "variants": {"dsd": {}, "csd": {"settings": {"texture.objective": "csd"}}},
-        **changes,
-    }
-    path = folder / "trial.yaml"
-    path.write_text(yaml.safe_dump(content, sort_keys=False))
-    return path
-
-
-@pytest.mark.usefixtures("no_weights")
-@pytest.mark.parametrize("path", sorted(STUDIES.glob("*.yaml")), ids=lambda path: path.stem)
-def test_the_shipped_studies_can_begin(path: Path, store: Path) -> None:
-    plan = planned(found_study(Path(path.stem)), store, None, ["threads=1"])
-    assert plan.study.name == path.stem
-    assert len({each.run for each in plan.cells}) == len(plan.cells) > 1
-    assert all(each.config is None or each.config.threads == 1 for each in plan.cells)
-    assert plan.stage_computations() < sum(len(each.stages) for each in plan.cells) or path.stem == "generalisation"
-    assert not store.exists()
-
-
-@pytest.mark.usefixtures("no_weights")
-def test_shares_keep_the_number_of_steps(store: Path) -> None:
-    plan = planned(found_study(Path("representation")), store, None, [])
-    totals = {
-        name: [getattr(config, stage).steps for stage in ("nerf", "neus", "dmtet", "polish")]
-        for name, config in plan.configs.items()
-    }
-    assert len({sum(steps) for steps in totals.values()}) == 1
-    assert totals["nerf"][1:] == [0, 0, 0]
-    assert totals["neus dmtet"][0] == 0
-    assert plan.until("nerf in equal time") == "nerf"
-
-
-@pytest.mark.usefixtures("no_weights")
-def test_an_id_stands_for_the_settings(store: Path, tmp_path: Path) -> None:
-    def plan_id(**changes: object) -> str:
-        return planned(found_study(study_file(tmp_path, **changes)), store, None, []).id
-
-    assert plan_id() == plan_id(question="And which?") != plan_id(seeds=[0])
-    assert plan_id() != plan_id(settings={"texture.steps": 3})
-
-
-@pytest.mark.usefixtures("no_weights")
-@pytest.mark.parametrize(
-    ("changes", "told"),
-    [
-        ({"settings": {"texture.lamda_stable": 1}}, "did you mean texture.lambda_stable"),
-        ({"variants": {"a": {}, "b": {"settings": {"texture.size": "big"}}}}, "b: texture.size = 'big'"),
-        ({"variants": {"a": {}, "b": {}}}, "variants 'a' and 'b' have the same settings"),
-        ({"settings": {"seed": 1}}, "seed is the study's own"),
-        ({"until": "reference"}, "it has no shape to look at"),
-        ({"objects": ["unicorn"]}, "no object 'unicorn'"),
-        ({"prompts": ["a xyzzy"]}, "has never seen any of: xyzzy"),
-        ({"prompts": ["a red armchair", "a red"]}, "'a red' names no object"),
-        ({"preset": "hom"}, "did you mean home"),
-        ({"prompts": {"seen": ["a table"], "new": ["a chair"]}, "unseen_group": "new"}, "but the text prior has seen 'chair'"),
-    ],
-)
-def test_a_bad_study_is_one_line_and_exit_code_2(store: Path, tmp_path: Path, changes: dict[str, object], told: str) -> None:
-    result = CliRunner().invoke(app, ["ablate", str(study_file(tmp_path, **changes))])
-    assert result.exit_code == 2, result.output
-    assert told in result.stderr
-    assert len(result.stderr.strip().splitlines()) == 1
-    assert not store.exists()
-
-
-@pytest.fixture
-def small_balls(stand_ins: dict, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stand-in artifacts hold no shape: every one opens as the same ball."""
-    sphere = trimesh.creation.icosphere(subdivisions=2, radius=0.5)
-    vertices, faces = torch.tensor(sphere.vertices).float(), torch.tensor(sphere.faces)
-    parts = (torch.zeros(len(vertices), 2), faces, (torch.full((2, 2, 3), 0.5),), torch.zeros(len(faces), dtype=torch.int64))
-    ball = opened_from_textured(TexturedMesh(vertices, vertices * 2, *parts))
-    monkeypatch.setattr("flows.ablation.cell.open_artifact", lambda artifact, config, files: ball)
-    monkeypatch.setattr("flows.ablation.figures.SIZE", 24)
-
-
-def failing_for(objective: str, plain: Callable[..., object]) -> Callable[..., object]:
-    def texture(stage: object, **given: object) -> object:
-        if given["config"].objective == objective:
-            raise StageError(f"{objective} went wrong", 3, "look")
-        return plain(stage, **given)
-
-    return texture
-
-
-@pytest.mark.prefect
-@pytest.mark.xdist_group("prefect")
-@pytest.mark.usefixtures("prefect_server", "no_weights", "small_balls")
-def test_a_study_shares_geometry_isolates_failures_and_goes_on(
-    store: Path, tracker: str, tmp_path: Path, calls: list[str], stand_ins: dict
-) -> None:
-    path, whole = study_file(tmp_path), stand_ins["texture"]
-    stand_ins["texture"] = failing_for("csd", whole)
-    broken = ablation(study=found_study(path))
-    assert [failure["cell"] for failure in broken["failures"]] == [
-        "csd | a-wooden-table | seed 0",
-        "csd | a-wooden-table | seed 1",
-    ]
-    assert "csd went wrong" in (Path(broken["output"]) / "table.md").read_text()
-    stand_ins["texture"] = whole
-    mended = ablation(study=found_study(path))
-    # Two seeds: five stages of geometry each once, and a texture for each of four cells.
-    geometry = ["reference", "nerf", "neus", "dmtet", "polish"]
-    assert sorted(calls) == sorted([*geometry * 2, *["texture"] * 4])
-    assert (mended["output"], mended["failures"]) == (broken["output"], [])
-    assert mended["stages"] == {"computed": 2, "resumed": 0, "cached": 22}
-    again = ablation(study=found_study(path))
-    assert again["stages"] == {"computed": 0, "resumed": 0, "cached": 24}
-    assert again["means"] == mended["means"]
-    assert len(calls) == 14
-    folder = Path(again["output"])
-    assert folder.parent == tmp_path / "outputs" / "ablations"
-    assert sorted(each.name for each in folder.iterdir()) == ["plot.png", "sheet.png", "study.json", "table.md"]
-    told = json.loads((folder / "study.json").read_text())
-    assert [each["settings"] for each in told["cells"]] == [[], ["texture.objective=csd"]] * 2
-    _check_tracker(tracker, store)
-
-
-def _check_tracker(uri: str, store: Path) -> None:
-    """One parent, a child a cell under it with tags and figures, stages under the cells, files on the parent's page."""
-    from mlflow import MlflowClient
-
-    client = MlflowClient(tracking_uri=uri)
-    experiment = client.get_experiment_by_name(EXPERIMENT)
-    runs = client.search_runs([experiment.experiment_id])
-    parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
-    assert len(parents) == 1
-    parent = parents[0]
-    children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
-    assert sorted((run.data.tags["variant"], run.data.tags["seed"]) for run in children) == [
-        ("csd", "0"), ("csd", "1"), ("dsd", "0"), ("dsd", "1"),
-    ]  # fmt: skip
-    for run in children:
-        assert run.info.status == "FINISHED"
-        assert (run.data.tags["ablation"], run.data.tags["prompt"]) == ("trial", "a wooden table")
-        assert run.data.metrics["final/texture/psnr"] == run.data.metrics["best/texture/psnr"] == 20.0
-        assert run.data.metrics["final/reference_psnr"] == 20.0
-        assert run.data.metrics["final/saturation"] == pytest.approx(0, abs=1e-6)
-        assert run.data.params["texture.objective"] == run.data.tags["variant"]
-        assert any(other.data.tags.get("mlflow.parentRunId") == run.info.run_id for other in runs)
-    assert parent.data.metrics["mean/alignment/csd"] == pytest.approx(children[0].data.metrics["final/alignment"])
-    assert parent.data.metrics["failures"] == 0
-    files = {path.name for path in (store / "mlartifacts" / parent.info.run_id / "artifacts").iterdir()}
-    assert files == {"plot.png", "sheet.png", "study.json", "table.md"}
 
 
 def test_best_figures_come_from_whoever_computed(tmp_path: Path) -> None:
