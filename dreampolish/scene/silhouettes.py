@@ -58,56 +58,55 @@ def distance_outside(masks: Bool[Tensor, "n s s"]) -> Float[Tensor, "n s s"]:
     return torch.from_numpy(np.stack([ndimage.distance_transform_edt(~mask) for mask in masks.numpy()])).float()
 
 
+@dataclass(frozen=True)
+class Outlines:
+    """N outlines of one object, in their cameras' frames. outside: `distance_outside`."""
+
+    outside: Float[Tensor, "n s s"]
+    cameras: Cameras
+    frames: Frames
+
+    def missing(self, picture: int, pixels: Float[Tensor, "p 2"]) -> Float[Tensor, " p"]:
+        """Pixels by which the others would have to grow for a point on the ray of each pixel (column, row) to lie in all of them.
+
+        Differentiable in cameras and frames.
+        """
+        size = self.outside.shape[1]
+        points = _points_on_rays(self.cameras[[picture]], self.frames.to_camera(picture, pixels, size), size)
+        return self.furthest(points, but=picture)
+
+    def furthest(self, points: Float[Tensor, "p d 3"], but: int | None) -> Float[Tensor, " p"]:
+        """Of each ray's points that one which lies least outside of all outlines, or all but one: how far, pixels."""
+        n, size = self.outside.shape[:2]
+        furthest = torch.zeros(points.shape[:2])
+        for other in (each for each in range(n) if each != but):
+            camera = self.cameras[[other]]
+            seen = pixels_from_points_camera(points_camera_from_world(points.reshape(-1, 3), camera), camera)[0]
+            grid = (self.frames.to_picture(other, seen, size) / size * 2 - 1).reshape(1, *points.shape[:2], 2)
+            found = torch.nn.functional.grid_sample(
+                self.outside[None, [other]], grid, padding_mode="border", align_corners=False
+            )
+            furthest = torch.maximum(furthest, found[0, 0] * self.frames.scale[other])
+        return furthest.min(dim=1).values
+
+
 def contradiction(masks: Bool[Tensor, "n s s"], cameras: Cameras, tolerance: float) -> Float[Tensor, " n"]:
     """Of each outline, the share of pixels that no shape inside all others explains, 0..1; 0 for an empty one.
 
     tolerance: pixels by which an outline may be off.
     """
-    outside, frames, shares = distance_outside(masks), unmoved(len(masks)), []
-    for picture, mask in enumerate(masks):
-        pixels = mask.nonzero().flip(1) + 0.5
-        shares.append((_missing(outside, cameras, frames, picture, pixels) > tolerance).float().mean())
-    return torch.stack(shares).nan_to_num()
+    outlines = Outlines(distance_outside(masks), cameras, unmoved(len(masks)))
+    missing = [outlines.missing(picture, mask.nonzero().flip(1) + 0.5) for picture, mask in enumerate(masks)]
+    return torch.stack([(each > tolerance).float().mean() for each in missing]).nan_to_num()
 
 
 def hull_outlines(masks: Bool[Tensor, "n s s"], cameras: Cameras, views: Cameras, tolerance: float) -> Bool[Tensor, "m v v"]:
     """What the largest shape that fits all outlines, grown by `tolerance` pixels, covers in other views of any size."""
-    outside, frames, size = distance_outside(masks), unmoved(len(masks)), views.size
+    outlines, size = Outlines(distance_outside(masks), cameras, unmoved(len(masks))), views.size
     rows, columns = torch.meshgrid(torch.arange(size) + 0.5, torch.arange(size) + 0.5, indexing="ij")
     pixels = torch.stack([columns, rows], dim=-1).reshape(-1, 2)
-    seen = []
-    for view in range(len(views)):
-        points = _points_on_rays(views[[view]], pixels, size)
-        seen.append((_furthest(outside, cameras, frames, points, None) <= tolerance).reshape(size, size))
-    return torch.stack(seen)
-
-
-def _missing(
-    outside: Float[Tensor, "n s s"], cameras: Cameras, frames: Frames, picture: int, pixels: Float[Tensor, "p 2"]
-) -> Float[Tensor, " p"]:
-    """Pixels by which the other outlines would have to grow for a point on each pixel's ray to lie in all of them.
-
-    pixels: (column, row) in the picture. Differentiable in cameras and frames.
-    """
-    size = outside.shape[1]
-    points = _points_on_rays(cameras[[picture]], frames.to_camera(picture, pixels, size), size)
-    return _furthest(outside, cameras, frames, points, picture)
-
-
-def _furthest(
-    outside: Float[Tensor, "n s s"], cameras: Cameras, frames: Frames, points: Float[Tensor, "p d 3"], but: int | None
-) -> Float[Tensor, " p"]:
-    """Of each ray's points that one which lies least outside of all outlines, or all but one: how far, pixels."""
-    n, size = outside.shape[:2]
-    furthest = torch.zeros(points.shape[:2])
-    for other in range(n):
-        if other != but:
-            seen = points_camera_from_world(points.reshape(-1, 3), cameras[[other]])
-            places = frames.to_picture(other, pixels_from_points_camera(seen, cameras[[other]])[0], size)
-            grid = (places / size * 2 - 1).reshape(1, *points.shape[:2], 2)
-            found = torch.nn.functional.grid_sample(outside[None, [other]], grid, padding_mode="border", align_corners=False)
-            furthest = torch.maximum(furthest, found[0, 0] * frames.scale[other])
-    return furthest.min(dim=1).values
+    away = [outlines.furthest(_points_on_rays(views[[view]], pixels, size), but=None) for view in range(len(views))]
+    return torch.stack(away).reshape(-1, size, size) <= tolerance
 
 
 def _points_on_rays(camera: Cameras, pixels: Float[Tensor, "p 2"], size: int) -> Float[Tensor, "p d 3"]:
@@ -164,8 +163,8 @@ def fitted(
 
     def misfit() -> Tensor:
         azimuth, elevation, frames = placed()
-        cameras = orbit_cameras(azimuth, elevation, torch.full((n,), fov_deg), size)
-        return torch.stack([_missing(outside, cameras, frames, each, rims[each]).mean() for each in range(n)]).mean()
+        outlines = Outlines(outside, orbit_cameras(azimuth, elevation, torch.full((n,), fov_deg), size), frames)
+        return torch.stack([outlines.missing(each, rim).mean() for each, rim in enumerate(rims)]).mean()
 
     with torch.no_grad():
         best = given = Fit(azimuth_deg, elevation_deg, unmoved(n), float(misfit()))

@@ -69,8 +69,8 @@ def _places_of(
 def _hull_of(given: Sequence[ReferenceView], cameras: Cameras) -> Float[Tensor, "n s s 1"]:
     """How much of each view's pixels the largest shape covers that fits the given pictures, 0 or 1, at HULL_SIZE."""
     masks = torch.cat([resize(each.mask[..., None], HULL_SIZE)[..., 0] > FILLED for each in given]).cpu()
-    poses = torch.tensor([(each.azimuth_deg, each.elevation_deg) for each in given])
-    seen = orbit_cameras(*poses.T, torch.full((len(given),), REFERENCE_FOV_DEG), HULL_SIZE)
+    azimuth, elevation = torch.tensor([(each.azimuth_deg, each.elevation_deg) for each in given]).T
+    seen = orbit_cameras(azimuth, elevation, torch.full((len(given),), REFERENCE_FOV_DEG), HULL_SIZE)
     found = hull_outlines(masks, seen, cameras.at_size(HULL_SIZE).to("cpu"), HULL_TOLERANCE)
     return found.float()[..., None].to(cameras.fov_deg.device)
 

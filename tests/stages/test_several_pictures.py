@@ -13,11 +13,14 @@ from dreampolish.optim.fit import Term
 from dreampolish.renderers.mesh import mesh_from_parts
 from dreampolish.scene.cameras import orbit_cameras
 from dreampolish.scene.pictures import write_picture
+from flows.report.facts import open_facts
+from flows.report.output import contact_sheet
+from flows.report.page import run_page
 from flows.runs.chain import CHAIN
 from flows.runs.create import new_run
 from flows.runs.inputs import pictures_of
 from schemas.artifacts import Artifact, ReferenceArtifact, StageName
-from schemas.runs import STAGES, RunRecord
+from schemas.runs import STAGES, RunRecord, StageRecord
 from stages.guidance.reference_view import REFERENCE_FOV_DEG, load_reference
 from stages.results.files import StoredFiles
 from stages.runtime.command import arguments_from_record
@@ -133,6 +136,21 @@ def test_each_stage_holds_to_the_other_pictures_in_turn(
     # Pictures differ, and so does what they cost; the fourth step has the first one's turn.
     costs = [float(step[sorted(terms)[0]].loss) for step in steps]
     assert len({round(cost, 6) for cost in costs[:3]}) == 3
+
+
+def test_the_report_shows_all_pictures_with_what_was_cut_out(whole: tuple[RunRecord, dict, Path]) -> None:
+    record, done, store = whole
+    entries = {
+        name: StageRecord(name=name, state="computed", seconds=1, fingerprint=each.fingerprint, metrics={})
+        for name, each in done.items()
+    }
+    of_reference = record.model_copy(update={"stages": {"reference": entries["reference"]}})
+    page = run_page(open_facts(of_reference, store, 64))
+    assert page.count('alt="The picture as it came"') == page.count('alt="The object cut out"') == len(POSES)
+    assert "from 4 pictures" in page
+    for pose in ("0°, 10°", "90°, 10°", "-180°, 10°", "-90°, 20°"):
+        assert f'<th scope="row">{pose}</th>' in page
+    assert contact_sheet(of_reference, store_at(store)).width > 4 * 128
 
 
 def test_a_run_without_others_has_no_such_terms_and_another_key(whole: tuple[RunRecord, dict, Path]) -> None:
