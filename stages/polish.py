@@ -12,13 +12,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dreampolish.distillation.guidance import images_at_prior
 from dreampolish.fields.color import ColorField, fit_colors
 from dreampolish.mesh.smooth_vertices import SmoothVertices
 from dreampolish.mesh.topology import laplacian_loss, normal_consistency_loss
 from dreampolish.optim.fit import Term, fit
 from dreampolish.optim.floored_adam import FlooredAdam
 from dreampolish.optim.regularizers import normal_cosine_loss, normal_derivative_loss
+from dreampolish.priors.distillation.guidance import images_at_prior
 from dreampolish.priors.protocols import NormalPrior
 from dreampolish.renderers.mesh import Mesh, MeshRender, color_of_field
 from dreampolish.scene.cameras import Cameras, turntable_cameras

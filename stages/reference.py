@@ -14,8 +14,8 @@ from jaxtyping import Float
 from safetensors.torch import save_file
 from torch import Tensor
 
-from dreampolish.distillation.guidance import images_at_prior
 from dreampolish.metrics.pictures import mask_iou
+from dreampolish.priors.distillation.guidance import images_at_prior
 from dreampolish.renderers.mesh import MeshRender, color_of_field
 from dreampolish.scene.cameras import orbit_cameras
 from dreampolish.scene.cutout import (

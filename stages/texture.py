@@ -14,11 +14,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dreampolish.distillation.guidance import GuidanceStep, PromptEmbeddings, mean_norm, text_guidance
-from dreampolish.distillation.scores import variational_losses
 from dreampolish.fields.color import ColorField, fit_colors
 from dreampolish.fields.hash_grid import ADAM_EPSILON
 from dreampolish.optim.fit import Stateful, Term, fit
+from dreampolish.priors.distillation.guidance import GuidanceStep, PromptEmbeddings, mean_norm, text_guidance
+from dreampolish.priors.distillation.scores import variational_losses
 from dreampolish.priors.protocols import TextPrior, VariationalDomain
 from dreampolish.renderers.mesh import Mesh, color_of_field
 from dreampolish.renderers.seen_colors import spread_colors, surface_colors

@@ -114,7 +114,7 @@ def texture(
         merged(record.config, {}, overrides or [])
         say(f"texturing run {record.run} anew: {record.prompt}")
         with temporary_server(load_stages), stop_on_signals():
-            from flows.texture import texture as texture_flow  # the stages are imported while the server boots
+            from flows.mesh_to_3d.texture import texture as texture_flow  # the stages are imported while the server boots
 
             return texture_flow(run=record.run, overrides=overrides or [], refresh=refresh, show_progress=True)
 

@@ -13,8 +13,8 @@ from dreampolish.optim.atomic_files import sha256_of
 from flows.report.curves import was_computed_by
 from schemas.config.presets import ConfigError, load_config
 from schemas.config.run import Config
+from schemas.config.shared.schedule import Ramp, constant
 from schemas.runs import RunRecord
-from schemas.schedule import Ramp, constant
 from stages.runtime.command import input_path
 from stages.runtime.errors import StageError
 from stages.runtime.files import CONFIGS, project_file

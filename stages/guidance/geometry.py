@@ -6,12 +6,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dreampolish.distillation.guidance import PromptEmbeddings, text_guidance, view_guidance
-from dreampolish.distillation.weights import sds_weights
 from dreampolish.optim.fit import Stateful, Term
+from dreampolish.priors.distillation.guidance import PromptEmbeddings, text_guidance, view_guidance
+from dreampolish.priors.distillation.weights import sds_weights
 from dreampolish.priors.protocols import TextPrior, ViewPrior
 from dreampolish.scene.cameras import Cameras, random_cameras
-from schemas.config.shared import CameraConfig, GeometryConfig
+from schemas.config.shared.geometry import CameraConfig, GeometryConfig
 from stages.guidance.objectives import weights_at
 from stages.guidance.painters import KnownView, Painter, by_nearest, open_painter, open_view
 from stages.guidance.priors import open_text_prior

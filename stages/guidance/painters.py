@@ -8,13 +8,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dreampolish.distillation.guidance import images_at_prior
+from dreampolish.priors.distillation.guidance import images_at_prior
 from dreampolish.priors.protocols import SetPrior, SetSubject, ViewCondition, ViewPrior
 from dreampolish.scene.cameras import Cameras
 from dreampolish.scene.cutout import CutoutSizes, cut_from_plain_background
 from dreampolish.scene.pictures import PictureError, resize
-from schemas.config.guidance import ViewTargetsConfig
 from schemas.config.reference import ReferenceConfig
+from schemas.config.shared.guidance import ViewTargetsConfig
 from stages.guidance.priors import open_set_prior, open_view_prior
 from stages.guidance.reference_view import ReferenceView
 from stages.runtime.stage import Stage

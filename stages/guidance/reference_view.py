@@ -15,7 +15,7 @@ from dreampolish.optim.regularizers import depth_correlation_loss
 from dreampolish.scene.cameras import Cameras, orbit_cameras
 from dreampolish.scene.pictures import read_picture, resize
 from schemas.artifacts import Artifact, FileRef, ReferenceArtifact, ReferencePicture
-from schemas.config.shared import AnchorConfig, VolumeAnchorConfig
+from schemas.config.shared.geometry import AnchorConfig, VolumeAnchorConfig
 
 REFERENCE_VIEW = ("image_rgba", "normals", "depth", "prompt", "elevation_deg", "others")
 """What `load_reference` reads of the reference artifact."""

@@ -7,12 +7,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dreampolish.distillation.guidance import images_at_prior
 from dreampolish.optim.fit import Term
+from dreampolish.priors.distillation.guidance import images_at_prior
 from dreampolish.scene.cameras import Cameras, orbit_cameras
 from dreampolish.scene.pictures import resize
 from dreampolish.scene.silhouettes import hull_outlines
-from schemas.config.guidance import ViewTargetsConfig
+from schemas.config.shared.guidance import ViewTargetsConfig
 from stages.guidance.painters import Painter, angle_between
 from stages.guidance.reference_view import REFERENCE_FOV_DEG, ReferenceView
 

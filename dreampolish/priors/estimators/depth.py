@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import AutoModelForDepthEstimation
 
+from dreampolish.priors.folders.loading import open_transformers
 from dreampolish.priors.folders.source import PriorSource
-from dreampolish.priors.loading import open_transformers
 
 METRIC = ("zoedepth", "depth_pro")
 """Types of models whose output is a distance."""

@@ -9,8 +9,8 @@ import torch
 from dreampolish.priors.folders.contents import Role
 from dreampolish.priors.folders.source import PriorSource, json_object
 from dreampolish.priors.latents import overflows
-from dreampolish.priors.memory.counting import AdapterBytes, NetworkBytes, adapter_bytes, network_bytes
 from dreampolish.priors.multiview.loading import contents_of_any
+from dreampolish.priors.rehearsal.counting import AdapterBytes, NetworkBytes, adapter_bytes, network_bytes
 from schemas.config.run import Config
 from stages.runtime.files import project_file
 

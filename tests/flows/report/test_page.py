@@ -25,12 +25,12 @@ from flows.report.chart import HEIGHT, WIDTH, chart, figure
 from flows.report.curves import curves_of_stage, thinned
 from flows.report.facts import RunFacts, open_facts
 from flows.report.gallery import Entry, escaped, index_text, picture_names
-from flows.report.model import fitting_glb
 from flows.report.output import shown_files, write_output
 from flows.report.page import compare_page, run_page
 from flows.report.settings import changes_from_default, making_command, overrides_between, preset_config, text
 from flows.report.strips import evenly, strip_of_views
-from flows.report.three import three_script
+from flows.report.viewer.model import fitting_glb
+from flows.report.viewer.three import three_script
 from flows.runs.chain import CHAIN
 from flows.runs.create import new_run
 from schemas.artifacts import ReferenceArtifact, StageName

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dreampolish.scene.cameras import Cameras, orbit_cameras
-from schemas.config.guidance import ViewTargetsConfig
+from schemas.config.shared.guidance import ViewTargetsConfig
 from schemas.trainings import PriorsTraining
 from stages.guidance.painters import KnownView, SinglePainter
 from stages.guidance.reference_view import ReferenceView
