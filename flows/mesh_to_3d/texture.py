@@ -8,8 +8,8 @@ from prefect import flow
 from flows.runs.console import say
 from flows.runs.create import derived_run, new_run
 from flows.runs.given_mesh import GivenMesh
-from flows.runs.parameters import MeshPath, Overrides, Picture, Preset, Prompt, RunId, override_lines
-from flows.runs.roots import given_mesh, given_picture
+from flows.runs.parameters import MeshPath, Overrides, Pictures, Preset, Prompt, RunId, override_lines
+from flows.runs.roots import given_mesh, given_pictures
 from flows.service.marks import at_work
 from flows.text_to_3d import make_asset, open_run
 from schemas.artifacts import PolishedMeshArtifact, ReferenceArtifact, StageName
@@ -31,7 +31,7 @@ def texture(
     run: RunId | None = None,
     mesh: MeshPath | None = None,
     prompt: Prompt | None = None,
-    image: Picture | None = None,
+    image: Pictures | None = None,
     preset: Preset = "home",
     overrides: Overrides = None,
     refresh: bool = False,
@@ -39,8 +39,9 @@ def texture(
 ) -> dict[str, Any]:
     """Texture a run's mesh anew, or a mesh of your own: `run`, or `mesh` and `prompt`.
 
-    mesh, image: the hash that `dreampolish upload` printed, or a file under a root (flows/runs/roots.py). What has changed
-    upstream of a run is named as stale; `refresh` computes those stages too. Raises ConfigError where neither or both are given.
+    mesh, image: the hash that `dreampolish upload` printed, or a file under a root (flows/runs/roots.py); image: or a list of them, all
+    but the front's with @AZIMUTH[,ELEVATION] behind it. What has changed upstream of a run is named as stale; `refresh` computes those
+    stages too. Raises ConfigError where neither or both are given.
     """
     store = store_folder()
     if (run is None) == (mesh is None):
@@ -48,12 +49,14 @@ def texture(
     if mesh is not None:
         if prompt is None:
             raise ConfigError("a mesh needs a prompt: say what it shows, as in: a golden statue of a fox")
+        pictures = given_pictures(store, image)
         made = new_run(
             store=store,
             prompt=prompt,
             preset=preset,
-            overrides=override_lines(overrides),
-            image=None if image is None else given_picture(store, image),
+            overrides=[*pictures.settings, *override_lines(overrides)],
+            image=pictures.front,
+            others=pictures.others,
             given=GivenMesh(given_mesh(store, mesh)),
         )
         with open_run(made, store, show_progress=show_progress) as this:
