@@ -30,7 +30,7 @@ from flows.runs.parameters import Overrides, Preset, override_lines
 from flows.service.backends.patience import Patience
 from flows.service.backends.pool import POOL, RUN_QUEUE
 from flows.service.deployments import online_workers, prefect_url
-from flows.service.doctor_prefect import crash_lost_runs
+from flows.service.doctor.prefect_runs import crash_lost_runs
 from flows.service.marks import at_work
 from schemas.config.presets import ConfigError, load_config
 from schemas.config.run import Config

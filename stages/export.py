@@ -11,7 +11,6 @@ from torch import Tensor
 
 from dreampolish.assets.asset import Asset
 from dreampolish.assets.bake import Texels, bake, bake_normal_map, texels_of
-from dreampolish.assets.glb import glb_bytes
 from dreampolish.assets.projection import FineSurface
 from dreampolish.assets.reading.read import joined, read_scene
 from dreampolish.assets.reading.repainting.repaint import Colors, GivenMesh, PictureSettings, Repainted, repainted
@@ -19,6 +18,7 @@ from dreampolish.assets.reading.scene import MeshError
 from dreampolish.assets.reading.source import open_archive
 from dreampolish.assets.textured_mesh import TexturedMesh, render_textured_mesh
 from dreampolish.assets.unwrap import Unwrapped, unwrap
+from dreampolish.assets.writing.glb import glb_bytes
 from dreampolish.fields.color import ColorField
 from dreampolish.mesh.decimate import decimated
 from dreampolish.mesh.tangents import tangents_from_uv

@@ -39,8 +39,8 @@ from schemas.artifacts import (
     artifact_class_of,
 )
 from schemas.config.run import Config, PriorsConfig
-from stages.runtime.code import Code
 from stages.runtime.context import RunContext
+from stages.runtime.keys.code import Code
 from stages.runtime.stage import Stage
 from tests.support.s3_server import BUCKET, free_port, is_installed, s3_server
 

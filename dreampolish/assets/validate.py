@@ -11,7 +11,7 @@ from jsonschema import ValidationError
 from trimesh.exchange import gltf
 
 from dreampolish.assets.findings import FileFindings
-from dreampolish.assets.usdz import usdz_findings
+from dreampolish.assets.writing.usdz import usdz_findings
 from dreampolish.scene.untrusted.beside_resolver import BesideResolver
 from dreampolish.scene.untrusted.files import MATERIAL_BYTES, MESH_BYTES, RefusedError, beside, read_regular
 from dreampolish.scene.untrusted.glb import document_of_glb

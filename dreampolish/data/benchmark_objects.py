@@ -21,9 +21,9 @@ from torch import Tensor
 
 from dreampolish.assets.asset import plain_asset
 from dreampolish.assets.bake import bake, texels_of
-from dreampolish.assets.glb import write_glb
 from dreampolish.assets.textured_mesh import TexturedMesh
 from dreampolish.assets.unwrap import unwrap
+from dreampolish.assets.writing.glb import write_glb
 from dreampolish.data.library import CatalogEntry, PaintedMesh, load_model, read_catalog
 from dreampolish.data.raycasting import RayCaster
 from dreampolish.scene.cameras import orbit_cameras, random_cameras, rays_from_cameras

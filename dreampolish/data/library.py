@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 from scipy.sparse import csr_array
 
-from dreampolish.assets.reading.wavefront import Material, WavefrontMesh, parse_mtl, parse_obj
+from dreampolish.assets.reading.obj.wavefront import Material, WavefrontMesh, parse_mtl, parse_obj
 
 BOUNDING_RADIUS = 0.6
 """Radius, world units, of the sphere that holds every normalised object."""

@@ -14,8 +14,8 @@ from torch.nn import functional as F
 from transformers import AutoTokenizer
 
 from dreampolish.priors.folders.architectures import checked_transformers
+from dreampolish.priors.folders.loading import open_transformers
 from dreampolish.priors.folders.source import PriorError, PriorSource, json_object
-from dreampolish.priors.loading import open_transformers
 
 MEAN, DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 """Of CLIP's pictures (source: openai/CLIP)."""

@@ -9,8 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dreampolish.priors.loading import NoiseSchedule
-from dreampolish.priors.sampling import epsilon_from_flow, epsilon_from_v, v_from_epsilon, v_from_flow
+from dreampolish.priors.sampling import NoiseSchedule, epsilon_from_flow, epsilon_from_v, v_from_epsilon, v_from_flow
 
 
 def pixels_per_latent(autoencoder: Any) -> int:

@@ -20,6 +20,14 @@ _LEAST_ALPHA = 1e-4
 
 
 @dataclass(frozen=True)
+class NoiseSchedule:
+    """abar_t for every training timestep. What the network predicts: "epsilon", "v_prediction", or rectified flow's velocity, "flow"."""
+
+    alphas_cumprod: Float[Tensor, " t"]
+    prediction_type: str
+
+
+@dataclass(frozen=True)
 class Renewal:
     """Noise drawn anew while sampling. share: DDIM's eta, 0 none, 1 as in ancestral sampling; draw: standard normal latents."""
 

@@ -23,12 +23,20 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import CLIPVisionModelWithProjection
 
+from dreampolish.priors.folders.loading import load_autoencoder, load_schedule, load_unet, open_transformers
 from dreampolish.priors.folders.projection import OWN, checked_projection, refuse_other_tower, refuse_other_width
 from dreampolish.priors.folders.source import PriorError, PriorSource, json_object
 from dreampolish.priors.latents import LatentSpace, pixels_per_latent
-from dreampolish.priors.loading import load_autoencoder, load_schedule, load_unet, open_transformers
 from dreampolish.priors.protocols import ViewCondition
-from dreampolish.priors.sampling import Predictor, Renewal, denoise_ddim, guided, noisy_latents, sample_ddim, trailing_timesteps
+from dreampolish.priors.sampling import (
+    Predictor,
+    Renewal,
+    denoise_ddim,
+    guided,
+    noisy_latents,
+    sample_ddim,
+    trailing_timesteps,
+)
 from dreampolish.scene.cameras import pose_condition
 
 PoseConvention = Literal["distance_change", "reference_elevation"]

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from dreampolish.optim.fit import Term
-from dreampolish.priors.loading import Float32Attention
+from dreampolish.priors.folders.loading import Float32Attention
 from dreampolish.priors.sampling import bounded_snr_weight, noisy_latents, velocity
 
 

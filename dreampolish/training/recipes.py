@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from dreampolish.data.batches import RenderedViews
+from dreampolish.priors.folders.loading import load_packaged_text_encoder
 from dreampolish.priors.latents import LatentSpace
-from dreampolish.priors.loading import NoiseSchedule, load_packaged_text_encoder
+from dreampolish.priors.sampling import NoiseSchedule
 from dreampolish.priors.text.towers import TextTower
 from dreampolish.priors.view import LatentPatchContext, PoseProjection
 from dreampolish.training.diffusion import (

@@ -8,8 +8,8 @@ from diffusers import UNet2DConditionModel
 from jaxtyping import Float
 from torch import Tensor
 
+from dreampolish.priors.folders.loading import unet_output
 from dreampolish.priors.latents import LatentSpace
-from dreampolish.priors.loading import unet_output
 from dreampolish.priors.protocols import TextEmbedding
 from dreampolish.priors.text.towers import PromptEmbedder
 from dreampolish.training.diffusion import Denoiser, DenoiserBatch

@@ -19,11 +19,11 @@ from schemas.config.run import Config
 from schemas.runs import ALL_STAGES, MESH_STAGES, STAGES, RunRecord
 from schemas.studies import FITTED, Settings, Study, Variant, study_from_text
 from stages.guidance.words import check_words
-from stages.runtime.code import code_of_module
 from stages.runtime.context import RunContext, context_of
 from stages.runtime.errors import StageError
 from stages.runtime.files import CONFIGS, PROJECT
-from stages.runtime.key import prior_digests
+from stages.runtime.keys.code import code_of_module
+from stages.runtime.keys.key import prior_digests
 
 STUDIES = CONFIGS / "ablations"
 SHOWN_STAGES: tuple[StageName, ...] = STAGES[1:]

@@ -21,7 +21,7 @@ from dreampolish.metrics.judge import load_alignment
 from dreampolish.metrics.retrieval import candidate_texts, right_texts
 from dreampolish.optim.fit import FitInterruptedError
 from dreampolish.scene.pictures import read_picture, resize
-from flows.benchmark.assets import asset_result
+from flows.benchmark.assets.checks import asset_result
 from flows.benchmark.overhead import read_overheads
 from flows.benchmark.page import DOCS, DOCS_ELSEWHERE, setting_of, write_report, write_sheet
 from flows.benchmark.rasterizers import read_rasterizers

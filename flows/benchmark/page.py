@@ -16,8 +16,8 @@ from PIL import Image
 from tabulate import tabulate
 
 from dreampolish.scene.cutout import OBJECT_RADIUS
-from flows.benchmark import assets
-from flows.benchmark.assets import LEAST_AGREEMENT_DB, Agreement, AssetResult
+from flows.benchmark.assets import checks
+from flows.benchmark.assets.checks import LEAST_AGREEMENT_DB, Agreement, AssetResult
 from flows.benchmark.overhead import Overhead
 from flows.benchmark.rasterizers import ROUNDS, Rasterizers
 from flows.benchmark.stages import ROWS, Row
@@ -34,10 +34,10 @@ from flows.benchmark.statistics import (
     stage_means,
 )
 from flows.benchmark.subjects import remarks_of
-from flows.runs.markdown import code, escaped
 from schemas.config.run import Config
 from stages.runtime.context import device_from_name, threads_from_setting
 from stages.runtime.files import disk_errors_in_one_line, for_the_user
+from stages.runtime.tracking.messages import escaped, in_backquotes
 
 DOCS = Path("docs/benchmarks")
 DOCS_ELSEWHERE = "call this in another folder: the page goes to ./docs/benchmarks"
@@ -103,7 +103,7 @@ def report_text(
         "rasterizer_table": rasterizer_table,
     }
     content = {"results": results, "setting": setting, "overheads": overheads, "rasterizers": rasterizers}
-    constants = {"assets": assets, "ball_radius": OBJECT_RADIUS, "rounds": ROUNDS}
+    constants = {"assets": checks, "ball_radius": OBJECT_RADIUS, "rounds": ROUNDS}
     return markdown("flows.benchmark", "page.md", {**content, **functions, **constants, "kept": kept_prompts(before)})
 
 
@@ -111,8 +111,8 @@ def markdown(package: str, template: str, content: Mapping[str, Any]) -> str:
     """A package's Markdown template, filled in."""
     loader = PackageLoader(package)
     environment = Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["codes"] = lambda items: ", ".join(f"`{code(item)}`" for item in items) or "none"
-    environment.filters["code"] = code
+    environment.filters["codes"] = lambda items: ", ".join(f"`{in_backquotes(item)}`" for item in items) or "none"
+    environment.filters["code"] = in_backquotes
     environment.filters["plain"] = escaped
     environment.filters["times"] = _times
     return environment.get_template(template).render(content).rstrip() + "\n"

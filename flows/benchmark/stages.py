@@ -20,10 +20,10 @@ from stages.guidance.priors import alignment
 from stages.results.files import StoredFiles
 from stages.results.scores import render_previews
 from stages.results.surfaces import ViewableResult, open_artifact
-from stages.runtime.code import code_of_module
 from stages.runtime.command import open_recorded
 from stages.runtime.context import context_of
 from stages.runtime.files import PROJECT
+from stages.runtime.keys.code import code_of_module
 
 MEASURED: tuple[StageName, ...] = tuple(name for name in STAGES if name != "reference")
 """Stages whose results have a shape."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from flows.benchmark.assets import AssetResult
+from flows.benchmark.assets.checks import AssetResult
 from flows.benchmark.stages import ROWS, Row
 
 

@@ -18,7 +18,7 @@ from flows.runs.models.beside import check_as, role_beside
 from flows.runs.models.hub import fetch as fetch_model
 from flows.runs.models.hub import folder_of, models_of_preset
 from flows.service.temporary_server import temporary_server
-from flows.train_priors import ORDER, train_priors
+from flows.training.flow import ORDER, train_priors
 from schemas.config.presets import ConfigError, load_config
 from schemas.trainings import PriorsTraining
 from stages.runtime.files import CONFIGS, for_the_user, project_file

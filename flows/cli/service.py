@@ -176,8 +176,8 @@ def doctor(
     left: list[Any] = []
 
     def work(store: Path) -> dict[str, Any]:
-        from flows.service.doctor import findings
-        from flows.service.doctor import mend as mend_all
+        from flows.service.doctor.installation import findings
+        from flows.service.doctor.installation import mend as mend_all
 
         found = findings(store, deep=deep, say=say)
         mended = mend_all(found) if mend else []

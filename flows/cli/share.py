@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.benchmark.browser import module_folders
+from flows.benchmark.assets.browser import module_folders
 from flows.cli.command import Json, Run, Set, end, finish
 from flows.report.facts import COMPARED_SIDE, MAX_SIDE, open_facts
 from flows.report.gallery import write_gallery

@@ -14,7 +14,6 @@ from dreampolish.scene.pictures import pil_from_tensor
 from flows.report.chart import figure, size
 from flows.report.settings import run_line
 from flows.runs.create import slug_from_prompt, unique_names
-from flows.runs.markdown import escaped
 from schemas.artifacts import AssetArtifact, artifact_class_of
 from schemas.runs import RunRecord
 from stages.guidance.reference_view import REFERENCE_FOV_DEG
@@ -22,7 +21,7 @@ from stages.results.files import StoredFiles
 from stages.results.surfaces import open_artifact
 from stages.runtime.command import open_recorded
 from stages.runtime.shared.stores import store_at
-from stages.runtime.tracking.durations import duration
+from stages.runtime.tracking.messages import duration, escaped
 
 AZIMUTHS_DEG = (30.0, 120.0, 210.0, 300.0)
 ELEVATION_DEG = 15.0

@@ -14,12 +14,12 @@ from markupsafe import Markup
 from dreampolish.optim.atomic_files import write_atomically
 from flows.report.chart import Chart, chart, figure, size
 from flows.report.facts import RunFacts, StageFacts
-from flows.report.model import fitting_glb
 from flows.report.settings import changes, plain, text
-from flows.report.three import three_script
+from flows.report.viewer.model import fitting_glb
+from flows.report.viewer.three import three_script
 from schemas.artifacts import StageName
 from schemas.runs import ALL_STAGES, TITLES
-from stages.runtime.tracking.durations import duration
+from stages.runtime.tracking.messages import duration
 
 MAX_BYTES = 12_000_000
 """Of a page."""

@@ -13,8 +13,8 @@ from dreampolish.optim.atomic_files import sha256_of
 from flows.report.curves import was_computed_by
 from schemas.config.presets import ConfigError, load_config
 from schemas.config.run import Config
+from schemas.config.shared.schedule import Ramp, constant
 from schemas.runs import RunRecord
-from schemas.schedule import Ramp, constant
 from stages.runtime.command import input_path
 from stages.runtime.errors import StageError
 from stages.runtime.files import CONFIGS, project_file
@@ -110,6 +110,8 @@ def run_line(record: RunRecord, store: Path, more: Sequence[str]) -> str:
     words = ["dreampolish", *_beginning(record, store), *_preset(config.preset), *_sets([*own, *more])]
     if record.image is not None:
         words += ["--image", str(_picture(record.image, store))]
+    for each in record.others:
+        words += ["--image", f"{_picture(each.image, store)}@{each.azimuth_deg:g},{each.elevation_deg:g}"]
     return shlex.join([*words, "--", record.prompt])
 
 

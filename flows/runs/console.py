@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from stages.runtime.tracking.durations import duration
-from stages.runtime.tracking.messages import write_line
+from stages.runtime.tracking.messages import duration, write_line
 
 if TYPE_CHECKING:
     from schemas.runs import RunRecord, StageRecord

@@ -13,7 +13,7 @@ import psutil
 
 from dreampolish.priors.folders.source import PriorError, PriorSource
 from flows.runs.given_mesh import GivenMesh, check_memory, keep_mesh
-from flows.runs.inputs import check_thing_named, checked_prompt, keep_image
+from flows.runs.inputs import GivenPicture, check_thing_named, checked_prompt, keep_image, keep_others
 from flows.runs.models.beside import check_beside
 from flows.runs.models.known import role_of_prior
 from flows.runs.roots import OUTPUTS, deployed, under_a_root
@@ -70,11 +70,14 @@ def new_run(
     preset: str,
     overrides: Sequence[str],
     image: Path | None,
+    others: Sequence[GivenPicture] = (),
     given: GivenMesh | None = None,
     vram: float | None = None,
 ) -> RunRecord:
-    """Check everything a user gave and write the record of a new run. given: a mesh of the user's own that the run begins with. vram: GiB
-    of a GPU to plan for; None: what it has free.
+    """Check everything a user gave and write the record of a new run.
+
+    image, others: a picture of the front, and more beside it. given: a mesh of the user's own that the run begins with. vram: GiB of a
+    GPU to plan for; None: what it has free.
 
     Raises ConfigError, or StageError where the disk is full; then there is no run.
     """
@@ -93,9 +96,10 @@ def new_run(
     check_thing_named(words, context_of(record, store, None, show_progress=False), config.reference, drawn=image is None)
     record = with_plan(record, vram, is_new=True)
     if image is not None:
-        record = record.model_copy(
-            update={"image": keep_image(store, image, config.reference, matted=config.priors.matting is not None)}
-        )
+        matted = config.priors.matting is not None
+        front = keep_image(store, image, config.reference, matted=matted, whole=bool(others))
+        kept_others = keep_others(store, front, others, config.reference, matted=matted)
+        record = record.model_copy(update={"image": front, "others": kept_others})
     try_outputs(record, OUTPUTS)
     write_record(store, record)
     return record

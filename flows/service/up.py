@@ -154,7 +154,7 @@ def _register_priors(tracker: Service) -> None:
 
 def crash_left_behind(store: Path) -> list[str]:
     """Set the flow runs whose process is gone to Crashed, so that they hold no place in the queue; a line for each."""
-    from flows.service.doctor_prefect import killed_flow_findings, stuck_flow_findings
+    from flows.service.doctor.prefect_runs import killed_flow_findings, stuck_flow_findings
 
     lines = []
     for finding in [*killed_flow_findings(store), *stuck_flow_findings(store)]:

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Runs in the folder that travels: run.sh check | train [further options of stages.training.leg]; results go to $OUT.
+# Runs in the folder that travels: run.sh check | train [further options of flows.training.leg]; results go to $OUT.
 set -o pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 mode=${1:?check or train}; shift
@@ -8,7 +8,7 @@ export PYTHONPATH="$here/code" PYTHONUNBUFFERED=1 PYTORCH_CUDA_ALLOC_CONF=expand
 cd "$here" || exit 1
 common=(--device "${DEVICE:-cuda}" --pack "$here/pack.npz" --codec "$here/codec.safetensors" --out "$out" --cache "$here/compile_cache.bin")
 case $mode in
-check) exec "${PYTHON:-python3}" -m stages.training.leg "${common[@]}" --check --minutes "${MINUTES:-1.9}" --reserve-s 25 --pool 4096 --thin 4 --log-s 5 "$@" ;;
-train) exec "${PYTHON:-python3}" -m stages.training.leg "${common[@]}" --minutes "${MINUTES:-9}" "$@" ;;
+check) exec "${PYTHON:-python3}" -m flows.training.leg "${common[@]}" --check --minutes "${MINUTES:-1.9}" --reserve-s 25 --pool 4096 --thin 4 --log-s 5 "$@" ;;
+train) exec "${PYTHON:-python3}" -m flows.training.leg "${common[@]}" --minutes "${MINUTES:-9}" "$@" ;;
 *) echo "check or train, not $mode" >&2; exit 2 ;;
 esac

@@ -5,9 +5,9 @@ from typing import Literal
 from pydantic import Field
 
 from schemas.base import Frozen
-from schemas.config.guidance import GeometryTextConfig, ViewGuidanceConfig, ViewTargetsConfig
-from schemas.config.shared import Floor, GeometryConfig, GridConfig, ImageSize
-from schemas.schedule import Ramp, Weight, constant
+from schemas.config.shared.geometry import Floor, GeometryConfig, GridConfig, ImageSize
+from schemas.config.shared.guidance import GeometryTextConfig, ViewGuidanceConfig, ViewTargetsConfig
+from schemas.config.shared.schedule import Ramp, Weight, constant
 
 
 class LightConfig(Frozen):

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from schemas.base import Frozen
-from schemas.config.shared import PreviewConfig
+from schemas.config.shared.geometry import PreviewConfig
 
 
 class ExportConfig(Frozen):

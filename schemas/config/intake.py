@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from schemas.base import Frozen
-from schemas.config.shared import GridConfig, PreviewConfig
+from schemas.config.shared.geometry import GridConfig, PreviewConfig
 
 
 class IntakeConfig(Frozen):

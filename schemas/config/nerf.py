@@ -2,9 +2,9 @@
 
 from pydantic import Field
 
-from schemas.config.guidance import GeometryTextConfig, ViewGuidanceConfig, ViewTargetsConfig
-from schemas.config.shared import OpeningGridConfig, Views, VolumeConfig
-from schemas.schedule import Ramp, Weight, constant
+from schemas.config.shared.geometry import OpeningGridConfig, Views, VolumeConfig
+from schemas.config.shared.guidance import GeometryTextConfig, ViewGuidanceConfig, ViewTargetsConfig
+from schemas.config.shared.schedule import Ramp, Weight, constant
 
 
 class NerfConfig(VolumeConfig):

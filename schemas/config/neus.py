@@ -3,9 +3,9 @@
 from pydantic import Field
 
 from schemas.base import Frozen
-from schemas.config.guidance import GeometryTextConfig, ViewGuidanceConfig, ViewTargetsConfig
-from schemas.config.shared import GridConfig, SwitchConfig, VolumeConfig
-from schemas.schedule import Weight, constant
+from schemas.config.shared.geometry import GridConfig, SwitchConfig, VolumeConfig
+from schemas.config.shared.guidance import GeometryTextConfig, ViewGuidanceConfig, ViewTargetsConfig
+from schemas.config.shared.schedule import Weight, constant
 
 
 class ThinPartsConfig(Frozen):

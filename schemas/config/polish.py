@@ -5,8 +5,17 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from schemas.base import Frozen
-from schemas.config.shared import AnchorConfig, Betas, CameraConfig, Floor, ImageSize, PreviewConfig, Views, refuse_all_zero
-from schemas.schedule import Weight, constant
+from schemas.config.shared.geometry import (
+    AnchorConfig,
+    Betas,
+    CameraConfig,
+    Floor,
+    ImageSize,
+    PreviewConfig,
+    Views,
+    refuse_all_zero,
+)
+from schemas.config.shared.schedule import Weight, constant
 
 
 class PolishConfig(Frozen):

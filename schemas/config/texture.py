@@ -4,8 +4,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from schemas.config.guidance import DistillationConfig, ViewTargetsConfig
-from schemas.config.shared import (
+from schemas.config.shared.geometry import (
     Betas,
     CameraConfig,
     ColorAnchorConfig,
@@ -15,7 +14,8 @@ from schemas.config.shared import (
     Views,
     refuse_all_zero,
 )
-from schemas.schedule import Fraction, Ramp, Weight, constant
+from schemas.config.shared.guidance import DistillationConfig, ViewTargetsConfig
+from schemas.config.shared.schedule import Fraction, Ramp, Weight, constant
 
 
 class PaintAnchorConfig(ColorAnchorConfig):

@@ -2,7 +2,7 @@
 
 from dreampolish.fields.hash_grid import GridSizes, HashGrid
 from dreampolish.scene.cameras import SCENE_HALF_SIZE
-from schemas.config.shared import GridConfig, LevelsConfig
+from schemas.config.shared.geometry import GridConfig, LevelsConfig
 
 
 def grid_sizes(config: GridConfig) -> GridSizes:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dreampolish.metrics.pictures import psnr
 from dreampolish.optim.regularizers import opacity_entropy_loss
-from schemas.config.shared import SwitchConfig
+from schemas.config.shared.geometry import SwitchConfig
 from stages.guidance.reference_view import ReferenceView
 
 

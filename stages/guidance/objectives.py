@@ -2,7 +2,7 @@
 
 from typing import assert_never
 
-from dreampolish.distillation.weights import (
+from dreampolish.priors.distillation.weights import (
     ScoreWeights,
     SplitWeights,
     csd_weights,
@@ -11,7 +11,7 @@ from dreampolish.distillation.weights import (
     sds_weights,
     vsd_weights,
 )
-from schemas.config.guidance import DistillationConfig, FrozenWeights, GeometryTextConfig, PredictionWeights
+from schemas.config.shared.guidance import DistillationConfig, FrozenWeights, GeometryTextConfig, PredictionWeights
 
 
 def weights_at(config: GeometryTextConfig | DistillationConfig, step: int, steps: int) -> ScoreWeights | SplitWeights:

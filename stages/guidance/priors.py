@@ -17,7 +17,7 @@ from schemas.config.run import PriorSource as PriorSetting
 from schemas.plans import Execution
 from stages.runtime.context import RunContext
 from stages.runtime.errors import StageError
-from stages.runtime.key import REMEDY
+from stages.runtime.keys.key import REMEDY
 from stages.runtime.stage import Stage
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ Source of alternation and of a second, larger resolution: DreamCraft3D (referenc
 """
 
 from schemas.config.nerf import NerfConfig
-from schemas.config.shared import GeometryConfig, VolumeConfig
+from schemas.config.shared.geometry import GeometryConfig, VolumeConfig
 
 
 def renders_reference(config: VolumeConfig, step: int) -> bool:

@@ -11,10 +11,10 @@ from jaxtyping import Bool
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from dreampolish.assets.glb import read_glb
 from dreampolish.assets.reading.read import joined, read_scene
 from dreampolish.assets.reading.source import open_mesh_file
 from dreampolish.assets.textured_mesh import TexturedMesh
+from dreampolish.assets.writing.glb import read_glb
 from dreampolish.fields.color import ColorField, color_field_from_config
 from dreampolish.fields.density import DensityField, density_field_from_config
 from dreampolish.fields.occupancy import OccupancyGrid

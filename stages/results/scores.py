@@ -18,16 +18,16 @@ from dreampolish.priors.folders.source import PriorError, PriorSource
 from dreampolish.scene.cameras import Cameras, turntable_cameras
 from dreampolish.scene.pictures import write_picture
 from schemas.artifacts import Artifact, ReferenceArtifact, ScoresArtifact
-from schemas.config.shared import PreviewConfig
+from schemas.config.shared.geometry import PreviewConfig
 from stages.guidance.priors import alignment
 from stages.guidance.reference_view import REFERENCE_FOV_DEG, REFERENCE_VIEW, ReferenceView, load_reference
 from stages.results.observer import as_bytes, strip
 from stages.results.surfaces import open_artifact
-from stages.runtime.code import code_of
 from stages.runtime.context import RunContext
 from stages.runtime.errors import StageError
 from stages.runtime.files import PROJECT
-from stages.runtime.key import hashed, library_versions, prior_digests, read_fields, source_digest
+from stages.runtime.keys.code import code_of
+from stages.runtime.keys.key import hashed, library_versions, prior_digests, read_fields, source_digest
 from stages.runtime.stage import Stage
 
 JUDGED_SIZE = 256

@@ -35,11 +35,11 @@ from dreampolish.optim.fit import DivergedError
 from schemas.artifacts import Artifact, FileRef, ScoresArtifact, StageName, artifact_or_none, is_artifact, stage_of
 from schemas.plans import NO_PLAN, Execution
 from schemas.runs import StageRecord, StageState
-from stages.runtime.code import Code, code_of
 from stages.runtime.context import RunContext, Scorer, memory_figures, out_of_memory, seeded_generator, set_up_torch
 from stages.runtime.errors import StageError
 from stages.runtime.files import PROJECT, disk_errors_in_one_line
-from stages.runtime.key import copied, input_value, only_read, read_fields, stage_key
+from stages.runtime.keys.code import Code, code_of
+from stages.runtime.keys.key import copied, input_value, only_read, read_fields, stage_key
 from stages.runtime.records import record_stage
 from stages.runtime.shared.stores import store_at
 from stages.runtime.signals import StopSignal, stop_on_signals

@@ -35,9 +35,9 @@ from schemas.config.nerf import NerfConfig
 from schemas.config.reference import ReferenceConfig
 from schemas.config.run import Config, PriorsConfig
 from schemas.runs import RunRecord
-from stages.runtime.code import Code
 from stages.runtime.context import RunContext
 from stages.runtime.errors import StageError
+from stages.runtime.keys.code import Code
 from stages.runtime.records import read_record, write_record
 from stages.runtime.stage import Stage, stage
 from stages.runtime.store import MANIFEST, LocalStore, file_refs

@@ -41,11 +41,11 @@ from flows.text_to_3d import text_to_3d
 from schemas.artifacts import artifact_class_of
 from schemas.config.run import PriorsConfig
 from schemas.runs import STAGES, RunRecord
-from stages.runtime.code import code_of
 from stages.runtime.command import AnyStage
 from stages.runtime.context import context_of
 from stages.runtime.files import PROJECT
-from stages.runtime.key import prior_digests
+from stages.runtime.keys.code import code_of
+from stages.runtime.keys.key import prior_digests
 from stages.runtime.records import read_record, write_record
 from stages.runtime.stage import function_code
 from stages.runtime.store import MANIFEST, DamagedArtifactError, LocalStore, file_refs

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from flows.mesh_to_3d.texture import GEOMETRY_STAGES, texture
 from flows.runs.create import new_run
 from flows.text_to_3d import text_to_3d
-from flows.texture import GEOMETRY_STAGES, texture
 from schemas.runs import STAGES
 from stages.runtime.records import read_record
 

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from flows.runs.chain import CHAIN
 from schemas.config.presets import ConfigError, load_config, merged, names
 from schemas.config.run import Config, PriorsConfig
+from schemas.config.shared.schedule import Ramp, constant
 from schemas.runs import ALL_STAGES
-from schemas.schedule import Ramp, constant
-from stages.runtime.code import code_of, code_of_module
 from stages.runtime.files import CONFIGS, PROJECT
+from stages.runtime.keys.code import code_of, code_of_module
 
 
 @pytest.mark.parametrize("preset", ["home", "smoke", "sd", "sd-fast"])

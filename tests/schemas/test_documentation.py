@@ -11,13 +11,13 @@ import pytest
 
 from schemas.config.presets import load_config, names
 from schemas.config.run import Config
-from schemas.schedule import Ramp
+from schemas.config.shared.schedule import Ramp
 from schemas.trainings import PriorsTraining
 from stages.runtime.files import CONFIGS, PROJECT
 
 LONGEST = 140
 """Characters of a setting's line."""
-SOURCES = [*sorted((PROJECT / "schemas" / "config").glob("*.py")), PROJECT / "schemas" / "schedule.py"]
+SOURCES = sorted((PROJECT / "schemas" / "config").rglob("*.py"))
 SOURCES += [PROJECT / "schemas" / "trainings.py"]
 CHOICES = (PROJECT / "docs" / "choices.md").read_text().splitlines()
 

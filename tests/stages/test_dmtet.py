@@ -12,7 +12,7 @@ from dreampolish.mesh.tet_grid import tet_grid
 from dreampolish.scene.cameras import orbit_cameras
 from schemas.artifacts import ReferenceArtifact, SdfArtifact
 from schemas.config.dmtet import DmtetConfig
-from schemas.config.shared import GridConfig
+from schemas.config.shared.geometry import GridConfig
 from schemas.plans import NO_PLAN
 from stages import dmtet
 from stages.guidance.reference_view import ReferenceView

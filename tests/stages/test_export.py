@@ -6,9 +6,9 @@ import pytest
 import torch
 import trimesh
 
-from dreampolish.assets.glb import read_glb
 from dreampolish.assets.textured_mesh import render_textured_mesh
 from dreampolish.assets.validate import glb_findings
+from dreampolish.assets.writing.glb import read_glb
 from dreampolish.fields.color import ColorField
 from dreampolish.fields.hash_grid import GridSizes
 from dreampolish.metrics.pictures import psnr

@@ -6,7 +6,7 @@ from dreampolish.optim.fit import Term
 from dreampolish.renderers.scenes import DensityScene
 from dreampolish.scene.cameras import turntable_cameras
 from schemas.config.nerf import NerfConfig
-from schemas.config.shared import OpeningGridConfig
+from schemas.config.shared.geometry import OpeningGridConfig
 from stages.nerf import _empty_scene, _regularizers
 
 CONFIG = NerfConfig(

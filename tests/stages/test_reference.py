@@ -15,7 +15,7 @@ from schemas.config.run import PriorsConfig
 from stages.reference import _cut, _cutter, _users_picture, mirror_symmetry
 from stages.runtime.context import RunContext
 from stages.runtime.errors import StageError
-from stages.runtime.key import prior_digests
+from stages.runtime.keys.key import prior_digests
 
 RED = torch.tensor([0.7, 0.1, 0.1])
 CONFIG = ReferenceConfig(size=64)

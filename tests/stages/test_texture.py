@@ -4,9 +4,9 @@ import pytest
 import torch
 import trimesh
 
-from dreampolish.distillation.guidance import GuidanceStep
-from dreampolish.distillation.scores import Noised, TextConditions, variational_losses
 from dreampolish.fields.color import ColorField
+from dreampolish.priors.distillation.guidance import GuidanceStep
+from dreampolish.priors.distillation.scores import Noised, TextConditions, variational_losses
 from dreampolish.priors.text.networks import UnetNetwork
 from dreampolish.priors.text.prior import DiffusionTextPrior
 from dreampolish.renderers.mesh import color_of_field, fixed_color_of_field, mesh_from_parts

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from flows.benchmark.assets import Agreement, AssetResult
+from flows.benchmark.assets.checks import Agreement, AssetResult
 
 SOUND = AssetResult(
     name="chair",

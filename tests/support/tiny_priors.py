@@ -21,8 +21,8 @@ from transformers import (
 
 from dreampolish.priors.autoencoder import PatchAutoencoder
 from dreampolish.priors.latents import LatentSpace
-from dreampolish.priors.loading import NoiseSchedule
 from dreampolish.priors.protocols import TextEmbedding
+from dreampolish.priors.sampling import NoiseSchedule
 from dreampolish.priors.view import DiffusionViewPrior, LatentPatchContext, PoseProjection
 from dreampolish.training.diffusion import UnetShape, build_schedule, build_unet
 from dreampolish.training.folders import write_prior

@@ -10,7 +10,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from dreampolish.assets.reading.gltf.scene_of_gltf import read_gltf
-from dreampolish.assets.reading.obj import read_obj
+from dreampolish.assets.reading.obj.scene_of_obj import read_obj
 from dreampolish.assets.reading.plain import read_plain
 from dreampolish.assets.reading.scene import MeshError, Part, Scene
 from dreampolish.assets.reading.source import MeshFiles, open_mesh_file

@@ -14,8 +14,8 @@ from torch.nn import functional
 from transformers import AutoModelForDepthEstimation
 
 from dreampolish.priors.folders.architectures import checked_transformers
+from dreampolish.priors.folders.loading import open_transformers
 from dreampolish.priors.folders.source import PriorError, PriorSource
-from dreampolish.priors.loading import open_transformers
 
 METRIC = ("zoedepth", "depth_pro")
 """Types of models whose output is a distance."""

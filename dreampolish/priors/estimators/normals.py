@@ -19,9 +19,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dreampolish.priors.folders.loading import load_autoencoder, load_schedule, load_text_encoder, load_unet, unet_output
 from dreampolish.priors.folders.source import PriorError, PriorSource, json_object
 from dreampolish.priors.latents import LatentSpace, pixels_per_latent
-from dreampolish.priors.loading import load_autoencoder, load_schedule, load_text_encoder, load_unet, unet_output
 from dreampolish.priors.protocols import TextEmbedding
 from dreampolish.priors.sampling import sample_ddim
 from dreampolish.priors.text.towers import TextTower

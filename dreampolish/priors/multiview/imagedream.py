@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from dreampolish.priors.folders.loading import load_autoencoder, load_schedule, load_text_encoder, open_transformers
 from dreampolish.priors.folders.source import PriorError, PriorSource
 from dreampolish.priors.latents import LatentSpace, pixels_per_latent
-from dreampolish.priors.loading import load_autoencoder, load_schedule, load_text_encoder, open_transformers
 from dreampolish.priors.multiview.imagedream_network import MultiviewUnet, load_multiview_unet
 from dreampolish.priors.multiview.zero123plus import PictureInput, load_picture_input
 from dreampolish.priors.protocols import SetSubject

@@ -16,9 +16,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dreampolish.priors.folders.loading import load_autoencoder, load_schedule, load_text_encoder, load_unet, open_transformers
 from dreampolish.priors.folders.source import PriorError, PriorSource, json_object
 from dreampolish.priors.latents import LatentSpace
-from dreampolish.priors.loading import load_autoencoder, load_schedule, load_text_encoder, load_unet, open_transformers
 from dreampolish.priors.protocols import SetSubject, TextEmbedding
 from dreampolish.priors.sampling import guided, noisy_latents, repainted
 from dreampolish.priors.text.towers import TextTower

@@ -4,10 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dreampolish.priors.folders.families import transformer_family
-from dreampolish.priors.folders.source import PriorSource, json_object
-from dreampolish.priors.latents import LatentSpace, pixels_per_latent
-from dreampolish.priors.loading import (
-    NoiseSchedule,
+from dreampolish.priors.folders.loading import (
     flow_schedule,
     load_autoencoder,
     load_schedule,
@@ -15,6 +12,9 @@ from dreampolish.priors.loading import (
     load_transformer,
     load_unet,
 )
+from dreampolish.priors.folders.source import PriorSource, json_object
+from dreampolish.priors.latents import LatentSpace, pixels_per_latent
+from dreampolish.priors.sampling import NoiseSchedule
 from dreampolish.priors.text.networks import FlowTransformer, FluxTransformer, ScoreNetwork, SdxlNetwork, UnetNetwork
 from dreampolish.priors.text.prior import DiffusionTextPrior
 from dreampolish.priors.text.towers import (

@@ -12,9 +12,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dreampolish.priors.loading import NoiseSchedule, unet_output
+from dreampolish.priors.folders.loading import unet_output
 from dreampolish.priors.protocols import TextEmbedding
-from dreampolish.priors.sampling import alpha_sigma
+from dreampolish.priors.sampling import NoiseSchedule, alpha_sigma
 
 UNET_ATTENTION: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
 """A U-Net's layers that get an adapter (source: threestudio: all attention projections)."""

@@ -244,8 +244,8 @@ def core_emphasis(nouns: Sequence[Sequence[str]]) -> list[int]:
 
 def caption_states(captions: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """MiniLM's token states of captions as int8 rows (sum of lengths, 384), lengths and the scale of each dimension."""
+    from dreampolish.priors.folders.loading import load_text_encoder
     from dreampolish.priors.folders.source import PriorSource
-    from dreampolish.priors.loading import load_text_encoder
     from dreampolish.priors.text.towers import TextTower
 
     tower = TextTower(*load_text_encoder(PriorSource("priors/home/text", None)))

@@ -10,8 +10,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from dreampolish.priors.folders.source import PriorSource
-from dreampolish.priors.memory.operations import NetworkFlop, adapter_flop, network_flop
 from dreampolish.priors.rehearsal.architectures import Family
+from dreampolish.priors.rehearsal.operations import NetworkFlop, adapter_flop, network_flop
 from flows.benchmark.performance.rehearsal import Width, write_models
 from flows.runs.memory.plan import planned
 from flows.runs.memory.priors import counted_priors

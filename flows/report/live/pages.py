@@ -15,7 +15,7 @@ from flows.report.chart import chart, figure
 from flows.report.curves import Curve
 from flows.report.live.state import WORDS, listed, view_of
 from flows.report.strips import strip_of_views
-from flows.report.three import three_script
+from flows.report.viewer.three import three_script
 from schemas.runs import RunRecord
 
 VIEW_SIDE = 224

@@ -13,9 +13,8 @@ from pathlib import Path
 from PIL import Image
 
 from flows.report.chart import figure
-from flows.runs.markdown import code, escaped
 from schemas.runs import RunRecord
-from stages.runtime.tracking.durations import duration
+from stages.runtime.tracking.messages import duration, escaped, in_backquotes
 
 KEY, SHEET_KEY = "asset", "contact-sheet"
 SHEET_WIDTH = 640
@@ -51,12 +50,12 @@ def asset_markdown(record: RunRecord, links: Sequence[tuple[str, str]]) -> str:
     lines = [
         f"# {escaped(record.prompt)}",
         "",
-        f"Run `{code(record.run)}`, preset `{code(record.config.preset)}`, seed {record.config.seed}.",
+        f"Run `{in_backquotes(record.run)}`, preset `{in_backquotes(record.config.preset)}`, seed {record.config.seed}.",
         "",
         *(f"- [{escaped(words)}]({address})" for words, address in links),
-        f"- report: `{code(_shown(output / 'report.html'))}`",
-        f"- asset: `{code(_shown(output / 'asset.glb'))}`",
-        f"- in a terminal: `dreampolish report {code(record.run)}`",
+        f"- report: `{in_backquotes(_shown(output / 'report.html'))}`",
+        f"- asset: `{in_backquotes(_shown(output / 'asset.glb'))}`",
+        f"- in a terminal: `dreampolish report {in_backquotes(record.run)}`",
         "",
         "| stage | state | time | PSNR | SSIM | alignment |",
         "|---|---|--:|--:|--:|--:|",

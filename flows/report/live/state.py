@@ -14,9 +14,9 @@ from stages.runtime.errors import StageError
 from stages.runtime.files import is_locked
 from stages.runtime.records import newest_records, read_record
 from stages.runtime.store import DamagedArtifactError, LocalStore
-from stages.runtime.tracking.durations import duration
 from stages.runtime.tracking.files import entries_of
 from stages.runtime.tracking.live import live_folder
+from stages.runtime.tracking.messages import duration
 
 RunState = Literal["runs", "finished", "stopped", "failed", "waits"]
 WORDS: dict[RunState, str] = {

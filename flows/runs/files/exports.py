@@ -9,8 +9,8 @@ from typing import cast, get_args
 import torch
 
 from dreampolish.assets.asset import Asset
-from dreampolish.assets.obj_ply_stl import write_obj, write_ply, write_stl
 from dreampolish.assets.validate import FORMATS
+from dreampolish.assets.writing.obj_ply_stl import write_obj, write_ply, write_stl
 from dreampolish.mesh.decimate import decimated
 from dreampolish.mesh.topology import without_crumbs
 from flows.runs.create import output_folder, slug_from_prompt
@@ -150,6 +150,6 @@ def _written(path: Path, made: MadeAsset, settings: ExportConfig) -> tuple[list[
 
 def _write_usdz(path: Path, asset: Asset) -> list[Path]:
     # usd-core takes a second to import, and only here is it wanted.
-    from dreampolish.assets.usdz import write_usdz
+    from dreampolish.assets.writing.usdz import write_usdz
 
     return write_usdz(path, asset)

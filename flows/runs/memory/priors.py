@@ -9,10 +9,10 @@ from dreampolish.priors.estimators.yoso import is_one_step
 from dreampolish.priors.folders.contents import Role
 from dreampolish.priors.folders.source import PriorSource, json_object
 from dreampolish.priors.latents import overflows
-from dreampolish.priors.memory.counting import AdapterBytes, NetworkBytes, adapter_bytes, network_bytes
-from dreampolish.priors.memory.estimators import depth_bytes, one_step_bytes, scorer_bytes
-from dreampolish.priors.memory.sets import set_bytes
 from dreampolish.priors.multiview.loading import contents_of_any
+from dreampolish.priors.rehearsal.counting import AdapterBytes, NetworkBytes, adapter_bytes, network_bytes
+from dreampolish.priors.rehearsal.estimators import depth_bytes, one_step_bytes, scorer_bytes
+from dreampolish.priors.rehearsal.sets import set_bytes
 from schemas.config.run import Config, LocalSource
 from stages.runtime.files import project_file
 

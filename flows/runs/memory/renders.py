@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from schemas.config.shared import GridConfig
+from schemas.config.shared.geometry import GridConfig
 
 SAMPLE, SAMPLE_BACK, FEATURE, FEATURE_BACK = 240, 125, 16, 8
 """Bytes of a volume's sample, and of each of its features (a value and its slopes along x, y, z): kept, and on the way back."""

@@ -7,7 +7,7 @@ from flows.runs.memory.priors import CountedPriors
 from flows.runs.memory.renders import CELL, Graph, Pictures, grid_bytes, mesh_bytes, volume_bytes
 from schemas.artifacts import StageName
 from schemas.config.run import Config
-from schemas.config.shared import GeometryConfig, VolumeConfig
+from schemas.config.shared.geometry import GeometryConfig, VolumeConfig
 from schemas.plans import Execution
 
 PLANNED: tuple[StageName, ...] = ("reference", "nerf", "neus", "dmtet", "polish", "texture")

@@ -11,9 +11,9 @@ from dreampolish.kernels.cache import cache_folder
 from dreampolish.optim.atomic_files import write_atomically
 from dreampolish.priors.folders.digests import digest
 from dreampolish.priors.folders.source import PriorSource
-from stages.runtime.code import code_of
 from stages.runtime.files import PROJECT
-from stages.runtime.key import library_versions
+from stages.runtime.keys.code import code_of
+from stages.runtime.keys.key import library_versions
 
 
 def role_of_prior(source: PriorSource) -> tuple[str, str]:

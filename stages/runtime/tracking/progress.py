@@ -12,11 +12,10 @@ import numpy as np
 
 from schemas.artifacts import Artifact, NerfArtifact, SdfArtifact
 from schemas.runs import StageRecord, StageState
-from stages.runtime.tracking.durations import duration
 from stages.runtime.tracking.files import folders_with_tag
 from stages.runtime.tracking.journal import Journal, Place, place_from_store, run_page
 from stages.runtime.tracking.live import LiveStage
-from stages.runtime.tracking.messages import write_line
+from stages.runtime.tracking.messages import duration, write_line
 
 SHARE = 0.05
 """Of a stage between two updates in Prefect."""

@@ -15,12 +15,12 @@ from torch import Tensor
 from dreampolish.assets.asset import GLTF_FROM_WORLD, Asset, pixels_of
 from dreampolish.assets.bake import bake, texels_of
 from dreampolish.assets.findings import FileFindings
-from dreampolish.assets.glb import write_glb
-from dreampolish.assets.obj_ply_stl import write_obj, write_ply, write_stl
 from dreampolish.assets.textured_mesh import TexturedMesh
 from dreampolish.assets.unwrap import unwrap
-from dreampolish.assets.usdz import write_usdz
 from dreampolish.assets.validate import findings_of, glb_findings
+from dreampolish.assets.writing.glb import write_glb
+from dreampolish.assets.writing.obj_ply_stl import write_obj, write_ply, write_stl
+from dreampolish.assets.writing.usdz import write_usdz
 
 SIZES = (0.5, 0.3, 1.0)
 """World x, y, z of the box: +Y up and +Z front make it 0.3 x 1.0 x 0.5 in a file."""

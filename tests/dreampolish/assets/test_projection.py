@@ -12,17 +12,17 @@ from torch import Tensor
 
 from dreampolish.assets.asset import Asset
 from dreampolish.assets.bake import bake, bake_normal_map, texels_of
-from dreampolish.assets.glb import write_glb
 from dreampolish.assets.projection import FineSurface
 from dreampolish.assets.textured_mesh import TexturedMesh
 from dreampolish.assets.unwrap import Unwrapped, unwrap
+from dreampolish.assets.writing.glb import write_glb
 from dreampolish.mesh.decimate import decimated
 from dreampolish.mesh.tangents import tangents_from_uv
 from dreampolish.mesh.topology import component_of_face, face_adjacency
 from dreampolish.metrics.pictures import psnr
 from dreampolish.renderers.mesh import render_mesh
 from dreampolish.scene.cameras import turntable_cameras
-from flows.benchmark.browser import browser_path, render_in_browser
+from flows.benchmark.assets.browser import browser_path, render_in_browser
 
 
 def _bumpy_ball() -> tuple[Tensor, Tensor]:

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from dreampolish.assets.asset import plain_asset
 from dreampolish.assets.bake import bake, bake_normal_map, texels_of
-from dreampolish.assets.glb import read_glb, write_glb
 from dreampolish.assets.reading.read import read_mesh
 from dreampolish.assets.textured_mesh import (
     TexturedMesh,
@@ -23,6 +22,7 @@ from dreampolish.assets.textured_mesh import (
     texels_bilinear,
 )
 from dreampolish.assets.unwrap import Unwrapped, unwrap
+from dreampolish.assets.writing.glb import read_glb, write_glb
 from dreampolish.mesh.tangents import tangents_from_uv
 from dreampolish.mesh.topology import face_adjacency
 from dreampolish.metrics.pictures import psnr

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dreampolish.assets.glb import read_glb
+from dreampolish.assets.writing.glb import read_glb
 from dreampolish.data.split import read_split
 
 ROOT = Path(__file__).parents[3]

@@ -9,15 +9,15 @@ import torch
 
 from dreampolish.priors.estimators.normals import load_normal_prior
 from dreampolish.priors.folders.digests import digest, packaged_digest
+from dreampolish.priors.folders.loading import load_autoencoder_folder
 from dreampolish.priors.folders.source import PriorError, PriorSource
-from dreampolish.priors.loading import load_autoencoder_folder
 from dreampolish.priors.text.loading import load_text_prior
 from dreampolish.priors.view import load_view_prior
 from dreampolish.training.diffusion import build_schedule
 from dreampolish.training.folders import write_prior
 from schemas.config.run import PriorsConfig, TextSource
 from stages.runtime.context import RunContext
-from stages.runtime.key import prior_digests
+from stages.runtime.keys.key import prior_digests
 from tests.support.tiny_priors import CHANNELS, tiny_space, tiny_unet, tiny_view_prior, write_text_encoder
 
 COMMIT = "0123456789" * 4

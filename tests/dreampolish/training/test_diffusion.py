@@ -7,7 +7,7 @@ import torch
 
 from dreampolish.optim.checkpoints import Checkpoints
 from dreampolish.optim.fit import fit
-from dreampolish.priors.loading import unet_output
+from dreampolish.priors.folders.loading import unet_output
 from dreampolish.priors.view import LatentPatchContext
 from dreampolish.training.diffusion import (
     DenoiserBatch,

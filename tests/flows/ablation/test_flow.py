@@ -19,9 +19,9 @@ from flows.ablation.flow import ablation
 from flows.ablation.plan import STUDIES, found_study, planned
 from flows.cli import app
 from stages.results.surfaces import opened_from_textured
-from stages.runtime.code import Code
 from stages.runtime.errors import StageError
 from stages.runtime.files import PROJECT
+from stages.runtime.keys.code import Code
 from stages.runtime.records import newest_records, read_record
 from stages.runtime.tracking.journal import EXPERIMENT
 

@@ -12,9 +12,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from dreampolish.assets.asset import plain_asset
-from dreampolish.assets.glb import write_glb
+from dreampolish.assets.writing.glb import write_glb
 from dreampolish.metrics.retrieval import candidate_texts, right_texts
-from flows.benchmark.assets import Agreement
+from flows.benchmark.assets.checks import Agreement
 from flows.benchmark.flow import benchmark, mean_figures
 from flows.benchmark.page import STEPS, Setting, report_text, write_report
 from flows.benchmark.rasterizers import measure_rasterizers, read_rasterizers, write_rasterizers

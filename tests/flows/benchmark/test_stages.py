@@ -10,14 +10,14 @@ import pytest
 import torch
 from PIL import Image
 
-from flows.benchmark.assets import Agreement, AssetResult, asset_result
-from flows.benchmark.browser import tool_versions
+from flows.benchmark.assets.browser import tool_versions
+from flows.benchmark.assets.checks import Agreement, AssetResult, asset_result
 from flows.benchmark.stages import MEASURED, ROWS, Figures, figures_of, memory_path, recalled, remember
 from schemas.artifacts import AssetArtifact
 from schemas.config.run import Config
 from schemas.runs import RunRecord, StageRecord
 from stages.results.files import StoredFiles
-from stages.runtime.code import Code
+from stages.runtime.keys.code import Code
 from stages.runtime.records import write_record
 from stages.runtime.store import LocalStore
 from tests.support.assets import SOUND, asset_with
@@ -124,7 +124,7 @@ def test_damaged_memories_are_measured_again(
 def test_what_cannot_be_read_is_not_recalled(tmp_path: Path) -> None:
     path = memory_path(tmp_path, "flows.benchmark.stages", {"object": 1})
     assert path != memory_path(tmp_path, "flows.benchmark.stages", {"object": 2})
-    assert path != memory_path(tmp_path, "flows.benchmark.assets", {"object": 1})
+    assert path != memory_path(tmp_path, "flows.benchmark.assets.checks", {"object": 1})
     assert recalled(path) is None
     remember(path, {"psnr": 20.125})
     assert recalled(path) == {"psnr": 20.125}
@@ -140,8 +140,8 @@ def test_an_asset_is_drawn_once_while_its_tools_are_the_same(tmp_path: Path, mon
         drawn.append(name)
         return replace(found[0], name=name)
 
-    monkeypatch.setattr("flows.benchmark.assets._examined", examined)
-    monkeypatch.setattr("flows.benchmark.assets.tool_versions", lambda: tools[0])
+    monkeypatch.setattr("flows.benchmark.assets.checks._examined", examined)
+    monkeypatch.setattr("flows.benchmark.assets.checks.tool_versions", lambda: tools[0])
     write_record(tmp_path / "store", record_of("a" * 64))
     found[0] = asset_with(normals=Agreement(30.0, 29.0))
     first = asset_result("a", "0123abcd", files)
@@ -165,7 +165,7 @@ def test_an_asset_that_no_browser_drew_is_tried_again(tmp_path: Path, monkeypatc
         drawn.append(name)
         return asset_with(name=name, browser=None, note="no browser")
 
-    monkeypatch.setattr("flows.benchmark.assets._examined", examined)
+    monkeypatch.setattr("flows.benchmark.assets.checks._examined", examined)
     write_record(tmp_path / "store", record_of("a" * 64))
     files = StoredFiles(LocalStore(tmp_path / "store"), torch.device("cpu"))
     for _ in range(2):
@@ -174,15 +174,15 @@ def test_an_asset_that_no_browser_drew_is_tried_again(tmp_path: Path, monkeypatc
 
 
 def test_tools_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flows.benchmark.browser.module_folders", lambda: [tmp_path])
-    monkeypatch.setattr("flows.benchmark.browser.browser_path", lambda: None)
-    monkeypatch.setattr("flows.benchmark.browser.shutil.which", lambda name: None)
+    monkeypatch.setattr("flows.benchmark.assets.browser.module_folders", lambda: [tmp_path])
+    monkeypatch.setattr("flows.benchmark.assets.browser.browser_path", lambda: None)
+    monkeypatch.setattr("flows.benchmark.assets.browser.shutil.which", lambda name: None)
     bare = tool_versions()
     (tmp_path / ".package-lock.json").write_text('{"three": "1"}')
     one = tool_versions()
     (tmp_path / ".package-lock.json").write_text('{"three": "2"}')
     two = tool_versions()
     shutil.copy(__file__, tmp_path / "chromium")
-    monkeypatch.setattr("flows.benchmark.browser.browser_path", lambda: str(tmp_path / "chromium"))
+    monkeypatch.setattr("flows.benchmark.assets.browser.browser_path", lambda: str(tmp_path / "chromium"))
     three = tool_versions()
     assert len({json.dumps(found) for found in (bare, one, two, three)}) == 4

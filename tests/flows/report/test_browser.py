@@ -22,8 +22,8 @@ from PIL import Image
 from websockets.sync.client import ClientConnection, connect
 
 from dreampolish.assets.asset import plain_asset
-from dreampolish.assets.glb import glb_bytes
 from dreampolish.assets.textured_mesh import TexturedMesh
+from dreampolish.assets.writing.glb import glb_bytes
 from flows.report.facts import RunFacts, StageFacts
 from flows.report.page import compare_page, run_page
 from flows.report.settings import Command

@@ -25,12 +25,12 @@ from flows.report.chart import HEIGHT, WIDTH, chart, figure
 from flows.report.curves import curves_of_stage, thinned
 from flows.report.facts import RunFacts, open_facts
 from flows.report.gallery import Entry, escaped, index_text, picture_names
-from flows.report.model import fitting_glb
 from flows.report.output import shown_files, write_output
 from flows.report.page import compare_page, run_page
 from flows.report.settings import changes_from_default, making_command, overrides_between, preset_config, text
 from flows.report.strips import evenly, strip_of_views
-from flows.report.three import three_script
+from flows.report.viewer.model import fitting_glb
+from flows.report.viewer.three import three_script
 from flows.runs.chain import CHAIN
 from flows.runs.create import new_run
 from schemas.artifacts import ReferenceArtifact, StageName
@@ -211,7 +211,9 @@ def test_a_picture_of_the_user_has_no_candidates(store: Path, tmp_path: Path) ->
         alone(name, record.run)
     done = write_output(read_record(store, record.run), LocalStore(store), tmp_path / "outputs")
     assert not (Path(done.output or "") / "candidates.png").exists()
-    assert "Candidates for the reference" not in (Path(done.output or "") / "report.html").read_text()
+    page = (Path(done.output or "") / "report.html").read_text()
+    assert "Candidates for the reference" not in page
+    assert page.count('alt="The picture as it came"') == page.count('alt="The object cut out"') == 1
 
 
 def test_report_and_compare_write_pages_and_refuse_in_one_line(finished: RunRecord, store: Path, tmp_path: Path) -> None:

@@ -14,17 +14,17 @@ from PIL import Image
 
 from dreampolish.optim.fit import FitInterruptedError
 from flows.cli.command import finish
+from flows.mesh_to_3d.texture import GEOMETRY_STAGES
 from flows.runs.chain import CHAIN
 from flows.runs.create import derived_run, new_id, new_run, stale_stages, unique_names
 from flows.runs.inputs import checked_prompt, plain_prompt
 from flows.text_to_3d import text_to_3d
-from flows.texture import GEOMETRY_STAGES
 from schemas.artifacts import Artifact, StageName
 from schemas.config.presets import ConfigError
 from schemas.runs import STAGES, RunRecord
-from stages.runtime.code import Code
 from stages.runtime.command import AnyStage, run_one
 from stages.runtime.errors import StageError
+from stages.runtime.keys.code import Code
 from stages.runtime.records import read_record, write_record
 
 pytestmark = pytest.mark.usefixtures("priors_folder")

@@ -11,13 +11,13 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from flows.cli import app
-from flows.polish import polish
+from flows.mesh_to_3d.polish import polish
+from flows.mesh_to_3d.texture import texture
 from flows.report.settings import making_command
 from flows.runs.chain import CHAIN
 from flows.runs.create import new_run, stale_stages
 from flows.runs.given_mesh import POLISH_BASE_BYTES, POLISH_BYTES, GivenMesh, check_memory, keep_mesh
 from flows.text_to_3d import text_to_3d
-from flows.texture import texture
 from schemas.artifacts import Artifact, StageName
 from schemas.config.presets import ConfigError
 from schemas.runs import MESH_STAGES, MeshUse, RunRecord

@@ -13,8 +13,8 @@ from dreampolish.fields.sdf import SdfField
 from dreampolish.mesh.topology import face_adjacency
 from dreampolish.optim.live_bytes import LiveBytes
 from dreampolish.priors.folders.source import PriorSource
-from dreampolish.priors.memory.counting import adapter_bytes, network_bytes
 from dreampolish.priors.rehearsal.architectures import FULL
+from dreampolish.priors.rehearsal.counting import adapter_bytes, network_bytes
 from dreampolish.priors.rehearsal.folders import write_normals, write_text, write_view
 from dreampolish.priors.text.loading import load_text_prior
 from dreampolish.renderers.mesh import Mesh, color_of_field
@@ -26,7 +26,7 @@ from flows.runs.memory.renders import Pictures, mesh_bytes, volume_bytes
 from flows.runs.memory.told import told
 from schemas.config.presets import ConfigError, load_config
 from schemas.config.run import Config
-from schemas.config.shared import GridConfig
+from schemas.config.shared.geometry import GridConfig
 from schemas.plans import CARDS_GIB, MemoryPlan
 from schemas.runs import STAGES, RunRecord
 from stages.runtime.context import context_of, memory_figures, out_of_memory

@@ -15,7 +15,7 @@ from flows.cli import app
 from flows.runs.create import check_priors, new_run
 from flows.runs.roots import FOLDERS, deployed, given_picture, located, under_a_root
 from flows.text_to_3d import text_to_3d
-from flows.train_priors import train_priors
+from flows.training.flow import train_priors
 from schemas.config.presets import ConfigError, load_config
 from schemas.trainings import PriorsTraining
 from stages.runtime.files import PROJECT
@@ -101,7 +101,7 @@ def test_a_commands_user_may_name_any_folder(store: Path, tmp_path: Path) -> Non
 
 @pytest.mark.usefixtures("in_a_deployment", "store")
 def test_a_deployments_training_writes_where_it_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flows.train_priors.write_card", lambda *given: pytest.fail("written"))
+    monkeypatch.setattr("flows.training.flow.write_card", lambda *given: pytest.fail("written"))
     for wrong in ({"home": str(tmp_path / "elsewhere")}, {"home": "stages"}, {"renders": "/etc"}, {"split": "/etc/passwd"}):
         with pytest.raises(ConfigError, match=next(iter(wrong))):
             train_priors.fn(parts=[], config=PriorsTraining(**wrong))

@@ -16,10 +16,10 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from flows.runs.create import new_run
-from flows.service import doctor_prefect
 from flows.service import marks as services_marks
-from flows.service.doctor import findings, mend
-from flows.service.findings import Finding
+from flows.service.doctor import prefect_runs
+from flows.service.doctor.findings import Finding
+from flows.service.doctor.installation import findings, mend
 from flows.service.marks import FlowMark, all_marks
 from flows.service.processes import ProcessMark, Service, mark_of, own_mark, write_service
 from flows.service.up import crash_left_behind
@@ -96,7 +96,7 @@ def test_a_dead_process_lock_of_dvc_is_found_and_removed(store: Path, tmp_path: 
 
 
 def test_a_low_disk_is_told(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flows.service.doctor.LOW_DISK_BYTES", 2**62)
+    monkeypatch.setattr("flows.service.doctor.installation.LOW_DISK_BYTES", 2**62)
     (line,) = lines(store)
     assert "free at" in line
 
@@ -173,9 +173,9 @@ class Asked:
 def test_a_server_that_gives_no_answer_is_asked_again(
     monkeypatch: pytest.MonkeyPatch, failures: tuple[httpx.HTTPError, ...]
 ) -> None:
-    monkeypatch.setattr(doctor_prefect, "PAUSES_S", (0.0, 0.0))
+    monkeypatch.setattr(prefect_runs, "PAUSES_S", (0.0, 0.0))
     question = Asked(*failures)
-    assert [finding.line for finding in doctor_prefect.asked_again(question)] == ["no worker is up"]
+    assert [finding.line for finding in prefect_runs.asked_again(question)] == ["no worker is up"]
     assert question.times == len(failures) + 1
 
 
@@ -183,10 +183,10 @@ def test_a_server_that_gives_no_answer_is_asked_again(
 def test_a_server_that_refuses_is_asked_once_and_one_that_stays_away_three_times(
     monkeypatch: pytest.MonkeyPatch, status: int, times: int
 ) -> None:
-    monkeypatch.setattr(doctor_prefect, "PAUSES_S", (0.0, 0.0))
+    monkeypatch.setattr(prefect_runs, "PAUSES_S", (0.0, 0.0))
     question = Asked(*[no_answer(status)] * 4)
     with pytest.raises(httpx.HTTPStatusError):
-        doctor_prefect.asked_again(question)
+        prefect_runs.asked_again(question)
     assert question.times == times
 
 
@@ -247,8 +247,8 @@ class TestServed:
         assert crash_left_behind(store) == []
 
     def test_what_a_server_lacks_is_told_with_the_command(self, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("flows.service.doctor_prefect.POOL", "no-such-pool")
-        monkeypatch.setattr("flows.service.doctor_prefect.GPU_SLOT", "no-such-slot")
+        monkeypatch.setattr("flows.service.doctor.prefect_runs.POOL", "no-such-pool")
+        monkeypatch.setattr("flows.service.doctor.prefect_runs.GPU_SLOT", "no-such-slot")
         store.mkdir()
         lacking = [line for line in lines(store) if "flow run" not in line]
         assert [line.partition(":")[0].partition(",")[0] for line in lacking] == [

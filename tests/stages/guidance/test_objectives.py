@@ -2,7 +2,7 @@
 
 import pytest
 
-from dreampolish.distillation.weights import (
+from dreampolish.priors.distillation.weights import (
     ScoreWeights,
     SplitWeights,
     csd_weights,
@@ -11,7 +11,7 @@ from dreampolish.distillation.weights import (
     sds_weights,
     vsd_weights,
 )
-from schemas.config.guidance import DistillationConfig, GeometryTextConfig
+from schemas.config.shared.guidance import DistillationConfig, GeometryTextConfig
 from stages.guidance.objectives import needs_variational, weights_at
 
 HALVED = {"start": 4.0, "end": 2.0}

@@ -6,8 +6,8 @@ import torch
 
 from dreampolish.priors.protocols import SetSubject
 from dreampolish.scene.cameras import Cameras, orbit_cameras
-from schemas.config.guidance import ViewTargetsConfig
-from schemas.schedule import constant
+from schemas.config.shared.guidance import ViewTargetsConfig
+from schemas.config.shared.schedule import constant
 from stages.guidance.painters import SetPainter, on_background
 from stages.guidance.reference_view import ReferenceView
 from stages.guidance.view_targets import ViewTargets

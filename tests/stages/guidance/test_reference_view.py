@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from dreampolish.scene.cameras import orbit_cameras
-from schemas.config.shared import AnchorConfig
+from schemas.config.shared.geometry import AnchorConfig
 from stages.guidance.reference_view import ReferenceView, anchor_terms
 
 ANCHORS = AnchorConfig.model_validate({"rgb": 3.0, "mask": 2.0, "normal": 5.0})

@@ -8,8 +8,8 @@ import trimesh
 from safetensors.torch import save_file
 
 from dreampolish.assets.asset import plain_asset
-from dreampolish.assets.glb import write_glb
 from dreampolish.assets.textured_mesh import TexturedMesh
+from dreampolish.assets.writing.glb import write_glb
 from dreampolish.fields.color import ColorField
 from dreampolish.fields.density import DensityField
 from dreampolish.fields.lattice import lattice_points
@@ -20,7 +20,7 @@ from schemas.artifacts import AssetArtifact, FileRef, MeshArtifact, NerfArtifact
 from schemas.config.nerf import NerfConfig
 from schemas.config.neus import NeusConfig
 from schemas.config.run import Config
-from schemas.config.shared import OpeningGridConfig
+from schemas.config.shared.geometry import OpeningGridConfig
 from stages.guidance.grids import grid_sizes
 from stages.results.files import StoredFiles, save_state
 from stages.results.surfaces import ViewableResult, open_artifact, surface_of_lattice

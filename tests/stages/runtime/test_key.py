@@ -11,11 +11,11 @@ from flows.runs.chain import CHAIN
 from schemas.artifacts import FileRef, NerfArtifact
 from schemas.config.nerf import NerfConfig
 from schemas.config.run import Config
-from stages.runtime import key as keys
-from stages.runtime.code import Code, code_of, code_of_module
 from stages.runtime.context import RunContext
 from stages.runtime.files import PROJECT
-from stages.runtime.key import opened_priors, read_fields, stage_key
+from stages.runtime.keys import key as keys
+from stages.runtime.keys.code import Code, code_of, code_of_module
+from stages.runtime.keys.key import opened_priors, read_fields, stage_key
 
 FILES = {
     "dreampolish/__init__.py": "",
@@ -56,7 +56,7 @@ def checkout(tmp_path: Path) -> Path:
 
 def digest(root: Path, module: str = "stages.nerf", function: str = "fit_nerf") -> str:
     # Answers are remembered by checkout: a fresh process sees the files as they are now.
-    code_module = sys.modules["stages.runtime.code"]
+    code_module = sys.modules["stages.runtime.keys.code"]
     code_module._code_of.cache_clear()  # type: ignore[attr-defined]
     return code_of(module, function, root).digest
 
@@ -148,7 +148,7 @@ def test_absent_code_is_refused(checkout: Path) -> None:
 
 def test_equal_over_processes_and_hash_seeds() -> None:
     script = (
-        "from stages.runtime.code import code_of; from stages.runtime.files import PROJECT;"
+        "from stages.runtime.keys.code import code_of; from stages.runtime.files import PROJECT;"
         "print(code_of('stages.polish', 'polish_mesh', PROJECT).digest)"
     )
     found = set()
@@ -181,7 +181,7 @@ def test_a_stage_declares_the_priors_that_it_opens(name: str) -> None:
 def test_real_stages_reach_no_runtime_no_results_and_their_libraries() -> None:
     reached = {name: code_of(f"stages.{name}", stage.__name__, PROJECT) for name, stage in CHAIN.items()}
     assert not any(each.startswith(("stages.runtime.", "stages.results.")) for code in reached.values() for each in code.names)
-    assert "dreampolish.distillation.weights.dsd_weights" in reached["texture"].names
+    assert "dreampolish.priors.distillation.weights.dsd_weights" in reached["texture"].names
     assert "nerfacc" in reached["nerf"].libraries and "nerfacc" not in reached["export"].libraries
     assert {"xatlas", "fast_simplification"} <= reached["export"].libraries
     assert all("torch" in code.libraries for code in reached.values())
@@ -194,9 +194,7 @@ def test_attributes_looked_up_at_run_time_are_few_and_known() -> None:
         for path in sorted((PROJECT / folder).rglob("*.py")):
             if path.is_relative_to(PROJECT / "stages" / "runtime") or path.is_relative_to(PROJECT / "stages" / "results"):
                 continue
-            if path.is_relative_to(PROJECT / "dreampolish" / "training") or path.is_relative_to(
-                PROJECT / "stages" / "training"
-            ):
+            if path.is_relative_to(PROJECT / "dreampolish" / "training"):
                 continue
             found += [str(path.relative_to(PROJECT))] * path.read_text().count("getattr(")
     assert sorted(found) == KNOWN_GETATTR
@@ -208,10 +206,10 @@ KNOWN_GETATTR = [
     "dreampolish/assets/validate.py",
     "dreampolish/assets/validate.py",
     "dreampolish/assets/validate.py",
-    "dreampolish/distillation/weights.py",
-    "dreampolish/distillation/weights.py",
-    "dreampolish/distillation/weights.py",
-    "dreampolish/distillation/weights.py",
+    "dreampolish/priors/distillation/weights.py",
+    "dreampolish/priors/distillation/weights.py",
+    "dreampolish/priors/distillation/weights.py",
+    "dreampolish/priors/distillation/weights.py",
     "dreampolish/priors/estimators/depth.py",
     "dreampolish/priors/estimators/depth.py",
     "dreampolish/priors/estimators/depth.py",
@@ -220,8 +218,8 @@ KNOWN_GETATTR = [
     "dreampolish/priors/folders/architectures.py",
     "dreampolish/priors/folders/architectures.py",
     "dreampolish/priors/latents.py",
-    "dreampolish/priors/memory/on_meta.py",
     "dreampolish/priors/rehearsal/clock.py",
+    "dreampolish/priors/rehearsal/on_meta.py",
     "dreampolish/renderers/mesh.py",
     "stages/guidance/priors.py",
 ]

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 
+from dreampolish.assets.reading.obj.wavefront import parse_obj
 from dreampolish.assets.reading.source import MeshFiles
-from dreampolish.assets.reading.wavefront import parse_obj
 
 _PAINTED = "painted"
 

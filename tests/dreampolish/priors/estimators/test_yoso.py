@@ -13,8 +13,8 @@ from torch.nn import functional
 from dreampolish.optim.live_bytes import LiveBytes
 from dreampolish.priors.estimators.yoso import OneStepNormalPrior, load_one_step
 from dreampolish.priors.folders.source import PriorSource
-from dreampolish.priors.memory.estimators import one_step_bytes
 from dreampolish.priors.multiview.loading import contents_of_any
+from dreampolish.priors.rehearsal.estimators import one_step_bytes
 from tests.support.hub_folders import write_yoso
 
 OURS = "right up viewer"

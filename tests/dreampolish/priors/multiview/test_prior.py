@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from dreampolish.priors.folders.loading import load_autoencoder
 from dreampolish.priors.folders.source import PriorSource
-from dreampolish.priors.loading import load_autoencoder
 from dreampolish.priors.multiview.network import (
     MultiviewNetwork,
     MultiviewShape,

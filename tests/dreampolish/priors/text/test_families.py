@@ -13,8 +13,8 @@ from diffusers import (
     StableDiffusionXLPipeline,
 )
 
-from dreampolish.distillation.scores import add_noise, score_loss
-from dreampolish.distillation.weights import sds_weights
+from dreampolish.priors.distillation.scores import add_noise, score_loss
+from dreampolish.priors.distillation.weights import sds_weights
 from dreampolish.priors.folders.contents import contents_of
 from dreampolish.priors.folders.source import PriorError, PriorSource
 from dreampolish.priors.sampling import alpha_sigma

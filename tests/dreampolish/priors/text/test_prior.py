@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dreampolish.priors.loading import unet_output
+from dreampolish.priors.folders.loading import unet_output
 from dreampolish.priors.sampling import epsilon_from_v, sample_ddim
 from dreampolish.priors.text.networks import UnetNetwork
 from dreampolish.priors.text.prior import DiffusionTextPrior

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from dreampolish.assets.findings import FileFindings
-from dreampolish.assets.glb import read_glb
 from dreampolish.assets.validate import findings_of
+from dreampolish.assets.writing.glb import read_glb
 from dreampolish.scene.pictures import PictureError, read_picture
 from dreampolish.scene.untrusted.files import RefusedError, beside, inner_name, read_regular
 

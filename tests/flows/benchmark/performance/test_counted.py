@@ -8,7 +8,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from dreampolish.priors.folders.source import PriorSource
-from dreampolish.priors.memory.operations import adapter_flop, network_flop
+from dreampolish.priors.rehearsal.operations import adapter_flop, network_flop
 from dreampolish.priors.text.loading import load_text_prior
 from flows.benchmark.performance.counted import COUNTED, counted, counted_figures, counted_table, operations
 from schemas.config.presets import load_config

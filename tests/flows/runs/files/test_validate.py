@@ -7,9 +7,9 @@ import torch
 import trimesh
 
 from dreampolish.assets.asset import plain_asset
-from dreampolish.assets.glb import write_glb
 from dreampolish.assets.textured_mesh import TexturedMesh
 from dreampolish.assets.unwrap import unwrap
+from dreampolish.assets.writing.glb import write_glb
 from flows.runs.files.validate import findings_of, khronos_findings
 
 NODE_MODULES = Path(__file__).parents[3] / "node_modules"

@@ -7,9 +7,8 @@ import pytest
 from flows.benchmark.page import prompt_table
 from flows.benchmark.statistics import PromptResult
 from flows.runs.console import answer, say
-from flows.runs.markdown import code, escaped
 from stages.runtime.files import PROJECT
-from stages.runtime.tracking.messages import printable, write_line
+from stages.runtime.tracking.messages import escaped, in_backquotes, printable, write_line
 
 EVIL = "na\nme\x1b]0;pwned\x07\x1b[2J\x9b31m\u202egpj.\u2066\u200b\udcff"
 
@@ -43,7 +42,7 @@ def test_nothing_else_writes_to_the_terminal() -> None:
 def test_a_prompt_stays_a_prompt_in_markdown() -> None:
     prompt = "a | [chair](http://x) ![p](http://y) <img src=x> `c` *b* _i_ $x$"
     assert escaped(prompt) == (r"a \| \[chair\]\(http://x\) \!\[p\]\(http://y\) \<img src=x\> \`c\` \*b\* \_i\_ \$x\$")
-    assert code("a`b\x1b") == r"a'b\x1b"
+    assert in_backquotes("a`b\x1b") == r"a'b\x1b"
     row = prompt_table([PromptResult(prompt, "0123abcd", 1, 2, prompt, 0.5)]).splitlines()[-1]
     assert row.replace(r"\|", "").count("|") == 6
     assert "<img" not in row.replace(r"\<", "")

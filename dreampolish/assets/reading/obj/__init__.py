@@ -1,0 +1,1 @@
+"""Reading OBJ and MTL."""

@@ -1,0 +1,1 @@
+"""Writing assets: GLB, OBJ, PLY, STL and USDZ."""

@@ -1,0 +1,1 @@
+"""What the benchmark checks of assets: validity, size, and how another renderer sees them."""

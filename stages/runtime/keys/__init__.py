@@ -1,0 +1,1 @@
+"""Keys: what a result depends on, its code included."""
