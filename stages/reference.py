@@ -35,6 +35,7 @@ from dreampolish.scene.shading import facing_light
 from schemas.artifacts import IntakeArtifact, ReferenceArtifact
 from schemas.config.reference import ReferenceConfig
 from schemas.runs import PosedFile
+from stages.guidance.painted.view_targets import coverage_of
 from stages.guidance.posed_pictures import Posed, agreed, contradictions, framed_together
 from stages.guidance.priors import (
     alignment,
@@ -43,7 +44,6 @@ from stages.guidance.priors import (
     open_text_prior,
 )
 from stages.guidance.reference_view import REFERENCE_FOV_DEG
-from stages.guidance.view_targets import coverage_of
 from stages.guidance.words import check_words, number_notes
 from stages.results.files import load_colors, load_mesh
 from stages.results.observer import as_bytes, strip
