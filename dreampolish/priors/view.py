@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import CLIPVisionModelWithProjection
 
+from dreampolish.priors.folders.architectures import OWN, checked_projection, refuse_other_tower, refuse_other_width
 from dreampolish.priors.folders.loading import load_autoencoder, load_schedule, load_unet, open_transformers
-from dreampolish.priors.folders.projection import OWN, checked_projection, refuse_other_tower, refuse_other_width
 from dreampolish.priors.folders.source import PriorError, PriorSource, json_object
 from dreampolish.priors.latents import LatentSpace, pixels_per_latent
 from dreampolish.priors.protocols import ViewCondition

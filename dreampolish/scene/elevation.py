@@ -1,8 +1,9 @@
 """The elevation that a picture of an upright object is seen from, by its normals alone.
 
 Most things that people make stand on level ground: their surfaces are level or upright. Seen from the elevation e, "up" is
-(0, cos e, sin e) in the camera's frame; level surfaces have that normal, upright ones are at right angles to it. The elevation under which
-most of the object's normals agree with one of the two is the estimate (the Manhattan-world idea, Coughlan and Yuille 1999, one axis known).
+(0, cos e, sin e) in the camera's frame; level surfaces have that normal or its opposite, upright ones are at right angles to it. The
+elevation under which most of the object's normals agree with one of the two is the estimate (the Manhattan-world idea, Coughlan and Yuille
+1999, with one axis known).
 """
 
 import torch
@@ -20,8 +21,8 @@ def upright_score(
     agreement, degrees."""
     angle = torch.deg2rad(elevation_deg)
     up = torch.stack([torch.zeros_like(angle), angle.cos(), angle.sin()], dim=1)
-    cosine = (normals_camera @ up.T).clamp(-1, 1)
-    off_level, off_upright = torch.rad2deg(torch.acos(cosine)), torch.rad2deg(torch.asin(cosine.abs()))
+    cosine = (normals_camera @ up.T).abs().clamp_max(1)
+    off_level, off_upright = torch.rad2deg(torch.acos(cosine)), torch.rad2deg(torch.asin(cosine))
     nearest = torch.minimum(off_level, off_upright)
     return torch.exp(-((nearest / width_deg) ** 2) / 2).mean(dim=0)
 

@@ -6,10 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from dreampolish.priors.folders.architectures import checked_diffusers, checked_transformers
+from dreampolish.priors.folders.architectures import (
+    checked_diffusers,
+    checked_projection,
+    checked_transformers,
+    refuse_other_tower,
+    refuse_other_width,
+)
 from dreampolish.priors.folders.families import TRANSFORMERS, refuse_other_scheduler, transformer_family
 from dreampolish.priors.folders.licences import licences_of
-from dreampolish.priors.folders.projection import checked_projection, refuse_other_tower, refuse_other_width
 from dreampolish.priors.folders.source import PriorError, PriorSource, json_object
 from dreampolish.priors.folders.weights import Tensors
 
