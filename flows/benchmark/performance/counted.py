@@ -47,8 +47,13 @@ def counted(
     """Count a preset on real architectures. vram: GiB to plan for. tflops: 10^12 operations a second. ConfigError where it cannot fit."""
     with TemporaryDirectory(prefix="dreampolish-counted-") as name:
         sources = write_models(Path(name), width, family, "holes")
-        config, plan = planned(load_config(preset, CONFIGS, ["device=cpu", *sources, *overrides]), vram, STAGES)
-        done = operations(config)
+        return counted_run(load_config(preset, CONFIGS, ["device=cpu", *sources, *overrides]), vram, tflops)
+
+
+def counted_run(config: Config, vram: float, tflops: float) -> list[CountedStage]:
+    """Count a run whose priors are there. Raises ConfigError where it cannot fit, PriorError where a prior cannot be opened."""
+    config, plan = planned(config, vram, STAGES)
+    done = operations(config)
     return [CountedStage(each, done[each] / 1e15, done[each] / tflops / 1e12, plan.stages[each].total_gib) for each in COUNTED]
 
 

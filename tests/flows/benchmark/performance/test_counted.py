@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from dreampolish.priors.folders.source import PriorSource
 from dreampolish.priors.rehearsal.operations import adapter_flop, network_flop
 from dreampolish.priors.text.loading import load_text_prior
-from flows.benchmark.performance.counted import COUNTED, counted, counted_figures, counted_table, operations
+from flows.benchmark.performance.counted import COUNTED, counted_figures, counted_run, counted_table, operations
 from schemas.config.presets import load_config
 from schemas.config.run import Config
 from stages.runtime.files import CONFIGS
@@ -62,8 +62,8 @@ def test_steps_add_up(hub: Path) -> None:
     assert plain["texture"] == pytest.approx(5000 * 4 * (text.guided + 2 * text.row))
 
 
-def test_a_preset_is_counted_in_tiny_widths() -> None:
-    found = counted("sd-fast", [], "tiny", "sd", vram=8.0, tflops=2.0)
+def test_a_run_is_counted_stage_by_stage(hub: Path) -> None:
+    found = counted_run(_config(hub), vram=8.0, tflops=2.0)
     assert [each.name for each in found] == list(COUNTED)
     assert all(each.seconds == pytest.approx(each.pflop * 500) and 0 < each.planned_gib <= 8 for each in found)
     lines = counted_table(found)
