@@ -15,8 +15,8 @@ from flows.report.output import shown_files, write_output
 from flows.runs.console import say, stage_line, summary
 from flows.runs.create import new_run, try_outputs
 from flows.runs.given_mesh import GivenMesh
-from flows.runs.parameters import MeshPath, Overrides, Picture, Preset, Prompt, RunId, override_lines
-from flows.runs.roots import OUTPUTS, given_mesh, given_picture
+from flows.runs.parameters import MeshPath, Overrides, Pictures, Preset, Prompt, RunId, Vram, override_lines
+from flows.runs.roots import OUTPUTS, given_mesh, given_pictures
 from flows.service.deployments import gpu_slot
 from flows.service.marks import at_work, note_run
 from flows.service.processes import live_url
@@ -33,7 +33,7 @@ from stages.nerf import fit_nerf
 from stages.neus import refine_sdf
 from stages.polish import polish_mesh
 from stages.reference import make_reference
-from stages.runtime.command import mesh_of, picture_of, run_lock
+from stages.runtime.command import mesh_of, others_of, picture_of, run_lock
 from stages.runtime.context import RunContext, context_of
 from stages.runtime.errors import StageError
 from stages.runtime.files import disk_errors_in_one_line, store_folder
@@ -58,25 +58,30 @@ def text_to_3d(
     prompt: Prompt,
     preset: Preset = "home",
     overrides: Overrides = None,
-    image: Picture | None = None,
+    image: Pictures | None = None,
     mesh: MeshPath | None = None,
     run: RunId | None = None,
+    vram: Vram = None,
     show_progress: bool = False,
 ) -> dict[str, Any]:
     """Make an asset; `run` continues a run that exists, with its own prompt, settings and stages. Returns what `--json` prints.
 
-    image, mesh: the hash that `dreampolish upload` printed, or the path of a file under a root (flows/runs/roots.py). mesh: what the
-    shape starts from, in place of a NeRF.
+    image, mesh: the hash that `dreampolish upload` printed, or the path of a file under a root (flows/runs/roots.py). image: or a list of
+    them, all but the front's with @AZIMUTH[,ELEVATION] behind it. mesh: what the shape starts from, in place of a NeRF. vram:
+    GiB of a GPU to plan a new run for; else what it has free.
     """
     store = store_folder()
+    pictures = given_pictures(store, image)
     record = (
         new_run(
             store=store,
             prompt=prompt,
             preset=preset,
-            overrides=override_lines(overrides),
-            image=None if image is None else given_picture(store, image),
+            overrides=[*pictures.settings, *override_lines(overrides)],
+            image=pictures.front,
+            others=pictures.others,
             given=None if mesh is None else GivenMesh(given_mesh(store, mesh), use="start"),
+            vram=vram,
         )
         if run is None
         else read_record(store, run)
@@ -102,7 +107,8 @@ def make_asset(this: "OpenRun", record: RunRecord) -> None:
         _make_from_mesh(this, record)
         return
     config, context = this.config, this.context
-    reference = make_reference(context, record.prompt, picture_of(record, context.store), config.reference)
+    others = others_of(record, context.store)
+    reference = make_reference(context, record.prompt, picture_of(record, context.store), config.reference, others=others)
     nerf = fit_nerf(context, reference, config.nerf)
     sdf = refine_sdf(context, reference, nerf, config.neus)
     mesh = extract_mesh(context, reference, sdf, config.dmtet)
@@ -117,7 +123,8 @@ def _make_from_mesh(this: "OpenRun", record: RunRecord) -> None:
     assert given is not None
     intake = take_in_mesh(context, given, config.intake)
     picture, shown = picture_of(record, context.store), intake if record.sees_mesh("reference") else None
-    reference = make_reference(context, record.prompt, picture, config.reference, intake=shown)
+    others = others_of(record, context.store)
+    reference = make_reference(context, record.prompt, picture, config.reference, others=others, intake=shown)
     if record.mesh_use == "start":
         sdf = refine_sdf(context, reference, None, config.neus, intake=intake)
         mesh = extract_mesh(context, reference, sdf, config.dmtet)

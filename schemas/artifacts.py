@@ -67,6 +67,17 @@ def artifact_or_none(annotation: object) -> type[Artifact] | None:
     return kinds[0] if len(kinds) == 1 and is_artifact(kinds[0]) else None
 
 
+class ReferencePicture(Frozen):
+    """Another picture of the object, made canonical as the reference is; its mask is the alpha of `image_rgba`."""
+
+    image: FileRef
+    image_rgba: FileRef
+    normals: FileRef
+    depth: FileRef | None = None
+    azimuth_deg: FiniteFloat
+    elevation_deg: FiniteFloat
+
+
 class ReferenceArtifact(Artifact):
     """The reference picture, its mask and normals."""
 
@@ -85,6 +96,8 @@ class ReferenceArtifact(Artifact):
     prompt: str
     elevation_deg: float
     is_user_image: bool
+    others: tuple[ReferencePicture, ...] = ()
+    """A user's pictures from elsewhere than the front."""
 
 
 class NerfArtifact(Artifact):

@@ -1,7 +1,8 @@
 """A run: one small JSON that names its settings and the artifacts it led to."""
 
 from collections.abc import Mapping
-from typing import Literal, get_args
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple, get_args
 
 from pydantic import Field, FiniteFloat
 
@@ -41,6 +42,30 @@ TITLES: dict[StageName, str] = {
 """What pages call the stages."""
 
 
+MOST_PICTURES = 12
+"""Pictures of one object, the front's included."""
+HIGHEST_PICTURE_DEG = 60.0
+"""Largest elevation, up or down, that a picture may be taken from, degrees."""
+Azimuth = Annotated[float, Field(ge=-180.0, le=180.0, allow_inf_nan=False)]
+Elevation = Annotated[float, Field(ge=-HIGHEST_PICTURE_DEG, le=HIGHEST_PICTURE_DEG, allow_inf_nan=False)]
+
+
+class OtherPicture(Frozen):
+    """A user's picture from elsewhere than the front, by its hash, and where it was taken from, degrees."""
+
+    image: str = Field(pattern=r"^[0-9a-f]{64}$")
+    azimuth_deg: Azimuth
+    elevation_deg: Elevation
+
+
+class PosedFile(NamedTuple):
+    """The file of such a picture."""
+
+    path: Path
+    azimuth_deg: float
+    elevation_deg: float
+
+
 class StageRecord(Frozen):
     """How one stage of a run went."""
 
@@ -62,6 +87,8 @@ class RunRecord(Frozen):
     run: str = Field(pattern=r"^[a-z0-9]{8,32}$")
     prompt: str = Field(min_length=1, max_length=PROMPT_LIMIT)
     image: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    others: tuple[OtherPicture, ...] = Field(default=(), max_length=MOST_PICTURES - 1)
+    """More of the user's pictures, kept as `image` is."""
     mesh: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     """Of an archive of the mesh with all that it names."""
     mesh_use: MeshUse = "texture"
@@ -77,6 +104,12 @@ class RunRecord(Frozen):
     output: str | None = None
     """The output folder, once the asset lies there; absolute, but on disk relative to the folder that the record's file belongs to."""
     stages: dict[StageName, StageRecord] = {}
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Hashes of all that the user gave: pictures, mesh."""
+        given = (self.image, *(picture.image for picture in self.others), self.mesh)
+        return tuple(digest for digest in given if digest is not None)
 
     @property
     def chain(self) -> tuple[StageName, ...]:

@@ -32,6 +32,7 @@ from stages.guidance.reference_view import (
     ReferenceView,
     anchor_terms,
     load_reference,
+    of_another,
     reference_color_loss,
 )
 from stages.guidance.studio_light import NO_LIGHT, PaintedLight, measured_light, render_in_light, smooth_normals
@@ -205,21 +206,14 @@ def _losses(
             render_in_light, mesh=still, color_of=color_of, light=light, smoothing_rounds=config.light.smoothing_rounds
         )
         guide.prepare(step, lambda cameras: lit(cameras=cameras, supersample=2).rgb)
-        front = mesh.render(view.camera, fixed_color_of_field(colors), 1, smooth=True)
-        terms = anchor_terms(
-            anchors=config.anchors,
-            progress=progress,
-            reference=view,
-            rgb=None,
-            opacity=front.alpha,
-            normals_camera=front.normals_camera,
-        )
+        terms, painted = _held_to(config, progress, mesh=mesh, still=still, colors=colors, view=view)
         preview.keep()
-        if config.anchors.rgb.at(*progress) > 0:
-            painted = still.render(view.camera, color_of, 1, smooth=True)
-            loss = reference_color_loss(painted.rgb, view, config.mask_erosion)
-            terms["reference_color"] = Term(loss, config.anchors.rgb.at(*progress))
-            preview.keep(view=painted.rgb)
+        if painted is not None:
+            preview.keep(view=painted)
+        another = view.another(step)
+        if another is not None:
+            held, _ = _held_to(config, progress, mesh=mesh, still=still, colors=colors, view=another)
+            terms.update(of_another(held))
         if step % config.guidance_interval == 0:
             cameras = guide.cameras(step)
             if config.targets.wanted:
@@ -241,6 +235,27 @@ def _losses(
         return terms
 
     return losses
+
+
+def _held_to(
+    config: DmtetConfig, progress: tuple[int, int], mesh: Mesh, still: Mesh, colors: ColorField, view: ReferenceView
+) -> tuple[dict[str, Term], Float[Tensor, "1 h w 3"] | None]:
+    """The losses on a given picture, and the render in colours that they compare with it, if they do. still: the mesh without gradient."""
+    front = mesh.render(view.camera, fixed_color_of_field(colors), 1, smooth=True)
+    terms = anchor_terms(
+        anchors=config.anchors,
+        progress=progress,
+        reference=view,
+        rgb=None,
+        opacity=front.alpha,
+        normals_camera=front.normals_camera,
+    )
+    if config.anchors.rgb.at(*progress) == 0:
+        return terms, None
+    painted = still.render(view.camera, color_of_field(colors), 1, smooth=True)
+    loss = reference_color_loss(painted.rgb, view, config.mask_erosion)
+    terms["reference_color"] = Term(loss, config.anchors.rgb.at(*progress))
+    return terms, painted.rgb
 
 
 def _smoothness(config: DmtetConfig, progress: tuple[int, int], mesh: Mesh) -> dict[str, Term]:

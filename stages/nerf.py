@@ -30,7 +30,14 @@ from schemas.config.nerf import NerfConfig
 from stages.guidance.geometry import GeometryGuide, open_guide
 from stages.guidance.grids import active_levels, grid_sizes, open_all_levels
 from stages.guidance.handover import Handover
-from stages.guidance.reference_view import REFERENCE_VIEW, ReferenceView, anchor_terms, depth_terms, load_reference
+from stages.guidance.reference_view import (
+    REFERENCE_VIEW,
+    ReferenceView,
+    anchor_terms,
+    depth_terms,
+    load_reference,
+    of_another,
+)
 from stages.guidance.rhythm import is_finer, renders_novel, renders_reference, wants_normals
 from stages.results.files import save_state
 from stages.results.live import unfinished_density
@@ -114,18 +121,11 @@ def _losses(
         preview.keep()
         if renders_reference(config, step):
             seen = finer if is_finer(config, step) else view
-            front = scene.render(seen.camera, with_normals=config.anchors.normal.at(*progress) > 0, stratified=True)
-            terms.update(
-                anchor_terms(
-                    anchors=config.anchors,
-                    progress=progress,
-                    reference=seen,
-                    rgb=front.rgb,
-                    opacity=front.opacity,
-                    normals_camera=front.normals_camera,
-                )
-            )
-            terms.update(depth_terms(config.anchors, progress, seen, front.depth))
+            front, held = _held_to(config, scene, seen, progress)
+            terms.update(held)
+            another = seen.another(step // config.anchor_interval)
+            if another is not None:
+                terms.update(of_another(_held_to(config, scene, another, progress)[1]))
             handover.observe(front.rgb, front.opacity, seen)
             preview.keep(view=resize(front.rgb, view.camera.size))
         if renders_novel(config, step):
@@ -139,6 +139,22 @@ def _losses(
         return terms
 
     return losses
+
+
+def _held_to(
+    config: NerfConfig, scene: DensityScene, view: ReferenceView, progress: tuple[int, int]
+) -> tuple[VolumeRender, dict[str, Term]]:
+    """A render of a given picture's view, and its losses."""
+    seen = scene.render(view.camera, with_normals=config.anchors.normal.at(*progress) > 0, stratified=True)
+    terms = anchor_terms(
+        anchors=config.anchors,
+        progress=progress,
+        reference=view,
+        rgb=seen.rgb,
+        opacity=seen.opacity,
+        normals_camera=seen.normals_camera,
+    )
+    return seen, {**terms, **depth_terms(config.anchors, progress, view, seen.depth)}
 
 
 def _regularizers(config: NerfConfig, progress: tuple[int, int], render: VolumeRender) -> dict[str, Term]:

@@ -36,6 +36,7 @@ from stages.guidance.reference_view import (
     anchor_terms,
     depth_terms,
     load_reference,
+    of_another,
 )
 from stages.guidance.rhythm import is_finer, renders_novel, renders_reference
 from stages.results.files import load_colors, load_density, load_mesh, load_occupancy, save_state
@@ -248,20 +249,13 @@ def _losses(
         preview.keep()
         if renders_reference(config, step):
             seen = finer if is_finer(config, step) else view
-            front = scene.render(seen.camera, stratified=True)
+            front, held = _held_to(config, scene, seen, progress)
             picture = front.picture
-            terms.update(
-                anchor_terms(
-                    anchors=config.anchors,
-                    progress=progress,
-                    reference=seen,
-                    rgb=picture.rgb,
-                    opacity=picture.opacity,
-                    normals_camera=picture.normals_camera,
-                )
-            )
+            terms.update(held)
             terms["eikonal"] = Term(eikonal_loss(front.gradients), config.eikonal_weight.at(*progress))
-            terms.update(depth_terms(config.anchors, progress, seen, picture.depth))
+            another = seen.another(step // config.anchor_interval)
+            if another is not None:
+                terms.update(of_another(_held_to(config, scene, another, progress)[1]))
             handover.observe(picture.rgb, picture.opacity, seen)
             preview.keep(view=resize(picture.rgb, view.camera.size))
         if config.hold_weight.at(*progress) > 0:
@@ -274,6 +268,23 @@ def _losses(
         return terms
 
     return losses
+
+
+def _held_to(
+    config: NeusConfig, scene: SdfScene, view: ReferenceView, progress: tuple[int, int]
+) -> tuple[NeusRender, dict[str, Term]]:
+    """A render of a given picture's view, and its losses."""
+    render = scene.render(view.camera, stratified=True)
+    seen = render.picture
+    terms = anchor_terms(
+        anchors=config.anchors,
+        progress=progress,
+        reference=view,
+        rgb=seen.rgb,
+        opacity=seen.opacity,
+        normals_camera=seen.normals_camera,
+    )
+    return render, {**terms, **depth_terms(config.anchors, progress, view, seen.depth)}
 
 
 def _regularizers(config: NeusConfig, progress: tuple[int, int], render: NeusRender) -> dict[str, Term]:

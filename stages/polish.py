@@ -28,7 +28,7 @@ from schemas.artifacts import MeshArtifact, PolishedMeshArtifact, ReferenceArtif
 from schemas.config.polish import PolishConfig
 from stages.guidance.geometry import guidance_cameras
 from stages.guidance.priors import open_normal_prior, seeded_noise
-from stages.guidance.reference_view import REFERENCE_VIEW, ReferenceView, anchor_terms, load_reference
+from stages.guidance.reference_view import REFERENCE_VIEW, ReferenceView, anchor_terms, load_reference, of_another
 from stages.results.files import load_colors, load_mesh, load_painted, mesh_figures, write_mesh
 from stages.results.live import unfinished_mesh
 from stages.results.observer import Preview, StageObserver
@@ -198,16 +198,11 @@ def _losses(polishing: Polishing, moving: SmoothVertices, preview: Preview) -> C
     def losses(step: int) -> Mapping[str, Term]:
         progress = (step, config.steps)
         mesh = _polished(polishing, moving())
-        front = mesh.render(view.camera, color_of, 1, smooth=True)
+        front, terms = _held_to(polishing, mesh, view, progress)
         preview.keep(view=front.rgb, normals=(front.normals_camera + 1) / 2)
-        terms = anchor_terms(
-            anchors=config.anchors,
-            progress=progress,
-            reference=view,
-            rgb=front.rgb,
-            opacity=front.alpha,
-            normals_camera=front.normals_camera,
-        )
+        another = view.another(step)
+        if another is not None:
+            terms.update(of_another(_held_to(polishing, mesh, another, progress)[1]))
         cameras = guidance_cameras(
             config=config.cameras, progress=progress, n_views=config.views, size=config.size, generator=polishing.generator
         )
@@ -233,6 +228,22 @@ def _losses(polishing: Polishing, moving: SmoothVertices, preview: Preview) -> C
         return terms
 
     return losses
+
+
+def _held_to(
+    polishing: Polishing, mesh: Mesh, view: ReferenceView, progress: tuple[int, int]
+) -> tuple[MeshRender, dict[str, Term]]:
+    """A render of a given picture's view, and its losses."""
+    seen = mesh.render(view.camera, color_of_field(polishing.colors), 1, smooth=True)
+    terms = anchor_terms(
+        anchors=polishing.config.anchors,
+        progress=progress,
+        reference=view,
+        rgb=seen.rgb,
+        opacity=seen.alpha,
+        normals_camera=seen.normals_camera,
+    )
+    return seen, terms
 
 
 def displacement_loss(vertices: Float[Tensor, "v 3"], start: Float[Tensor, "v 3"]) -> Float[Tensor, ""]:

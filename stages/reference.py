@@ -5,7 +5,7 @@ embedded scorer and by mirror symmetry. [choice]
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,14 +16,26 @@ from torch import Tensor
 
 from dreampolish.metrics.pictures import mask_iou
 from dreampolish.priors.distillation.guidance import images_at_prior
-from dreampolish.renderers.mesh import color_of_field
+from dreampolish.renderers.mesh import MeshRender, color_of_field
 from dreampolish.scene.cameras import orbit_cameras
-from dreampolish.scene.cutout import CutoutSizes, as_framed, check_foreground, cut_from_plain_background, on_white, recentre
+from dreampolish.scene.cutout import (
+    CutoutSizes,
+    as_framed,
+    check_foreground,
+    check_whole,
+    cut_from_plain_background,
+    on_white,
+    recentre,
+)
+from dreampolish.scene.framing import laid_over
 from dreampolish.scene.matting import Matting
 from dreampolish.scene.pictures import PictureError, read_picture, resize, sheet, write_picture
 from dreampolish.scene.shading import facing_light
 from schemas.artifacts import IntakeArtifact, ReferenceArtifact
 from schemas.config.reference import ReferenceConfig
+from schemas.runs import PosedFile
+from stages.guidance.painted.view_targets import coverage_of
+from stages.guidance.posed_pictures import Posed, agreed, contradictions, framed_together
 from stages.guidance.priors import (
     alignment,
     open_depth_prior,
@@ -31,7 +43,6 @@ from stages.guidance.priors import (
     open_text_prior,
 )
 from stages.guidance.reference_view import REFERENCE_FOV_DEG
-from stages.guidance.view_targets import coverage_of
 from stages.guidance.words import check_words, number_notes
 from stages.results.files import load_colors, load_mesh
 from stages.results.observer import as_bytes, strip
@@ -64,39 +75,74 @@ Cut = Callable[[Tensor], Tensor]
     priors=("text", "normals", "judge", "depth", "clip", "matting"),
 )
 def make_reference(
-    stage: Stage, prompt: str, image: Path | None, config: ReferenceConfig, intake: IntakeArtifact | None = None
+    stage: Stage,
+    prompt: str,
+    image: Path | None,
+    config: ReferenceConfig,
+    others: tuple[PosedFile, ...] = (),
+    intake: IntakeArtifact | None = None,
 ) -> ReferenceArtifact:
     """Make or take the reference picture.
 
-    image: a user's picture (RGBA, or with a plain background), or None to let the text prior draw. intake: a user's own mesh, whose
-    front the picture then shows. Raises StageError in one line for pictures that cannot be used and for prompts of which the prior
-    knows no word.
+    image: a user's picture (RGBA, or with a plain background), or None to let the text prior draw. others: more of the user's pictures.
+    intake: a user's own mesh, whose front the picture then shows. Raises StageError in one line for pictures that cannot be used and for
+    prompts of which the prior knows no word.
     """
     draws = intake is None or config.drawn_over > 0
     notes = [*check_words(stage.run, prompt, config.unknown_words), *number_notes(prompt)] if draws else []
     if intake is not None:
-        return _of_mesh(stage=stage, config=config, prompt=prompt, image=image, intake=intake, notes=notes)
+        return _of_mesh(stage=stage, config=config, prompt=prompt, image=image, others=others, intake=intake, notes=notes)
     if image is not None:
-        picture = _users_picture(image, config, _cutter(stage.run, config))
+        pictures, figures, said = _users_pictures(stage, config, image, others)
         stage.progress(1, 2)
-        return _published(stage=stage, config=config, prompt=prompt, rgba=picture, candidates=None, notes=notes)
+        return _published(
+            stage=stage, config=config, prompt=prompt, pictures=pictures, candidates=None, notes=notes + said, figures=figures
+        )
     candidates = _drawn(stage, config, prompt)
-    best = candidates.pictures[candidates.best]
-    return _published(stage=stage, config=config, prompt=prompt, rgba=best, candidates=candidates, notes=notes)
+    best = Posed(candidates.pictures[candidates.best], 0.0, config.elevation_deg)
+    return _published(stage=stage, config=config, prompt=prompt, pictures=[best], candidates=candidates, notes=notes)
+
+
+def _users_pictures(
+    stage: Stage, config: ReferenceConfig, image: Path, others: Sequence[PosedFile]
+) -> tuple[list[Posed], dict[str, float], list[str]]:
+    """The user's pictures made canonical, the front first; of several, how far they contradict each other, and what to say of it."""
+    cut = _cutter(stage.run, config)
+    if not others:
+        return [Posed(_users_picture(image, config, cut), 0.0, config.elevation_deg)], {}, []
+    files = [PosedFile(image, 0.0, config.elevation_deg), *others]
+    cuts = [Posed(_cut_out(each.path, cut, whole=True), each.azimuth_deg, each.elevation_deg) for each in files]
+    if config.framing == "as_is":
+        framed = [each.with_picture(_as_framed(each.rgba, config)) for each in cuts]
+    else:
+        framed = framed_together(cuts, config)
+    pictures, said = agreed(framed, config) if config.poses.refine else (framed, [])
+    share, notes = contradictions(pictures, config)
+    return pictures, {"contradiction": share}, said + notes
 
 
 def _of_mesh(
-    stage: Stage, config: ReferenceConfig, prompt: str, image: Path | None, intake: IntakeArtifact, notes: list[str]
+    stage: Stage,
+    config: ReferenceConfig,
+    prompt: str,
+    image: Path | None,
+    others: Sequence[PosedFile],
+    intake: IntakeArtifact,
+    notes: list[str],
 ) -> ReferenceArtifact:
     """The front of a user's mesh, painted: the picture laid over it, or drawn over it by the text prior. Mask and normals are its own."""
     mesh, colors = load_mesh(stage, intake), load_colors(stage, intake)
-    camera = orbit_cameras(
-        torch.zeros(1), torch.tensor([config.elevation_deg]), torch.tensor([REFERENCE_FOV_DEG]), config.size
-    ).to(stage.device)
-    with torch.no_grad():
-        front = mesh.render(camera, color_of_field(colors), 2, smooth=True)
+
+    def seen_from(azimuth_deg: float, elevation_deg: float) -> MeshRender:
+        azimuth, elevation, fov = torch.tensor([[azimuth_deg], [elevation_deg], [REFERENCE_FOV_DEG]])
+        camera = orbit_cameras(azimuth, elevation, fov, config.size).to(stage.device)
+        with torch.no_grad():
+            return mesh.render(camera, color_of_field(colors), 2, smooth=True)
+
+    front = seen_from(0.0, config.elevation_deg)
     alpha = front.alpha[0, ..., None].cpu()
-    candidates, figures = None, {}
+    candidates, pictures = None, list[Posed]()
+    figures: dict[str, float] = {}
     if image is None and config.drawn_over == 0:
         shown = torch.where(alpha > 0, front.rgb[0].cpu() - (1 - alpha), torch.zeros(())) / alpha.clamp_min(1e-3)
         rgba = torch.cat([shown.clamp(0, 1), alpha], dim=-1)
@@ -106,51 +152,37 @@ def _of_mesh(
         candidates = _drawn_over(stage=stage, config=config, prompt=prompt, front=on_paper, alpha=alpha)
         rgba = candidates.pictures[candidates.best]
     else:
-        picture = _users_picture(image, config, _cutter(stage.run, config))
-        laid = picture if config.framing == "as_is" else laid_over(picture, alpha[..., 0])
-        overlap = float(mask_iou(laid[None, ..., 3], alpha[None, ..., 0]))
-        figures["outline_overlap"] = overlap
-        if overlap < config.least_outline:
-            notes = [*notes, f"the picture's outline and the mesh's front overlap to {overlap:.2f}: its colours may lie beside"]
-        rgba = torch.cat([on_white(laid), torch.minimum(alpha, laid[..., 3:])], dim=-1)
+        cut = _cutter(stage.run, config)
+        for file in (PosedFile(image, 0.0, config.elevation_deg), *others):
+            view = front if not pictures else seen_from(file.azimuth_deg, file.elevation_deg)
+            rgba, overlap = _laid_on_mesh(_users_picture(file.path, config, cut), view.alpha[0].cpu(), config)
+            if overlap < config.least_outline:
+                which = "the mesh's front" if not pictures else f"the mesh from {file.azimuth_deg:g},{file.elevation_deg:g}"
+                notes = [*notes, f"the picture's outline and {which} overlap to {overlap:.2f}: its colours may lie beside"]
+            figures["outline_overlap"] = min(overlap, figures.get("outline_overlap", 1.0))
+            pictures.append(Posed(rgba, file.azimuth_deg, file.elevation_deg, view.normals_camera[0].cpu()))
     return _published(
         stage=stage,
         config=config,
         prompt=prompt,
-        rgba=rgba,
+        pictures=pictures or [Posed(rgba, 0.0, config.elevation_deg, front.normals_camera[0].cpu())],
         candidates=candidates,
         notes=notes,
-        normals=front.normals_camera[0].cpu(),
         figures=figures,
     )
 
 
+def _laid_on_mesh(
+    picture: Float[Tensor, "h w 4"], alpha: Float[Tensor, "h w"], config: ReferenceConfig
+) -> tuple[Float[Tensor, "h w 4"], float]:
+    """A picture laid over a render of the mesh, within both outlines, and the outlines' overlap."""
+    laid = picture if config.framing == "as_is" else laid_over(picture, alpha)
+    overlap = float(mask_iou(laid[None, ..., 3], alpha[None]))
+    return torch.cat([on_white(laid), torch.minimum(alpha[..., None], laid[..., 3:])], dim=-1), overlap
+
+
 PAPER_TOLERANCE, FULL_INK = 0.03, 0.06
 """Of a drawn picture on white, as in ViewTargetsConfig. [choice]"""
-
-
-def laid_over(picture: Float[Tensor, "h w 4"], alpha: Float[Tensor, "h w"]) -> Float[Tensor, "h w 4"]:
-    """A picture moved and stretched so that its object's box becomes that of a mask of the same size."""
-    size = picture.shape[0]
-    from_box, to_box = box_of_mask(picture[..., 3]), box_of_mask(alpha)
-    steps = torch.arange(size) + 0.5
-    axes = []
-    for low_high, wanted in zip(from_box, to_box, strict=True):
-        place = (steps - wanted[0]) / (wanted[1] - wanted[0]) * (low_high[1] - low_high[0]) + low_high[0]
-        axes.append(place / size * 2 - 1)
-    grid = torch.stack(torch.meshgrid(axes[1], axes[0], indexing="xy"), dim=-1)[None]
-    premultiplied = torch.cat([picture[..., :3] * picture[..., 3:], picture[..., 3:]], dim=-1).permute(2, 0, 1)[None]
-    moved = torch.nn.functional.grid_sample(premultiplied, grid, padding_mode="zeros", align_corners=False)[0].permute(1, 2, 0)
-    share = moved[..., 3:].clamp(0, 1)
-    color = torch.where(share > 1e-3, moved[..., :3] / share.clamp_min(1e-3), torch.ones(()))
-    return torch.cat([color.clamp(0, 1), share], dim=-1)
-
-
-def box_of_mask(alpha: Float[Tensor, "h w"]) -> tuple[tuple[float, float], tuple[float, float]]:
-    """First and last row, first and last column (exclusive) of what is more than half covered."""
-    rows = torch.nonzero((alpha > 0.5).any(dim=1)).flatten()
-    columns = torch.nonzero((alpha > 0.5).any(dim=0)).flatten()
-    return (float(rows[0]), float(rows[-1]) + 1), (float(columns[0]), float(columns[-1]) + 1)
 
 
 def _drawn_over(
@@ -192,16 +224,29 @@ def _cutter(run: RunContext, config: ReferenceConfig) -> Cut:
 
 def _users_picture(image: Path, config: ReferenceConfig, cut: Cut) -> Float[Tensor, "h w 4"]:
     """Cut out, and recentred and scaled unless the settings leave it as it is framed."""
+    rgba = _cut_out(image, cut, whole=False)
+    return _as_framed(rgba, config) if config.framing == "as_is" else recentre(rgba, config.size, keep_scale=False)
+
+
+def _cut_out(image: Path, cut: Cut, *, whole: bool) -> Float[Tensor, "h w 4"]:
+    """A user's picture cut out, at its own size; where its scale counts, `whole`, one that is cut off is refused."""
     try:
         rgba = read_picture(image)
         if bool((rgba[..., 3] == 1).all()):
             rgba = cut(rgba[..., :3])
         check_foreground(rgba[..., 3])
-        if config.framing == "as_is":
-            return as_framed(rgba, config.size)
+        if whole:
+            check_whole(rgba[..., 3])
     except PictureError as error:
         raise StageError(str(error), None, PICTURE_REMEDY) from error
-    return recentre(rgba, config.size, keep_scale=False)
+    return rgba
+
+
+def _as_framed(rgba: Float[Tensor, "h w 4"], config: ReferenceConfig) -> Float[Tensor, "s s 4"]:
+    try:
+        return as_framed(rgba, config.size)
+    except PictureError as error:
+        raise StageError(str(error), None, PICTURE_REMEDY) from error
 
 
 def _drawn(stage: Stage, config: ReferenceConfig, prompt: str) -> Candidates:
@@ -267,27 +312,15 @@ def _published(
     stage: Stage,
     config: ReferenceConfig,
     prompt: str,
-    rgba: Float[Tensor, "h w 4"],
+    pictures: Sequence[Posed],
     candidates: Candidates | None,
     notes: list[str],
-    normals: Float[Tensor, "h w 3"] | None = None,
     figures: Mapping[str, float] | None = None,
 ) -> ReferenceArtifact:
-    """normals: the object's own, where they are known; else the normal prior estimates them."""
-    rgb = on_white(rgba)
-    images = rgb.permute(2, 0, 1)[None].to(stage.device)
-    if normals is None:
-        prior = open_normal_prior(stage)
-        normals = prior.estimate(images, config.normal_steps, stage.generator)[0].permute(1, 2, 0).cpu()
-    paths = {name: stage.path(f"{name}.png") for name in ("image", "image_rgba", "mask")}
-    write_picture(paths["image"], rgb)
-    write_picture(paths["image_rgba"], rgba)
-    write_picture(paths["mask"], rgba[..., 3:])
-    save_file({"normals_camera": normals.contiguous()}, stage.path("normals.safetensors"))
-    depth_prior = open_depth_prior(stage.run)
-    if depth_prior is not None:
-        save_file({"depth": depth_prior.estimate(images)[0].cpu().contiguous()}, stage.path("depth.safetensors"))
-    stage.image("reference", 0, as_bytes(strip(torch.stack([rgb, (normals + 1) / 2]))))
+    """pictures: the front first. Normals that are not known are the normal prior's estimates."""
+    front, *others = _written(stage, config, pictures)
+    rgb, rgba = on_white(pictures[0].rgba), pictures[0].rgba
+    write_picture(stage.path("mask.png"), rgba[..., 3:])
     return stage.publish(
         ReferenceArtifact,
         metrics={
@@ -295,17 +328,43 @@ def _published(
             "foreground_share": float((rgba[..., 3] > 0.5).float().mean()),
             **(figures or {}),
         },
-        image=paths["image"],
-        image_rgba=paths["image_rgba"],
-        mask=paths["mask"],
-        normals=stage.path("normals.safetensors"),
-        depth=None if depth_prior is None else stage.path("depth.safetensors"),
+        **front,
+        mask=stage.path("mask.png"),
         candidates=None if candidates is None else _candidate_sheet(stage, candidates),
         prompt=prompt,
         elevation_deg=config.elevation_deg,
         is_user_image=candidates is None,
+        others=[
+            {**files, "azimuth_deg": each.azimuth_deg, "elevation_deg": each.elevation_deg}
+            for files, each in zip(others, pictures[1:], strict=True)
+        ],
         notes=notes,
     )
+
+
+def _written(stage: Stage, config: ReferenceConfig, pictures: Sequence[Posed]) -> list[dict[str, Path | None]]:
+    """The files of each picture: on white, cut out, with its normals and, where a depth prior is named, its depth."""
+    depth_prior, shown, written = open_depth_prior(stage.run), list[Tensor](), list[dict[str, Path | None]]()
+    for number, picture in enumerate(pictures):
+        rgb, before = on_white(picture.rgba), "" if number == 0 else f"other-{number}-"
+        images = rgb.permute(2, 0, 1)[None].to(stage.device)
+        normals = picture.normals
+        if normals is None:
+            prior = open_normal_prior(stage)
+            normals = prior.estimate(images, config.normal_steps, stage.generator)[0].permute(1, 2, 0).cpu()
+        paths = {name: stage.path(f"{before}{name}.png") for name in ("image", "image_rgba")}
+        write_picture(paths["image"], rgb)
+        write_picture(paths["image_rgba"], picture.rgba)
+        files: dict[str, Path | None] = {**paths, "normals": stage.path(f"{before}normals.safetensors"), "depth": None}
+        save_file({"normals_camera": normals.contiguous()}, stage.path(f"{before}normals.safetensors"))
+        if depth_prior is not None:
+            files["depth"] = stage.path(f"{before}depth.safetensors")
+            depth = depth_prior.estimate(images)[0].cpu().contiguous()
+            save_file({"depth": depth}, stage.path(f"{before}depth.safetensors"))
+        shown += [rgb, (normals + 1) / 2]
+        written.append(files)
+    stage.image("reference", 0, as_bytes(strip(torch.stack(shown))))
+    return written
 
 
 def _candidate_sheet(stage: Stage, candidates: Candidates) -> Path:

@@ -8,10 +8,10 @@ anchored by its colours.
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from scipy.spatial import cKDTree
 from torch import Tensor
 
 from dreampolish.fields.color import ColorField, fit_colors
@@ -21,20 +21,22 @@ from dreampolish.priors.distillation.guidance import GuidanceStep, PromptEmbeddi
 from dreampolish.priors.distillation.scores import variational_losses
 from dreampolish.priors.protocols import TextPrior, VariationalDomain
 from dreampolish.renderers.mesh import Mesh, color_of_field
+from dreampolish.renderers.seen_colors import spread_colors, surface_colors
 from dreampolish.scene.cameras import Cameras
 from schemas.artifacts import PolishedMeshArtifact, ReferenceArtifact, TexturedMeshArtifact
 from schemas.config.texture import TextureConfig
 from stages.guidance.geometry import guidance_cameras
 from stages.guidance.grids import active_levels, open_all_levels
 from stages.guidance.objectives import needs_variational, weights_at
-from stages.guidance.painters import open_painter
-from stages.guidance.priors import open_text_prior
-from stages.guidance.reference_view import REFERENCE_VIEW, ReferenceView, load_reference, reference_color_loss
-from stages.guidance.view_targets import ViewTargets
+from stages.guidance.painted.painters import open_painter
+from stages.guidance.painted.view_targets import ViewTargets
+from stages.guidance.priors import open_text_prior, seeded_noise
+from stages.guidance.reference_view import REFERENCE_VIEW, ReferenceView, load_reference, of_another, reference_color_loss
 from stages.results.files import load_colors, load_mesh, load_painted, write_mesh
 from stages.results.live import unfinished_mesh
 from stages.results.observer import Figures, Preview, StageObserver
 from stages.results.scores import TURNTABLE
+from stages.runtime.context import RunContext
 from stages.runtime.stage import Stage, stage
 
 NO_PERP_NEG = 0.0
@@ -44,18 +46,14 @@ LEAST_COVERED = 1e-3
 """Least covered share of the pictures that the drift is divided by: a guard where the object is out of sight."""
 
 
-FILLED = 0.95
-"""Coverage of a pixel from which its colour is the object's own. [choice]"""
-
-NEAREST = 8
-"""Places whose mean colour a place gets that no picture shows. [choice]"""
-
-
 class Variational:
-    """The LoRA domain with its optimiser, fitted to renders between the texture's own steps."""
+    """The LoRA domain with its optimiser, fitted to renders between the texture's own steps.
+
+    generator: of these fits alone, so that cameras, noise and painted views are the same ones under every objective.
+    """
 
     def __init__(self, domain: VariationalDomain, prior: TextPrior, config: TextureConfig, generator: torch.Generator) -> None:
-        self.domain, self._prior, self._config, self._generator = domain, prior, config, generator
+        self.domain, self.generator, self._prior, self._config = domain, generator, prior, config
         self._optimizer = torch.optim.AdamW(domain.parameters(), lr=config.lora_lr)
         # In float16 a quarter of the gradients would underflow to 0 (docs/choices.md).
         is_half = domain.number_format == torch.float16
@@ -73,7 +71,7 @@ class Variational:
                 plain=guided.text.plain,
                 world_from_camera=cameras.world_from_camera,
                 camera_dropout=self._config.camera_dropout,
-                generator=self._generator,
+                generator=self.generator,
             )
             self._optimizer.zero_grad(set_to_none=True)
             parts = []
@@ -86,18 +84,20 @@ class Variational:
         return value
 
     def state_dict(self) -> dict[str, object]:
-        """Adapter, optimiser and the scale of the loss."""
+        """Adapter, optimiser, the scale of the loss, and the generator."""
         return {
             "domain": self.domain.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "scaler": self._scaler.state_dict(),
+            "generator": self.generator.get_state(),
         }
 
-    def load_state_dict(self, state: Mapping[str, dict[str, Tensor]]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` gave."""
         self.domain.load_state_dict(state["domain"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._scaler.load_state_dict(state["scaler"])
+        self.generator.set_state(state["generator"])
 
 
 @dataclass(frozen=True)
@@ -131,9 +131,7 @@ def paint_texture(
     """Paint the polished mesh. Reports the LoRA's loss and the size of both DSD terms beside the reference-view figures."""
     view = load_reference(stage, reference, config.size)
     prior = open_text_prior(stage)
-    variational = None
-    if needs_variational(config):
-        variational = Variational(prior.add_lora(config.lora_rank, stage.generator), prior, config, stage.generator)
+    variational = open_variational(stage.run, prior, config)
     prompts = PromptEmbeddings(
         prior=prior,
         prompt=view.prompt,
@@ -162,12 +160,27 @@ def paint_texture(
     return stage.publish(TexturedMeshArtifact, metrics=figures, **write_mesh(stage, mesh, colors))
 
 
+def open_variational(run: RunContext, prior: TextPrior, config: TextureConfig) -> Variational | None:
+    """The LoRA of objectives that have one."""
+    if not needs_variational(config):
+        return None
+    generator = seeded_noise(run, "variational")
+    return Variational(prior.add_lora(config.lora_rank, generator), prior, config, generator)
+
+
 def _targets(stage: Stage, config: TextureConfig, view: ReferenceView) -> ViewTargets | None:
     """The views that the view prior paints, where the settings ask for them."""
     if not config.targets.wanted:
         return None
     painter = open_painter(stage, config.targets, view, stage.generator)
-    return ViewTargets(config.targets, config.steps, config.size, painter, generator=stage.generator)
+    return ViewTargets(
+        config.targets,
+        steps=config.steps,
+        size=config.size,
+        painter=painter,
+        given=view.all if view.others else (),
+        generator=stage.generator,
+    )
 
 
 def _paint(painting: Painting, stage: Stage) -> dict[str, float]:
@@ -225,10 +238,12 @@ def _losses(painting: Painting, extra: Figures, preview: Preview) -> Callable[[i
         terms: dict[str, Term] = {}
         preview.keep()
         if config.anchors.rgb.at(*progress) > 0:
-            front = painting.mesh.render(painting.view.camera, color_of, 1, smooth=True)
-            loss = reference_color_loss(front.rgb, painting.view, config.mask_erosion)
-            terms["reference_rgb"] = Term(loss, config.anchors.rgb.at(*progress))
-            preview.keep(view=front.rgb)
+            front, held = _held_to(painting, painting.view, progress)
+            terms |= held
+            preview.keep(view=front)
+            another = painting.view.another(step)
+            if another is not None:
+                terms |= of_another(_held_to(painting, another, progress)[1])
         terms |= _target_terms(painting, step)
         terms |= _hold_terms(painting, progress)
         cameras = guidance_cameras(
@@ -259,6 +274,16 @@ def _losses(painting: Painting, extra: Figures, preview: Preview) -> Callable[[i
     return losses
 
 
+def _held_to(
+    painting: Painting, view: ReferenceView, progress: tuple[int, int]
+) -> tuple[Float[Tensor, "1 h w 3"], dict[str, Term]]:
+    """A render of a given picture's view, and its loss."""
+    config = painting.config
+    seen = painting.mesh.render(view.camera, color_of_field(painting.colors), 1, smooth=True)
+    loss = reference_color_loss(seen.rgb, view, config.mask_erosion)
+    return seen.rgb, {"reference_rgb": Term(loss, config.anchors.rgb.at(*progress))}
+
+
 def _paint_targets(painting: Painting, step: int) -> None:
     """Let the view prior paint its views where that is due; before the first step the field learns them."""
     targets, color_of = painting.targets, color_of_field(painting.colors)
@@ -283,7 +308,7 @@ def _block_in(painting: Painting, targets: ViewTargets) -> None:
     """Teach the field what the reference and the painted views show of the surface."""
     config, grid = painting.config, painting.colors.network.grid
     cameras, pictures, covered = targets.cameras(), targets.pictures(), targets.coverage()
-    views = [(painting.view.camera, painting.view.rgb, painting.view.mask)] * config.block_in_front
+    views = [(each.camera, each.rgb, each.mask) for each in painting.view.all] * config.block_in_front
     views += [(cameras[[index]], pictures[[index]], covered[[index]]) for index in range(len(pictures))]
     seen = [
         surface_colors(mesh=painting.mesh, camera=camera, picture=picture, covered=share, facing=config.block_in_facing)
@@ -304,35 +329,6 @@ def _block_in(painting: Painting, targets: ViewTargets) -> None:
         generator=painting.generator,
     )
     grid.active_levels = levels
-
-
-def spread_colors(
-    mesh: Mesh, points: Float[Tensor, "n 3"], colors: Float[Tensor, "n 3"], generator: torch.Generator
-) -> tuple[Float[Tensor, "m 3"], Float[Tensor, "m 3"]]:
-    """Places within the faces, half as many as the points, with the mean colour of the points nearest to each."""
-    face = torch.randint(len(mesh.faces), (max(len(points) // 2, 1),), generator=generator, device=points.device)
-    shares = torch.rand(len(face), 3, generator=generator, device=points.device)
-    shares = shares / shares.sum(-1, keepdim=True)
-    places = (shares[..., None] * mesh.vertices[mesh.faces[face]]).sum(1)
-    count = min(NEAREST, len(points))
-    nearest = cKDTree(points.cpu().numpy()).query(places.cpu().numpy(), k=range(1, count + 1))[1]
-    return places, colors[torch.from_numpy(nearest).to(colors.device)].mean(1)
-
-
-def surface_colors(
-    mesh: Mesh, camera: Cameras, picture: Float[Tensor, "1 h w 3"], covered: Float[Tensor, "1 h w"], facing: float
-) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n 3"]]:
-    """The places that one camera sees from the front, and a picture's colours there; no gradient.
-
-    covered: how much of each pixel the object in the picture covers. facing: least cosine between a place's normal and the way to the
-    camera. Pixels that either object does not fill do not count.
-    """
-    with torch.no_grad():
-        render = mesh.render(camera.at_size(picture.shape[1]), lambda points, normals: torch.zeros_like(points), 1, smooth=True)
-        whole = torch.minimum(render.alpha, covered) > FILLED
-        away = torch.nn.functional.normalize(camera.world_from_camera[0, :3, 3] - render.points_world, dim=-1)
-        counts = whole & ((away * render.normals_world).sum(-1) > facing)
-    return render.points_world[counts], picture[counts]
 
 
 def _hold_terms(painting: Painting, progress: tuple[int, int]) -> dict[str, Term]:

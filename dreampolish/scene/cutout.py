@@ -23,6 +23,9 @@ LEAST_SPECK = 0.02
 LEAST_FOREGROUND, LARGEST_FOREGROUND = 0.01, 0.98
 """Shares of the picture that an object must cover at least and at most. [choice]"""
 
+LARGEST_CUT = 0.02
+"""Share of a picture's side that an object may touch before it counts as cut off there. [choice]"""
+
 LEAST_ALPHA = 1e-3
 """Coverage below which a resampled pixel has no colour of its own and becomes white."""
 
@@ -164,6 +167,15 @@ def check_foreground(alpha: Float[Tensor, "h w"]) -> None:
         )
 
 
+def check_whole(alpha: Float[Tensor, "h w"]) -> None:
+    """Raise PictureError where the object is cut off by some of the picture's sides. One that touches all four was trimmed to its box."""
+    sides = {"top": alpha[0], "bottom": alpha[-1], "left": alpha[:, 0], "right": alpha[:, -1]}
+    cut = [name for name, pixels in sides.items() if float((pixels > 0.5).float().mean()) > LARGEST_CUT]
+    touched = [name for name, pixels in sides.items() if bool((pixels > 0.5).any())]
+    if cut and len(touched) < len(sides):
+        raise PictureError(f"the object is cut off at the {' and '.join(cut)}; give a picture that shows all of it")
+
+
 def scale_of_box(width: float, height: float) -> float:
     """Factor from the unit of a picture's bounding box to world units.
 
@@ -188,7 +200,7 @@ def recentre(rgba: Float[Tensor, "h w 4"], size: int, keep_scale: bool) -> Float
     side = 2 * FRAMING_HALF_HEIGHT / scale_of_box(width, height)
     if keep_scale:
         side = max(float(rgba.shape[0]), max(width, height) / LARGEST_SHARE)
-    return _resample(rgba, ((left + right) / 2, (top + bottom) / 2), side, size)
+    return resampled(rgba, ((left + right) / 2, (top + bottom) / 2), side, size)
 
 
 def as_framed(rgba: Float[Tensor, "h w 4"], size: int) -> Float[Tensor, "size size 4"]:
@@ -196,10 +208,10 @@ def as_framed(rgba: Float[Tensor, "h w 4"], size: int) -> Float[Tensor, "size si
     height, width = rgba.shape[:2]
     if height != width:
         raise PictureError(f"the picture has {width}x{height} pixels, but one that keeps its framing must be square; crop it")
-    return _resample(rgba, (width / 2, height / 2), float(width), size)
+    return resampled(rgba, (width / 2, height / 2), float(width), size)
 
 
-def _resample(
+def resampled(
     rgba: Float[Tensor, "h w 4"], centre: tuple[float, float], side: float, size: int
 ) -> Float[Tensor, "size size 4"]:
     """A square window of `side` pixels around `centre` (column, row), area-averaged to `size` pixels, transparent outside."""

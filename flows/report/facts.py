@@ -1,12 +1,12 @@
 """The facts of a run that its page shows, from its record, its artifacts and its journals."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from flows.report.curves import Curve, curves_of_stage, was_computed_by
 from flows.report.settings import Change, Command, changes_from_default, making_command, varying_commands
-from flows.report.strips import Strip, picture_uri, strip_of_views
+from flows.report.strips import Strip, picture_uri, small_picture_uri, strip_of_views
 from schemas.artifacts import (
     Artifact,
     AssetArtifact,
@@ -18,7 +18,7 @@ from schemas.artifacts import (
     artifact_class_of,
 )
 from schemas.runs import ALL_STAGES, TITLES, RunRecord
-from stages.runtime.command import open_recorded, open_scores
+from stages.runtime.command import input_path, open_recorded, open_scores
 from stages.runtime.errors import StageError
 from stages.runtime.shared.stores import store_at
 from stages.runtime.store import LocalStore
@@ -46,6 +46,16 @@ class StageFacts:
 
 
 @dataclass(frozen=True)
+class GivenView:
+    """A user's picture, and the object cut out of it, as data URIs; `given`: None where the store no longer has it. pose: azimuth and
+    elevation, degrees, as they were used."""
+
+    pose: str
+    given: str | None
+    cut_out: str
+
+
+@dataclass(frozen=True)
 class RunFacts:
     """A run as its page shows it. `glb`: None until the asset is made."""
 
@@ -54,6 +64,8 @@ class RunFacts:
     glb: bytes | None
     candidates: str | None
     """All pictures that the text prior drew for the reference, as a data URI; None for a user's picture."""
+    pictures: tuple[GivenView, ...]
+    """The user's own pictures, the front first."""
     changes: tuple[Change, ...]
     making: Command
     varying: tuple[Command, ...]
@@ -85,6 +97,7 @@ def facts_of_run(record: RunRecord, artifacts: Mapping[StageName, Artifact], sto
         ),
         glb=_path(store, asset, asset.glb.path).read_bytes() if isinstance(asset, AssetArtifact) else None,
         candidates=None if (drawn := candidates_path(artifacts, store)) is None else picture_uri(drawn),
+        pictures=tuple(_given_views(record, artifacts, store)),
         changes=tuple(changes_from_default(record.config)),
         making=making_command(record, store.root),
         varying=tuple(varying_commands(record, store.root)),
@@ -97,6 +110,22 @@ def candidates_path(artifacts: Mapping[StageName, Artifact], store: LocalStore) 
     if not isinstance(reference, ReferenceArtifact) or reference.candidates is None:
         return None
     return _path(store, reference, reference.candidates.path)
+
+
+def _given_views(record: RunRecord, artifacts: Mapping[StageName, Artifact], store: LocalStore) -> Iterator[GivenView]:
+    reference = artifacts.get("reference")
+    if record.image is None or not isinstance(reference, ReferenceArtifact):
+        return
+    digests = [record.image, *(each.image for each in record.others)]
+    used = [(0.0, reference.elevation_deg, reference.image)]
+    used += [(each.azimuth_deg, each.elevation_deg, each.image) for each in reference.others]
+    for digest, (azimuth, elevation, cut_out) in zip(digests, used, strict=True):
+        given = input_path(store.root, digest)
+        yield GivenView(
+            pose=f"{azimuth:.4g}°, {elevation:.4g}°",
+            given=small_picture_uri(given, GIVEN_SIDE) if given.is_file() else None,
+            cut_out=picture_uri(_path(store, reference, cut_out.path)),
+        )
 
 
 def _stage(record: RunRecord, name: StageName, artifact: Artifact, store: LocalStore, max_side: int) -> StageFacts:
@@ -131,6 +160,8 @@ def _path(store: LocalStore, artifact: Artifact, relative: str) -> Path:
 
 MAX_SIDE = 320
 """Pixels of a turntable's views on a page of one run."""
+GIVEN_SIDE = 256
+"""Pixels of the longest side of a user's own picture on a page."""
 COMPARED_SIDE = 224
 """The same on a page of several."""
 
@@ -159,3 +190,12 @@ def view_paths(name: StageName, record: RunRecord, store: LocalStore) -> list[Pa
         return [_path(store, intake, preview.path) for preview in intake.previews]
     scores = open_scores(name, record, store.root)
     return [] if scores is None else [_path(store, scores, preview.path) for preview in scores.previews]
+
+
+def sheet_paths(name: StageName, record: RunRecord, store: LocalStore) -> list[Path]:
+    """What a contact sheet shows of a stage: its views, and of the reference all of the user's pictures, cut out."""
+    if name != "reference" or not record.others or name not in record.stages:
+        return view_paths(name, record, store)
+    reference = open_recorded(ReferenceArtifact, record, store.root)
+    images = [reference.image, *(each.image for each in reference.others)]
+    return [_path(store, reference, image.path) for image in images]

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from dreampolish.scene.pictures import read_picture, resize, sheet
-from flows.report.facts import MAX_SIDE, artifacts_of, candidates_path, facts_of_run, view_paths
+from flows.report.facts import MAX_SIDE, artifacts_of, candidates_path, facts_of_run, sheet_paths
 from flows.report.page import run_page, write_page
 from flows.runs.create import new_output_folder
 from schemas.artifacts import AssetArtifact
@@ -94,10 +94,10 @@ def shown_files(record: RunRecord) -> list[Path]:
 
 
 def contact_sheet(record: RunRecord, store: LocalStore) -> Image.Image:
-    """Eight views for each stage of a run, the reference picture on top."""
+    """Eight views for each stage of a run, the reference or a user's pictures on top."""
     rows: list[tuple[str, torch.Tensor]] = []
     for name in ALL_STAGES:
-        if paths := view_paths(name, record, store):
+        if paths := sheet_paths(name, record, store):
             eight = paths[:: max(1, len(paths) // 8)][:8]
             rows.append((name, torch.cat([resize(read_picture(path)[None, ..., :3], TILE) for path in eight])))
     return sheet(rows, 1)

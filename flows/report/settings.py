@@ -110,6 +110,8 @@ def run_line(record: RunRecord, store: Path, more: Sequence[str]) -> str:
     words = ["dreampolish", *_beginning(record, store), *_preset(config.preset), *_sets([*own, *more])]
     if record.image is not None:
         words += ["--image", str(_picture(record.image, store))]
+    for each in record.others:
+        words += ["--image", f"{_picture(each.image, store)}@{each.azimuth_deg:g},{each.elevation_deg:g}"]
     return shlex.join([*words, "--", record.prompt])
 
 

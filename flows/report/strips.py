@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageOps
+
+from dreampolish.scene.untrusted.images import FORMATS
 
 MAX_VIEWS = 16
 """Views of a turntable on a page; of more, evenly spaced ones are taken."""
@@ -37,6 +39,15 @@ def strip_of_views(paths: Sequence[Path], max_side: int) -> Strip:
 def picture_uri(path: Path) -> str:
     """A picture of its own size as a data URI. Raises OSError for a file that is no PNG."""
     return _webp_uri(_opened(path))
+
+
+def small_picture_uri(path: Path, max_side: int) -> str:
+    """A user's picture on white, no side longer than `max_side` pixels, as a data URI. Raises OSError for a file that is no picture."""
+    with Image.open(path, formats=FORMATS) as picture:
+        picture.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
+        turned = ImageOps.exif_transpose(picture).convert("RGBA")
+    paper = Image.new("RGBA", turned.size, "white")
+    return _webp_uri(Image.alpha_composite(paper, turned).convert("RGB"))
 
 
 def evenly(paths: Sequence[Path], limit: int) -> list[Path]:

@@ -1,8 +1,11 @@
-"""What a user gives, checked at the door: a prompt in words that the text prior can draw, and a picture of one object."""
+"""What a user gives, checked at the door: a prompt in words that the text prior can draw, and pictures of one object."""
 
 import hashlib
+import math
 import re
 import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +15,7 @@ from dreampolish.scene.untrusted.files import PICTURE_BYTES, RefusedError, read_
 from schemas.config.presets import ConfigError
 from schemas.config.reference import ReferenceConfig
 from schemas.config.run import PROMPT_LIMIT
+from schemas.runs import HIGHEST_PICTURE_DEG, MOST_PICTURES, OtherPicture
 from stages.guidance.words import VOCABULARY, check_words
 from stages.runtime.command import input_path
 from stages.runtime.context import RunContext
@@ -97,8 +101,101 @@ def _is_letter(word: str) -> bool:
     return len(word) == 1 and word.isascii()
 
 
-def keep_image(store: Path, image: Path, config: ReferenceConfig, *, matted: bool = False) -> str:
-    """Check a user's picture and copy it into the store under its hash, which is returned. matted: a matting model will cut it.
+POSED = "as in back.png@180 or left.png@270,10: azimuth, elevation in degrees"
+ONE_POSE_DEG = 2.0
+"""Angle between two pictures' views, degrees, below which they are from one place. [choice]"""
+
+
+@dataclass(frozen=True)
+class GivenPicture:
+    """A picture from elsewhere than the front. elevation_deg: None: as high as the front's."""
+
+    path: Path
+    azimuth_deg: float
+    elevation_deg: float | None
+
+
+@dataclass(frozen=True)
+class GivenPictures:
+    """A user's pictures: that of the front, the others, and the settings that say from how high the front was taken."""
+
+    front: Path | None = None
+    others: tuple[GivenPicture, ...] = ()
+    settings: tuple[str, ...] = ()
+
+
+def pictures_of(given: Sequence[str], located: Callable[[str], Path]) -> GivenPictures:
+    """The pictures of FILE or FILE@AZIMUTH[,ELEVATION]; one of them, without a pose or at azimuth 0, shows the front.
+
+    located: the path that FILE means. Raises ConfigError, in one line, for a pose that is none or too steep, no front, or too many.
+    """
+    if len(given) > MOST_PICTURES:
+        raise ConfigError(f"{len(given)} pictures were given, the limit is {MOST_PICTURES}; give those that show most")
+    posed = [_posed(words, located) for words in given]
+    fronts = [each for each in posed if each.azimuth_deg == 0]
+    if not posed:
+        return GivenPictures()
+    if not fronts:
+        raise ConfigError(f"no picture shows the front; give one without a pose, beside {given[0]}")
+    if len(fronts) > 1:
+        raise ConfigError(
+            f"{fronts[0].path} and {fronts[1].path} both show the front; say where the others were taken from, {POSED}"
+        )
+    rise = fronts[0].elevation_deg
+    return GivenPictures(
+        front=fronts[0].path,
+        others=tuple(each for each in posed if each is not fronts[0]),
+        settings=() if rise is None else (f"reference.elevation_deg={rise}",),
+    )
+
+
+def _posed(words: str, located: Callable[[str], Path]) -> GivenPicture:
+    name, mark, pose = words.rpartition("@")
+    if not mark or (located(words).is_file() and not located(name).is_file()):
+        return GivenPicture(located(words), 0.0, None)
+    try:
+        azimuth, elevation = (float(part) for part in (pose if "," in pose else f"{pose},nan").split(","))
+    except ValueError:
+        raise ConfigError(f"{words}: {pose!r} is no pose, {POSED}") from None
+    if not math.isfinite(azimuth) or abs(azimuth) > 360 or ("," in pose and not math.isfinite(elevation)):
+        raise ConfigError(f"{words}: the azimuth lies between -360 and 360 degrees, {POSED}")
+    if "," in pose and abs(elevation) > HIGHEST_PICTURE_DEG:
+        raise ConfigError(
+            f"{words}: elevation {elevation:g} is too steep; take pictures from between -{HIGHEST_PICTURE_DEG:g} and "
+            f"{HIGHEST_PICTURE_DEG:g} degrees"
+        )
+    return GivenPicture(located(name), (azimuth + 180) % 360 - 180, elevation if "," in pose else None)
+
+
+def keep_others(
+    store: Path, front: str, others: Sequence[GivenPicture], config: ReferenceConfig, *, matted: bool
+) -> tuple[OtherPicture, ...]:
+    """Check the pictures beside the front's, whose hash is given, and keep them as it is kept.
+
+    Raises ConfigError, in one line, also where two were taken from one place or are the same.
+    """
+    from stages.guidance.painted.painters import angle_between  # torch
+
+    seen = {front: ("the front's picture", (0.0, config.elevation_deg))}
+    kept = []
+    for each in others:
+        rise = config.elevation_deg if each.elevation_deg is None else each.elevation_deg
+        digest = keep_image(store, each.path, config, matted=matted, whole=True)
+        if digest in seen:
+            raise ConfigError(f"{each.path} is {seen[digest][0]} once more; give each picture once")
+        near = [name for name, pose in seen.values() if angle_between(pose, (each.azimuth_deg, rise)) < ONE_POSE_DEG]
+        if near:
+            raise ConfigError(
+                f"{each.path} and {near[0]} are said to be taken from one place; give one of them, or its own pose"
+            )
+        seen[digest] = (str(each.path), (each.azimuth_deg, rise))
+        kept.append(OtherPicture(image=digest, azimuth_deg=each.azimuth_deg, elevation_deg=rise))
+    return tuple(kept)
+
+
+def keep_image(store: Path, image: Path, config: ReferenceConfig, *, matted: bool = False, whole: bool = False) -> str:
+    """Check a user's picture and copy it into the store under its hash, which is returned. matted: a matting model will cut it. whole:
+    one whose object is cut off is refused.
 
     Raises ConfigError for a picture that cannot be used, StageError where the disk is full.
     """
@@ -106,7 +203,7 @@ def keep_image(store: Path, image: Path, config: ReferenceConfig, *, matted: boo
 
     try:
         payload = read_regular(image, PICTURE_BYTES)
-        _check_shows_an_object(picture_from_bytes(payload, str(image)), config, matted=matted)
+        _check_shows_an_object(picture_from_bytes(payload, str(image)), config, matted=matted, whole=whole)
     except RefusedError as error:
         raise ConfigError(f"{error}; give the path of a PNG, JPEG or WebP file") from None
     except PictureError as error:
@@ -122,9 +219,9 @@ def keep_image(store: Path, image: Path, config: ReferenceConfig, *, matted: boo
     return digest
 
 
-def _check_shows_an_object(rgba: "Tensor", config: ReferenceConfig, *, matted: bool) -> None:
+def _check_shows_an_object(rgba: "Tensor", config: ReferenceConfig, *, matted: bool, whole: bool) -> None:
     """Raise PictureError for what the reference stage would refuse."""
-    from dreampolish.scene.cutout import CutoutSizes, as_framed, check_foreground, cut_from_plain_background
+    from dreampolish.scene.cutout import CutoutSizes, as_framed, check_foreground, check_whole, cut_from_plain_background
     from dreampolish.scene.pictures import PictureError
 
     if bool((rgba[..., 3] == 1).all()):
@@ -134,5 +231,7 @@ def _check_shows_an_object(rgba: "Tensor", config: ReferenceConfig, *, matted: b
     if not bool((rgba[..., 3] > 0.5).any()):
         raise PictureError("no object stands out from the background; give a picture of one object on another colour, or RGBA")
     check_foreground(rgba[..., 3])
+    if whole:
+        check_whole(rgba[..., 3])
     if config.framing == "as_is":
         as_framed(rgba, config.size)

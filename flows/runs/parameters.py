@@ -8,6 +8,7 @@ from pydantic import Field, WithJsonSchema
 
 from schemas.config.presets import presets_in
 from schemas.config.run import PROMPT_LIMIT, Config
+from schemas.runs import MOST_PICTURES
 from stages.runtime.files import CONFIGS
 
 Changes = Mapping[str, Any]
@@ -60,7 +61,8 @@ def _dotted(schema: Mapping[str, Any], prefix: str) -> list[tuple[str, Any]]:
 
 
 Picture = Annotated[str, Field(min_length=1, max_length=4096)]
-"""A hash or a path; flows/runs/roots.py finds it."""
+"""A hash or a path, with @AZIMUTH[,ELEVATION] behind one that does not show the front; flows/runs/roots.py finds it."""
+Pictures = Picture | Annotated[list[Picture], Field(min_length=1, max_length=MOST_PICTURES)]
 StudyName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=60)]
 Prompt = Annotated[str, Field(min_length=1, max_length=PROMPT_LIMIT, pattern=r"\w")]
 RunId = Annotated[str, Field(pattern=r"^[a-z0-9]{1,32}$")]
@@ -68,6 +70,8 @@ MeshPath = Annotated[
     str, Field(min_length=1, max_length=4096, pattern=r"(\.(?i:glb|gltf|obj|ply|stl|off|usd[acz]?)|^[0-9a-f]{64})$")
 ]
 """A hash, or a mesh file under one of the service's folders; flows/runs/roots.py finds it."""
+Vram = Annotated[float | None, Field(ge=1)]
+"""GiB of CUDA memory to plan for; None: what the card has free."""
 Preset = Annotated[str, Field(json_schema_extra={"enum": presets_in(CONFIGS)})]
 Overrides = Annotated[
     list[str] | dict[str, Any] | None,

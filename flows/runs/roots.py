@@ -3,10 +3,14 @@
 import os
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dreampolish.optim.atomic_files import sha256_of
 from schemas.config.presets import ConfigError
 from stages.runtime.files import project_file, store_folder
+
+if TYPE_CHECKING:
+    from flows.runs.inputs import GivenPictures
 
 OUTPUTS = Path("outputs")
 FOLDERS = "DREAMPOLISH_FOLDERS"
@@ -58,6 +62,14 @@ def given_picture(store: Path, image: str) -> Path:
     Raises ConfigError where it is not there, is not what its hash says, or lies elsewhere.
     """
     return _given(store, image, "image", "picture")
+
+
+def given_pictures(store: Path, image: str | list[str] | None) -> "GivenPictures":
+    """The pictures that a parameter means: `given_picture` of each, which may have @AZIMUTH[,ELEVATION] behind it."""
+    from flows.runs.inputs import pictures_of  # torch, which `dreampolish up` does without
+
+    words = [image] if isinstance(image, str) else image or []
+    return pictures_of(words, lambda name: given_picture(store, name))
 
 
 def given_mesh(store: Path, mesh: str) -> Path:

@@ -113,7 +113,7 @@ def _chosen_runs(
 
 def _inputs(store: Path, staying: list[Run], before: float) -> Iterator[Item]:
     """Pictures and meshes that no run names."""
-    named = {digest for run in staying for digest in (run.record.image, run.record.mesh)}
+    named = {digest for run in staying for digest in run.record.inputs}
     for path in sorted((store / "inputs").glob("*")):
         modified = modified_at(path)
         if path.name not in named and modified is not None and modified < before:

@@ -132,8 +132,8 @@ def _pull_journals(store: Path, remote: Remote, run: str) -> None:
 
 
 def inputs_of(record: RunRecord) -> list[str]:
-    """Hashes of a run's own picture and mesh."""
-    return [digest for digest in (record.image, record.mesh) if digest is not None]
+    """Hashes of a run's own pictures and mesh."""
+    return list(record.inputs)
 
 
 def _in_order(record: RunRecord) -> list[Key]:

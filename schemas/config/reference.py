@@ -24,6 +24,29 @@ class CutoutConfig(Frozen):
     """Least rise of coverage (0..1) towards the inside for a pixel to be a mixture."""
 
 
+class PosesConfig(Frozen):
+    """Several pictures of one object: how their outlines are compared, and poses and frames fitted (dreampolish/scene/silhouettes.py)."""
+
+    refine: bool = False
+    """Whether given azimuths and elevations are refined so that the outlines agree better."""
+    tolerance: float = Field(default=1.5, ge=0.0, le=64.0)
+    """Pixels, of a picture of at most 128 a side, by which an outline may be off before it contradicts the others."""
+    most_contradiction: float = Field(default=0.05, ge=0.0, le=1.0)
+    """Share of an outline that no shape explains, 0..1, above which a note says so."""
+    fit_steps: int = Field(default=60, ge=0, le=10_000)
+    """Adam's steps on frames and poses; 0: frames are those of the boxes."""
+    fit_rate: float = Field(default=0.5, gt=0.0)
+    """Adam's learning rate, degrees and pixels of a picture of 128 a side."""
+    fit_pixels: int = Field(default=100, ge=8, le=10_000)
+    """Pixels of each outline that the fit asks."""
+    most_turn_deg: float = Field(default=15.0, gt=0.0, le=90.0)
+    """Most by which a refined angle differs from the given one, degrees."""
+    most_move: float = Field(default=0.1, gt=0.0, le=0.5)
+    """Most by which a frame moves, as a share of its side; its scale changes by at most twice that."""
+    pull: float = Field(default=0.0005, ge=0.0)
+    """Weight of the sum of squared changes of a picture, which leaves alone what no outline decides."""
+
+
 class ReferenceConfig(Frozen):
     """Candidates from the text prior, or a user's picture."""
 
@@ -57,6 +80,8 @@ class ReferenceConfig(Frozen):
     """How the object is cut from its background."""
     framing: Literal["fit", "as_is"] = "fit"
     """A user's picture: "fit" moves and scales the object to the canonical frame; "as_is" only resizes a square picture."""
+    poses: PosesConfig = PosesConfig()
+    """Several pictures: their poses and frames."""
     drawn_over: float = Field(default=0.9, ge=0.0, le=1.0)
     """Noise on the front of a user's own mesh before the reference is drawn over it, fraction of the timesteps; 0: none is drawn."""
     least_outline: float = Field(default=0.8, ge=0.0, le=1.0)

@@ -1,5 +1,7 @@
 """Guidance of nerf, neus and dmtet: the view prior and the text prior on a batch of renders."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -7,15 +9,15 @@ from torch import Tensor
 from dreampolish.optim.fit import Stateful, Term
 from dreampolish.priors.distillation.guidance import PromptEmbeddings, text_guidance, view_guidance
 from dreampolish.priors.distillation.weights import sds_weights
-from dreampolish.priors.protocols import TextPrior, ViewCondition, ViewPrior
+from dreampolish.priors.protocols import TextPrior, ViewPrior
 from dreampolish.scene.cameras import Cameras, random_cameras
 from schemas.config.shared.geometry import CameraConfig, GeometryConfig
 from stages.guidance.objectives import weights_at
-from stages.guidance.painters import Painter, open_painter, open_view
+from stages.guidance.painted.painters import KnownView, Painter, by_nearest, open_painter, open_view
+from stages.guidance.painted.view_targets import Picture, ViewTargets
 from stages.guidance.priors import open_text_prior
 from stages.guidance.reference_view import ReferenceView
 from stages.guidance.rhythm import guided_views
-from stages.guidance.view_targets import Picture, ViewTargets
 from stages.runtime.stage import Stage
 
 
@@ -53,7 +55,7 @@ def open_guide(stage: Stage, config: GeometryConfig, reference: ReferenceView, g
 class GeometryGuide:
     """Guidance of one geometry stage.
 
-    text, view, painter: None where the settings never ask for them; view: the prior and the reference as it is told of it. A prior whose
+    text, view, painter: None where the settings never ask for them; view: the prior and the pictures as it is told of them. A prior whose
     weight is 0 at a step is not asked. The view prior only sees views at the reference's field of view, which is what it
     was trained on; the cameras' settings of geometry stages keep to it.
     """
@@ -62,17 +64,23 @@ class GeometryGuide:
         self,
         config: GeometryConfig,
         text: TextPrior | None,
-        view: tuple[ViewPrior, ViewCondition] | None,
+        view: tuple[ViewPrior, Sequence[KnownView]] | None,
         painter: Painter | None,
         reference: ReferenceView,
         generator: torch.Generator,
     ) -> None:
         self._config, self._view, self._generator = config, view, generator
         self._text = None if text is None else (text, _prompts(config, text, reference.prompt))
-        self._elevation_deg = reference.elevation_deg
         self._targets = None
         if painter is not None:
-            self._targets = ViewTargets(config.targets, config.steps, config.guidance_size, painter, generator=generator)
+            self._targets = ViewTargets(
+                config.targets,
+                steps=config.steps,
+                size=config.guidance_size,
+                painter=painter,
+                given=reference.all if reference.others else (),
+                generator=generator,
+            )
         self._chosen: Tensor | None = None
 
     def stateful(self) -> dict[str, Stateful]:
@@ -113,23 +121,27 @@ class GeometryGuide:
         return self._targets.terms(step, self._chosen, rgb, opacity)
 
     def view_terms(self, step: int, rgb: Float[Tensor, "b h w 3"], cameras: Cameras) -> dict[str, Term]:
-        """The view prior's part: SDS with guidance on the reference."""
+        """The view prior's part: SDS with guidance on the reference; of several pictures, on the nearest to each view."""
         settings, steps = self._config.view, self._config.steps
         weight = settings.weight.at(step, steps)
         if weight == 0 or self._view is None:
             return {}
-        prior, reference = self._view
-        guided = view_guidance(
-            prior=prior,
-            reference=reference,
-            reference_elevation_deg=self._elevation_deg,
-            rgb=rgb,
-            cameras=cameras,
-            t_range=(settings.t_min.at(step, steps), settings.t_max.at(step, steps)),
-            weights=sds_weights(settings.guidance_scale.at(step, steps)),
-            generator=self._generator,
-        )
-        return {"view": Term(guided.loss, weight)}
+        prior, known = self._view
+        losses = [
+            view_guidance(
+                prior=prior,
+                reference=picture.condition,
+                reference_elevation_deg=picture.elevation_deg,
+                rgb=rgb[rows],
+                cameras=picture.turned(cameras[rows]),
+                t_range=(settings.t_min.at(step, steps), settings.t_max.at(step, steps)),
+                weights=sds_weights(settings.guidance_scale.at(step, steps)),
+                generator=self._generator,
+            ).loss
+            * (len(rows) / len(cameras))
+            for picture, rows in by_nearest(known, cameras)
+        ]
+        return {"view": Term(torch.stack(losses).sum(), weight)}
 
     def text_terms(self, step: int, rgb: Float[Tensor, "b h w 3"], cameras: Cameras) -> dict[str, Term]:
         """The text prior's part, with any objective that needs no variational domain."""

@@ -1,5 +1,6 @@
-"""The reference picture as tensors at a stage's size, its camera, and the losses on it."""
+"""The reference picture as tensors at a stage's size, its camera, and the losses on it; and a user's other pictures likewise."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -13,10 +14,10 @@ from dreampolish.optim.fit import Term
 from dreampolish.optim.regularizers import depth_correlation_loss
 from dreampolish.scene.cameras import Cameras, orbit_cameras
 from dreampolish.scene.pictures import read_picture, resize
-from schemas.artifacts import Artifact, FileRef, ReferenceArtifact
+from schemas.artifacts import Artifact, FileRef, ReferenceArtifact, ReferencePicture
 from schemas.config.shared.geometry import AnchorConfig, VolumeAnchorConfig
 
-REFERENCE_VIEW = ("image_rgba", "normals", "depth", "prompt", "elevation_deg")
+REFERENCE_VIEW = ("image_rgba", "normals", "depth", "prompt", "elevation_deg", "others")
 """What `load_reference` reads of the reference artifact."""
 
 REFERENCE_FOV_DEG = 20.0
@@ -48,11 +49,27 @@ class ReferenceView:
     original: Float[Tensor, "1 m n 3"]
     depth: Float[Tensor, "1 h w"] | None = None
     """Growing away from the viewer, up to scale and origin; None where no depth prior was named."""
+    others: tuple["ReferenceView", ...] = ()
+    """A user's pictures from elsewhere than the front, at the same size."""
+
+    @property
+    def azimuth_deg(self) -> float:
+        """Of the camera, degrees."""
+        return float(self.camera.azimuth_deg[0])
 
     @property
     def elevation_deg(self) -> float:
         """Of the camera, degrees."""
         return float(self.camera.elevation_deg[0])
+
+    @property
+    def all(self) -> tuple["ReferenceView", ...]:
+        """The front and the others."""
+        return (self, *self.others)
+
+    def another(self, turn: int) -> "ReferenceView | None":
+        """The picture beside the front whose turn it is, so that each step costs one render more, however many there are."""
+        return self.others[turn % len(self.others)] if self.others else None
 
     def at_size(self, size: int) -> "ReferenceView":
         """The same view, resampled."""
@@ -60,40 +77,50 @@ class ReferenceView:
         mask = resize(self.mask[..., None], size)[..., 0]
         depth = None if self.depth is None else resize(self.depth[..., None], size)[..., 0]
         camera = self.camera.at_size(size)
-        return replace(self, rgb=resize(self.rgb, size), mask=mask, normals_camera=normals, camera=camera, depth=depth)
+        others = tuple(each.at_size(size) for each in self.others)
+        return replace(
+            self, rgb=resize(self.rgb, size), mask=mask, normals_camera=normals, camera=camera, depth=depth, others=others
+        )
 
     def whole(self, limit: int) -> "ReferenceView":
         """The view at the picture's own size, at most `limit` pixels a side. The picture is the original; mask and normals are those of
         this view, resampled."""
         size = min(self.original.shape[1], limit)
-        return replace(self.at_size(size), rgb=resize(self.original, size))
+        others = tuple(each.whole(limit) for each in self.others)
+        return replace(self.at_size(size), rgb=resize(self.original, size), others=others)
 
 
 def load_reference(files: ReferenceFiles, reference: ReferenceArtifact, size: int) -> ReferenceView:
-    """The reference artifact's picture, on its reader's device at `size` pixels."""
-    rgba = read_picture(files.locate(reference, reference.image_rgba))
-    normals = load_file(files.locate(reference, reference.normals))["normals_camera"]
+    """The reference artifact's pictures, on their reader's device at `size` pixels."""
+    front = _opened(files, reference, reference, azimuth_deg=0.0)
+    others = tuple(_opened(files, reference, each, azimuth_deg=each.azimuth_deg) for each in reference.others)
+    return replace(front, others=others).at_size(size)
+
+
+def _opened(
+    files: ReferenceFiles, reference: ReferenceArtifact, picture: ReferenceArtifact | ReferencePicture, azimuth_deg: float
+) -> ReferenceView:
+    """One picture of the artifact at its own size."""
+    rgba = read_picture(files.locate(reference, picture.image_rgba))
+    normals = load_file(files.locate(reference, picture.normals))["normals_camera"]
+    depth = None if picture.depth is None else load_file(files.locate(reference, picture.depth))["depth"][None]
     alpha = rgba[..., 3:]
     camera = orbit_cameras(
-        torch.zeros(1), torch.full((1,), reference.elevation_deg), torch.full((1,), REFERENCE_FOV_DEG), rgba.shape[0]
+        torch.full((1,), azimuth_deg),
+        torch.full((1,), picture.elevation_deg),
+        torch.full((1,), REFERENCE_FOV_DEG),
+        rgba.shape[0],
     )
     rgb = (rgba[..., :3] * alpha + 1 - alpha)[None].to(files.device)
-    view = ReferenceView(
+    return ReferenceView(
         rgb=rgb,
         mask=alpha[None, ..., 0].to(files.device),
         normals_camera=normals[None].to(files.device),
         camera=camera.to(files.device),
         prompt=reference.prompt,
         original=rgb,
-        depth=_depth(files, reference),
+        depth=None if depth is None else depth.to(files.device),
     )
-    return view.at_size(size)
-
-
-def _depth(files: ReferenceFiles, reference: ReferenceArtifact) -> Float[Tensor, "1 h w"] | None:
-    if reference.depth is None:
-        return None
-    return load_file(files.locate(reference, reference.depth))["depth"][None].to(files.device)
 
 
 def depth_terms(
@@ -130,6 +157,11 @@ def anchor_terms(
         loss = ((1 - cosine) * seen).sum() / seen.sum().clamp_min(1.0)
         terms["reference_normal"] = Term(loss, anchors.normal.at(step, steps))
     return terms
+
+
+def of_another(terms: Mapping[str, Term]) -> dict[str, Term]:
+    """The losses on a picture beside the front, under names of their own."""
+    return {name.replace("reference_", "picture_"): term for name, term in terms.items()}
 
 
 def reference_color_loss(rgb: Float[Tensor, "1 h w 3"], view: ReferenceView, erosion: int) -> Float[Tensor, ""]:

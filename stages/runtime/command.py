@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from dreampolish.optim.fit import FitInterruptedError
 from schemas.artifacts import Artifact, IntakeArtifact, ScoresArtifact, StageName, stage_of
 from schemas.config.presets import ConfigError, merged
-from schemas.runs import RunRecord
+from schemas.runs import PosedFile, RunRecord
 from stages.runtime.context import RunContext, context_of
 from stages.runtime.errors import StageError
 from stages.runtime.files import keep_private, store_folder
@@ -45,6 +45,11 @@ def picture_of(record: RunRecord, store: Path) -> Path | None:
     return None if record.image is None else brought_input(store, record.image)
 
 
+def others_of(record: RunRecord, store: Path) -> tuple[PosedFile, ...]:
+    """The user's pictures of a run from elsewhere than the front."""
+    return tuple(PosedFile(brought_input(store, each.image), each.azimuth_deg, each.elevation_deg) for each in record.others)
+
+
 def mesh_of(record: RunRecord, store: Path) -> Path | None:
     """The archive of a run's own mesh; None where the shape is made."""
     return None if record.mesh is None else brought_input(store, record.mesh)
@@ -60,7 +65,12 @@ def arguments_from_record(
     task: AnyStage, record: RunRecord, store: Path, parents: Mapping[StageName, Artifact]
 ) -> dict[str, Any]:
     """What a stage of a run is called with. parents: at least those that it reads, by stage."""
-    inputs = {"prompt": record.prompt, "image": picture_of(record, store), "mesh": mesh_of(record, store)}
+    inputs = {
+        "prompt": record.prompt,
+        "image": picture_of(record, store),
+        "others": others_of(record, store),
+        "mesh": mesh_of(record, store),
+    }
     seen = {name: each for name, each in parents.items() if name != "intake" or record.sees_mesh(task.name)}
     return task.arguments(getattr(record.config, task.name), seen, inputs)
 

@@ -32,9 +32,8 @@ def write_record(store: Path, record: RunRecord) -> None:
         write_atomically(path, content)
         remote = shared_remote()
         if remote is not None:
-            for digest in (record.image, record.mesh):
-                if digest is not None:
-                    share_input(store, digest)
+            for digest in record.inputs:
+                share_input(store, digest)
             remote.write(record_name(record.run), sealed(content))
 
 

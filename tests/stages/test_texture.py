@@ -15,7 +15,8 @@ from schemas.config.dmtet import DmtetConfig
 from schemas.config.texture import TextureConfig
 from stages.guidance.grids import grid_sizes
 from stages.guidance.reference_view import ReferenceView, reference_color_loss
-from stages.texture import Variational, drift_loss
+from stages.runtime.context import RunContext
+from stages.texture import Variational, drift_loss, open_variational
 from tests.support.tiny_priors import CHANNELS, CountingTower, tiny_space, tiny_unet
 
 
@@ -131,6 +132,18 @@ def test_the_losss_scale_is_part_of_a_checkpoint() -> None:
     )
     one._scaler.scale(torch.zeros(()))
     one._scaler.update(512.0)
-    other.load_state_dict(one.state_dict())  # type: ignore[arg-type]
+    other.load_state_dict(one.state_dict())
     assert other.state_dict()["scaler"] == one.state_dict()["scaler"]
     assert other._scaler.get_scale() == 512.0
+
+
+@pytest.mark.usefixtures("store")
+def test_a_restored_lora_draws_what_it_would_have_drawn(run_context: RunContext) -> None:
+    prior = DiffusionTextPrior(tiny_space(), UnetNetwork(tiny_unet(CHANNELS, pose_labels=False)), CountingTower())
+    one, other = (open_variational(run_context, prior, TextureConfig(objective="dsd")) for _ in range(2))
+    assert one is not None and other is not None
+    assert torch.equal(one.state_dict()["generator"], other.state_dict()["generator"]), "of the run's seed alone"
+    torch.rand(3, generator=one.generator)
+    other.load_state_dict(one.state_dict())
+    assert torch.equal(torch.rand(5, generator=one.generator), torch.rand(5, generator=other.generator))
+    assert open_variational(run_context, prior, TextureConfig(objective="sds")) is None

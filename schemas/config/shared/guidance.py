@@ -144,6 +144,9 @@ class ViewTargetsConfig(Frozen):
     full_ink: float = Field(default=0.06, gt=0.0, le=1.0)
     """Distance from white beyond `paper_tolerance` from which a pixel belongs fully to the object, 0..1."""
 
+    given_within_deg: float = Field(default=20.0, ge=0.0, le=180.0)
+    """Of several pictures of a user's: largest angle at which the view next to one moves there and shows it, unpainted, degrees."""
+
     @property
     def wanted(self) -> bool:
         """Whether any view is painted."""

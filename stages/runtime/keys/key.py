@@ -107,7 +107,9 @@ def only_read(artifact: Artifact, names: Iterable[str]) -> Artifact:
 
 
 def input_value(value: Any) -> Any:
-    """An input as it enters a key: a file by its content. Raises StageError for one that cannot be read."""
+    """An input as it enters a key: a file by its content, a tuple by its parts. Raises StageError for a file that cannot be read."""
+    if isinstance(value, tuple):
+        return [input_value(each) for each in value]
     if not isinstance(value, Path):
         return value
     try:

@@ -211,7 +211,9 @@ def test_a_picture_of_the_user_has_no_candidates(store: Path, tmp_path: Path) ->
         alone(name, record.run)
     done = write_output(read_record(store, record.run), LocalStore(store), tmp_path / "outputs")
     assert not (Path(done.output or "") / "candidates.png").exists()
-    assert "Candidates for the reference" not in (Path(done.output or "") / "report.html").read_text()
+    page = (Path(done.output or "") / "report.html").read_text()
+    assert "Candidates for the reference" not in page
+    assert page.count('alt="The picture as it came"') == page.count('alt="The object cut out"') == 1
 
 
 def test_report_and_compare_write_pages_and_refuse_in_one_line(finished: RunRecord, store: Path, tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
 """Who paints whole novel views: the view prior, each view alone, or a prior that paints sets of views together."""
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from dreampolish.priors.distillation.guidance import images_at_prior
@@ -33,35 +35,72 @@ class Painter(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class KnownView:
+    """A picture as the view prior is told of it, and where it was taken from, degrees."""
+
+    condition: ViewCondition
+    azimuth_deg: float
+    elevation_deg: float
+
+    def turned(self, cameras: Cameras) -> Cameras:
+        """Cameras whose azimuths count from this picture, as the prior's poses do."""
+        return replace(cameras, azimuth_deg=cameras.azimuth_deg - self.azimuth_deg)
+
+
+def by_nearest(known: Sequence[KnownView], cameras: Cameras) -> Iterator[tuple[KnownView, Int[Tensor, " n"]]]:
+    """Each known picture with the rows of the cameras that no other one lies nearer to by angle; pictures without rows are left out."""
+    poses = torch.tensor([(each.azimuth_deg, each.elevation_deg) for each in known], device=cameras.fov_deg.device)
+    nearest = _toward(cameras.azimuth_deg, cameras.elevation_deg) @ _toward(*poses.T).T
+    chosen = nearest.argmax(dim=1)
+    for number, each in enumerate(known):
+        rows = (chosen == number).nonzero()[:, 0]
+        if len(rows):
+            yield each, rows
+
+
+def _toward(azimuth_deg: Float[Tensor, " n"], elevation_deg: Float[Tensor, " n"]) -> Float[Tensor, "n 3"]:
+    """Unit vectors from the object to cameras."""
+    azimuth, elevation = torch.deg2rad(azimuth_deg), torch.deg2rad(elevation_deg)
+    return torch.stack([elevation.cos() * azimuth.cos(), elevation.cos() * azimuth.sin(), elevation.sin()], dim=-1)
+
+
+def angle_between(first: tuple[float, float], second: tuple[float, float]) -> float:
+    """Degrees between two views, given as (azimuth, elevation)."""
+    azimuth, elevation = torch.tensor([first, second]).T
+    one, other = _toward(azimuth, elevation)
+    return float(torch.rad2deg(torch.atan2(torch.linalg.cross(one, other).norm(), one @ other)))
+
+
 class SinglePainter:
-    """Each view alone, all with one noise. reference: the reference picture as the prior is told of it."""
+    """Each view alone, all with one noise, told of the nearest of the known pictures."""
 
     own_views: tuple[tuple[float, float], ...] | None = None
 
     def __init__(
-        self,
-        prior: ViewPrior,
-        reference: ViewCondition,
-        reference_elevation_deg: float,
-        config: ViewTargetsConfig,
-        generator: torch.Generator,
+        self, prior: ViewPrior, known: Sequence[KnownView], config: ViewTargetsConfig, generator: torch.Generator
     ) -> None:
         self.image_size = prior.image_size
-        self._prior, self._reference, self._elevation_deg = prior, reference, reference_elevation_deg
+        self._prior, self._known = prior, known
         self._config, self._generator = config, generator
 
     def paint(self, images: Float[Tensor, "n 3 s s"], cameras: Cameras, strength: float) -> Float[Tensor, "n 3 s s"]:
         """Renders painted over."""
-        return self._prior.repaint(
-            reference=self._reference,
-            images=images,
-            pose=self._prior.pose(cameras.azimuth_deg, cameras.elevation_deg, self._elevation_deg),
-            strength=strength,
-            guidance_scale=self._config.guidance_scale,
-            steps=self._config.sampling_steps,
-            renewed=self._config.renewed,
-            generator=self._generator,
-        )
+        painted, noise = torch.zeros_like(images), self._generator.get_state()
+        for picture, rows in by_nearest(self._known, cameras):
+            seen = picture.turned(cameras[rows])
+            self._generator.set_state(noise)
+            painted[rows] = self._prior.repaint(
+                reference=picture.condition,
+                images=images[rows],
+                pose=self._prior.pose(seen.azimuth_deg, seen.elevation_deg, picture.elevation_deg),
+                strength=strength,
+                guidance_scale=self._config.guidance_scale,
+                steps=self._config.sampling_steps,
+                renewed=self._config.renewed,
+                generator=self._generator,
+            )
+        return painted
 
 
 class SetPainter:
@@ -119,17 +158,20 @@ def open_painter(
     config: ViewTargetsConfig,
     reference: ReferenceView,
     generator: torch.Generator,
-    view: tuple[ViewPrior, ViewCondition] | None = None,
+    view: tuple[ViewPrior, Sequence[KnownView]] | None = None,
 ) -> Painter:
     """Who paints a run's views: the prior named as `priors.views`, else the view prior, which `view` holds if it is open already."""
     sets = open_set_prior(stage)
     if sets is not None:
         return SetPainter(sets, reference, config, generator)
-    prior, condition = view or open_view(stage, reference)
-    return SinglePainter(prior, condition, reference.elevation_deg, config, generator=generator)
+    prior, known = view or open_view(stage, reference)
+    return SinglePainter(prior, known, config, generator)
 
 
-def open_view(stage: Stage, reference: ReferenceView) -> tuple[ViewPrior, ViewCondition]:
-    """The view prior, and the reference as it is told of it, at the picture's own size: a stage may render it smaller."""
+def open_view(stage: Stage, reference: ReferenceView) -> tuple[ViewPrior, list[KnownView]]:
+    """The view prior, and the pictures as it is told of them, at their own size: a stage may render them smaller."""
     prior = open_view_prior(stage)
-    return prior, prior.condition(images_at_prior(reference.original, prior.image_size))
+    return prior, [
+        KnownView(prior.condition(images_at_prior(each.original, prior.image_size)), each.azimuth_deg, each.elevation_deg)
+        for each in reference.all
+    ]

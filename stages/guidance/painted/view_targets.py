@@ -1,6 +1,6 @@
 """Targets: complete novel views, painted by the view prior, that a geometry stage compares its renders with (ViewTargetsConfig)."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,12 +11,16 @@ from dreampolish.optim.fit import Term
 from dreampolish.priors.distillation.guidance import images_at_prior
 from dreampolish.scene.cameras import Cameras, orbit_cameras
 from dreampolish.scene.pictures import resize
+from dreampolish.scene.silhouettes import hull_outlines
 from schemas.config.shared.guidance import ViewTargetsConfig
-from stages.guidance.painters import Painter
-from stages.guidance.reference_view import REFERENCE_FOV_DEG
+from stages.guidance.painted.painters import Painter, angle_between
+from stages.guidance.reference_view import REFERENCE_FOV_DEG, ReferenceView
 
 TRANSPARENT = 0.1
 """Transparency below which a pixel counts as inside, 0..1. [choice]"""
+
+HULL_SIZE, HULL_TOLERANCE, FILLED = 64, 1.0, 0.25
+"""Of the outlines whose hull bounds what is painted: pixels of a side, pixels they may be off, coverage of one inside. [choice]"""
 
 Picture = Callable[[Cameras], Float[Tensor, "b h w 3"]]
 
@@ -45,20 +49,60 @@ def even_views(config: ViewTargetsConfig) -> list[tuple[float, float]]:
     return [(number * (360 / config.n_views), elevations[number % len(elevations)]) for number in range(config.n_views)]
 
 
+def _places_of(
+    given: Sequence[ReferenceView], views: Sequence[tuple[float, float]], within_deg: float
+) -> dict[int, ReferenceView]:
+    """By number of a view, the given picture that it shows: of the free views the nearest one, unless it lies too far away."""
+    found: dict[int, ReferenceView] = {}
+    for picture in given:
+        away = {
+            number: angle_between(view, (picture.azimuth_deg, picture.elevation_deg))
+            for number, view in enumerate(views)
+            if number not in found
+        }
+        nearest = min(away, key=away.__getitem__, default=None)
+        if nearest is not None and away[nearest] <= within_deg:
+            found[nearest] = picture
+    return found
+
+
+def _hull_of(given: Sequence[ReferenceView], cameras: Cameras) -> Float[Tensor, "n s s 1"]:
+    """How much of each view's pixels the largest shape covers that fits the given pictures, 0 or 1, at HULL_SIZE."""
+    masks = torch.cat([resize(each.mask[..., None], HULL_SIZE)[..., 0] > FILLED for each in given]).cpu()
+    azimuth, elevation = torch.tensor([(each.azimuth_deg, each.elevation_deg) for each in given]).T
+    seen = orbit_cameras(azimuth, elevation, torch.full((len(given),), REFERENCE_FOV_DEG), HULL_SIZE)
+    found = hull_outlines(masks, seen, cameras.at_size(HULL_SIZE).to("cpu"), HULL_TOLERANCE)
+    return found.float()[..., None].to(cameras.fov_deg.device)
+
+
 class ViewTargets:
     """Fixed views around the object with their painted pictures: the painter's own, else evenly around. A stage's checkpoints hold it.
 
-    steps: of the stage. size: pixels of the renders that are painted over.
+    steps: of the stage. size: pixels of the renders that are painted over. given: a user's pictures where there are several: the view
+    next to each moves there and shows it, and is not painted.
     """
 
-    def __init__(self, config: ViewTargetsConfig, steps: int, size: int, painter: Painter, generator: torch.Generator) -> None:
+    def __init__(
+        self,
+        config: ViewTargetsConfig,
+        steps: int,
+        size: int,
+        painter: Painter,
+        generator: torch.Generator,
+        given: Sequence[ReferenceView] = (),
+    ) -> None:
         self._config, self._steps, self._size = config, steps, size
         self._painter, self._generator = painter, generator
-        azimuth, elevation = torch.tensor(painter.own_views or even_views(config)).T
+        views = list(painter.own_views or even_views(config))
+        self._given = _places_of(given, views, config.given_within_deg)
+        for place, picture in self._given.items():
+            views[place] = (picture.azimuth_deg, picture.elevation_deg)
+        azimuth, elevation = torch.tensor(views, dtype=torch.float32).T
         fov = torch.full_like(azimuth, REFERENCE_FOV_DEG)
         self._cameras = orbit_cameras(azimuth, elevation, fov, painter.image_size).to(generator.device)
         self._due = sorted({round(progress * max(steps - 1, 0)) for progress in config.paint_at})
         self._pictures, self._coverage = torch.zeros(0), torch.zeros(0)
+        self._hull = _hull_of(given, self._cameras) if given else None
 
     def paint_if_due(self, step: int, picture: Picture) -> None:
         """Paint every view at the steps that the settings name. picture: the object as it looks now."""
@@ -70,7 +114,14 @@ class ViewTargets:
         self._keep(painted.permute(0, 2, 3, 1).contiguous())
 
     def _keep(self, pictures: Float[Tensor, "n h w 3"]) -> None:
+        size = pictures.shape[1]
         self._coverage = coverage_of(pictures, self._config.paper_tolerance, self._config.full_ink)
+        if self._hull is not None:
+            # No shape that fits the given pictures reaches further.
+            self._coverage = self._coverage * resize(self._hull, size)[..., 0]
+        for place, picture in self._given.items():
+            pictures[place] = resize(picture.original, size)[0]
+            self._coverage[place] = resize(picture.mask[..., None], size)[0, ..., 0]
         # The prior's faint ground would be learnt as fog.
         self._pictures = torch.where(self._coverage[..., None] > 0, pictures, torch.ones_like(pictures))
 

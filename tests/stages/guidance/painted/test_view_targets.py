@@ -1,13 +1,16 @@
 """Painted views as targets, on a tiny real view prior."""
 
+from typing import Any
+
 import pytest
 import torch
 
-from dreampolish.scene.cameras import Cameras
+from dreampolish.scene.cameras import Cameras, orbit_cameras
 from schemas.config.shared.guidance import ViewTargetsConfig
 from schemas.trainings import PriorsTraining
-from stages.guidance.painters import SinglePainter
-from stages.guidance.view_targets import ViewTargets, coverage_of, inside
+from stages.guidance.painted.painters import KnownView, SinglePainter
+from stages.guidance.painted.view_targets import ViewTargets, coverage_of, inside
+from stages.guidance.reference_view import ReferenceView
 from tests.support.tiny_priors import tiny_view_prior
 
 CONFIG = ViewTargetsConfig.model_validate(
@@ -19,7 +22,7 @@ def _targets(config: ViewTargetsConfig = CONFIG, seed: int = 0) -> ViewTargets:
     prior = tiny_view_prior()
     reference = prior.condition(torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(1)))
     generator = torch.Generator().manual_seed(seed)
-    painter = SinglePainter(prior, reference, 10.0, config, generator=generator)
+    painter = SinglePainter(prior, [KnownView(reference, 0.0, 10.0)], config, generator)
     return ViewTargets(config, 11, 8, painter, generator=generator)
 
 
@@ -136,3 +139,54 @@ def test_faint_ground_becomes_white_and_keeps_its_coverage() -> None:
 def test_the_view_prior_is_judged_as_it_is_used() -> None:
     assert PriorsTraining().view_sampling_steps == ViewTargetsConfig().sampling_steps
     assert PriorsTraining().view_guidance == ViewTargetsConfig().guidance_scale
+
+
+def _square(azimuth_deg: float, columns: tuple[int, int]) -> ReferenceView:
+    """A dark block on white, 8 pixels a side."""
+    mask = torch.zeros(1, 8, 8)
+    mask[:, 2:6, columns[0] : columns[1]] = 1.0
+    camera = orbit_cameras(torch.tensor([azimuth_deg]), torch.zeros(1), torch.tensor([20.0]), 8)
+    picture = 1 - 0.8 * mask[..., None].expand(1, 8, 8, 3)
+    return ReferenceView(picture, mask, torch.zeros(1, 8, 8, 3), camera, "a box", picture)
+
+
+def test_views_beside_given_pictures_show_these_and_others_stay_in_their_hull() -> None:
+    prior, config = tiny_view_prior(), CONFIG.model_copy(update={"elevations_deg": (5.0,)})
+    given = [_square(0.0, (2, 6)), _square(102.0, (3, 5)), _square(-149.0, (2, 6))]
+    known = [KnownView(prior.condition(each.original.permute(0, 3, 1, 2)), each.azimuth_deg, 0.0) for each in given]
+    generator = torch.Generator().manual_seed(0)
+    painter = SinglePainter(prior, known, config, generator)
+    targets = ViewTargets(config, steps=11, size=8, painter=painter, given=given, generator=generator)
+    azimuths = targets.cameras().azimuth_deg.tolist()
+    # Every 60 degrees: the views at 0 and 120 lie within 20 degrees of a picture, that at 240 (29 degrees away) does not.
+    assert azimuths == [0, 60, 102, 180, 240, 300]
+    assert targets.cameras().elevation_deg.tolist() == [0, 5, 0, 5, 5, 5]
+    for step in (0, 5):
+        targets.paint_if_due(step, _grey)
+        for place, picture in ((0, given[0]), (2, given[1])):
+            assert torch.equal(targets.pictures()[place], picture.original[0])
+            assert torch.equal(targets.coverage()[place], picture.mask[0])
+        assert float(targets.coverage()[:, 0].max()) == 0  # no given picture shows anything so high
+        assert float(targets.pictures()[:, 0].min()) == 1
+
+
+def test_each_view_is_painted_from_the_nearest_picture_at_its_angle_from_there() -> None:
+    prior, told = tiny_view_prior(), []
+    views = torch.tensor([10.0, 80.0, 170.0, -100.0])
+    cameras = orbit_cameras(views, torch.full((4,), 20.0), torch.full((4,), 20.0), 8)
+    known = [KnownView(prior.condition(torch.rand(1, 3, 8, 8)), azimuth, 10.0) for azimuth in (0.0, 90.0, 180.0)]
+    repaint = prior.repaint
+
+    def noted(**given: Any) -> torch.Tensor:
+        told.append((given["reference"], given["pose"]))
+        return repaint(**given)
+
+    prior.repaint = noted  # type: ignore[method-assign]
+    painted = SinglePainter(prior, known, CONFIG, torch.Generator().manual_seed(3)).paint(torch.ones(4, 3, 8, 8), cameras, 1.0)
+    assert [reference is each.condition for (reference, _), each in zip(told, known, strict=True)] == [True] * 3
+    for (_, pose), turn in zip(told, ([10.0], [-10.0], [-10.0, 80.0]), strict=True):
+        expected = prior.pose(torch.tensor(turn), torch.full((len(turn),), 20.0), 10.0)
+        torch.testing.assert_close(pose, expected)
+    # All share one noise: what the same picture is told of the same pose comes out the same.
+    alone = SinglePainter(prior, known[:1], CONFIG, torch.Generator().manual_seed(3))
+    torch.testing.assert_close(alone.paint(torch.ones(1, 3, 8, 8), cameras[[0]], 1.0), painted[[0]])
