@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dreampolish.optim.atomic_files import write_atomically
-from dreampolish.priors.folders.known_words import content_words
+from dreampolish.priors.text.known_words import content_words
 from dreampolish.scene.untrusted.files import PICTURE_BYTES, RefusedError, read_regular
 from schemas.config.presets import ConfigError
 from schemas.config.reference import ReferenceConfig

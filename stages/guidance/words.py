@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Literal
 
-from dreampolish.priors.folders.known_words import asks_for_several, content_words, unknown_words
+from dreampolish.priors.text.known_words import asks_for_several, content_words, unknown_words
 from stages.runtime.context import RunContext
 from stages.runtime.errors import StageError
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dreampolish.priors.folders.known_words import asks_for_several
+from dreampolish.priors.text.known_words import asks_for_several
 
 
 @pytest.mark.parametrize(
