@@ -15,7 +15,7 @@ from flows.report.output import shown_files, write_output
 from flows.runs.console import say, stage_line, summary
 from flows.runs.create import new_run, try_outputs
 from flows.runs.given_mesh import GivenMesh
-from flows.runs.parameters import MeshPath, Overrides, Pictures, Preset, Prompt, RunId, override_lines
+from flows.runs.parameters import MeshPath, Overrides, Pictures, Preset, Prompt, RunId, Vram, override_lines
 from flows.runs.roots import OUTPUTS, given_mesh, given_pictures
 from flows.service.deployments import gpu_slot
 from flows.service.marks import at_work, note_run
@@ -61,12 +61,14 @@ def text_to_3d(
     image: Pictures | None = None,
     mesh: MeshPath | None = None,
     run: RunId | None = None,
+    vram: Vram = None,
     show_progress: bool = False,
 ) -> dict[str, Any]:
     """Make an asset; `run` continues a run that exists, with its own prompt, settings and stages. Returns what `--json` prints.
 
     image, mesh: the hash that `dreampolish upload` printed, or the path of a file under a root (flows/runs/roots.py). image: or a list of
-    them, all but the front's with @AZIMUTH[,ELEVATION] behind it. mesh: what the shape starts from, in place of a NeRF.
+    them, all but the front's with @AZIMUTH[,ELEVATION] behind it. mesh: what the shape starts from, in place of a NeRF. vram:
+    GiB of a GPU to plan a new run for; else what it has free.
     """
     store = store_folder()
     pictures = given_pictures(store, image)
@@ -79,6 +81,7 @@ def text_to_3d(
             image=pictures.front,
             others=pictures.others,
             given=None if mesh is None else GivenMesh(given_mesh(store, mesh), use="start"),
+            vram=vram,
         )
         if run is None
         else read_record(store, run)

@@ -44,6 +44,8 @@ class StagePlan(Frozen):
     """GiB of what is there all the time, by name."""
     moments: dict[str, FiniteFloat]
     """GiB that come on top, by what is done; the largest counts."""
+    on_cpu: dict[str, FiniteFloat] = {}
+    """GiB of networks that run on the CPU (ONNX) and take nothing of the card, by name."""
     total_gib: FiniteFloat = Field(ge=0)
     """GiB in all, with what the allocator rounds up."""
 

@@ -36,6 +36,7 @@ from dreampolish.scene.silhouettes import FitSizes
 from schemas.artifacts import IntakeArtifact, ReferenceArtifact
 from schemas.config.reference import ReferenceConfig
 from schemas.runs import PosedFile
+from stages.guidance.painted.view_targets import coverage_of
 from stages.guidance.priors import (
     alignment,
     open_depth_prior,
@@ -43,7 +44,6 @@ from stages.guidance.priors import (
     open_text_prior,
 )
 from stages.guidance.reference_view import REFERENCE_FOV_DEG
-from stages.guidance.view_targets import coverage_of
 from stages.guidance.words import check_words, contradiction_notes, number_notes, turn_notes
 from stages.results.files import load_colors, load_mesh
 from stages.results.observer import as_bytes, strip

@@ -28,10 +28,10 @@ from schemas.config.texture import TextureConfig
 from stages.guidance.geometry import guidance_cameras
 from stages.guidance.grids import active_levels, open_all_levels
 from stages.guidance.objectives import needs_variational, weights_at
-from stages.guidance.painters import open_painter
+from stages.guidance.painted.painters import open_painter
+from stages.guidance.painted.view_targets import ViewTargets
 from stages.guidance.priors import open_text_prior, seeded_noise
 from stages.guidance.reference_view import REFERENCE_VIEW, ReferenceView, load_reference, of_another, reference_color_loss
-from stages.guidance.view_targets import ViewTargets
 from stages.results.files import load_colors, load_mesh, load_painted, write_mesh
 from stages.results.live import unfinished_mesh
 from stages.results.observer import Figures, Preview, StageObserver

@@ -11,9 +11,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import AutoConfig, AutoTokenizer, CLIPModel
+from transformers import AutoTokenizer
 
-from dreampolish.priors.folders.source import PriorError, PriorSource
+from dreampolish.priors.folders.architectures import checked_transformers
+from dreampolish.priors.folders.loading import open_transformers
+from dreampolish.priors.folders.source import PriorError, PriorSource, json_object
 
 MEAN, DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 """Of CLIP's pictures (source: openai/CLIP)."""
@@ -55,18 +57,21 @@ class ClipScorer:
 def load_clip(source: PriorSource, device: torch.device) -> ClipScorer:
     """Open a CLIP; kept open for the next call. PriorError in one line for anything that is no CLIP with safetensors."""
     folder = source.folder()
-    if not any(folder.glob("model*.safetensors")):
-        raise PriorError(
-            f"{folder.absolute()} holds no model.safetensors: only safetensors are read, convert or restore the CLIP"
-        )
+    check_clip(source)
     try:
-        kind = AutoConfig.from_pretrained(folder, local_files_only=True).model_type
-        if kind != "clip":
-            raise PriorError(f"{folder} is a {kind} model, no CLIP: clip_* figures come from a CLIPModel only")
-        model = CLIPModel.from_pretrained(folder, use_safetensors=True, local_files_only=True)
+        model = open_transformers(folder)
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except PriorError:
         raise
     except (OSError, RuntimeError, ValueError) as error:
         raise PriorError(f"the CLIP {folder} cannot be opened: {str(error).splitlines()[0]}") from error
-    return ClipScorer(model.float().eval().requires_grad_(False).to(device), tokenizer)
+    return ClipScorer(model.to(device), tokenizer)
+
+
+def check_clip(source: PriorSource) -> None:
+    """PriorError, in one line and by headers alone, for anything that is no CLIP with safetensors."""
+    folder = source.folder()
+    kind = str(json_object(folder / "config.json").get("model_type"))
+    if kind != "clip":
+        raise PriorError(f"{folder} is a {kind} model, no CLIP: clip_* figures come from a CLIPModel only")
+    checked_transformers(folder)

@@ -106,9 +106,10 @@ class LatentSpace:
         """Pictures whose graph through the autoencoder is kept at once; None: all."""
         return self.memory.views_at_once
 
-    def by_rows(self, n: int, output: Callable[[slice], Tensor]) -> Tensor:
+    def by_rows(self, n: int, output: Callable[[slice], Tensor], pictures_a_row: int = 1) -> Tensor:
         """What `output` gives for n rows, some at a time where memory is scarce and no graph is kept."""
-        at_once = n if torch.is_grad_enabled() else self.memory.rows_at_once or n
+        scarce = None if torch.is_grad_enabled() else self.memory.rows_at_once
+        at_once = n if scarce is None else max(scarce // pictures_a_row, 1)
         parts = [output(slice(first, first + at_once)) for first in range(0, n, max(at_once, 1))]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 

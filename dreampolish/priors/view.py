@@ -23,10 +23,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import CLIPVisionModelWithProjection
 
-from dreampolish.priors.folders.architectures import DIFFUSERS_BASE, refuse_other_tensors
 from dreampolish.priors.folders.loading import load_autoencoder, load_schedule, load_unet, open_transformers
+from dreampolish.priors.folders.projection import OWN, checked_projection, refuse_other_tower, refuse_other_width
 from dreampolish.priors.folders.source import PriorError, PriorSource, json_object
-from dreampolish.priors.folders.weights import tensors_of
 from dreampolish.priors.latents import LatentSpace, pixels_per_latent
 from dreampolish.priors.protocols import ViewCondition
 from dreampolish.priors.sampling import (
@@ -313,32 +312,18 @@ def view_output(
     return unet(joined, timesteps, encoder_hidden_states=context, class_labels=labels).sample.to(noisy.dtype)
 
 
-_LINEAR_NAMES = ("linear", "proj", "projection")
-"""What the projection's one layer is called: here, in stable-dreamfusion's conversion of Zero123, in the Zero123 authors'."""
-
-
 def load_projection(source: PriorSource) -> PoseProjection:
     """The pose projection, under any of its names and with any of its layer's. PriorError where it holds other tensors."""
-    folder = source.component("cc_projection")
-    config = json_object(folder / "config.json")
-    found = tensors_of(folder, DIFFUSERS_BASE)
-    layer = next((name for name in _LINEAR_NAMES if f"{name}.weight" in found.shapes), "linear")
-    if layer == "linear":
-        projection = PoseProjection.from_config(config)
+    found = checked_projection(source)
+    if found.layer == OWN:
+        projection = PoseProjection.from_config(json_object(source.component("cc_projection") / "config.json"))
     else:
-        shape = found.shapes[f"{layer}.weight"]
-        if len(shape) != 2:
-            raise PriorError(f"{folder} has {layer}.weight of the shape {list(shape)}: the pose projection is one linear layer")
-        projection = PoseProjection(context_dim=shape[1] - 4, output_dim=shape[0], empty_context=True)
-    own = {name: value for name, value in projection.state_dict().items() if layer == "linear" or name != "offsets"}
+        projection = PoseProjection(context_dim=found.context_dim, output_dim=found.output_dim, empty_context=True)
     state = {
-        name.replace(f"{layer}.", "linear.", 1): tensor for path in found.files for name, tensor in load_file(path).items()
+        name.replace(f"{found.layer}.", "linear.", 1): tensor
+        for path in found.tensors.files
+        for name, tensor in load_file(path).items()
     }
-    refuse_other_tensors(
-        folder,
-        {name.replace("linear.", f"{layer}.", 1): tuple(value.shape) for name, value in own.items()},
-        found.shapes,
-    )
     projection.load_state_dict({**projection.state_dict(), **state})
     return projection.float().eval().requires_grad_(False)
 
@@ -351,11 +336,7 @@ def load_context(source: PriorSource, projection: PoseProjection) -> ContextEnco
     tower = open_transformers(folder)
     if not isinstance(tower, CLIPVisionModelWithProjection):
         raise PriorError(f"{folder} is a {type(tower).__name__}: a view prior needs a CLIPVisionModelWithProjection")
-    if int(tower.config.projection_dim) != projection.config.context_dim:
-        raise PriorError(
-            f"{folder} gives {tower.config.projection_dim} numbers a picture, but the pose projection takes "
-            f"{projection.config.context_dim}: they belong to different models"
-        )
+    refuse_other_tower(source, checked_projection(source), tower.config)
     return ImageEmbeddingContext(tower)
 
 
@@ -376,11 +357,7 @@ def load_view_prior(source: PriorSource, pose: PoseConvention | None = None) -> 
     """Open a view prior: the embedded one, or a folder of Zero123's components (vae, unet, scheduler, image_encoder, and cc_projection
     or clip_camera_projection). pose: the convention of its poses; None: what the folder says."""
     autoencoder, unet, projection = load_autoencoder(source), load_unet(source), load_projection(source)
-    if unet.config.cross_attention_dim != projection.config.output_dim:
-        raise PriorError(
-            f"the U-Net of {source.location} attends to {unet.config.cross_attention_dim} numbers, but its pose projection gives "
-            f"{projection.config.output_dim}: they belong to different models"
-        )
+    refuse_other_width(source, checked_projection(source), unet.config)
     size = int(unet.config.sample_size) * pixels_per_latent(autoencoder)
     space = LatentSpace(autoencoder, load_schedule(source), size)
     context = load_context(source, projection)

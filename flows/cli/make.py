@@ -9,6 +9,7 @@ import typer
 
 from flows.cli.command import Json, Run, Set, finish, resumed_by
 from flows.runs.console import say, stage_line, summary
+from flows.runs.memory.told import say_plan
 from flows.service.temporary_server import load_stages, temporary_server
 from stages.runtime.signals import stop_on_signals
 
@@ -98,6 +99,7 @@ def texture(
     preset: Annotated[str, typer.Option(help="with --mesh: home, smoke or sd")] = "home",
     overrides: Set = None,
     refresh: Annotated[bool, typer.Option("--refresh", help="also compute stages whose settings changed")] = False,
+    vram: Vram = None,
     as_json: Json = False,
 ) -> None:
     """Texture and export a run's mesh anew, as a new run; or, with --mesh, a mesh of your own, whose shape stays as it is."""
@@ -116,7 +118,7 @@ def texture(
         with temporary_server(load_stages), stop_on_signals():
             from flows.mesh_to_3d.texture import texture as texture_flow  # the stages are imported while the server boots
 
-            return texture_flow(run=record.run, overrides=overrides or [], refresh=refresh, show_progress=True)
+            return texture_flow(run=record.run, overrides=overrides or [], refresh=refresh, vram=vram)
 
     def own(store: Path) -> dict[str, Any]:
         from flows.runs.create import new_run
@@ -134,6 +136,7 @@ def texture(
             image=pictures.front,
             others=pictures.others,
             given=wanted,
+            vram=vram,
         )
         return _continue(record, f"run {record.run}: {mesh.name} as {record.prompt}")
 
@@ -153,6 +156,7 @@ def polish(
     front: Annotated[float | None, typer.Option(metavar="DEGREES", help="azimuth of its front")] = None,
     preset: Annotated[str, typer.Option(help="home, smoke or sd")] = "home",
     overrides: Set = None,
+    vram: Vram = None,
     as_json: Json = False,
 ) -> None:
     """Polish the surface of a mesh of your own; with a prompt, paint it too."""
@@ -179,6 +183,7 @@ def polish(
             image=pictures.front,
             others=pictures.others,
             given=wanted,
+            vram=vram,
         )
         return _continue(record, f"run {record.run}: {mesh.name}" + ("" if prompt is None else f" as {record.prompt}"))
 
@@ -231,11 +236,7 @@ def _pictures(image: list[str] | None, *, refine: bool) -> "GivenPictures":
 def _continue(record: "RunRecord", headline: str) -> dict[str, Any]:
     """Run the whole chain of a run as the Prefect flow."""
     say(headline)
-    if record.plan is not None:
-        from flows.runs.memory.told import told
-
-        for line in told(record.plan):
-            say(line)
+    say_plan(record.plan)
     # Around the flow, so that its report to Prefect is given no more time than the rest.
     with resumed_by(f"dreampolish resume {record.run}"), temporary_server(load_stages), stop_on_signals():
         from flows.text_to_3d import text_to_3d  # the stages are imported while the server boots

@@ -14,6 +14,7 @@ from dreampolish.priors.multiview.loading import contents_of_any
 from flows.cli.command import Json, Set, finish
 from flows.runs.console import answer, say
 from flows.runs.create import check_priors
+from flows.runs.models.beside import check_as, role_beside
 from flows.runs.models.hub import fetch as fetch_model
 from flows.runs.models.hub import folder_of, models_of_preset
 from flows.service.temporary_server import temporary_server
@@ -98,6 +99,11 @@ def check(
 def _told(source: PriorSource, wrong: list[str]) -> dict[str, Any]:
     """One line about a folder, or about what is wrong with it, which `wrong` gets too."""
     try:
+        beside = role_beside(source.folder())
+        if beside is not None:
+            check_as(beside, source)
+            answer(f"{source.location}: {beside}; --set priors.{beside}.source={source.location}")
+            return {"place": source.location, "role": beside}
         found = contents_of_any(source)
     except PriorError as error:
         wrong.append(str(error))

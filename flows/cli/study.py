@@ -1,16 +1,18 @@
 """The commands ablate, studies, bench, benchmark and rehearse."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
+from dreampolish.priors.rehearsal.architectures import Family
 from flows.ablation import flow as ablation_flow
 from flows.ablation.document import write_page
 from flows.ablation.plan import Plan, found_study, planned
 from flows.benchmark import flow as benchmark_flow
 from flows.benchmark.overhead import measure_overhead, write_overhead
-from flows.benchmark.performance.rehearsal import device_words, figures, table
+from flows.benchmark.performance.counted import SUSTAINED_TFLOPS, counted, counted_figures, counted_table
+from flows.benchmark.performance.rehearsal import Width, device_words, figures, table
 from flows.benchmark.performance.rehearsal import rehearse as rehearsed
 from flows.benchmark.rasterizers import measure_rasterizers, write_rasterizers
 from flows.benchmark.subjects import found_subjects, objects_folder, prompts_of
@@ -145,10 +147,16 @@ def bench(
 
 def rehearse(
     preset: Annotated[str, typer.Option(help="sd or sd-fast")] = "sd",
-    width: Annotated[Literal["full", "tiny"], typer.Option(help="of the networks; tiny runs on two CPU cores")] = "full",
-    text: Annotated[Literal["sd", "sdxl", "sd3"], typer.Option(help="the text prior: 2.1, SDXL, 3.5-medium without T5")] = "sd",
+    width: Annotated[Width, typer.Option(help="of the networks; tiny runs on two CPU cores")] = "full",
+    text: Annotated[Family, typer.Option(help="the text prior: 2.1, SDXL, 3.5-medium without T5")] = "sd",
     steps: Annotated[int, typer.Option(min=4, help="of each stage")] = 10,
     vram: Annotated[float | None, typer.Option(min=1, help="GiB of CUDA memory to plan for; else what is free")] = None,
+    count: Annotated[
+        bool, typer.Option("--count", help="do no step: count operations and memory, for --vram, else 24")
+    ] = False,
+    tflops: Annotated[
+        float, typer.Option(min=0.1, help="with --count: 10^12 operations a second of the card")
+    ] = SUSTAINED_TFLOPS,
     document: Annotated[Path | None, typer.Option(metavar="FILE", help="write the table to this file as well")] = None,
     overrides: Set = None,
     as_json: Json = False,
@@ -156,6 +164,8 @@ def rehearse(
     """Rehearse a preset on real architectures with random weights: time and memory of every stage, and of a whole run."""
 
     def work(store: Path) -> dict[str, Any]:
+        if count:
+            return _counted(preset, overrides or [], width, text, vram=vram or 24.0, tflops=tflops, document=document)
         found = rehearsed(preset=preset, overrides=overrides or [], width=width, family=text, steps=steps, vram=vram)
         where = device_words("cuda" if any(each.peak_gib for each in found) else "cpu")
         lines = [
@@ -163,14 +173,32 @@ def rehearse(
             "",
             *table(found),
         ]
-        for line in lines:
-            answer(line)
-        if document is not None:
-            with for_the_user():
-                document.write_text("\n".join(lines) + "\n")
+        _write(lines, document)
         return figures(found)
 
     finish(work, as_json, again="the same command")
+
+
+def _counted(
+    preset: str, overrides: list[str], width: Width, family: Family, *, vram: float, tflops: float, document: Path | None
+) -> dict[str, Any]:
+    found = counted(preset, overrides, width, family, vram=vram, tflops=tflops)
+    lines = [
+        f"`{preset}` with --vram {vram:g}, networks of {width} width, text prior {family}: operations and memory counted, "
+        f"minutes projected at {tflops:g} TFLOP/s; rendering, grids and export not counted.",
+        "",
+        *counted_table(found),
+    ]
+    _write(lines, document)
+    return counted_figures(found)
+
+
+def _write(lines: list[str], document: Path | None) -> None:
+    for line in lines:
+        answer(line)
+    if document is not None:
+        with for_the_user():
+            document.write_text("\n".join(lines) + "\n")
 
 
 def _show_plan(checked: Plan) -> dict[str, Any]:

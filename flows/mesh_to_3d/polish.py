@@ -7,7 +7,7 @@ from prefect import flow
 from flows.runs.create import new_run
 from flows.runs.given_mesh import GivenMesh
 from flows.runs.inputs import words_of_name
-from flows.runs.parameters import MeshPath, Overrides, Pictures, Preset, Prompt, override_lines
+from flows.runs.parameters import MeshPath, Overrides, Pictures, Preset, Prompt, Vram, override_lines
 from flows.runs.roots import given_mesh, given_pictures
 from flows.service.marks import at_work
 from flows.text_to_3d import make_asset, open_run
@@ -24,11 +24,13 @@ def polish(
     preset: Preset = "home",
     overrides: Overrides = None,
     mend: bool = False,
+    vram: Vram = None,
 ) -> dict[str, Any]:
     """Polish a mesh of your own; with a prompt, paint it too.
 
     mesh, image: the hash that `dreampolish upload` printed, or a file under a root (flows/runs/roots.py); image: or a list of them, all
-    but the front's with @AZIMUTH[,ELEVATION] behind it. Raises ConfigError for a picture without a prompt.
+    but the front's with @AZIMUTH[,ELEVATION] behind it. vram: GiB of a GPU to plan for; else what it has free.
+    Raises ConfigError for a picture without a prompt.
     """
     store = store_folder()
     if image is not None and prompt is None:
@@ -43,6 +45,7 @@ def polish(
         image=pictures.front,
         others=pictures.others,
         given=GivenMesh(file, use="polish", paint=prompt is not None, mend=mend),
+        vram=vram,
     )
     with open_run(made, store, show_progress=False) as this:
         make_asset(this, made)

@@ -8,8 +8,9 @@ from prefect import flow
 from flows.runs.console import say
 from flows.runs.create import derived_run, new_run
 from flows.runs.given_mesh import GivenMesh
-from flows.runs.parameters import MeshPath, Overrides, Pictures, Preset, Prompt, RunId, override_lines
-from flows.runs.roots import given_mesh, given_pictures
+from flows.runs.memory.told import say_plan
+from flows.runs.parameters import MeshPath, Overrides, Pictures, Preset, Prompt, RunId, Vram, override_lines
+from flows.runs.roots import deployed, given_mesh, given_pictures
 from flows.service.marks import at_work
 from flows.text_to_3d import make_asset, open_run
 from schemas.artifacts import PolishedMeshArtifact, ReferenceArtifact, StageName
@@ -35,13 +36,13 @@ def texture(
     preset: Preset = "home",
     overrides: Overrides = None,
     refresh: bool = False,
-    show_progress: bool = False,
+    vram: Vram = None,
 ) -> dict[str, Any]:
     """Texture a run's mesh anew, or a mesh of your own: `run`, or `mesh` and `prompt`.
 
     mesh, image: the hash that `dreampolish upload` printed, or a file under a root (flows/runs/roots.py); image: or a list of them, all
     but the front's with @AZIMUTH[,ELEVATION] behind it. What has changed upstream of a run is named as stale; `refresh` computes those
-    stages too. Raises ConfigError where neither or both are given.
+    stages too. vram: GiB of a GPU to plan for; else what it has free. Raises ConfigError where neither or both are given.
     """
     store = store_folder()
     if (run is None) == (mesh is None):
@@ -58,22 +59,24 @@ def texture(
             image=pictures.front,
             others=pictures.others,
             given=GivenMesh(given_mesh(store, mesh)),
+            vram=vram,
         )
-        with open_run(made, store, show_progress=show_progress) as this:
+        with open_run(made, store, show_progress=not deployed()) as this:
             make_asset(this, made)
             return this.written()
     assert run is not None
-    return _textured_again(store, run, override_lines(overrides), refresh=refresh, show_progress=show_progress)
+    return _textured_again(store, run, override_lines(overrides), refresh=refresh, vram=vram)
 
 
-def _textured_again(store: Path, run: str, overrides: list[str], *, refresh: bool, show_progress: bool) -> dict[str, Any]:
+def _textured_again(store: Path, run: str, overrides: list[str], *, refresh: bool, vram: float | None) -> dict[str, Any]:
     """Texture and export of an earlier run, as a new run beside it."""
     chain = read_record(store, run).chain
     geometry = tuple(name for name in chain if name not in TEXTURE_STAGES)
-    record, stale = derived_run(store, run, overrides, geometry, reuse_stale=not refresh)
+    record, stale = derived_run(store, run, overrides, geometry, reuse_stale=not refresh, vram=vram)
     if stale and not refresh:
         say(f"stale: {', '.join(stale)} (settings or code changed, the earlier result is used; --refresh computes it)")
-    with open_run(record, store, show_progress=show_progress) as this:
+    say_plan(record.plan)
+    with open_run(record, store, show_progress=not deployed()) as this:
         if record.mesh is not None or record.computes is None:
             make_asset(this, record)
         else:

@@ -14,6 +14,7 @@ import psutil
 from dreampolish.priors.folders.source import PriorError, PriorSource
 from flows.runs.given_mesh import GivenMesh, check_memory, keep_mesh
 from flows.runs.inputs import GivenPicture, check_thing_named, checked_prompt, keep_image, keep_others
+from flows.runs.models.beside import check_beside
 from flows.runs.models.known import role_of_prior
 from flows.runs.roots import OUTPUTS, deployed, under_a_root
 from schemas.artifacts import Artifact, StageName
@@ -116,19 +117,27 @@ def with_plan(record: RunRecord, vram: float | None, *, is_new: bool) -> RunReco
         return record.model_copy(update={"plan": None})
     from flows.runs.memory.plan import plan_of, planned  # counting takes seconds to import
 
+    chain = record.chain if record.computes is None else record.computes
     if is_new:
-        config, plan = planned(record.config, vram, record.chain)
+        config, plan = planned(record.config, vram, chain)
         return record.model_copy(update={"config": config, "plan": plan})
-    return record.model_copy(update={"plan": plan_of(record.config, vram, record.chain)})
+    return record.model_copy(update={"plan": plan_of(record.config, vram, chain)})
 
 
 def derived_run(
-    store: Path, run_id: str, overrides: Sequence[str], keep: Sequence[StageName], reuse_stale: bool
+    store: Path,
+    run_id: str,
+    overrides: Sequence[str],
+    keep: Sequence[StageName],
+    *,
+    reuse_stale: bool,
+    vram: float | None = None,
 ) -> tuple[RunRecord, list[StageName]]:
     """A new run that starts from an earlier one's artifacts.
 
-    keep: the stages whose artifacts are taken over. Returns the record and the kept stages that are stale: with the new settings, or
-    after what happened to the run or the code since, they would be computed anew. They are taken over only with `reuse_stale`.
+    keep: the stages whose artifacts are taken over. vram: as for `new_run`; None: what the earlier run was told, or what is free. Returns
+    the record and the kept stages that are stale: with the new settings, or after what happened to the run or the code since, they would be
+    computed anew. They are taken over only with `reuse_stale`.
     """
     before = read_record(store, run_id)
     config = merged(before.config, {}, overrides)
@@ -149,7 +158,7 @@ def derived_run(
             "stages": kept,
         }
     )
-    record = with_plan(record, None, is_new=False)
+    record = with_plan(record, vram, is_new=False)
     write_record(store, record)
     return record, stale
 
@@ -181,11 +190,13 @@ def check_priors(config: Config) -> None:
     """Raise ConfigError, in one line, where a prior or a metric's weights cannot be opened: missing, damaged, another model's, in the
     wrong place, or where a deployment's run may not read. Configs and headers of weights are read, no weights."""
     _check_places(config.priors)
-    for name, source in (("CLIP", config.priors.clip), ("LPIPS", config.priors.lpips)):
-        if source is not None and getattr(source, "revision", None) is None and not project_file(source.source).is_dir():
-            raise ConfigError(
-                f"no {name} weights at {project_file(source.source)}; name another folder, or leave the setting out"
-            )
+    lpips = config.priors.lpips
+    if lpips is not None and not project_file(lpips.source).is_dir():
+        raise ConfigError(f"no LPIPS weights at {project_file(lpips.source)}; name another folder, or leave the setting out")
+    try:
+        check_beside(config.priors)
+    except PriorError as error:
+        raise ConfigError(str(error)) from None
     if config.priors.matting is not None:
         from dreampolish.scene.matting import Matting  # torch
         from dreampolish.scene.pictures import PictureError

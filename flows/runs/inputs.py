@@ -174,7 +174,7 @@ def keep_others(
 
     Raises ConfigError, in one line, also where two were taken from one place or are the same.
     """
-    from stages.guidance.painters import angle_between  # torch
+    from stages.guidance.painted.painters import angle_between  # torch
 
     seen = {front: ("the front's picture", (0.0, config.elevation_deg))}
     kept = []

@@ -70,6 +70,8 @@ MeshPath = Annotated[
     str, Field(min_length=1, max_length=4096, pattern=r"(\.(?i:glb|gltf|obj|ply|stl|off|usd[acz]?)|^[0-9a-f]{64})$")
 ]
 """A hash, or a mesh file under one of the service's folders; flows/runs/roots.py finds it."""
+Vram = Annotated[float | None, Field(ge=1)]
+"""GiB of CUDA memory to plan for; None: what the card has free."""
 Preset = Annotated[str, Field(json_schema_extra={"enum": presets_in(CONFIGS)})]
 Overrides = Annotated[
     list[str] | dict[str, Any] | None,

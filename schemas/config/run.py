@@ -58,7 +58,7 @@ class NormalSource(PriorSource):
     ensemble: int = Field(default=1, ge=1, le=32)
     """Estimates of a picture that are joined to one; each costs as much as the first."""
     axes: str = Field(default="right up viewer", pattern=r"^(right|left) (up|down) (viewer|away)$")
-    """Where x, y and z of a one-step network (model.onnx) point; Marigold's and the embedded one's are known."""
+    """Where x, y and z of a one-step network (ONNX, StableNormal) point; Marigold's and the embedded one's are known."""
 
 
 class LocalSource(Frozen):

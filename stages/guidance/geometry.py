@@ -13,11 +13,11 @@ from dreampolish.priors.protocols import TextPrior, ViewPrior
 from dreampolish.scene.cameras import Cameras, random_cameras
 from schemas.config.shared.geometry import CameraConfig, GeometryConfig
 from stages.guidance.objectives import weights_at
-from stages.guidance.painters import KnownView, Painter, by_nearest, open_painter, open_view
+from stages.guidance.painted.painters import KnownView, Painter, by_nearest, open_painter, open_view
+from stages.guidance.painted.view_targets import Picture, ViewTargets
 from stages.guidance.priors import open_text_prior
 from stages.guidance.reference_view import ReferenceView
 from stages.guidance.rhythm import guided_views
-from stages.guidance.view_targets import Picture, ViewTargets
 from stages.runtime.stage import Stage
 
 

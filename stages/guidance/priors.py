@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from dreampolish.priors.estimators.depth import DepthPrior
     from dreampolish.priors.estimators.normals import DiffusionNormalPrior
     from dreampolish.priors.estimators.regressor import NormalRegressor
+    from dreampolish.priors.estimators.yoso import OneStepNormalPrior
     from dreampolish.priors.latents import LatentSpace, MemoryUse
     from dreampolish.priors.protocols import SetPrior
     from dreampolish.priors.text.prior import DiffusionTextPrior
@@ -57,15 +58,18 @@ def open_view_prior(stage: Stage) -> "DiffusionViewPrior":
     return _opened(lambda source: load_view_prior(source, pose), stage, setting)
 
 
-def open_normal_prior(stage: Stage) -> "DiffusionNormalPrior | NormalRegressor":
+def open_normal_prior(stage: Stage) -> "DiffusionNormalPrior | NormalRegressor | OneStepNormalPrior":
     """The normal prior; StageError in one line when it cannot be opened."""
     from dreampolish.priors.estimators.normals import load_normal_prior
     from dreampolish.priors.estimators.regressor import is_regressor, load_regressor
+    from dreampolish.priors.estimators.yoso import is_one_step, load_one_step
 
     setting = stage.run.priors.normals
 
-    def load(source: PriorSource) -> "DiffusionNormalPrior | NormalRegressor":
-        return load_regressor(source, setting.axes) if is_regressor(source) else load_normal_prior(source, setting.ensemble)
+    def load(source: PriorSource) -> "DiffusionNormalPrior | NormalRegressor | OneStepNormalPrior":
+        if is_regressor(source):
+            return load_regressor(source, setting.axes)
+        return load_one_step(source, setting.axes) if is_one_step(source) else load_normal_prior(source, setting.ensemble)
 
     return _opened(load, stage, setting)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, LCMScheduler, PNDMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, ControlNetModel, DDIMScheduler, LCMScheduler, PNDMScheduler, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModelWithProjection
@@ -152,5 +152,27 @@ def write_marigold(folder: Path, seed: int = 2, *, lcm: bool = False, full_z_ran
         default_denoising_steps=4,
         prediction_type="normals",
         use_full_z_range=full_z_range,
+    )
+    return folder
+
+
+def write_yoso(folder: Path, seed: int = 3, *, words: bool) -> Path:
+    """StableNormal's one-step part: the first generation with a text tower, the second without; its control network keeps the part that
+    sees pixels."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if words:
+            write_text_tower(folder / "text_encoder", write_tokenizer(folder / "tokenizer"))
+        hub_vae().save_pretrained(folder / "vae")
+        unet = hub_unet(4)
+        unet.save_pretrained(folder / "unet")
+        control = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(8, 16))
+        for layer in (*control.controlnet_down_blocks, control.controlnet_mid_block):
+            torch.nn.init.normal_(layer.weight, std=0.3)
+        control.save_pretrained(folder / "controlnet")
+    config = folder / "controlnet/config.json"
+    config.write_text(config.read_text().replace('"ControlNetModel"', '"ControlNetVAEModel"'))
+    write_index(
+        folder, _class_name="YOSONormalsPipeline", default_processing_resolution=64, prompt="a chair" if words else None
     )
     return folder

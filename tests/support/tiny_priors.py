@@ -7,7 +7,17 @@ from pathlib import Path
 import torch
 from diffusers import UNet2DConditionModel
 from PIL import Image, ImageDraw
-from transformers import BertConfig, BertModel, BertTokenizerFast, CLIPConfig, CLIPModel, CLIPTokenizer
+from transformers import (
+    BertConfig,
+    BertModel,
+    BertTokenizerFast,
+    CLIPConfig,
+    CLIPModel,
+    CLIPTokenizer,
+    DepthAnythingConfig,
+    DepthAnythingForDepthEstimation,
+    Dinov2Config,
+)
 
 from dreampolish.priors.autoencoder import PatchAutoencoder
 from dreampolish.priors.latents import LatentSpace
@@ -142,6 +152,33 @@ def write_clip(folder: Path) -> Path:
         torch.manual_seed(0)
         CLIPModel(config).save_pretrained(folder, safe_serialization=True)
     return folder
+
+
+def write_depth(folder: Path, kind: str) -> DepthAnythingForDepthEstimation:
+    """Depth Anything of four layers, with its preprocessor."""
+    backbone = Dinov2Config(
+        hidden_size=16,
+        num_hidden_layers=4,
+        num_attention_heads=2,
+        mlp_ratio=1,
+        image_size=28,
+        patch_size=14,
+        out_features=["stage1", "stage2", "stage3", "stage4"],
+        reshape_hidden_states=False,
+    )
+    config = DepthAnythingConfig(
+        backbone_config=backbone,
+        reassemble_hidden_size=16,
+        neck_hidden_sizes=[8, 8, 8, 8],
+        fusion_hidden_size=8,
+        head_hidden_size=4,
+        depth_estimation_type=kind,
+        max_depth=1,
+    )
+    network = DepthAnythingForDepthEstimation(config).eval()
+    network.save_pretrained(folder)
+    (folder / "preprocessor_config.json").write_text(json.dumps({"image_mean": [0.5] * 3, "image_std": [0.25] * 3}))
+    return network
 
 
 def write_priors(home: Path) -> tuple[str, ...]:

@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import AutoModelForDepthEstimation
 
+from dreampolish.priors.folders.architectures import checked_transformers
 from dreampolish.priors.folders.loading import open_transformers
-from dreampolish.priors.folders.source import PriorSource
+from dreampolish.priors.folders.source import PriorError, PriorSource
 
 METRIC = ("zoedepth", "depth_pro")
 """Types of models whose output is a distance."""
@@ -48,8 +49,17 @@ class DepthPrior:
         return found if self._is_metric else -found
 
 
+def check_depth(source: PriorSource) -> None:
+    """PriorError, in one line and by headers alone, for a folder that is no depth estimator of transformers, or is damaged."""
+    folder = source.folder()
+    _, config, _ = checked_transformers(folder, AutoModelForDepthEstimation)
+    if type(config) not in AutoModelForDepthEstimation._model_mapping:
+        raise PriorError(f"{folder} is a {config.model_type} model, no depth estimator: take Depth Anything's or DPT's folder")
+
+
 def load_depth_prior(source: PriorSource) -> DepthPrior:
     """Open a folder of transformers' depth estimators. PriorError in one line where it is none, or is damaged."""
+    check_depth(source)
     folder = source.folder()
     network = open_transformers(folder, AutoModelForDepthEstimation)
     config = network.config

@@ -23,6 +23,11 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 SIGNS = {"right": 1.0, "left": -1.0, "up": 1.0, "down": -1.0, "viewer": 1.0, "away": -1.0}
 
 
+def signs_of_axes(axes: str) -> Float[Tensor, "1 3 1 1"]:
+    """Factors that turn a network's normals into ours. axes: where its x, y and z point, as "right up viewer", which is ours."""
+    return torch.tensor([SIGNS[word] for word in axes.split()]).view(1, 3, 1, 1)
+
+
 class NormalRegressor:
     """Normals of a picture by one pass (protocols.NormalPrior). axes: where the network's x, y and z point: "right up viewer" is ours."""
 
@@ -31,7 +36,7 @@ class NormalRegressor:
         self._session, self._name = session, given.name
         self.image_size = next((int(side) for side in given.shape[-2:] if isinstance(side, int)), USUAL_SIDE)
         self._mean, self._deviation = (torch.tensor(each).view(1, 3, 1, 1) for each in normalisation)
-        self._signs = torch.tensor([SIGNS[word] for word in axes.split()]).view(1, 3, 1, 1)
+        self._signs = signs_of_axes(axes)
 
     def estimate(self, images: Float[Tensor, "b 3 h w"], steps: int, generator: torch.Generator) -> Float[Tensor, "b 3 h w"]:
         """Unit normals in the camera frame (X right, Y up, Z to the viewer) at the pictures' size; no gradient. steps, generator: unused,

@@ -6,19 +6,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from dreampolish.priors.folders.architectures import DIFFUSERS_BASE, checked_diffusers, checked_transformers
+from dreampolish.priors.folders.architectures import checked_diffusers, checked_transformers
 from dreampolish.priors.folders.families import TRANSFORMERS, refuse_other_scheduler, transformer_family
 from dreampolish.priors.folders.licences import licences_of
+from dreampolish.priors.folders.projection import checked_projection, refuse_other_tower, refuse_other_width
 from dreampolish.priors.folders.source import PriorError, PriorSource, json_object
-from dreampolish.priors.folders.weights import Tensors, tensors_of
+from dreampolish.priors.folders.weights import Tensors
 
 Role = Literal["text", "view", "views", "normals"]
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model")
 AUTOENCODERS, UNETS = ("AutoencoderKL", "PatchAutoencoder"), ("UNet2DConditionModel",)
 PREDICTIONS = ("epsilon", "v_prediction")
-STABLE_NORMAL = ("YOSONormals", "StableNormal")
-"""Beginnings of the pipelines that StableNormal's folders name."""
+STABLE_NORMAL = "StableNormal"
+"""Beginning of the pipeline that StableNormal's folders name."""
 GIB = 2**30
 
 
@@ -63,7 +64,7 @@ def contents_of(source: PriorSource) -> Contents:
     found = {
         "unet": checked_diffusers(source.component("unet"), UNETS)[2],
         "vae": checked_diffusers(source.component("vae"), AUTOENCODERS)[2],
-        **(_of_view(source) if role == "view" else of_text_towers(source, _encoders(unet))),
+        **(_of_view(source, unet) if role == "view" else of_text_towers(source, _encoders(unet))),
     }
     return summed_up(
         source=source,
@@ -110,7 +111,8 @@ def _role(source: PriorSource, unet: Mapping[str, Any], vae: Mapping[str, Any]) 
         return "view", "embedded view prior" if ours else "Zero123 class"
     if name.startswith(STABLE_NORMAL):
         raise PriorError(
-            f"{source.location} is a {name} (StableNormal), which is not opened here: take a Marigold normals folder"
+            f"{source.location} is a {name} (StableNormal), whose refining part is not opened here: take its one-step part, a "
+            "yoso-normal folder (YOSONormalsPipeline), or a Marigold normals folder"
         )
     if channels == 2 * latent:
         if name.startswith("Marigold") and name != "MarigoldNormalsPipeline":
@@ -162,11 +164,15 @@ def _of_transformer(source: PriorSource) -> Contents:
     )
 
 
-def _of_view(source: PriorSource) -> dict[str, Tensors]:
+def _of_view(source: PriorSource, unet: Mapping[str, Any]) -> dict[str, Tensors]:
+    """The pose projection, which must fit the U-Net, and the picture tower, which must fit the projection."""
+    projection = checked_projection(source)
+    refuse_other_width(source, projection, unet)
+    found = {"cc_projection": projection.tensors}
     folder = source.component("cc_projection")
-    found = {"cc_projection": tensors_of(folder, DIFFUSERS_BASE)}
     if json_object(folder / "config.json").get("context", "image_embedding") == "image_embedding":
-        found["image_encoder"] = checked_transformers(source.component("image_encoder"))[2]
+        _, tower, found["image_encoder"] = checked_transformers(source.component("image_encoder"))
+        refuse_other_tower(source, projection, tower)
     return found
 
 

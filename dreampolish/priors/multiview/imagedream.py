@@ -118,17 +118,21 @@ class ImageDreamPrior(LatentSpace):
         """What the network predicts for b = 4 s views; the picture's latent goes along as each set's fifth view."""
         n_sets = len(cameras)
         sets = torch.cat([noisy.unflatten(0, (n_sets, TOGETHER)), torch.stack([latent] * n_sets)], dim=1)
-        told = torch.cat([cameras, torch.zeros_like(cameras[:, :1])], dim=1).flatten(0, 1)
-        n = len(told)
-        found = self.network(
-            noisy=sets.flatten(0, 1),
-            timesteps=timesteps[:1].expand(n),
-            words=words.expand(n, -1, -1),
-            picture=picture.expand(n, -1, -1),
-            cameras=told,
-            n_views=TOGETHER + 1,
-        )
-        return found.unflatten(0, (n_sets, TOGETHER + 1))[:, :TOGETHER].flatten(0, 1)
+        told = torch.cat([cameras, torch.zeros_like(cameras[:, :1])], dim=1)
+
+        def painted(rows: slice) -> Tensor:
+            n = told[rows].shape[:2].numel()
+            found: Tensor = self.network(
+                noisy=sets[rows].flatten(0, 1),
+                timesteps=timesteps[:1].expand(n),
+                words=words.expand(n, -1, -1),
+                picture=picture.expand(n, -1, -1),
+                cameras=told[rows].flatten(0, 1),
+                n_views=TOGETHER + 1,
+            )
+            return found.unflatten(0, (-1, TOGETHER + 1))[:, :TOGETHER]
+
+        return self.by_rows(n_sets, painted, pictures_a_row=TOGETHER).flatten(0, 1)
 
 
 def rows_of_sets(n: int) -> Int[Tensor, "s 4"]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from dreampolish.priors.estimators.yoso import CLASS, checked_control, side_of
 from dreampolish.priors.folders.architectures import DIFFUSERS_BASE, checked_diffusers, checked_transformers
 from dreampolish.priors.folders.contents import (
     AUTOENCODERS,
@@ -42,7 +43,7 @@ def contents_of_any(source: PriorSource) -> Contents:
     """What a prior's folder is, whether it paints sets of views or not. PriorError in one line where it cannot be used."""
     if (source.folder() / "model.onnx").is_file() and not source.has("unet"):
         return _of_onnx(source)
-    readers = {"Zero123PlusPipeline": _of_zero123plus, "MVDreamPipeline": _of_imagedream}
+    readers = {"Zero123PlusPipeline": _of_zero123plus, "MVDreamPipeline": _of_imagedream, CLASS: _of_one_step}
     reader = readers.get(str(source.index().get("_class_name", "")))
     return contents_of(source) if reader is None else reader(source)
 
@@ -60,6 +61,23 @@ def _of_onnx(source: PriorSource) -> Contents:
         stored_bytes=(folder / "model.onnx").stat().st_size,
         licences=tuple(licences_of(folder)),
         variants=(),
+    )
+
+
+def _of_one_step(source: PriorSource) -> Contents:
+    found = {
+        "unet": checked_diffusers(source.component("unet"), UNETS)[2],
+        "controlnet": checked_control(source)[1],
+        "vae": checked_diffusers(source.component("vae"), AUTOENCODERS)[2],
+        **(of_text_towers(source, ("text_encoder",)) if source.has("text_encoder") else {}),
+    }
+    return summed_up(
+        source=source,
+        role="normals",
+        family="StableNormal's one-step part",
+        image_size=side_of(source),
+        prediction="normals",
+        found=found,
     )
 
 

@@ -23,16 +23,19 @@ ADAM_BYTES = 16
 
 @dataclass(frozen=True)
 class NetworkBytes:
-    """Bytes of one picture, peaks over forward and, where there is one, backward.
+    """Bytes of one row, which is one picture unless `together` says more; peaks over forward and, where there is one, backward.
 
     encode: with a graph, on the way back to the picture. encode_again: the same with checkpoints. decode, row: without a graph; row is
-    one call of the score network for one picture and text.
+    one call of the score network for one picture and text. together: pictures of a row, where they are painted in sets. rows: the only
+    number of rows that the prior paints; None: any.
     """
 
     encode: int
     encode_again: int
     decode: int
     row: int
+    together: int = 1
+    rows: int | None = None
 
 
 @dataclass(frozen=True)
@@ -58,8 +61,8 @@ def network_bytes(source: PriorSource, image_size: int, network: torch.dtype, au
     return NetworkBytes(
         encode=encode,
         encode_again=_encoded(outline),
-        decode=_without_graph(outline.autoencoder, lambda: outline.autoencoder.decode(latents)),
-        row=_without_graph(outline.network.module, lambda: outline.predict(1)),
+        decode=without_graph(outline.autoencoder, lambda: outline.autoencoder.decode(latents)),
+        row=without_graph(outline.network.module, lambda: outline.predict(1)),
     )
 
 
@@ -100,7 +103,8 @@ def _learned(outline: Outline) -> int:
     return live.peak
 
 
-def _without_graph(module: Any, call: Callable[[], Any]) -> int:
+def without_graph(module: Any, call: Callable[[], Any]) -> int:
+    """Bytes at the peak of a call of a network that keeps no graph."""
     with torch.no_grad(), fused_attention(), LiveBytes([*module.parameters(), *module.buffers()]) as live:
         call()
     return live.peak

@@ -18,10 +18,11 @@ from PIL import Image, ImageDraw
 from dreampolish.priors.rehearsal.architectures import FULL, FULL_XL, TINY, TINY_XL, Family
 from dreampolish.priors.rehearsal.clock import NetworkClock
 from dreampolish.priors.rehearsal.folders import write_normals, write_text, write_view
+from dreampolish.priors.rehearsal.weight_files import Content
 from flows.runs.console import say
 from flows.runs.create import check_priors, new_id, now, with_plan
 from flows.runs.inputs import keep_image
-from flows.runs.memory.told import told
+from flows.runs.memory.told import say_plan
 from schemas.artifacts import Artifact, StageName
 from schemas.config.presets import ConfigError, load_config
 from schemas.config.run import Config
@@ -97,28 +98,27 @@ def rehearse(
         raise ConfigError(f"--steps {steps} must be even and at least {2 * PERIOD}: reference and guidance alternate")
     with TemporaryDirectory(prefix="dreampolish-rehearsal-") as name:
         folder = Path(name)
-        sources = _write_models(folder, width, family)
+        say(f"writing networks of {width} width with random numbers for weights")
+        sources = write_models(folder, width, family, "random")
         small = SMALL if width == "tiny" else []
         whole = load_config(preset, CONFIGS, [*small, *sources, *overrides])
         few = load_config(preset, CONFIGS, [*small, *sources, *overrides, *ONE_EACH, *_few_steps(whole, steps)])
         check_priors(few)
         record = RunRecord(run=new_id(), prompt=PROMPT, config=few, created=now())
         record = with_plan(record, vram, is_new=True)
-        for line in [] if record.plan is None else told(record.plan):
-            say(line)
+        say_plan(record.plan)
         picture = keep_image(folder / "store", _picture(folder / "picture.png"), few.reference, matted=False)
         return _stages(record.model_copy(update={"image": picture}), folder / "store", whole)
 
 
-def _write_models(folder: Path, width: Width, family: Family) -> list[str]:
-    """The folders' settings."""
+def write_models(folder: Path, width: Width, family: Family, content: Content) -> list[str]:
+    """Text, view and normal priors of real architectures in a folder; the settings that name them."""
     sizes = {("full", True): FULL, ("full", False): FULL_XL, ("tiny", True): TINY, ("tiny", False): TINY_XL}[
         width, family == "sd"
     ]
-    say(f"writing networks of {width} width with random numbers for weights")
-    write_text(folder / "text", sizes, family, "random")
-    write_view(folder / "view", sizes, "random")
-    write_normals(folder / "normals", sizes, "random")
+    write_text(folder / "text", sizes, family, content)
+    write_view(folder / "view", sizes, content)
+    write_normals(folder / "normals", sizes, content)
     return [f"priors.{role}.source={folder / role}" for role in ("text", "view", "normals")]
 
 

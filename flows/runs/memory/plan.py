@@ -67,6 +67,7 @@ def _fitting(name: StageName, config: Config, priors: CountedPriors, limit: floa
                 execution=execution,
                 kept={part: size / GIB for part, size in need.kept.items()},
                 moments={moment: size / GIB for moment, size in need.moments.items()},
+                on_cpu={part: size / GIB for part, size in need.on_cpu.items()},
                 total_gib=total_gib(need),
             )
     return None

@@ -1,6 +1,6 @@
 """What each stage keeps all the time, and what comes on top at each moment of a step, for a way of computing."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from dreampolish.priors.folders.contents import Role
 from flows.runs.memory.priors import CountedPriors
@@ -15,13 +15,17 @@ PLANNED: tuple[StageName, ...] = ("reference", "nerf", "neus", "dmtet", "polish"
 TEXTS, RIVALS = 3, 2
 """Texts under which the network sees a picture in one call at most, and how many Perp-Neg adds."""
 
+NAMES = {"views": "set", "normals": "normal"}
+"""What priors are called in a plan, where not by their role."""
+
 
 @dataclass(frozen=True)
 class Need:
-    """Bytes of a stage. kept: there all the time. moments: on top of it, one after the other."""
+    """Bytes of a stage. kept: there all the time. moments: on top of it, one after the other. on_cpu: of networks outside of the card."""
 
     kept: dict[str, int]
     moments: dict[str, int]
+    on_cpu: dict[str, int] = field(default_factory=dict)
 
     @property
     def total(self) -> int:
@@ -73,8 +77,10 @@ class _Counted:
             "words": drawing + self._towers("text"),
             "drawing": drawing + self._drawn("text", n),
             "normals": looking + self._drawn("normals", self.config.priors.normals.ensemble),
+            **self.priors.beside,
         }
-        return Need({"pictures": n * config.size**2 * 3 * 4}, moments)
+        kept, on_cpu = {"pictures": n * config.size**2 * 3 * 4}, self._normals_on_cpu()
+        return Need(kept, moments, on_cpu | ({"matting": self.priors.matting} if self.priors.matting else {}))
 
     def volume(self) -> Need:
         """A field under both priors."""
@@ -102,6 +108,7 @@ class _Counted:
         return Need(
             {**self._weights("normals"), "colours": grid_bytes(self.config.dmtet.grid)},
             {"rendering": graph.peak, "normals": graph.kept + self._drawn("normals", n)},
+            self._normals_on_cpu(),
         )
 
     def texture(self) -> Need:
@@ -122,28 +129,43 @@ class _Counted:
             "LoRA's update": graph.kept + learning,
         }
         if config.targets.wanted:
-            kept |= self._weights("view")
-            moments["painting"] = graph.kept + self._drawn("view", config.targets.n_views)
+            kept |= self._weights(self._painter)
+            moments["painting"] = graph.kept + self._drawn(self._painter, config.targets.n_views)
         return Need(kept, moments)
 
     def _guided(self, config: GeometryConfig, kept: dict[str, int], graph: Graph) -> Need:
-        texts = TEXTS + (RIVALS if config.text.perp_neg_weight > 0 else 0)
         views = views_of(self.stage, self.config)
-        moments = {
-            "words": self._towers("text"),
-            "reference": self._towers("view"),
-            "rendering": graph.peak,
-            "view prior": graph.kept + self._distilled("view", views, 1),
-            "text prior": graph.kept + self._distilled("text", views, texts),
-        }
+        kept, moments = dict(kept), {"rendering": graph.peak}
+        if config.uses_text:
+            texts = TEXTS + (RIVALS if config.text.perp_neg_weight > 0 else 0)
+            kept |= self._weights("text")
+            moments |= {
+                "words": self._towers("text"),
+                "text prior": graph.kept + self._distilled("text", views, texts),
+            }
+        if config.uses_view_alone or (config.targets.wanted and self._painter == "view"):
+            kept |= self._weights("view")
+            moments["reference"] = self._towers("view")
+        if config.uses_view_alone:
+            moments["view prior"] = graph.kept + self._distilled("view", views, 1)
         if config.targets.wanted:
-            moments["painting"] = self._drawn("view", config.targets.n_views)
-        return Need({**self._weights("text"), **self._weights("view"), **kept}, moments)
+            kept |= self._weights(self._painter)
+            moments["painting"] = self._drawn(self._painter, config.targets.n_views)
+        return Need(kept, moments)
+
+    @property
+    def _painter(self) -> Role:
+        """Who paints target views."""
+        return "view" if self.config.priors.views is None else "views"
+
+    def _normals_on_cpu(self) -> dict[str, int]:
+        found = self.priors.by_role["normals"].on_cpu
+        return {"normal prior": found} if found else {}
 
     def _weights(self, role: Role) -> dict[str, int]:
         prior = self.priors.by_role[role]
         towers = 0 if self.execution.towers_on_cpu or role == "normals" else prior.towers
-        return {f"{role} prior's weights": sum(prior.weights.values()) + towers}
+        return {f"{NAMES.get(role, role)} prior's weights": sum(prior.weights.values()) + towers}
 
     def _towers(self, role: Role) -> int:
         """While it reads."""
@@ -159,4 +181,5 @@ class _Counted:
     def _drawn(self, role: Role, n: int) -> int:
         """Whole pictures by sampling."""
         networks = self.priors.by_role[role].networks
-        return min(self.execution.rows_at_once or n, n) * max(networks.row, networks.decode)
+        rows = -(-min(self.execution.rows_at_once or n, n) // networks.together)
+        return (networks.rows or rows) * max(networks.row, networks.decode)

@@ -1,9 +1,18 @@
 """A plan as lines for a reader."""
 
+from collections.abc import Mapping
+
+from flows.runs.console import say
 from schemas.plans import Execution, MemoryPlan
 
 LEAST_TOLD_GIB = 0.05
 """Parts below it are left out."""
+
+
+def say_plan(plan: MemoryPlan | None) -> None:
+    """Say a run's plan, where it has one."""
+    for line in () if plan is None else told(plan):
+        say(line)
 
 
 def told(plan: MemoryPlan) -> list[str]:
@@ -14,8 +23,13 @@ def told(plan: MemoryPlan) -> list[str]:
         top = max(stage.moments, key=stage.moments.__getitem__)
         kept = [f"{part} {size:.1f}" for part, size in stage.kept.items() if size >= LEAST_TOLD_GIB]
         parts = " + ".join([*kept, f"{top} {stage.moments[top]:.1f}"])
-        lines.append(f"{name:<10} {stage.total_gib:5.1f} GiB: {parts}; {_manner(stage.execution)}")
+        lines.append(f"{name:<10} {stage.total_gib:5.1f} GiB: {parts}; {_manner(stage.execution)}{_elsewhere(stage.on_cpu)}")
     return lines
+
+
+def _elsewhere(on_cpu: Mapping[str, float]) -> str:
+    parts = ", ".join(f"{part} {size:.2f}" for part, size in on_cpu.items())
+    return f"; on the CPU: {parts}" if parts else ""
 
 
 def _manner(execution: Execution) -> str:

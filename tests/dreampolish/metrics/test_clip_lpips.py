@@ -1,5 +1,6 @@
 """Real CLIP and real LPIPS on tiny or random weights of the real classes, the trunk's conversion, and refusals."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -69,16 +70,15 @@ def test_clip_embeds_as_the_model_itself_does(clip_folder: Path) -> None:
 def test_what_is_no_clip_is_refused_in_one_line(tmp_path: Path, clip_folder: Path) -> None:
     cases = {
         "absent": "no prior folder",
-        "empty": "no model.safetensors",
+        "empty": "config.json cannot be read",
         "bert": "is a bert model, no CLIP",
-        "torn": "cannot be opened",
+        "torn": "is empty",
     }
     (tmp_path / "empty").mkdir()
     BertModel(
         BertConfig(vocab_size=8, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)
     ).save_pretrained(tmp_path / "bert")
-    (tmp_path / "torn").mkdir()
-    (tmp_path / "torn" / "model.safetensors").write_bytes(b"")
+    shutil.copytree(clip_folder, tmp_path / "torn")
     for name, words in cases.items():
         with pytest.raises(PriorError, match=words) as caught:
             load_clip(PriorSource(str(tmp_path / name), None), CPU)

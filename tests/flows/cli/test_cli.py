@@ -20,7 +20,7 @@ from flows.runs.create import new_run, slug_from_prompt
 from stages.runtime.files import free_space
 from tests.support.damage import overwrite
 
-PROJECT = Path(__file__).parents[2]
+PROJECT = Path(__file__).parents[3]
 runner = CliRunner()
 
 

@@ -209,8 +209,8 @@ def test_a_normal_prior_works_at_the_size_that_its_index_names(hub: Path) -> Non
     assert load_normal_prior(_source(hub / "marigold")).image_size == 64
 
 
-def test_stable_normal_is_not_taken_for_a_text_prior(tmp_path: Path) -> None:
+def test_the_refining_part_of_stable_normal_is_not_taken_for_a_text_prior(tmp_path: Path) -> None:
     write_stable_diffusion(tmp_path)
-    write_index(tmp_path, _class_name="YOSONormalsPipeline")
-    with pytest.raises(PriorError, match="StableNormal"):
+    write_index(tmp_path, _class_name="StableNormalPipeline")
+    with pytest.raises(PriorError, match="take its one-step part"):
         contents_of(_source(tmp_path))

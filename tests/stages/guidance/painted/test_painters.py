@@ -8,9 +8,9 @@ from dreampolish.priors.protocols import SetSubject
 from dreampolish.scene.cameras import Cameras, orbit_cameras
 from schemas.config.shared.guidance import ViewTargetsConfig
 from schemas.config.shared.schedule import constant
-from stages.guidance.painters import SetPainter, on_background
+from stages.guidance.painted.painters import SetPainter, on_background
+from stages.guidance.painted.view_targets import ViewTargets
 from stages.guidance.reference_view import ReferenceView
-from stages.guidance.view_targets import ViewTargets
 
 SIZE = 32
 CONFIG = ViewTargetsConfig(rgb_weight=constant(1.0), mask_weight=constant(1.0), paint_at=(0.0, 1.0), n_views=4)

@@ -13,7 +13,7 @@ from dreampolish.scene.cameras import Cameras, orbit_cameras
 from dreampolish.scene.pictures import resize
 from dreampolish.scene.silhouettes import hull_outlines
 from schemas.config.shared.guidance import ViewTargetsConfig
-from stages.guidance.painters import Painter, angle_between
+from stages.guidance.painted.painters import Painter, angle_between
 from stages.guidance.reference_view import REFERENCE_FOV_DEG, ReferenceView
 
 TRANSPARENT = 0.1

@@ -8,9 +8,9 @@ import torch
 from dreampolish.scene.cameras import Cameras, orbit_cameras
 from schemas.config.shared.guidance import ViewTargetsConfig
 from schemas.trainings import PriorsTraining
-from stages.guidance.painters import KnownView, SinglePainter
+from stages.guidance.painted.painters import KnownView, SinglePainter
+from stages.guidance.painted.view_targets import ViewTargets, coverage_of, inside
 from stages.guidance.reference_view import ReferenceView
-from stages.guidance.view_targets import ViewTargets, coverage_of, inside
 from tests.support.tiny_priors import tiny_view_prior
 
 CONFIG = ViewTargetsConfig.model_validate(

@@ -1,0 +1,1 @@
+"""Views that a prior paints: who paints them, and how they teach a field or a mesh."""
