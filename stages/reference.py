@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dreampolish.metrics.pictures import mask_iou
@@ -27,6 +27,7 @@ from dreampolish.scene.cutout import (
     on_white,
     recentre,
 )
+from dreampolish.scene.elevation import estimated_elevation
 from dreampolish.scene.framing import laid_over
 from dreampolish.scene.matting import Matting
 from dreampolish.scene.pictures import PictureError, read_picture, resize, sheet, write_picture
@@ -52,6 +53,8 @@ from stages.runtime.context import RunContext
 from stages.runtime.errors import StageError
 from stages.runtime.stage import Stage, stage
 
+ELEVATIONS_DEG, AGREEMENT_DEG = (-15.0, 60.0), 8.0
+"""Elevations that an estimate tries, and the deviation that a normal may have from level or upright. [choice]"""
 PICTURE_REMEDY = "any object on a transparent or plain background will do"
 
 
@@ -324,6 +327,7 @@ def _published(
 ) -> ReferenceArtifact:
     """pictures: the front first. Normals that are not known are the normal prior's estimates."""
     front, *others = _written(stage, config, pictures)
+    elevation, said = _elevation(config, pictures, front)
     rgb, rgba = on_white(pictures[0].rgba), pictures[0].rgba
     write_picture(stage.path("mask.png"), rgba[..., 3:])
     return stage.publish(
@@ -337,14 +341,24 @@ def _published(
         mask=stage.path("mask.png"),
         candidates=None if candidates is None else _candidate_sheet(stage, candidates),
         prompt=prompt,
-        elevation_deg=config.elevation_deg,
+        elevation_deg=elevation,
         is_user_image=candidates is None,
         others=[
             {**files, "azimuth_deg": each.azimuth_deg, "elevation_deg": each.elevation_deg}
             for files, each in zip(others, pictures[1:], strict=True)
         ],
-        notes=notes,
+        notes=[*notes, *said],
     )
+
+
+def _elevation(config: ReferenceConfig, pictures: Sequence[Posed], front: Mapping[str, Path | None]) -> tuple[float, list[str]]:
+    """Of the front's camera, and what is to be said of it: estimated where that is wished and one picture's normals are an estimate."""
+    path = front["normals"]
+    if config.elevation_from == "setting" or len(pictures) > 1 or pictures[0].normals is not None or path is None:
+        return config.elevation_deg, []
+    mask = pictures[0].rgba[..., 3]
+    found, score = estimated_elevation(load_file(path)["normals_camera"], mask, ELEVATIONS_DEG, AGREEMENT_DEG)
+    return found, [f"seen from {found:g} degrees by its normals, {score:.2f} of which are level or upright"]
 
 
 def _written(stage: Stage, config: ReferenceConfig, pictures: Sequence[Posed]) -> list[dict[str, Path | None]]:

@@ -31,6 +31,11 @@ class Matting:
 
     def __init__(self, folder: Path) -> None:
         path = folder / FILE
+        if not path.is_file() and any(folder.glob("*.safetensors")):
+            raise PictureError(
+                f"{folder} holds safetensors and no {FILE}: no library here builds ISNet or BiRefNet without code of the folder's own; "
+                f"take the ONNX file of its repository, or write one where the network runs, torch.onnx.export(network, picture, '{FILE}')"
+            )
         if not path.is_file():
             raise PictureError(f"no matting model: {path} is not there; put ISNet's or BiRefNet's ONNX file in its place")
         try:

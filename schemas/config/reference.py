@@ -79,6 +79,8 @@ class ReferenceConfig(Frozen):
     """Words added to the prompt for the view of the reference, as the text prior knows them."""
     elevation_deg: float = Field(default=10.0, gt=-90.0, lt=90.0)
     """Elevation that the reference is taken to be seen from, degrees."""
+    elevation_from: Literal["setting", "normals"] = "setting"
+    """"normals": estimated from one picture's normals, which need a better prior than the embedded one; "setting": `elevation_deg`."""
     normal_steps: int = Field(default=1, ge=1, le=1000)
     """Sampling steps of the normal prior on the reference."""
     background_tolerance: float = Field(default=0.1, ge=0.0, le=1.0)

@@ -17,10 +17,11 @@ from torch.nn import functional
 
 from dreampolish.priors.estimators.regressor import signs_of_axes
 from dreampolish.priors.folders.architectures import DIFFUSERS_BASE, refuse_other_tensors
-from dreampolish.priors.folders.loading import NoiseSchedule, load_autoencoder, load_text_encoder, load_unet
+from dreampolish.priors.folders.loading import load_autoencoder, load_text_encoder, load_unet
 from dreampolish.priors.folders.source import PriorError, PriorSource, json_object
 from dreampolish.priors.folders.weights import Tensors, tensors_of
 from dreampolish.priors.latents import LatentSpace
+from dreampolish.priors.sampling import NoiseSchedule
 from dreampolish.priors.text.towers import TextTower
 
 CLASS = "YOSONormalsPipeline"

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from dreampolish.priors.folders.architectures import checked_diffusers
 from dreampolish.priors.folders.contents import AUTOENCODERS, UNETS
-from dreampolish.priors.folders.loading import NoiseSchedule
 from dreampolish.priors.folders.source import PriorError, PriorSource, json_object
 from dreampolish.priors.latents import LatentSpace, pixels_per_latent
 from dreampolish.priors.multiview.imagedream import TOGETHER
@@ -17,6 +16,7 @@ from dreampolish.priors.multiview.zero123plus import COLUMNS, ROWS, Zero123PlusP
 from dreampolish.priors.protocols import TextEmbedding
 from dreampolish.priors.rehearsal.counting import NetworkBytes, without_graph
 from dreampolish.priors.rehearsal.on_meta import CLIP_TOKENS, META
+from dreampolish.priors.sampling import NoiseSchedule
 
 
 @cache

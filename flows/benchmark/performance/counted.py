@@ -16,10 +16,10 @@ from flows.benchmark.performance.rehearsal import Width, write_models
 from flows.runs.memory.plan import planned
 from flows.runs.memory.priors import counted_priors
 from schemas.artifacts import StageName
-from schemas.config.guidance import ViewTargetsConfig
 from schemas.config.presets import load_config
 from schemas.config.run import Config
-from schemas.config.shared import GeometryConfig, VolumeConfig
+from schemas.config.shared.geometry import GeometryConfig, VolumeConfig
+from schemas.config.shared.guidance import ViewTargetsConfig
 from schemas.runs import STAGES
 from stages.guidance.objectives import needs_variational
 from stages.guidance.rhythm import guided_views, renders_novel

@@ -47,6 +47,10 @@ def test_objects_are_cut_from_shaded_backgrounds(model: Matting, name: str) -> N
 def test_a_file_that_is_no_model_is_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(PictureError, match=r"model\.onnx is not there"):
         Matting(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(PictureError, match=r"no library here builds ISNet or BiRefNet .* torch\.onnx\.export") as of_tensors:
+        Matting(tmp_path)
+    assert "\n" not in str(of_tensors.value)
     (tmp_path / "model.onnx").write_bytes(b"nothing")
     with pytest.raises(PictureError, match="no ONNX model") as caught:
         Matting(tmp_path)
