@@ -11,6 +11,7 @@ from pydantic import Field, JsonValue, ValidationError, WithJsonSchema, field_va
 from schemas.artifacts import StageName
 from schemas.base import Frozen
 from schemas.config.presets import ConfigError
+from schemas.runs import MOST_PICTURES, Azimuth
 from schemas.yaml_text import read_yaml, told
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._=-]*$", max_length=80)]
@@ -41,6 +42,8 @@ class Variant(Frozen):
     like: Name | None = None
     as_long_as: Name | None = None
     stretch: tuple[StageName, ...] = ()
+    pictures: tuple[Azimuth, ...] = Field(default=(), max_length=MOST_PICTURES - 1)
+    """Azimuths, degrees, of more pictures of an object beside its front's, rendered from its true mesh."""
 
     @model_validator(mode="after")
     def _whole(self) -> "Variant":
@@ -53,10 +56,11 @@ class Variant(Frozen):
         given = (self.like is not None, self.as_long_as is not None, bool(self.stretch))
         if any(given) and not all(given):
             raise ValueError("like, as_long_as and stretch belong together")
-        if self.like is not None and (self.settings or self.shares or self.until):
+        if self.like is not None and (self.settings or self.shares or self.until or self.pictures):
             raise ValueError("a variant with like takes its settings from there, and has none of its own")
         if any(name not in FITTED for name in self.stretch):
             raise ValueError(f"stretch: only {', '.join(FITTED)} can be")
+        _refuse_twice("pictures", [0.0, *(azimuth % 360 for azimuth in self.pictures)])
         return self
 
 
@@ -106,6 +110,8 @@ class Study(Frozen):
             raise ValueError("seeds: name at least one")
         if self.on_true_meshes:
             self._check_true_meshes()
+        if any(self.prompts.values()) and any(variant.pictures for variant in self.variants.values()):
+            raise ValueError("pictures: they are rendered from true meshes, which only objects have; leave prompts out")
         if self.matrix is not None and self.variants:
             raise ValueError("variants and matrix: give one of them")
         if self.matrix is not None:

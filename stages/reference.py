@@ -31,12 +31,13 @@ from dreampolish.scene.elevation import estimated_elevation
 from dreampolish.scene.framing import laid_over
 from dreampolish.scene.matting import Matting
 from dreampolish.scene.pictures import PictureError, read_picture, resize, sheet, write_picture
+from dreampolish.scene.posed_pictures import Posed, contradictions, framed_together, turned_to_agree
 from dreampolish.scene.shading import facing_light
+from dreampolish.scene.silhouettes import FitSizes
 from schemas.artifacts import IntakeArtifact, ReferenceArtifact
 from schemas.config.reference import ReferenceConfig
 from schemas.runs import PosedFile
 from stages.guidance.painted.view_targets import coverage_of
-from stages.guidance.posed_pictures import Posed, agreed, contradictions, framed_together
 from stages.guidance.priors import (
     alignment,
     open_depth_prior,
@@ -44,7 +45,7 @@ from stages.guidance.priors import (
     open_text_prior,
 )
 from stages.guidance.reference_view import REFERENCE_FOV_DEG
-from stages.guidance.words import check_words, number_notes
+from stages.guidance.words import check_words, contradiction_notes, number_notes, turn_notes
 from stages.results.files import load_colors, load_mesh
 from stages.results.observer import as_bytes, strip
 from stages.results.scores import clip_scorer
@@ -115,13 +116,17 @@ def _users_pictures(
         return [Posed(_users_picture(image, config, cut), 0.0, config.elevation_deg)], {}, []
     files = [PosedFile(image, 0.0, config.elevation_deg), *others]
     cuts = [Posed(_cut_out(each.path, cut, whole=True), each.azimuth_deg, each.elevation_deg) for each in files]
+    sizes, said = FitSizes(**config.poses.fit.model_dump()), list[str]()
     if config.framing == "as_is":
-        framed = [each.with_picture(_as_framed(each.rgba, config)) for each in cuts]
+        pictures = [each.with_picture(_as_framed(each.rgba, config)) for each in cuts]
     else:
-        framed = framed_together(cuts, config)
-    pictures, said = agreed(framed, config) if config.poses.refine else (framed, [])
-    share, notes = contradictions(pictures, config)
-    return pictures, {"contradiction": share}, said + notes
+        pictures = framed_together(cuts, config.size, REFERENCE_FOV_DEG, sizes)
+    if config.poses.refine:
+        given, pictures = [each.pose for each in pictures], turned_to_agree(pictures, REFERENCE_FOV_DEG, sizes)
+        said = turn_notes(given, [each.pose for each in pictures])
+    shares = contradictions(pictures, REFERENCE_FOV_DEG, config.poses.tolerance)
+    said += contradiction_notes([each.pose for each in pictures], shares, config.poses.most_contradiction)
+    return pictures, {"contradiction": max(shares)}, said
 
 
 def _of_mesh(

@@ -122,18 +122,18 @@ def _points_on_rays(camera: Cameras, pixels: Float[Tensor, "p 2"], size: int) ->
 
 @dataclass(frozen=True)
 class FitSizes:
-    """How poses and frames are fitted.
+    """How poses and frames are fitted; the settings `reference.poses.fit`.
 
-    steps, rate: of Adam; its unknowns are in degrees and in pixels of a picture of 128. outline: pixels of each outline that are asked.
-    turn_deg, move: most by which angles may change, and frames, as a share of the side. pull: weight of the square of a change, which
-    leaves alone what no outline decides.
+    steps, rate: of Adam; its unknowns are in degrees and in pixels of a picture of UNIT a side. pixels: how many of each outline are
+    asked. most_turn_deg, most_move: most by which angles may change, and frames, as a share of the side. pull: weight of the square of a
+    change, which leaves alone what no outline decides.
     """
 
     steps: int
     rate: float
-    outline: int
-    turn_deg: float
-    move: float
+    pixels: int
+    most_turn_deg: float
+    most_move: float
     pull: float
 
 
@@ -151,10 +151,10 @@ def fitted(
     The first one is what the others are fitted to. Where nothing agrees better than what was given, that is returned.
     """
     n, size = masks.shape[:2]
-    outside, rims = distance_outside(masks), [_rim(mask, sizes.outline) for mask in masks]
+    outside, rims = distance_outside(masks), [_rim(mask, sizes.pixels) for mask in masks]
     unknown = torch.zeros(n, 5, requires_grad=True)
     free = torch.tensor([turned, turned, framed, framed, framed]).float() * (torch.arange(n) > 0)[:, None]
-    most = torch.tensor([sizes.turn_deg] * 2 + [sizes.move * UNIT] * 3)
+    most = torch.tensor([sizes.most_turn_deg] * 2 + [sizes.most_move * UNIT] * 3)
 
     def placed() -> tuple[Tensor, Tensor, Frames]:
         change = most * torch.tanh(unknown / most) * free

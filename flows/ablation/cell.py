@@ -16,8 +16,8 @@ from dreampolish.scene.pictures import read_picture
 from flows.ablation.figures import Judge, figures_of
 from flows.ablation.plan import Cell, Plan
 from flows.ablation.statistics import CellResult, StageResult
-from flows.benchmark.subjects import Subject, reference_picture
-from flows.benchmark.truth import Truth, bare_glb, true_mesh, truth_of
+from flows.benchmark.subjects import REFERENCE_SIZE, Subject, reference_picture
+from flows.benchmark.truth import Truth, bare_glb, picture_camera, true_mesh, truth_of, write_picture_from
 from flows.report.settings import changes, text
 from flows.runs.chain import CHAIN
 from flows.runs.create import now
@@ -25,7 +25,7 @@ from flows.runs.given_mesh import keep_mesh
 from flows.runs.inputs import keep_image
 from schemas.artifacts import Artifact, ReferenceArtifact, StageName
 from schemas.config.run import Config
-from schemas.runs import RunRecord
+from schemas.runs import OtherPicture, RunRecord
 from stages.results.files import StoredFiles
 from stages.results.surfaces import open_artifact
 from stages.runtime.command import arguments_from_record
@@ -113,8 +113,11 @@ def cell_record(work: Workplace, cell: Cell, config: Config) -> RunRecord:
         return read_record(work.store, cell.run)
     truth = cell.subject.truth
     image = None if truth is None else _kept_picture(work, truth, config)
+    others = () if truth is None else _kept_others(work, truth, config, cell.pictures)
     mesh = _kept_mesh(work, truth) if truth is not None and cell.subject.on_true_mesh else None
-    record = RunRecord(run=cell.run, prompt=cell.subject.prompt, image=image, mesh=mesh, config=config, created=now())
+    record = RunRecord(
+        run=cell.run, prompt=cell.subject.prompt, image=image, others=others, mesh=mesh, config=config, created=now()
+    )
     write_record(work.store, record)
     return record
 
@@ -123,6 +126,22 @@ def _kept_picture(work: Workplace, subject: Subject, config: Config) -> str:
     mesh = true_mesh(subject.glb, device_from_name(config.device))
     with tempfile.TemporaryDirectory() as folder:
         return keep_image(work.store, reference_picture(subject, mesh, Path(folder)), config.reference)
+
+
+def _kept_others(
+    work: Workplace, subject: Subject, config: Config, azimuths_deg: tuple[float, ...]
+) -> tuple[OtherPicture, ...]:
+    """Pictures of the true mesh from elsewhere, as high as the front's, kept in the store."""
+    if not azimuths_deg:
+        return ()
+    mesh, kept = true_mesh(subject.glb, device_from_name(config.device)), []
+    with tempfile.TemporaryDirectory() as folder:
+        for azimuth in azimuths_deg:
+            file = Path(folder) / f"{azimuth:g}.png"
+            write_picture_from(file, mesh, picture_camera(azimuth, subject.elevation_deg, REFERENCE_SIZE))
+            digest = keep_image(work.store, file, config.reference, whole=True)
+            kept.append(OtherPicture(image=digest, azimuth_deg=azimuth, elevation_deg=subject.elevation_deg))
+    return tuple(kept)
 
 
 def _kept_mesh(work: Workplace, subject: Subject) -> str:

@@ -56,6 +56,8 @@ class Cell:
     until: StageName
     config: Config | None
     run: str
+    pictures: tuple[float, ...] = ()
+    """Azimuths of the pictures beside the front's, degrees."""
 
     @property
     def label(self) -> str:
@@ -92,13 +94,20 @@ class Plan:
             return self.until(chosen.like)
         return chosen.until or self.study.until
 
+    def pictures(self, variant: str) -> tuple[float, ...]:
+        """The azimuths of a variant's pictures beside the front's."""
+        chosen = self.study.all_variants()[variant]
+        return chosen.pictures if chosen.like is None else self.pictures(chosen.like)
+
     def stage_computations(self) -> int:
         """How many stages an empty store would have to compute; those of `like` variants, not known yet, count whole."""
         keys = set()
         for cell in self.cells:
             for index, name in enumerate(cell.stages):
                 chain = None if cell.config is None else [str(getattr(cell.config, part)) for part in cell.stages[: index + 1]]
-                keys.add((name, cell.subject.name, cell.seed, cell.run if chain is None and index else str(chain)))
+                keys.add(
+                    (name, cell.subject.name, cell.seed, cell.pictures, cell.run if chain is None and index else str(chain))
+                )
         return len(keys)
 
 
@@ -191,7 +200,7 @@ def variant_configs(study: Study, common: Config) -> dict[str, Config]:
     for name, variant in variants.items():
         if variant.like is None:
             found[name] = _dealt(_with(common, name, variant.settings), base, variant)
-    measured = {name: (found[name], variants[name].until) for name in found}
+    measured = {name: (found[name], variants[name].until, variants[name].pictures) for name in found}
     for name, own in measured.items():
         twin = next((other for other in measured if other != name and measured[other] == own), None)
         if twin is not None:
@@ -299,6 +308,7 @@ def _cell(plan: Plan, variant: str, subject: StudySubject, seed: int) -> Cell:
         until=plan.until(variant),
         config=config,
         run=hashlib.sha256(key.encode()).hexdigest()[:12],
+        pictures=plan.pictures(variant),
     )
 
 

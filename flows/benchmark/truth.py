@@ -65,7 +65,13 @@ def novel_cameras(size: int) -> Cameras:
 
 def front_camera(elevation_deg: float, size: int) -> Cameras:
     """Where the reference picture was taken from."""
-    return orbit_cameras(torch.zeros(1), torch.tensor([elevation_deg]), torch.tensor([REFERENCE_FOV_DEG]), size)
+    return picture_camera(0.0, elevation_deg, size)
+
+
+def picture_camera(azimuth_deg: float, elevation_deg: float, size: int) -> Cameras:
+    """Where a picture was taken from."""
+    azimuth, elevation, fov = torch.tensor([[azimuth_deg], [elevation_deg], [REFERENCE_FOV_DEG]])
+    return orbit_cameras(azimuth, elevation, fov, size)
 
 
 def true_mesh(glb: Path, device: torch.device) -> TexturedMesh:
@@ -192,7 +198,12 @@ def framing_iou(picture: Path, mesh: TexturedMesh, elevation_deg: float) -> floa
 
 def write_reference(path: Path, mesh: TexturedMesh, elevation_deg: float, size: int) -> None:
     """The true front picture, RGBA, for an object that came without one."""
-    view = opened_from_textured(mesh).render(front_camera(elevation_deg, size).to(mesh.vertices.device))
+    write_picture_from(path, mesh, front_camera(elevation_deg, size))
+
+
+def write_picture_from(path: Path, mesh: TexturedMesh, camera: Cameras) -> None:
+    """A true picture, RGBA."""
+    view = opened_from_textured(mesh).render(camera.to(mesh.vertices.device))
     alpha = view.alpha[0, ..., None]
     colour = torch.where(alpha > 1e-3, (view.rgb[0] - (1 - alpha)) / alpha.clamp_min(1e-3), torch.ones_like(view.rgb[0]))
     write_picture(path, torch.cat([colour, alpha], dim=-1))

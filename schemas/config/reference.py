@@ -24,8 +24,25 @@ class CutoutConfig(Frozen):
     """Least rise of coverage (0..1) towards the inside for a pixel to be a mixture."""
 
 
+class PosesFitConfig(Frozen):
+    """How poses and frames of several pictures are fitted to their outlines (dreampolish/scene/silhouettes.py)."""
+
+    steps: int = Field(default=60, ge=0, le=10_000)
+    """Adam's steps; 0: frames are those of the objects' boxes."""
+    rate: float = Field(default=0.5, gt=0.0)
+    """Adam's learning rate, degrees and pixels of a picture of 128 a side."""
+    pixels: int = Field(default=100, ge=8, le=10_000)
+    """Pixels of each outline that are asked."""
+    most_turn_deg: float = Field(default=15.0, gt=0.0, le=90.0)
+    """Most by which a refined angle differs from the given one, degrees."""
+    most_move: float = Field(default=0.1, gt=0.0, le=0.5)
+    """Most by which a frame moves, as a share of its side; its scale changes by at most twice that."""
+    pull: float = Field(default=0.0005, ge=0.0)
+    """Weight of the sum of squared changes of a picture, which leaves alone what no outline decides."""
+
+
 class PosesConfig(Frozen):
-    """Several pictures of one object: how their outlines are compared, and poses and frames fitted (dreampolish/scene/silhouettes.py)."""
+    """Several pictures of one object: how their outlines are compared."""
 
     refine: bool = False
     """Whether given azimuths and elevations are refined so that the outlines agree better."""
@@ -33,18 +50,8 @@ class PosesConfig(Frozen):
     """Pixels, of a picture of at most 128 a side, by which an outline may be off before it contradicts the others."""
     most_contradiction: float = Field(default=0.05, ge=0.0, le=1.0)
     """Share of an outline that no shape explains, 0..1, above which a note says so."""
-    fit_steps: int = Field(default=60, ge=0, le=10_000)
-    """Adam's steps on frames and poses; 0: frames are those of the boxes."""
-    fit_rate: float = Field(default=0.5, gt=0.0)
-    """Adam's learning rate, degrees and pixels of a picture of 128 a side."""
-    fit_pixels: int = Field(default=100, ge=8, le=10_000)
-    """Pixels of each outline that the fit asks."""
-    most_turn_deg: float = Field(default=15.0, gt=0.0, le=90.0)
-    """Most by which a refined angle differs from the given one, degrees."""
-    most_move: float = Field(default=0.1, gt=0.0, le=0.5)
-    """Most by which a frame moves, as a share of its side; its scale changes by at most twice that."""
-    pull: float = Field(default=0.0005, ge=0.0)
-    """Weight of the sum of squared changes of a picture, which leaves alone what no outline decides."""
+    fit: PosesFitConfig = PosesFitConfig()
+    """How poses and frames are fitted."""
 
 
 class ReferenceConfig(Frozen):

@@ -1,6 +1,7 @@
-"""A prompt's words, beside those that the text prior was trained on."""
+"""Words: a prompt's, beside those that the text prior was trained on, and what is said of several pictures."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -35,3 +36,20 @@ def check_words(run: RunContext, prompt: str, mode: Literal["refuse", "allow"]) 
             "name a household thing, vehicle, toy or plant, use a larger prior, or --set reference.unknown_words=allow",
         )
     return [f"the text prior has never seen the word{'s' if len(unknown) > 1 else ''} {', '.join(unknown)}"] if unknown else []
+
+
+def turn_notes(given: Sequence[str], found: Sequence[str]) -> list[str]:
+    """What to say of poses that were to be refined."""
+    changes = [f"{old} to {new}" for old, new in zip(given, found, strict=True) if old != new]
+    return [f"poses refined: {'; '.join(changes)}" if changes else "no other poses fit the outlines better"]
+
+
+def contradiction_notes(poses: Sequence[str], shares: Sequence[float], most: float) -> list[str]:
+    """What to say of outlines that no shape explains: nothing up to a share `most` of each."""
+    worst = max(range(len(shares)), key=shares.__getitem__)
+    if shares[worst] <= most:
+        return []
+    return [
+        f"the pictures contradict each other: no shape explains {shares[worst]:.0%} of the outline from {poses[worst]}; "
+        "look at their poses, or let --refine-poses do so"
+    ]

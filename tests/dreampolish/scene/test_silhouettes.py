@@ -11,7 +11,7 @@ from dreampolish.scene.cameras import Cameras, orbit_cameras, rays_from_cameras
 from dreampolish.scene.silhouettes import FitSizes, contradiction, fitted, hull_outlines
 
 SIZE, FOV_DEG = 64, 20.0
-FIT = FitSizes(steps=60, rate=0.5, outline=40, turn_deg=15.0, move=0.1, pull=0.0005)
+FIT = FitSizes(steps=60, rate=0.5, pixels=40, most_turn_deg=15.0, most_move=0.1, pull=0.0005)
 
 
 def cameras(azimuth_deg: list[float], elevation_deg: list[float]) -> Cameras:

@@ -3,6 +3,8 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -14,10 +16,14 @@ from typer.testing import CliRunner
 from dreampolish.assets.reading.read import read_scene
 from dreampolish.assets.reading.source import open_archive, open_mesh_file
 from dreampolish.assets.textured_mesh import TexturedMesh
+from dreampolish.scene.pictures import read_picture
 from flows.ablation import plan as ablation_plan
+from flows.ablation.cell import Workplace, cell_record
 from flows.ablation.flow import ablation
 from flows.ablation.plan import STUDIES, found_study, planned
+from flows.benchmark.truth import picture_camera, true_mesh
 from flows.cli import app
+from schemas.config.presets import ConfigError
 from stages.results.surfaces import opened_from_textured
 from stages.runtime.errors import StageError
 from stages.runtime.files import PROJECT
@@ -55,7 +61,10 @@ def test_the_shipped_studies_can_begin(path: Path, store: Path) -> None:
     assert plan.study.name == path.stem
     assert len({each.run for each in plan.cells}) == len(plan.cells) > 1
     assert all(each.config is None or each.config.threads == 1 for each in plan.cells)
-    assert plan.stage_computations() < sum(len(each.stages) for each in plan.cells) or path.stem == "generalisation"
+    assert plan.stage_computations() < sum(len(each.stages) for each in plan.cells) or path.stem in (
+        "generalisation",
+        "pictures",
+    )
     assert not store.exists()
 
 
@@ -83,6 +92,36 @@ def test_on_true_meshes_there_is_no_geometry_to_make(store: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_weights")
+def test_variants_may_differ_in_their_pictures_alone(store: Path, tmp_path: Path) -> None:
+    plan = planned(found_study(Path("pictures")), store, None, [])
+    assert {each.variant: each.pictures for each in plan.cells} == {"one": (), "two": (180,), "four": (90, 180, -90)}
+    assert len({str(config) for config in plan.configs.values()}) == 1
+    twins = {"a": {"pictures": [90]}, "b": {"pictures": [90]}}
+    study = found_study(study_file(tmp_path, objects=["barrel"], prompts=[], variants=twins))
+    with pytest.raises(ConfigError, match="have the same settings"):
+        planned(study, store, None, [])
+
+
+@pytest.mark.usefixtures("no_weights")
+def test_a_cells_pictures_are_the_true_objects_from_their_azimuths(store: Path, tmp_path: Path) -> None:
+    plan = planned(found_study(study_file(tmp_path, objects=["barrel"], prompts=[], variants=TURNED)), store, None, [])
+    cell = next(each for each in plan.cells if each.variant == "two")
+    assert cell.config is not None
+    work = cast(Workplace, SimpleNamespace(store=store))
+    record = cell_record(work, cell, cell.config)
+    assert [(each.azimuth_deg, each.elevation_deg) for each in record.others] == [(90, 10)]
+    truth = cell.subject.truth
+    assert truth is not None
+    seen = opened_from_textured(true_mesh(truth.glb, torch.device("cpu"))).render(picture_camera(90.0, 10.0, 512))
+    shown = read_picture(store / "inputs" / record.others[0].image)
+    torch.testing.assert_close(shown[..., 3], seen.alpha[0], atol=1 / 255, rtol=0)
+    assert cell_record(work, cell, cell.config) == record
+
+
+TURNED = {"one": {}, "two": {"pictures": [90]}}
+
+
+@pytest.mark.usefixtures("no_weights")
 def test_an_id_stands_for_the_settings(store: Path, tmp_path: Path) -> None:
     def plan_id(**changes: object) -> str:
         return planned(found_study(study_file(tmp_path, **changes)), store, None, []).id
@@ -105,6 +144,9 @@ def test_an_id_stands_for_the_settings(store: Path, tmp_path: Path) -> None:
         ({"prompts": ["a red armchair", "a red"]}, "'a red' names no object"),
         ({"preset": "hom"}, "did you mean home"),
         ({"on_true_meshes": True}, "only objects have a true mesh"),
+        ({"variants": {"a": {}, "b": {"pictures": [90]}}}, "rendered from true meshes"),
+        ({"objects": ["barrel"], "prompts": [], "variants": {"a": {}, "b": {"pictures": [0]}}}, "0.0 stands there twice"),
+        ({"objects": ["barrel"], "prompts": [], "variants": {"a": {}, "b": {"pictures": [300]}}}, "less than or equal to 180"),
         ({"on_true_meshes": True, "prompts": [], "objects": ["barrel"], "until": "polish"}, "until texture"),
         ({"prompts": {"seen": ["a table"], "new": ["a chair"]}, "unseen_group": "new"}, "but the text prior has seen 'chair'"),
     ],
