@@ -164,7 +164,8 @@ def _statement(module: _Module, node: ast.stmt, root: Path) -> _Statement:
     outside = [
         f"{each}={'.'.join(filter(None, imports[each]))}" for each in used if each in imports and not _is_ours(imports[each])
     ]
-    part = hashlib.sha256("\n".join([ast.dump(plain), *sorted(outside)]).encode()).hexdigest()
+    # An import of ours inside a function is a path: what it names is followed.
+    part = hashlib.sha256("\n".join([ast.dump(_WithoutOurImports().visit(plain)), *sorted(outside)]).encode()).hexdigest()
     named = {each: imports[each] for each in used if each in imports}
     found = _Statement(node, part, used=frozenset(used), imports=named, attributes=_attributes_by_name(plain))
     module.statements[id(node)] = found
@@ -207,6 +208,19 @@ class _Plain(ast.NodeTransformer):
         self.generic_visit(node)
         node.body = node.body or [ast.Pass()]
         return node
+
+
+class _WithoutOurImports(ast.NodeTransformer):
+    """Takes imports of our own modules out of a syntax tree."""
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST | None:
+        """`from stages.nerf import ...`, or from a place beside."""
+        return None if node.level or _is_ours((node.module or "", None)) else node
+
+    def visit_Import(self, node: ast.Import) -> ast.AST | None:
+        """`import stages.nerf`; others of the same line stay."""
+        node.names = [alias for alias in node.names if not _is_ours((alias.name, None))]
+        return node if node.names else None
 
 
 def _is_kernel(node: ast.FunctionDef) -> bool:

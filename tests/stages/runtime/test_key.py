@@ -118,6 +118,19 @@ def test_a_moved_definition_keeps_the_key(checkout: Path) -> None:
     assert digest(checkout) == before
 
 
+def test_a_definition_that_is_imported_inside_a_function_may_move_too(checkout: Path) -> None:
+    within = "    from dreampolish.grid import cells\n    return torch.relu"
+    edit(checkout, "dreampolish/field.py", "    return torch.relu", within)
+    edit(checkout, "dreampolish/field.py", "Base, cells", "Base")
+    before = digest(checkout)
+    edit(checkout, "dreampolish/grid.py", "def cells(points, count=7):\n    return count\n", "")
+    (checkout / "dreampolish/cells.py").write_text("def cells(points, count=7):\n    return count\n")
+    edit(checkout, "dreampolish/field.py", "from dreampolish.grid import cells", "from dreampolish.cells import cells")
+    assert digest(checkout) == before
+    edit(checkout, "dreampolish/cells.py", "count=7", "count=8")
+    assert digest(checkout) != before
+
+
 def test_what_a_module_does_when_imported_counts_for_who_uses_it(checkout: Path) -> None:
     before = digest(checkout, "stages.export", "export")
     edit(checkout, "dreampolish/lookup.py", "= 1", "= 2")
@@ -217,7 +230,7 @@ KNOWN_GETATTR = [
     "dreampolish/priors/folders/architectures.py",
     "dreampolish/priors/folders/architectures.py",
     "dreampolish/priors/folders/architectures.py",
-    "dreampolish/priors/folders/projection.py",
+    "dreampolish/priors/folders/architectures.py",
     "dreampolish/priors/latents.py",
     "dreampolish/priors/rehearsal/clock.py",
     "dreampolish/priors/rehearsal/estimators.py",

@@ -1,6 +1,6 @@
 """StableNormal's one-step part on real classes made tiny: both generations, axes, memory.
 
-The arithmetic was compared once with the authors' pipelines on these folders.
+The arithmetic was compared once with the authors' pipeline (v0) on these folders.
 """
 
 from pathlib import Path
