@@ -14,7 +14,7 @@ from jaxtyping import Float
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from dreampolish.metrics.pictures import mask_iou
+from dreampolish.metrics.pictures import mask_iou, mirror_symmetry
 from dreampolish.priors.distillation.guidance import images_at_prior
 from dreampolish.renderers.mesh import MeshRender, color_of_field
 from dreampolish.scene.cameras import orbit_cameras
@@ -288,12 +288,6 @@ def _drawn(stage: Stage, config: ReferenceConfig, prompt: str) -> Candidates:
             "use another prompt or seed, --image, or a matting model (--set priors.matting.source=FOLDER, docs/limits.md)",
         )
     return Candidates(pictures, alignments, symmetries, best)
-
-
-def mirror_symmetry(alpha: Float[Tensor, "h w"]) -> float:
-    """Overlap of a centred silhouette with its mirror image, 0..1: the sum of the smaller over the sum of the larger values."""
-    mirrored = alpha.flip(1)
-    return float(torch.minimum(alpha, mirrored).sum() / torch.maximum(alpha, mirrored).sum().clamp_min(1e-6))
 
 
 def _likeness(run: RunContext, prompt: str, config: ReferenceConfig) -> Callable[[Float[Tensor, "1 h w 3"]], float]:

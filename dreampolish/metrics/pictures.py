@@ -66,3 +66,9 @@ def mean_normal_angle(
     # atan2 keeps its precision at small angles, where acos does not.
     angle = torch.atan2(torch.linalg.cross(first, second).norm(dim=-1), (first * second).sum(-1))
     return (torch.rad2deg(angle) * mask).sum((1, 2)) / mask.sum((1, 2))
+
+
+def mirror_symmetry(alpha: Float[Tensor, "h w"]) -> float:
+    """Overlap of a centred silhouette with its mirror image, 0..1: the sum of the smaller over the sum of the larger values."""
+    mirrored = alpha.flip(1)
+    return float(torch.minimum(alpha, mirrored).sum() / torch.maximum(alpha, mirrored).sum().clamp_min(1e-6))

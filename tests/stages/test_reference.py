@@ -7,12 +7,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dreampolish.metrics.pictures import mirror_symmetry
 from dreampolish.scene.cameras import FRAMING_HALF_HEIGHT
 from dreampolish.scene.cutout import OBJECT_RADIUS, on_white
 from dreampolish.scene.pictures import write_picture
 from schemas.config.reference import ReferenceConfig
 from schemas.config.run import PriorsConfig
-from stages.reference import _cut, _cutter, _users_picture, mirror_symmetry
+from stages.reference import _cut, _cutter, _users_picture
 from stages.runtime.context import RunContext
 from stages.runtime.errors import StageError
 from stages.runtime.keys.key import prior_digests
