@@ -29,7 +29,8 @@ FLOAT32 = 4
 
 
 def depth_bytes(source: PriorSource) -> int:
-    """Weights of a depth estimator, and the peak of looking at one picture; of one that cannot be laid out on `meta` the weights twice."""
+    """Weights of a depth estimator, and the peak of looking at one picture, rather too much than too little; of one that cannot be laid out
+    on `meta` the weights twice."""
     _, config, found = checked_transformers(source.folder(), transformers.AutoModelForDepthEstimation)
     weights = found.n_parameters * FLOAT32
     side = int(getattr(getattr(config, "backbone_config", None) or config, "image_size", None) or USUAL_SIDE)

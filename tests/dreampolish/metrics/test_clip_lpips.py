@@ -79,6 +79,7 @@ def test_what_is_no_clip_is_refused_in_one_line(tmp_path: Path, clip_folder: Pat
         BertConfig(vocab_size=8, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)
     ).save_pretrained(tmp_path / "bert")
     shutil.copytree(clip_folder, tmp_path / "torn")
+    (tmp_path / "torn" / "model.safetensors").write_bytes(b"")
     for name, words in cases.items():
         with pytest.raises(PriorError, match=words) as caught:
             load_clip(PriorSource(str(tmp_path / name), None), CPU)
@@ -154,7 +155,7 @@ def test_figures_have_real_names_only_where_real_weights_are_configured(
     assert -1 <= found["clip_text"] <= 1 and 0 < found["clip_image"] < 1
     assert "lpips" not in real_figures(run, _view(32), _view(32).rgb, views)
     broken = PriorsConfig(clip=PriorSetting(source=str(lpips_folder)))
-    with pytest.raises(StageError, match="no model.safetensors"):
+    with pytest.raises(StageError, match="config.json cannot be read"):
         real_figures(run_context.model_copy(update={"priors": broken}), view, view.rgb, views)
 
 

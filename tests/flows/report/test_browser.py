@@ -191,7 +191,10 @@ def facts(folder: Path, run: str, bump: tuple[int, int, int]) -> RunFacts:
             StageFacts(name, title, "computed", 1.0, 1.0, 2**30, figures, ("step cap 50",), "ab" * 32, {}, strip, curves)  # type: ignore[arg-type]
         )
     record = RunRecord(run=run, prompt=PROMPT, config=Config(), created="2026-01-01T00:00:00+00:00")
-    return RunFacts(record, tuple(stages), four_walls(bump), None, (), Command("Make it again", "dreampolish run x"), ())
+    making = Command("Make it again", "dreampolish run x")
+    return RunFacts(
+        record, tuple(stages), glb=four_walls(bump), candidates=None, pictures=(), changes=(), making=making, varying=()
+    )
 
 
 @pytest.fixture(scope="module")

