@@ -33,10 +33,9 @@ from stages.guidance.handover import Handover
 from stages.guidance.reference_view import (
     REFERENCE_VIEW,
     ReferenceView,
-    anchor_terms,
-    depth_terms,
     load_reference,
     of_another,
+    volume_terms,
 )
 from stages.guidance.rhythm import is_finer, renders_novel, renders_reference, wants_normals
 from stages.results.files import save_state
@@ -146,15 +145,7 @@ def _held_to(
 ) -> tuple[VolumeRender, dict[str, Term]]:
     """A render of a given picture's view, and its losses."""
     seen = scene.render(view.camera, with_normals=config.anchors.normal.at(*progress) > 0, stratified=True)
-    terms = anchor_terms(
-        anchors=config.anchors,
-        progress=progress,
-        reference=view,
-        rgb=seen.rgb,
-        opacity=seen.opacity,
-        normals_camera=seen.normals_camera,
-    )
-    return seen, {**terms, **depth_terms(config.anchors, progress, view, seen.depth)}
+    return seen, volume_terms(config.anchors, progress, view, seen)
 
 
 def _regularizers(config: NerfConfig, progress: tuple[int, int], render: VolumeRender) -> dict[str, Term]:

@@ -12,7 +12,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from dreampolish.assets.solids.mesh_to_sdf import sdf_from_mesh
-from dreampolish.fields.density_to_sdf import EmptyFieldError, FitReport, SignedDistanceGrid, fit_sdf, sdf_from_density
+from dreampolish.fields.density_to_sdf import (
+    EmptyFieldError,
+    FitReport,
+    LevelSetSizes,
+    SignedDistanceGrid,
+    fit_sdf,
+    sdf_from_density,
+)
 from dreampolish.fields.hash_grid import ADAM_EPSILON
 from dreampolish.fields.occupancy import OccupancyGrid
 from dreampolish.fields.sdf import SdfField
@@ -33,10 +40,9 @@ from stages.guidance.reference_view import (
     REFERENCE_FOV_DEG,
     REFERENCE_VIEW,
     ReferenceView,
-    anchor_terms,
-    depth_terms,
     load_reference,
     of_another,
+    volume_terms,
 )
 from stages.guidance.rhythm import is_finer, renders_novel, renders_reference
 from stages.results.files import load_colors, load_density, load_mesh, load_occupancy, save_state
@@ -157,18 +163,19 @@ def _source_of_nerf(stage: Stage, nerf: NerfArtifact | None, config: NeusConfig)
     assert nerf is not None
     source, occupancy = load_density(stage, nerf), load_occupancy(stage, nerf, nerf.occupancy)
     cameras = _conversion_cameras().to(stage.device)
-    step_size = step_size_for(config.samples_per_ray)
     try:
         target = sdf_from_density(
             field=source,
             occupancy=occupancy,
             cameras=cameras,
-            resolution=config.conversion_resolution,
-            smoothing=config.conversion_smoothing,
-            step_size=step_size,
-            n_levels=config.conversion_levels,
-            min_component_share=config.conversion_component_share,
-            faint_agreement=config.conversion_agreement,
+            sizes=LevelSetSizes(
+                resolution=config.conversion_resolution,
+                smoothing=config.conversion_smoothing,
+                step_size=step_size_for(config.samples_per_ray),
+                n_levels=config.conversion_levels,
+                min_component_share=config.conversion_component_share,
+                faint_agreement=config.conversion_agreement,
+            ),
             thin_parts=ThinPartsSizes(**config.thin_parts.model_dump(), least_part=config.smoothing.least_part),
             outlined=Smoothing(
                 cameras=_onlookers(),
@@ -275,16 +282,7 @@ def _held_to(
 ) -> tuple[NeusRender, dict[str, Term]]:
     """A render of a given picture's view, and its losses."""
     render = scene.render(view.camera, stratified=True)
-    seen = render.picture
-    terms = anchor_terms(
-        anchors=config.anchors,
-        progress=progress,
-        reference=view,
-        rgb=seen.rgb,
-        opacity=seen.opacity,
-        normals_camera=seen.normals_camera,
-    )
-    return render, {**terms, **depth_terms(config.anchors, progress, view, seen.depth)}
+    return render, volume_terms(config.anchors, progress, view, render.picture)
 
 
 def _regularizers(config: NeusConfig, progress: tuple[int, int], render: NeusRender) -> dict[str, Term]:

@@ -64,6 +64,23 @@ class SignedDistanceGrid:
 
 
 @dataclass(frozen=True)
+class LevelSetSizes:
+    """How a level set is looked for.
+
+    resolution: lattice points of a side. smoothing: Gaussian blur in lattice steps, of the densities and of the distances. step_size,
+    n_levels: see `automatic_level`. min_component_share: of the largest component, below which one is dropped. faint_agreement: see
+    `with_faint_parts`.
+    """
+
+    resolution: int
+    smoothing: float
+    step_size: float
+    n_levels: int
+    min_component_share: float
+    faint_agreement: float
+
+
+@dataclass(frozen=True)
 class FitReport:
     """How far the fitted field is from its target: |sdf| on the target's surface, mean and largest, world units; mean colour
     error."""
@@ -173,46 +190,45 @@ def sdf_from_density(
     field: DensityField,
     occupancy: OccupancyGrid,
     cameras: Cameras,
-    resolution: int,
-    smoothing: float,
-    step_size: float,
-    n_levels: int,
-    min_component_share: float,
-    faint_agreement: float,
+    sizes: LevelSetSizes,
     thin_parts: ThinPartsSizes,
     outlined: Smoothing,
 ) -> SignedDistanceGrid:
     """Signed distances to the automatic level set of a density field.
 
-    resolution: lattice points of a side. smoothing: Gaussian blur in lattice steps, of the densities and of the distances.
-    cameras, step_size, n_levels: see `automatic_level`. faint_agreement, thin_parts: see `with_faint_parts`, which looks through
-    the smoothing's cameras. outlined: the smoothing that leaves outlines alone. Raises EmptyFieldError.
+    cameras: see `automatic_level`. thin_parts: see `with_faint_parts`, which looks through the smoothing's cameras. outlined: the
+    smoothing that leaves outlines alone. Raises EmptyFieldError.
     """
     half_size = occupancy.half_size
-    densities = density_lattice(field, occupancy, resolution)
-    blurred = _blurred(densities, smoothing)
+    densities = density_lattice(field, occupancy, sizes.resolution)
+    blurred = _blurred(densities, sizes.smoothing)
     level = automatic_level(
-        densities=densities, blurred=blurred, half_size=half_size, cameras=cameras, step_size=step_size, n_levels=n_levels
+        densities=densities,
+        blurred=blurred,
+        half_size=half_size,
+        cameras=cameras,
+        step_size=sizes.step_size,
+        n_levels=sizes.n_levels,
     )
-    solid = solid_from_density(blurred, level, min_component_share)
+    solid = solid_from_density(blurred, level, sizes.min_component_share)
     whole = with_faint_parts(
         densities=densities,
         solid=solid,
         level=level,
         half_size=half_size,
         cameras=outlined.cameras,
-        step_size=step_size,
-        agreement=faint_agreement,
+        step_size=sizes.step_size,
+        agreement=sizes.faint_agreement,
         sizes=thin_parts,
     )
     # What hangs on nothing is dropped again. Around a solid point below the level the surface lies half-way to an empty one or farther.
-    solid = _large_components(_inside_box(whole), min_component_share)
+    solid = _large_components(_inside_box(whole), sizes.min_component_share)
     raised = torch.from_numpy(solid).to(blurred.device) & (blurred <= level)
     blurred = blurred.masked_fill(raised, 2 * level)
-    spacing = 2 * half_size / (resolution - 1)
+    spacing = 2 * half_size / (sizes.resolution - 1)
     signed = signed_distances(blurred.cpu().numpy(), solid, level) * spacing
     signed = smoothed_within_outlines(signed, half_size, outlined)
-    signed = ndimage.gaussian_filter(signed, smoothing)
+    signed = ndimage.gaussian_filter(signed, sizes.smoothing)
     if signed.min() >= 0:
         raise EmptyFieldError("the solid part of the density field is thinner than a lattice step: raise the resolution")
     vertices = marching_cubes(signed, 0.0, spacing=(spacing,) * 3)[0] - half_size

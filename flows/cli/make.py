@@ -14,6 +14,7 @@ from flows.service.temporary_server import load_stages, temporary_server
 from stages.runtime.signals import stop_on_signals
 
 if TYPE_CHECKING:
+    from flows.runs.given_mesh import GivenMesh
     from flows.runs.inputs import GivenPictures
     from schemas.runs import RunRecord
 
@@ -45,7 +46,6 @@ def run(
     """Make a textured 3D asset from a prompt."""
 
     def work(store: Path) -> dict[str, Any]:
-        from flows.runs.create import new_run
         from flows.runs.given_mesh import GivenMesh
         from schemas.config.presets import ConfigError
 
@@ -53,16 +53,7 @@ def run(
             raise ConfigError("--up and --front say how an --init-mesh FILE stands; there is none")
         given = None if init_mesh is None else GivenMesh(file=init_mesh, use="start", up=up, front_deg=front)
         pictures = _pictures(image, refine=refine_poses)
-        record = new_run(
-            store=store,
-            prompt=prompt,
-            preset=preset,
-            overrides=[*pictures.settings, *(overrides or [])],
-            image=pictures.front,
-            others=pictures.others,
-            given=given,
-            vram=vram,
-        )
+        record = _new_run(store, prompt, pictures, given=given, preset=preset, overrides=overrides, vram=vram)
         return _continue(record, f"run {record.run}: {record.prompt}")
 
     finish(work, as_json)
@@ -121,23 +112,12 @@ def texture(
             return texture_flow(run=record.run, overrides=overrides or [], refresh=refresh, vram=vram)
 
     def own(store: Path) -> dict[str, Any]:
-        from flows.runs.create import new_run
         from flows.runs.given_mesh import GivenMesh
 
         assert mesh is not None
         wanted = GivenMesh(file=mesh, uv=uv, only=only, strength=strength, up=up, front_deg=front)
         pictures = _pictures(image, refine=False)
-        settings = [*pictures.settings, *(overrides or [])]
-        record = new_run(
-            store=store,
-            prompt=run,
-            preset=preset,
-            overrides=settings,
-            image=pictures.front,
-            others=pictures.others,
-            given=wanted,
-            vram=vram,
-        )
+        record = _new_run(store, run, pictures, given=wanted, preset=preset, overrides=overrides, vram=vram)
         return _continue(record, f"run {record.run}: {mesh.name} as {record.prompt}")
 
     finish(again if mesh is None else own, as_json)
@@ -162,7 +142,6 @@ def polish(
     """Polish the surface of a mesh of your own; with a prompt, paint it too."""
 
     def work(store: Path) -> dict[str, Any]:
-        from flows.runs.create import new_run
         from flows.runs.given_mesh import GivenMesh
         from flows.runs.inputs import words_of_name
         from schemas.config.presets import ConfigError
@@ -174,17 +153,7 @@ def polish(
         )
         words = words_of_name(mesh) if prompt is None else prompt
         pictures = _pictures(image, refine=False)
-        settings = [*pictures.settings, *(overrides or [])]
-        record = new_run(
-            store=store,
-            prompt=words,
-            preset=preset,
-            overrides=settings,
-            image=pictures.front,
-            others=pictures.others,
-            given=wanted,
-            vram=vram,
-        )
+        record = _new_run(store, words, pictures, given=wanted, preset=preset, overrides=overrides, vram=vram)
         return _continue(record, f"run {record.run}: {mesh.name}" + ("" if prompt is None else f" as {record.prompt}"))
 
     finish(work, as_json)
@@ -231,6 +200,31 @@ def _pictures(image: list[str] | None, *, refine: bool) -> "GivenPictures":
     if not pictures.others:
         raise ConfigError("--refine-poses compares several pictures; give --image FILE@AZIMUTH[,ELEVATION] too")
     return replace(pictures, settings=(*pictures.settings, "reference.poses.refine=true"))
+
+
+def _new_run(
+    store: Path,
+    prompt: str,
+    pictures: "GivenPictures",
+    *,
+    given: "GivenMesh | None",
+    preset: str,
+    overrides: list[str] | None,
+    vram: float | None,
+) -> "RunRecord":
+    """The record of a new run of a command."""
+    from flows.runs.create import new_run
+
+    return new_run(
+        store=store,
+        prompt=prompt,
+        preset=preset,
+        overrides=[*pictures.settings, *(overrides or [])],
+        image=pictures.front,
+        others=pictures.others,
+        given=given,
+        vram=vram,
+    )
 
 
 def _continue(record: "RunRecord", headline: str) -> dict[str, Any]:

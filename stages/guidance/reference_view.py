@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dreampolish.optim.fit import Term
 from dreampolish.optim.regularizers import depth_correlation_loss
+from dreampolish.renderers.volume import VolumeRender
 from dreampolish.scene.cameras import Cameras, orbit_cameras
 from dreampolish.scene.pictures import read_picture, resize
 from schemas.artifacts import Artifact, FileRef, ReferenceArtifact, ReferencePicture
@@ -157,6 +158,21 @@ def anchor_terms(
         loss = ((1 - cosine) * seen).sum() / seen.sum().clamp_min(1.0)
         terms["reference_normal"] = Term(loss, anchors.normal.at(step, steps))
     return terms
+
+
+def volume_terms(
+    anchors: VolumeAnchorConfig, progress: tuple[int, int], reference: ReferenceView, seen: VolumeRender
+) -> dict[str, Term]:
+    """Losses of a field's render from a given picture's camera: those of `anchor_terms` and `depth_terms`."""
+    terms = anchor_terms(
+        anchors=anchors,
+        progress=progress,
+        reference=reference,
+        rgb=seen.rgb,
+        opacity=seen.opacity,
+        normals_camera=seen.normals_camera,
+    )
+    return {**terms, **depth_terms(anchors, progress, reference, seen.depth)}
 
 
 def of_another(terms: Mapping[str, Term]) -> dict[str, Term]:

@@ -11,6 +11,7 @@ from dreampolish.fields import density_to_sdf as conversion
 from dreampolish.fields.density import DensityField
 from dreampolish.fields.density_to_sdf import (
     EmptyFieldError,
+    LevelSetSizes,
     density_lattice,
     fit_sdf,
     sdf_from_density,
@@ -50,7 +51,8 @@ def converted(peak: float):
     occupancy = OccupancyGrid(16, 0.65, "cpu")
     cameras = turntable_cameras(3, 15.0, 20.0, 24)
     smoothing = Smoothing(cameras, 0.03, 0.015, **OutlinedSmoothingConfig().model_dump())
-    return sdf_from_density(SoftBall(peak), occupancy, cameras, 48, 0.7, 0.005, 24, 0.02, 0.85, THIN_PARTS, smoothing)
+    sizes = LevelSetSizes(48, 0.7, step_size=0.005, n_levels=24, min_component_share=0.02, faint_agreement=0.85)
+    return sdf_from_density(SoftBall(peak), occupancy, cameras, sizes, THIN_PARTS, smoothing)
 
 
 def test_sampling_a_lattice_inverts_building_one() -> None:
@@ -91,9 +93,8 @@ def test_a_faint_leg_is_solid_after_the_conversion_and_what_hangs_on_nothing_is_
     inside = {}
     for agreement in (0.0, 0.85):
         occupancy = OccupancyGrid(16, 0.65, "cpu")
-        target = sdf_from_density(
-            FaintLeg(500.0), occupancy, cameras, 64, 0.3, 0.01, 24, 0.02, agreement, THIN_PARTS, smoothing
-        )
+        sizes = LevelSetSizes(64, 0.3, step_size=0.01, n_levels=24, min_component_share=0.02, faint_agreement=agreement)
+        target = sdf_from_density(FaintLeg(500.0), occupancy, cameras, sizes, THIN_PARTS, smoothing)
         assert float(target.at(piece)) > 0
         assert float(target.values[:, :, 0].min()) > 0  # closed below
         inside[agreement] = bool((target.at(leg) < 0).all())

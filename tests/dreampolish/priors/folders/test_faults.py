@@ -116,3 +116,8 @@ def test_halves_alone_open(layout: str, tmp_path: Path) -> None:
         save_file(halves, path.with_suffix(".fp16.safetensors"), metadata={"format": "pt"})
         path.unlink()
     _checked(folder)
+    kept = sorted(folder.rglob("*.safetensors"))
+    assert all(path.name.endswith(".fp16.safetensors") for path in kept)
+    _truncated(kept[0])
+    with pytest.raises(PriorError, match=FAULTS[_truncated]):
+        _checked(folder)
