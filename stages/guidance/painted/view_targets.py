@@ -101,7 +101,7 @@ class ViewTargets:
         fov = torch.full_like(azimuth, REFERENCE_FOV_DEG)
         self._cameras = orbit_cameras(azimuth, elevation, fov, painter.image_size).to(generator.device)
         self._due = sorted({round(progress * max(steps - 1, 0)) for progress in config.paint_at})
-        self._pictures, self._coverage = torch.zeros(0), torch.zeros(0)
+        self._painted, self._pictures, self._coverage = torch.zeros(0), torch.zeros(0), torch.zeros(0)
         self._hull = _hull_of(given, self._cameras) if given else None
 
     def paint_if_due(self, step: int, picture: Picture) -> None:
@@ -113,7 +113,8 @@ class ViewTargets:
             painted = self._painter.paint(self._present(picture, strength), self._cameras, strength)
         self._keep(painted.permute(0, 2, 3, 1).contiguous())
 
-    def _keep(self, pictures: Float[Tensor, "n h w 3"]) -> None:
+    def _keep(self, painted: Float[Tensor, "n h w 3"]) -> None:
+        self._painted, pictures = painted, painted.clone()
         size = pictures.shape[1]
         self._coverage = coverage_of(pictures, self._config.paper_tolerance, self._config.full_ink)
         if self._hull is not None:
@@ -176,8 +177,8 @@ class ViewTargets:
         return self._pictures
 
     def state_dict(self) -> dict[str, Any]:
-        """The painted pictures."""
-        return {"pictures": self._pictures}
+        """The pictures as they were painted: all else follows from them."""
+        return {"pictures": self._painted}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` gave."""

@@ -168,6 +168,10 @@ def test_views_beside_given_pictures_show_these_and_others_stay_in_their_hull() 
             assert torch.equal(targets.coverage()[place], picture.mask[0])
         assert float(targets.coverage()[:, 0].max()) == 0  # no given picture shows anything so high
         assert float(targets.pictures()[:, 0].min()) == 1
+    resumed = ViewTargets(config, steps=11, size=8, painter=painter, given=given, generator=generator)
+    resumed.load_state_dict(targets.state_dict())
+    assert torch.equal(resumed.pictures(), targets.pictures())
+    assert torch.equal(resumed.coverage(), targets.coverage()), "what the hull cuts off is no outline of what it leaves"
 
 
 def test_each_view_is_painted_from_the_nearest_picture_at_its_angle_from_there() -> None:
