@@ -33,7 +33,7 @@ def read_plain(files: MeshFiles) -> Scene:
         raise MeshError(f"{files.name} has coordinates that are not finite numbers")
     uv = getattr(mesh.visual, "uv", None)
     texture, note = _ply_texture(files) if files.kind == "ply" and uv is not None else (None, None)
-    colors = _colors(mesh)
+    colors, lost = _colors(mesh, files)
     return Scene(
         parts=(
             Part(
@@ -49,7 +49,7 @@ def read_plain(files: MeshFiles) -> Scene:
         ),
         up=None,
         metres_per_unit=None,
-        notes=(note,) if note else (),
+        notes=tuple(said for said in (note, lost) if said),
     )
 
 
@@ -63,6 +63,10 @@ def _check_size(files: MeshFiles) -> None:
         check_triangles(count, files.name)
     if files.kind == "ply":
         head = content[: content.find(b"end_header")].split(b"\n")
+        if head[0].strip() == b"ply" and not any(
+            line.split()[:2] in ([b"element", b"face"], [b"element", b"tristrips"]) for line in head
+        ):
+            raise MeshError(f"{files.name} holds only points: give a mesh of triangles")
         for words in (line.split() for line in head if line.startswith(b"element")):
             if len(words) > 2 and words[1] == b"face" and words[2].isdigit():
                 check_triangles(int(words[2]), files.name)
@@ -70,12 +74,53 @@ def _check_size(files: MeshFiles) -> None:
                 raise MeshError(f"{files.name} claims {int(words[2]):,} entries and has {len(content):,} bytes: it is cut off")
 
 
-def _colors(mesh: Any) -> np.ndarray | None:
-    """Linear RGB of the vertices, where the file has colours; they are taken as sRGB, as scanners write them."""
-    if mesh.visual.kind != "vertex":
+COLOR_NAMES = (("red", "green", "blue"), ("diffuse_red", "diffuse_green", "diffuse_blue"), ("r", "g", "b"))
+"""What writers call a vertex's colours in a PLY."""
+
+
+def _colors(mesh: Any, files: MeshFiles) -> tuple[np.ndarray | None, str | None]:
+    """Linear RGB of the vertices, where the file has colours, taken as sRGB, as scanners write them; and what is said of others."""
+    found, of_faces = None, mesh.visual.kind == "face"
+    if files.kind == "ply":
+        found = _ply_colors(mesh.metadata["_ply_raw"]["vertex"].get("data"))
+    elif files.kind == "off":
+        found, of_faces = _off_colors(files.content.decode("ascii", "replace"), len(mesh.vertices))
+    lost = (
+        f"{files.name} has colours of faces, which are not read; colours of vertices are"
+        if of_faces and found is None
+        else None
+    )
+    if found is None:
+        return None, lost
+    color = np.clip(found, 0, 1)
+    return np.where(color <= 0.04045, color / 12.92, ((color + 0.055) / 1.055) ** 2.4), None
+
+
+def _ply_colors(columns: Any) -> np.ndarray | None:
+    """Colours 0..1 of any type of number: whole ones are shares of the largest, others lie in 0..1 or, beyond, in 0..255."""
+    known = columns.keys() if isinstance(columns, dict) else getattr(getattr(columns, "dtype", None), "names", None) or ()
+    names = next((each for each in COLOR_NAMES if set(each) <= set(known)), None)
+    if names is None:
         return None
-    color = np.asarray(mesh.visual.vertex_colors, np.float64)[:, :3] / 255
-    return np.where(color <= 0.04045, color / 12.92, ((color + 0.055) / 1.055) ** 2.4)
+    color = np.stack([np.asarray(columns[name]).reshape(-1) for name in names], axis=1)
+    if np.issubdtype(color.dtype, np.integer):
+        return np.asarray(color / np.iinfo(color.dtype).max, np.float64)
+    return _shares(color.astype(np.float64))
+
+
+def _off_colors(text: str, count: int) -> tuple[np.ndarray | None, bool]:
+    """Colours 0..1 of the vertices of a COFF, or None; and whether faces have some."""
+    lines = [words for words in (line.partition("#")[0].split() for line in text.splitlines()) if words]
+    body = lines[1 if len(lines[0]) > 1 else 2 :]
+    of_faces = any(words[0].isdigit() and len(words) > int(words[0]) + 1 for words in body[count:])
+    if not lines[0][0].upper().startswith("COFF") or any(len(words) < 6 for words in body[:count]):
+        return None, of_faces
+    return _shares(np.array([[float(word) for word in words[3:6]] for words in body[:count]])), of_faces
+
+
+def _shares(color: np.ndarray) -> np.ndarray:
+    """Colours in 0..255 as shares; those in 0..1 as they are."""
+    return color / 255 if color.max(initial=0) > 1 else color
 
 
 def _ply_texture(files: MeshFiles) -> tuple[np.ndarray | None, str | None]:

@@ -46,7 +46,16 @@ def scene_of_gltf(data: GltfData) -> Scene:
     except MeshError:
         raise
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise MeshError(f"{data.name} is damaged: {type(error).__name__} {str(error)[:100]}") from error
+        raise MeshError(f"{data.name} is damaged: {_fault(error)}") from error
+
+
+def _fault(error: Exception) -> str:
+    """What is wrong with a document, without the words of Python."""
+    return (
+        f"it lacks {str(error)[:60]}"
+        if isinstance(error, KeyError)
+        else "a value has another type or size than glTF prescribes"
+    )
 
 
 def _scene(data: GltfData) -> Scene:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from dreampolish.assets.reading.images import texture_of_bytes
-from dreampolish.assets.reading.obj.wavefront import Material, WavefrontMesh, map_path, parse_mtl, parse_obj
+from dreampolish.assets.reading.obj.wavefront import Material, WavefrontMesh, map_path, parse_mtl, parse_obj, text_of
 from dreampolish.assets.reading.scene import Look, MeshError, Part, Scene, check_triangles
 from dreampolish.assets.reading.source import MeshFiles
 
@@ -13,9 +13,10 @@ DEFAULT_COLOR = 0.8
 
 def read_obj(files: MeshFiles) -> Scene:
     """The parts of an OBJ. Raises MeshError for a damaged text, a missing MTL or picture."""
-    check_triangles(files.content.count(b"\nf "), files.name)
+    text = text_of(files.content)
+    check_triangles(text.count("\nf "), files.name)
     try:
-        mesh = parse_obj(files.content.decode("utf-8", "replace"))
+        mesh = parse_obj(text)
     except (ValueError, IndexError) as error:
         raise MeshError(f"{files.name} cannot be read: {str(error)[:150]}") from None
     check_triangles(len(mesh.corners), files.name)
@@ -43,7 +44,7 @@ def read_obj(files: MeshFiles) -> Scene:
 def _materials(files: MeshFiles, mesh: WavefrontMesh, notes: list[str]) -> dict[str, Material]:
     found: dict[str, Material] = {}
     for name in mesh.material_libraries:
-        read = parse_mtl(files.named(name).decode("utf-8", "replace"))
+        read = parse_mtl(text_of(files.named(name)))
         twice = sorted(set(found) & set(read))
         notes += [f"two materials are called {twice[0]}; the later one counts"] if twice else []
         found |= read

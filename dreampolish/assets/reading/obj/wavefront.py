@@ -1,8 +1,16 @@
 """OBJ and MTL as text: positions, texture coordinates, faces and materials, in the order of the file."""
 
+import codecs
 from dataclasses import dataclass
 
 import numpy as np
+
+
+def text_of(content: bytes) -> str:
+    """The text of an OBJ or MTL: UTF-16 and UTF-8 by their byte order mark, else UTF-8; what is none of it becomes marks."""
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return content.decode("utf-16", "replace")
+    return content.decode("utf-8-sig", "replace")
 
 
 @dataclass(frozen=True)
@@ -113,10 +121,11 @@ def _check_corners(corners: np.ndarray, counts: tuple[int, int, int]) -> None:
 
 
 def _vertex_colors(lines: list[str]) -> np.ndarray | None:
-    """The colours behind the positions ("v x y z r g b"), where every line has them."""
+    """The colours behind the positions ("v x y z r g b"), where every line has them: 0..1, or 0..255 where one is above 1."""
     if not all(len(line.split()) >= 7 for line in lines):
         return None
-    return np.clip(np.array([line.split()[4:7] for line in lines], dtype=np.float64), 0, 1)
+    found = np.array([line.split()[4:7] for line in lines], dtype=np.float64)
+    return np.clip(found / 255 if found.max(initial=0) > 1 else found, 0, 1)
 
 
 def parse_mtl(text: str) -> dict[str, Material]:

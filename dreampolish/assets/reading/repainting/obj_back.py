@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 
-from dreampolish.assets.reading.obj.wavefront import parse_obj
+from dreampolish.assets.reading.obj.wavefront import parse_obj, text_of
 from dreampolish.assets.reading.source import MeshFiles
 
 _PAINTED = "painted"
@@ -14,11 +14,11 @@ def repainted_obj(files: MeshFiles, pictures: Mapping[int, bytes]) -> dict[str, 
 
     Vertices, texture coordinates and faces are the same lines. Faces without a material get one, by two lines more at the top.
     """
-    mesh = parse_obj(files.content.decode("utf-8", "replace"))
+    mesh = parse_obj(text_of(files.content))
     named = {mesh.material_names[number]: f"{_slug(mesh.material_names[number])}-{number}.png" for number in pictures}
     found = {named[mesh.material_names[number]]: content for number, content in pictures.items()}
     found |= {name: content for name, content in files.beside.items() if name not in mesh.material_libraries}
-    text, libraries = files.content, {name: files.named(name) for name in mesh.material_libraries}
+    text, libraries = _plain_text(files.content), {name: _plain_text(files.named(name)) for name in mesh.material_libraries}
     if "" in named or not libraries:
         text = f"mtllib {_PAINTED}.mtl\nusemtl {_PAINTED}\n".encode() + text
         own = [_PAINTED if name == "" else name for name in named] if not libraries else [_PAINTED]
@@ -27,6 +27,11 @@ def repainted_obj(files: MeshFiles, pictures: Mapping[int, bytes]) -> dict[str, 
     for name, content in libraries.items():
         found[name] = _with_pictures(content.decode("utf-8", "surrogateescape"), named).encode("utf-8", "surrogateescape")
     return {files.name: text, **found}
+
+
+def _plain_text(content: bytes) -> bytes:
+    """The same bytes, or UTF-8 where they begin with a byte order mark: other lines can then go before them."""
+    return text_of(content).encode() if content[:2] in (b"\xff\xfe", b"\xfe\xff", b"\xef\xbb") else content
 
 
 def _with_pictures(text: str, named: Mapping[str, str]) -> str:
