@@ -34,10 +34,11 @@ POLISHED = (
     "polish.silhouette_weight=0",
     "polish.displacement_weight=10000",
     "polish.normal_variation_weight=10",
-    "polish.normal_weight=10",
+    "polish.normal_weight=0",
 )
 """Settings for polishing: the front's own normals and colours hold nothing, for they are what is polished. Bumps are where single
-vertices are, so every vertex moves by itself; the outline of a rough mesh is that of its bumps and holds next to nothing. [choice]"""
+vertices are, so every vertex moves by itself; the outline of a rough mesh is that of its bumps and holds next to nothing. The embedded
+normal prior is not asked: it knows some shapes worse than the mesh does. [choice]"""
 
 UNPAINTED = (
     "reference.drawn_over=0",

@@ -160,11 +160,11 @@ class SilentPrior:
         raise AssertionError("the prior was asked though its weight is 0")
 
 
-QUICK = ("polish.normal_weight=0", "polish.size=32", "polish.steps=25", "polish.vertex_lr=0.002", "polish.views=1")
+QUICK = ("polish.size=32", "polish.steps=25", "polish.vertex_lr=0.002", "polish.views=1")
 
 
 def polished_ball(rough: Mesh, *settings: str) -> Mesh:
-    """What the steps of `polish --mesh` make of a mesh, the normal prior left out."""
+    """What the steps of `polish --mesh` make of a mesh; the normal prior must not be asked."""
     config = merged(Config(), {}, [*POLISHED, *QUICK, *settings]).polish
     generator = torch.Generator().manual_seed(0)
     colors = ColorField(

@@ -106,7 +106,8 @@ def test_a_study_of_polishing_takes_the_settings_of_polish_mesh(store: Path) -> 
     assert len({each.subject.name for each in plan.cells}) == 20, "ten objects, each at two amplitudes"
     polished = load_config("home", CONFIGS, polishing_settings()).polish
     assert plan.configs["polish --mesh"].polish == polished
-    assert plan.configs["smoothness only"].polish == polished.model_copy(update={"normal_weight": constant(0.0)})
+    assert polished.normal_weight.largest == 0
+    assert plan.configs["with the prior"].polish == polished.model_copy(update={"normal_weight": constant(10.0)})
 
 
 @pytest.mark.usefixtures("no_weights")

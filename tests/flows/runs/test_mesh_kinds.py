@@ -43,12 +43,10 @@ def picture(mode: str, kind: str, width: int = 16) -> Change:
 
 
 def placed(**node: object) -> Change:
-    """Another place of the box."""
     return lambda file: file.node.update(node)
 
 
 def looks(**material: object) -> Change:
-    """Another material."""
     return lambda file: file.material.update(material)
 
 
@@ -180,14 +178,7 @@ def one_side(file: GltfFile) -> None:
 
 
 def of_mode(mode: int) -> Change:
-    def change(file: GltfFile) -> None:
-        file.primitive["mode"] = mode
-
-    return change
-
-
-def required(extension: str) -> Change:
-    return lambda file: file.require(extension)
+    return lambda file: file.primitive.update(mode=mode)
 
 
 def empty(file: GltfFile) -> None:
@@ -267,8 +258,8 @@ READ: dict[str, tuple[Change, tuple[float, float, float], tuple[int, ...] | None
 }
 
 REFUSED: dict[str, Change] = {
-    "Draco": required("KHR_draco_mesh_compression"),
-    "KTX2": required("KHR_texture_basisu"),
+    "Draco": lambda file: file.require("KHR_draco_mesh_compression"),
+    "KTX2": lambda file: file.require("KHR_texture_basisu"),
     "empty scene": empty,
     "meshes outside the scene": unreferenced,
     "missing buffer": elsewhere("buffer"),
@@ -288,6 +279,7 @@ BYTES: dict[str, Callable[[bytes], bytes]] = {
 
 HEAD = "ply\nformat ascii 1.0\nelement vertex 3\nproperty float x\nproperty float y\nproperty float z\n"
 CORNERS = ("0 0 0", "1 0 0", "0 1 0")
+PLACES = "".join(f"{corner}\n" for corner in CORNERS)
 FACE = "element face 1\nproperty list uchar int vertex_indices\n"
 
 
@@ -306,30 +298,19 @@ PLAIN_READ: dict[str, tuple[str, bytes, tuple[int, ...] | None, str]] = {
     "PLY, diffuse colours": ("ply", ply("uchar", "255 0 0", "diffuse_red diffuse_green diffuse_blue").encode(), RED, ""),
     "PLY, colours of faces": (
         "ply",
-        (
-            f"{HEAD}{FACE}property uchar red\nproperty uchar green\nproperty uchar blue\nend_header\n"
-            + "\n".join([*CORNERS, "3 0 1 2 255 0 0", ""])
-        ).encode(),
+        f"{HEAD}{FACE}property uchar red\nproperty uchar green\nproperty uchar blue\nend_header\n{PLACES}3 0 1 2 255 0 0\n".encode(),
         None,
         "colours of faces, which are not read",
     ),
     "OFF, colours of vertices": (
         "off",
-        "\n".join(
-            [
-                "COFF",
-                "3 1 0",
-                *(f"{c} {k}" for c, k in zip(CORNERS, ["255 0 0 255"] * 2 + ["0 0 0 255"], strict=True)),
-                "3 0 1 2",
-                "",
-            ]
-        ).encode(),
+        b"COFF\n3 1 0\n0 0 0 255 0 0 255\n1 0 0 255 0 0 255\n0 1 0 0 0 0 255\n3 0 1 2\n",
         RED,
         "",
     ),
     "OFF, colours of faces": (
         "off",
-        "\n".join(["OFF", "3 1 0", *CORNERS, "3 0 1 2 255 0 0", ""]).encode(),
+        b"OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 2 255 0 0\n",
         None,
         "colours of faces, which are not read",
     ),
