@@ -7,9 +7,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dreampolish.scene.cutout import CutoutSizes, as_framed, check_whole, cut_from_plain_background, recentre
+from dreampolish.scene.cutting.matting import Matting
 from dreampolish.scene.cutting.opaque import Cutout
 from dreampolish.scene.cutting.users import Opaque, by_matting, cut_out, from_background
-from dreampolish.scene.matting import Matting
 from dreampolish.scene.pictures import PictureError, read_picture
 from schemas.config.reference import ReferenceConfig
 from stages.runtime.context import RunContext

@@ -147,7 +147,8 @@ def _fold_cost(fold: Fold, places: Places, colors: np.ndarray) -> float:
 
 
 def _measured(rgb: np.ndarray, field: np.ndarray, border: np.ndarray, tolerance: float, *, smooth: bool) -> Background:
-    return Background(field, tolerance, border & (np.abs(rgb - field).max(axis=2) > tolerance), None, smooth)
+    off = border & (np.abs(rgb - field).max(axis=2) > tolerance)
+    return Background(colors=field, tolerance=tolerance, off=off, fold=None, smooth=smooth)
 
 
 def _tolerance(residual: np.ndarray, most: float) -> float:

@@ -106,7 +106,17 @@ def _seen(rgb: np.ndarray, known: np.ndarray, most: float, most_stray: float) ->
     sharp = sharp_edges(picture, steep, np.minimum(allowed, MOST_TINT))
     if background.fold is not None:
         sharp &= ~_seam(background, known.shape)
-    seen = Seen(picture, background, noise, known, contrast, allowed, rippled, steep, sharp)
+    seen = Seen(
+        picture=picture,
+        background=background,
+        noise=noise,
+        known=known,
+        contrast=contrast,
+        allowed=allowed,
+        rippled=rippled,
+        steep=steep,
+        sharp=sharp,
+    )
     return seen, [] if background.smooth else ["the background was taken for a floor and a wall"]
 
 

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from dreampolish.scene.cutout import CutoutSizes, check_foreground
+from dreampolish.scene.cutout import CutoutSizes, check_foreground, check_whole
 from dreampolish.scene.cutting.alpha import cleaned, has_rounded_corners, is_opaque
 from dreampolish.scene.cutting.opaque import Cutout, cut_from_background
 from dreampolish.scene.pictures import PictureError
@@ -80,4 +80,12 @@ def cut_out(rgba: Float[Tensor, "h w 4"], opaque: Opaque) -> Cutout:
     if not bool((cut.rgba[..., 3] > 0.5).any()):
         raise PictureError("no object stands out from the background; give a picture of one object on another colour, or RGBA")
     check_foreground(cut.rgba[..., 3])
-    return Cutout(cut.rgba, (*said, *cut.notes))
+    return Cutout(cut.rgba, (*said, *cut.notes, *_cut_off(cut.rgba[..., 3])))
+
+
+def _cut_off(alpha: Float[Tensor, "h w"]) -> tuple[str, ...]:
+    try:
+        check_whole(alpha)
+    except PictureError:
+        return ("the object is cut off at the picture's side; it is taken to end there",)
+    return ()

@@ -14,7 +14,20 @@ from dreampolish.scene.cutting.opaque import Cutout
 from dreampolish.scene.cutting.users import by_matting, cut_out, from_background, says_nothing
 from dreampolish.scene.pictures import PictureError
 from schemas.config.reference import ReferenceConfig
-from tests.dreampolish.scene.cutting.drawn import Drawn, ball, box, chair, flat, lit, mug, over, places, red_chair, with_alpha
+from tests.dreampolish.scene.cutting.drawn import (
+    Drawn,
+    ball,
+    box,
+    bust,
+    chair,
+    flat,
+    lit,
+    mug,
+    over,
+    places,
+    red_chair,
+    with_alpha,
+)
 
 SIZE = 128
 OPAQUE = from_background(0.1, CutoutSizes(**ReferenceConfig().cutout.model_dump()), 128)
@@ -141,3 +154,8 @@ def test_a_large_picture_is_shrunk_before_it_is_cut() -> None:
     large = np.repeat(np.repeat(nearly_opaque().rgba, 6, axis=0), 6, axis=1)[:, :700]
     found = cut(large)
     assert found.rgba.shape == (512, 467, 4)
+
+
+def test_an_object_that_ends_at_the_side_is_said_to_be_cut_off() -> None:
+    picture = over(SIZE, bust, flat((0.5, 0.3, 0.25)), flat((0.9, 0.9, 0.92)))
+    assert cut(picture.rgba).notes == ("the object is cut off at the picture's side; it is taken to end there",)
