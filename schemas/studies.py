@@ -80,7 +80,11 @@ class Study(Frozen):
     objects: Grouped = {}
     objects_folder: str = "benchmark/objects"
     on_true_meshes: bool = False
-    """Whether the objects' true meshes, stripped of their colours, are textured: what texture objectives do where the shape is right."""
+    """Whether the objects' true meshes, stripped of their colours, are textured, or polished where `roughened` says so: what a stage
+    does where the shape is known."""
+    roughened: tuple[Annotated[float, Field(gt=0, le=0.1)], ...] = ()
+    """How rough the true meshes are made before they are polished: the bumps' standard deviation, as shares of the box's diagonal.
+    Each object is a subject at each of them; its truth is the mesh as it was."""
     unseen_group: str | None = None
     """The group whose things the text prior never saw; checked against its vocabulary."""
     seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = (0,)
@@ -108,6 +112,9 @@ class Study(Frozen):
         _refuse_twice("seeds", self.seeds)
         if not self.seeds:
             raise ValueError("seeds: name at least one")
+        _refuse_twice("roughened", self.roughened)
+        if self.roughened and not self.on_true_meshes:
+            raise ValueError("roughened: only true meshes can be; say on_true_meshes: true")
         if self.on_true_meshes:
             self._check_true_meshes()
         if any(self.prompts.values()) and any(variant.pictures for variant in self.variants.values()):
@@ -135,12 +142,16 @@ class Study(Frozen):
         return self
 
     def _check_true_meshes(self) -> None:
-        """That there is a true mesh for every subject, and that nothing but its texture is compared."""
+        """That there is a true mesh for every subject, and that nothing but its texture, or its polish, is compared."""
         if any(self.prompts.values()):
             raise ValueError("on_true_meshes: only objects have a true mesh; leave prompts out")
         ends = {self.until, *(variant.until or self.until for variant in self.variants.values())}
-        if ends != {"texture"}:
+        if self.roughened and ends != {"polish"}:
+            raise ValueError("roughened: until polish; what comes later says nothing of the shape")
+        if not self.roughened and ends != {"texture"}:
             raise ValueError("on_true_meshes: until texture; a given mesh has no earlier stages to compare")
+        if self.roughened and any(variant.pictures for variant in self.variants.values()):
+            raise ValueError("roughened: polishing a mesh of one's own takes no pictures")
         if any(variant.shares is not None or variant.like is not None for variant in self.variants.values()):
             raise ValueError("on_true_meshes: shares and like deal out steps of the geometry, and there are none")
 
@@ -148,6 +159,7 @@ class Study(Frozen):
         """That named variants exist and can be what they are named for."""
         table = self.all_variants()
         subjects = sum(len(group) for listed in (self.prompts, self.objects) for group in listed.values())
+        subjects *= max(1, len(self.roughened))
         if len(table) * subjects * len(self.seeds) > MOST_RUNS:
             raise ValueError(
                 f"{len(table)} variants of {subjects} subjects and {len(self.seeds)} seeds, the limit is {MOST_RUNS} runs"

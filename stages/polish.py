@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dreampolish.fields.color import ColorField, fit_colors
 from dreampolish.mesh.smooth_vertices import SmoothVertices
-from dreampolish.mesh.topology import laplacian_loss, normal_consistency_loss
+from dreampolish.mesh.topology import laplacian_loss, normal_consistency_loss, normal_variation_loss
 from dreampolish.optim.fit import Term, fit
 from dreampolish.optim.floored_adam import FlooredAdam
 from dreampolish.optim.regularizers import normal_cosine_loss, normal_derivative_loss
@@ -170,7 +170,7 @@ def _moved_vertices(polishing: Polishing, stage: Stage) -> Tensor:
 
     preview = Preview(draw, unfinished_mesh(lambda: _polished(polishing, moving()), polishing.colors))
     fit(
-        losses=_losses(polishing, moving, preview),
+        losses=polishing_losses(polishing, moving, preview),
         optimizer=FlooredAdam(
             [{"params": list(moving.parameters()), "lr": config.vertex_lr, "floor": config.gradient_floor}], betas=config.betas
         ),
@@ -191,7 +191,8 @@ def _moved_vertices(polishing: Polishing, stage: Stage) -> Tensor:
     return moving().detach()
 
 
-def _losses(polishing: Polishing, moving: SmoothVertices, preview: Preview) -> Callable[[int], Mapping[str, Term]]:
+def polishing_losses(polishing: Polishing, moving: SmoothVertices, preview: Preview) -> Callable[[int], Mapping[str, Term]]:
+    """The weighted losses of a step. moving: the vertices as they are at that step."""
     config, view = polishing.config, polishing.view
     color_of = color_of_field(polishing.colors)
 
@@ -207,10 +208,7 @@ def _losses(polishing: Polishing, moving: SmoothVertices, preview: Preview) -> C
             config=config.cameras, progress=progress, n_views=config.views, size=config.size, generator=polishing.generator
         )
         novel = mesh.render(cameras, color_of, 1, smooth=True)
-        wanted = estimated_normals(polishing, shown(config, novel), polishing.generator)
-        mask = novel.alpha.detach() > config.counted_coverage
-        loss = normal_cosine_loss(novel.normals_camera, wanted, mask, config.keep_quantile)
-        terms["normal"] = Term(loss, config.normal_weight.at(*progress))
+        terms.update(_prior_terms(polishing, novel, progress))
         if config.silhouette_weight.at(*progress) > 0:
             terms["silhouette"] = Term(
                 silhouette_change(novel.alpha, polishing.mesh, cameras), config.silhouette_weight.at(*progress)
@@ -218,16 +216,32 @@ def _losses(polishing: Polishing, moving: SmoothVertices, preview: Preview) -> C
         if config.displacement_weight.at(*progress) > 0:
             moved = displacement_loss(mesh.vertices, polishing.mesh.vertices)
             terms["displacement"] = Term(moved, config.displacement_weight.at(*progress))
-        if config.curvature_weight.at(*progress) > 0:
-            slopes = normal_derivative_loss(novel.normals_camera, wanted, mask, config.keep_quantile)
-            terms["curvature"] = Term(slopes, config.curvature_weight.at(*progress))
         smooth = normal_consistency_loss(mesh.vertices, mesh.faces, mesh.adjacency)
         terms["normal_consistency"] = Term(smooth, config.normal_consistency_weight.at(*progress))
+        if config.normal_variation_weight.at(*progress) > 0:
+            varied = normal_variation_loss(mesh.vertices, mesh.faces, mesh.adjacency)
+            terms["normal_variation"] = Term(varied, config.normal_variation_weight.at(*progress))
         if config.laplacian_weight.at(*progress) > 0:
             terms["laplacian"] = Term(laplacian_loss(mesh.vertices, mesh.faces), config.laplacian_weight.at(*progress))
         return terms
 
     return losses
+
+
+def _prior_terms(polishing: Polishing, novel: MeshRender, progress: tuple[int, int]) -> dict[str, Term]:
+    """What the normal prior says of novel views; where neither of its weights is above 0, it is not asked."""
+    config = polishing.config
+    normal, curvature = config.normal_weight.at(*progress), config.curvature_weight.at(*progress)
+    if normal == curvature == 0:
+        return {}
+    wanted = estimated_normals(polishing, shown(config, novel), polishing.generator)
+    mask = novel.alpha.detach() > config.counted_coverage
+    loss = normal_cosine_loss(novel.normals_camera, wanted, mask, config.keep_quantile)
+    terms = {"normal": Term(loss, normal)}
+    if curvature > 0:
+        slopes = normal_derivative_loss(novel.normals_camera, wanted, mask, config.keep_quantile)
+        terms["curvature"] = Term(slopes, curvature)
+    return terms
 
 
 def _held_to(

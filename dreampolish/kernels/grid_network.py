@@ -1,8 +1,8 @@
 """A hash grid under a network of one hidden layer as one function, with the gradient of output 0 along x, y, z on request.
 
-The grid runs in kernels, for all points at once. The network runs in torch on some thousand points at a time, so that the hidden layer
-stays in the cache, and is computed again on the way back instead of being stored. Twin: `GridNetwork` in
-`dreampolish/fields/grid_network.py` in float64.
+The grid runs in kernels, for all points at once. The network runs in torch on a part of the points at a time, so that the hidden layer
+stays in a CPU's cache and small beside a GPU's memory, and is computed again on the way back instead of being stored. Twin:
+`GridNetwork` in `dreampolish/fields/grid_network.py` in float64.
 
 Notation: N points, F features (levels times features a level), H hidden, f features, h = A f + a hidden before its activation,
 outputs B act(h) + b, s = act'(h). The gradient of output 0 is g = J^T (A^T (s * B_0)), with J = df/dx of the grid.
@@ -17,8 +17,8 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 
 from dreampolish.kernels.hash_grid import Levels, encode, table_gradient
 
-_CHUNK = 4096
-"""Points whose hidden layer is handled at once: 64 wide it takes 1 MiB."""
+_CHUNKS = {"cpu": 4096, "cuda": 2**18}
+"""Points whose hidden layer is handled at once, by kind of device: 64 wide it takes 1 and 64 MiB. Each part starts some twenty kernels."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Network(torch.autograd.Function):
         first, first_bias, last, last_bias = _used(weights, encoded)
         outputs = table.new_empty(len(points), len(last))
         gradients = table.new_empty(len(points) if shape.with_gradient else 0, 3)
-        for part in _parts(len(points)):
+        for part in _parts(len(points), points.device):
             hidden = torch.addmm(first_bias, encoded[0, :, part].t(), first.t())
             active, slope = _activated(hidden, shape.beta)
             torch.addmm(last_bias, active, last.t(), out=outputs[part])
@@ -63,7 +63,7 @@ class Network(torch.autograd.Function):
         points, table, encoded, *weights = ctx.saved_tensors  # type: ignore[attr-defined]
         shape: Shape = ctx.shape  # type: ignore[attr-defined]
         grads = _Gradients(encoded, _used(tuple(weights), encoded), shape)
-        for part in _parts(len(points)):
+        for part in _parts(len(points), points.device):
             grads.add(part, grad_outputs[part], grad_gradients[part] if shape.with_gradient else None)
         grad_points = grad_table = None
         if ctx.needs_input_grad[0]:  # type: ignore[attr-defined]
@@ -114,8 +114,10 @@ class _Gradients:
         return [torch.nn.functional.pad(first, (0, n_columns - first.shape[1])), *others]
 
 
-def _parts(n: int) -> Iterator[slice]:
-    return (slice(start, min(start + _CHUNK, n)) for start in range(0, n, _CHUNK))
+def _parts(n: int, device: torch.device) -> Iterator[slice]:
+    """Slices of n points, some at a time."""
+    at_once = _CHUNKS[device.type]
+    return (slice(start, min(start + at_once, n)) for start in range(0, n, at_once))
 
 
 def _used(weights: tuple[Tensor, ...], encoded: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -4,6 +4,7 @@ A step is: losses(step) -> sum of weight * loss -> backward -> optimiser. Whatev
 LoRA fits) it does inside `losses`, with its state named in `stateful`, so that resumption is exact.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -139,24 +140,29 @@ def _resume(saved: _Saved, checkpoints: Checkpoints | None) -> tuple[int, str | 
 
 def _step(terms: Mapping[str, Term], optimizer: torch.optim.Optimizer, step: int) -> dict[str, float]:
     """One optimiser step on the weighted sum; returns the unweighted losses."""
-    values = {name: float(term.loss.detach()) for name, term in terms.items()}
-    for name, value in values.items():
-        if not torch.isfinite(torch.tensor(value)):
-            raise DivergedError(f"loss '{name}' became {value} at step {step}; try a lower learning rate or another seed")
     if not terms:
         return {}
     total = torch.stack([term.weight * term.loss for term in terms.values()]).sum()
     optimizer.zero_grad(set_to_none=True)
     if total.requires_grad:
         total.backward()
-        _refuse_bad_gradients(optimizer, step)
+    values = _checked(terms, optimizer, step)
+    if total.requires_grad:
         optimizer.step()
     return values
 
 
-def _refuse_bad_gradients(optimizer: torch.optim.Optimizer, step: int) -> None:
+def _checked(terms: Mapping[str, Term], optimizer: torch.optim.Optimizer, step: int) -> dict[str, float]:
+    """The losses, if they and all gradients are finite. They are read in one copy: each makes a GPU's queue run empty."""
     norms = [
         parameter.grad.norm() for group in optimizer.param_groups for parameter in group["params"] if parameter.grad is not None
     ]
-    if norms and not bool(torch.isfinite(torch.stack(norms)).all()):
+    finite = [torch.isfinite(torch.stack(norms)).all()] if norms else []
+    read = torch.stack([each.detach().double() for each in [*(term.loss for term in terms.values()), *finite]]).tolist()
+    values = dict(zip(terms, read, strict=False))  # the last number is of the gradients
+    for name, value in values.items():
+        if not math.isfinite(value):
+            raise DivergedError(f"loss '{name}' became {value} at step {step}; try a lower learning rate or another seed")
+    if norms and not read[-1]:
         raise DivergedError(f"a gradient became NaN or infinite at step {step}; try a lower learning rate or another seed")
+    return values

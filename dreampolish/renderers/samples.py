@@ -7,6 +7,7 @@ dense functions.
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -29,16 +30,17 @@ class RaySamples:
 
     def keep(self, mask: Bool[Tensor, " n"]) -> "RaySamples":
         """The samples where the mask is true, in their old slots."""
+        kept = mask.nonzero()[:, 0]
         return RaySamples(
-            ray_indices=self.ray_indices[mask],
-            slots=self.slots[mask],
-            t_starts=self.t_starts[mask],
-            t_ends=self.t_ends[mask],
-            points=self.points[mask],
+            ray_indices=self.ray_indices[kept],
+            slots=self.slots[kept],
+            t_starts=self.t_starts[kept],
+            t_ends=self.t_ends[kept],
+            points=self.points[kept],
             n_rays=self.n_rays,
         )
 
-    @property
+    @cached_property
     def n_slots(self) -> int:
         """Length of the dense array's second axis (0 without samples)."""
         return int(self.slots.max()) + 1 if len(self.slots) else 0

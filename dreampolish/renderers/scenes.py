@@ -76,7 +76,7 @@ class SdfScene:
 
     def update_occupancy(self) -> None:
         """Follow the surface."""
-        margin = max(3.0 / float(self.field.inverse_std), self.step_size)
+        margin = max(3.0 / float(self.field.inverse_std.detach()), self.step_size)
         update_surface_occupancy(self.occupancy, self.field, margin, self.generator)
 
     def render(self, cameras: Cameras, *, stratified: bool) -> NeusRender:

@@ -15,6 +15,7 @@ from dreampolish.optim.fit import FitInterruptedError
 from dreampolish.scene.pictures import read_picture
 from flows.ablation.figures import Judge, figures_of
 from flows.ablation.plan import Cell, Plan
+from flows.ablation.roughened import in_true_frame, rough_glb
 from flows.ablation.statistics import CellResult, StageResult
 from flows.benchmark.subjects import REFERENCE_SIZE, Subject, reference_picture
 from flows.benchmark.truth import Truth, bare_glb, picture_camera, true_mesh, truth_of, write_picture_from
@@ -41,6 +42,8 @@ from stages.runtime.tracking.progress import await_sends
 FROM_STAGE = {"psnr": "reference_psnr", "ssim": "reference_ssim", "normal_agreement": "normal_agreement"}
 """Figures that the measured stage reports itself, and what they are called in a study."""
 
+OF_SHAPE = ("chamfer", "f_score", "roughness_deg", "normal_angle_deg", "mask_iou", "normal_agreement")
+"""Figures that mean something of a mesh that has lost its colours."""
 
 SENDS_S = 20.0
 """For the tracker to take what a cell's stages had left."""
@@ -112,11 +115,19 @@ def cell_record(work: Workplace, cell: Cell, config: Config) -> RunRecord:
     if record_path(work.store, cell.run).is_file():
         return read_record(work.store, cell.run)
     truth = cell.subject.truth
-    image = None if truth is None else _kept_picture(work, truth, config)
+    rough = cell.subject.roughened > 0
+    image = None if truth is None or rough else _kept_picture(work, truth, config)
     others = () if truth is None else _kept_others(work, truth, config, cell.pictures)
-    mesh = _kept_mesh(work, truth) if truth is not None and cell.subject.on_true_mesh else None
+    mesh = _kept_mesh(work, truth, cell) if truth is not None and cell.subject.on_true_mesh else None
     record = RunRecord(
-        run=cell.run, prompt=cell.subject.prompt, image=image, others=others, mesh=mesh, config=config, created=now()
+        run=cell.run,
+        prompt=cell.subject.prompt,
+        image=image,
+        others=others,
+        mesh=mesh,
+        mesh_use=cell.subject.use,
+        config=config,
+        created=now(),
     )
     write_record(work.store, record)
     return record
@@ -144,11 +155,12 @@ def _kept_others(
     return tuple(kept)
 
 
-def _kept_mesh(work: Workplace, subject: Subject) -> str:
-    """The true mesh without its colours, kept in the store as a user's own mesh is; its hash."""
+def _kept_mesh(work: Workplace, subject: Subject, cell: Cell) -> str:
+    """The true mesh without its colours, rough where the study says so, kept in the store as a user's own mesh is; its hash."""
+    share = cell.subject.roughened
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / f"{subject.name}.glb"
-        file.write_bytes(bare_glb(subject.glb))
+        file.write_bytes(rough_glb(subject.glb, share, cell.seed) if share else bare_glb(subject.glb))
         return keep_mesh(work.store, file, "").digest
 
 
@@ -190,8 +202,9 @@ def _stages(work: Workplace, cell: Cell, record: RunRecord) -> dict[StageName, A
 
 
 def _seen(artifacts: dict[StageName, Artifact]) -> dict[StageName, Artifact]:
-    """What a stage finds: where the mesh was given, it stands in for the polished one."""
-    return {**artifacts, **({"polish": artifacts["intake"]} if "intake" in artifacts else {})}
+    """What a stage finds: where the mesh was given, it stands in for the polished one, and for the one to be polished."""
+    given = artifacts.get("intake")
+    return artifacts if given is None else {"dmtet": given, "polish": given, **artifacts}
 
 
 def _measured(
@@ -202,6 +215,8 @@ def _measured(
     files = StoredFiles(store_at(work.store), device)
     last = artifacts[cell.until]
     opened = open_artifact(last, getattr(config, cell.until), files)
+    if cell.subject.roughened and cell.subject.truth is not None:
+        opened = in_true_frame(last, artifacts["intake"], cell.subject.truth.glb, files)
     figures, pictures = figures_of(
         opened,
         artifacts["reference"],
@@ -213,6 +228,8 @@ def _measured(
     for key, name in FROM_STAGE.items():
         if key in reported:
             figures.setdefault(name, reported[key])
+    if cell.subject.roughened:
+        figures = {key: value for key, value in figures.items() if key in OF_SHAPE}
     return figures, pictures
 
 

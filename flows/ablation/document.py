@@ -1,8 +1,10 @@
 """A study in words and tables; every number and every sentence comes from its study.json."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
+import pandas as pd
 from PIL import Image
 
 from dreampolish.optim.atomic_files import write_atomically
@@ -52,6 +54,8 @@ def study_text(result: StudyResult, level: str, pictures: Sequence[str]) -> str:
         "mean_table": mean_table,
         "paired_table": paired_table,
         "group_table": group_table,
+        "shape_table": shape_table,
+        "shape_counts": shape_counts,
         "verdicts": verdicts,
     }
     return markdown("flows.ablation", "study.md", content)
@@ -116,6 +120,37 @@ def group_table(result: StudyResult) -> str:
                 change = f"{figure.change_text(found.difference, found.error)} ({found.counts[0]}, {found.counts[1]})"
                 rows.append([variant, figure.label, figure.text(found.first), figure.text(found.second), change])
     return table(["variant", "figure", first, second, "difference"], rows)
+
+
+SHAPE = ("normal_angle_deg", "roughness_deg", "chamfer")
+"""What says of a roughened mesh how near it came to the truth."""
+
+
+def shape_table(result: StudyResult) -> str:
+    """A row a subject, a column a variant: the figures of SHAPE, means over seeds."""
+    means = result.table.groupby(["subject", "variant"]).mean()
+    rows = []
+    for subject in dict.fromkeys(cell.subject for cell in result.cells):
+        found = [[BY_KEY[key].text(_at(means, (subject, name), key)) for key in SHAPE] for name in result.variants]
+        rows.append([subject, *(" / ".join(figures) for figures in found)])
+    return table(["subject", *result.variants], rows, words=1)
+
+
+def _at(means: pd.DataFrame, row: tuple[str, str], key: str) -> float:
+    return float(means.at[row, key]) if row in means.index else math.nan
+
+
+def shape_counts(result: StudyResult) -> list[str]:
+    """For each variant but the base, of how many subjects and seeds each figure of SHAPE fell below the base's, in plain sentences."""
+    lines = []
+    for name in result.others:
+        counted = []
+        for key in SHAPE:
+            here, base = (result.table[key].xs(each, level="variant") for each in (name, result.spec.base_name))
+            falls = (here - base).dropna() < 0
+            counted.append(f"{BY_KEY[key].label} fell in {int(falls.sum())} of {len(falls)}")
+        lines.append(f"**{name}** against {result.spec.base_name}: {'; '.join(counted)}.")
+    return lines
 
 
 def verdicts(result: StudyResult) -> list[str]:

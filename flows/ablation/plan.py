@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dreampolish.scene.untrusted.files import TEXT_BYTES, read_regular
+from flows.ablation.roughened import polishing_settings
 from flows.benchmark.subjects import Subject, found_subjects, framing_settings
 from flows.runs.create import check_priors, slug_from_prompt, unique_names
 from flows.runs.given_mesh import FROM_NOTHING
@@ -16,7 +17,7 @@ from flows.runs.roots import located
 from schemas.artifacts import StageName
 from schemas.config.presets import ConfigError, load_config, merged
 from schemas.config.run import Config
-from schemas.runs import ALL_STAGES, MESH_STAGES, STAGES, RunRecord
+from schemas.runs import ALL_STAGES, MESH_STAGES, STAGES, MeshUse, RunRecord
 from schemas.studies import FITTED, Settings, Study, Variant, study_from_text
 from stages.guidance.words import check_words
 from stages.runtime.context import RunContext, context_of
@@ -32,18 +33,25 @@ SHOWN_STAGES: tuple[StageName, ...] = STAGES[1:]
 
 @dataclass(frozen=True)
 class StudySubject:
-    """What a cell makes: a prompt, or an object of known shape. on_true_mesh: whether it only paints the object's own mesh."""
+    """What a cell makes: a prompt, or an object of known shape. on_true_mesh: whether it only paints the object's own mesh. roughened:
+    how rough this is made, to be polished, as a share of its diagonal; 0: it is painted."""
 
     name: str
     prompt: str
     group: str
     truth: Subject | None
     on_true_mesh: bool = False
+    roughened: float = 0.0
 
     @property
     def chain(self) -> tuple[StageName, ...]:
         """The stages that make it."""
-        return MESH_STAGES["texture"] if self.on_true_mesh else STAGES
+        return MESH_STAGES[self.use] if self.on_true_mesh else STAGES
+
+    @property
+    def use(self) -> MeshUse:
+        """What is done with the object's own mesh."""
+        return "polish" if self.roughened else "texture"
 
 
 @dataclass(frozen=True)
@@ -151,7 +159,7 @@ def planned(study: Study, store: Path, preset: str | None, overrides: Sequence[s
 def _planned(study: Study, store: Path, overrides: Sequence[str]) -> Plan:
     if "seed" in study.settings or any(override.partition("=")[0].strip() == "seed" for override in overrides):
         raise ConfigError("seed is the study's own: change its `seeds`")
-    given = FROM_NOTHING if study.on_true_meshes else ()
+    given = polishing_settings() if study.roughened else FROM_NOTHING if study.on_true_meshes else ()
     common = merged(load_config(study.preset, CONFIGS, given), nested(study.settings), overrides)
     check_priors(common)
     configs = variant_configs(study, common)
@@ -236,7 +244,7 @@ def _subjects(study: Study, common: Config) -> list[StudySubject]:
             found = found_subjects(
                 located(Path(study.objects_folder), "objects_folder"), listed, common.reference.elevation_deg
             )
-            objects += [_object_subject(item, group, study) for item in found]
+            objects += [_object_subject(item, group, study, share) for item in found for share in study.roughened or (0.0,)]
     called = [*listed_prompts, *(subject.name for subject in [*prompts, *objects])]
     twice = next((name for index, name in enumerate(called) if name in called[:index]), None)
     if twice is not None:
@@ -244,8 +252,9 @@ def _subjects(study: Study, common: Config) -> list[StudySubject]:
     return [*prompts, *objects]
 
 
-def _object_subject(found: Subject, group: str, study: Study) -> StudySubject:
-    return StudySubject(found.name, found.prompt, group, found, on_true_mesh=study.on_true_meshes)
+def _object_subject(found: Subject, group: str, study: Study, share: float) -> StudySubject:
+    name = f"{found.name} {100 * share:g} %" if share else found.name
+    return StudySubject(name, found.prompt, group, found, on_true_mesh=study.on_true_meshes, roughened=share)
 
 
 def _check_words(study: Study, subjects: Sequence[StudySubject], common: Config, run: RunContext) -> None:

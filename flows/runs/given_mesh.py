@@ -27,8 +27,17 @@ FROM_NOTHING = (
 )
 """Settings for a mesh without colours: the view prior gives it its first ones."""
 
-POLISHED = ("intake.tell_flaws=true", "polish.anchors={rgb: 0, mask: 100, normal: 0}")
-"""Settings for polishing: the front's own normals and colours hold nothing, for they are what is polished."""
+POLISHED = (
+    "intake.tell_flaws=true",
+    "polish.anchors={rgb: 0, mask: 1, normal: 0}",
+    "polish.smoothness=0",
+    "polish.silhouette_weight=0",
+    "polish.displacement_weight=10000",
+    "polish.normal_variation_weight=10",
+    "polish.normal_weight=10",
+)
+"""Settings for polishing: the front's own normals and colours hold nothing, for they are what is polished. Bumps are where single
+vertices are, so every vertex moves by itself; the outline of a rough mesh is that of its bumps and holds next to nothing. [choice]"""
 
 UNPAINTED = (
     "reference.drawn_over=0",

@@ -55,6 +55,8 @@ class PolishConfig(Frozen):
     """Weight of the mean square distance of the vertices from their start, square world units."""
     normal_consistency_weight: Weight = constant(1.0)
     """Weight of the mean of 1 - cosine between the normals of neighbouring faces."""
+    normal_variation_weight: Weight = constant(0.0)
+    """Weight of the mean difference between the normals of neighbouring faces, which takes bumps away and leaves edges."""
     laplacian_weight: Weight = constant(1.0)
     """Weight of the vertices' mean square distance from their neighbours' mean."""
     color_fit_steps: int = Field(default=100, ge=0)

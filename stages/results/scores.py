@@ -25,9 +25,8 @@ from stages.results.observer import as_bytes, strip
 from stages.results.surfaces import open_artifact
 from stages.runtime.context import RunContext
 from stages.runtime.errors import StageError
-from stages.runtime.files import PROJECT
-from stages.runtime.keys.code import code_of
 from stages.runtime.keys.key import hashed, library_versions, prior_digests, read_fields, source_digest
+from stages.runtime.keys.remembered import known_code
 from stages.runtime.stage import Stage
 
 JUDGED_SIZE = 256
@@ -47,7 +46,7 @@ class TurntableScorer:
 
     def key(self, run: RunContext, artifact: Artifact, reference: Artifact, settings: BaseModel) -> str:
         """Over the artifact's files, the reference, the preview's settings, the measuring code and the networks that judge."""
-        code = code_of(__name__, "compute_scores", PROJECT, ends=("stages.runtime",))
+        code = known_code(__name__, "compute_scores", ends=("stages.runtime",))
         return hashed(
             {
                 "stage": "scores",

@@ -156,7 +156,8 @@ def set_up_torch(run: RunContext, stage: str) -> None:
     On a CPU, or where the run says so, algorithms are deterministic: several threads would else add up gradients of indexing in any order.
     """
     torch.set_num_threads(run.threads)
-    torch.use_deterministic_algorithms(run.deterministic or run.torch_device.type == "cpu", warn_only=True)
+    # `use_deterministic_algorithms` does the same and imports torch's compiler, which takes seconds.
+    torch.set_deterministic_debug_mode("warn" if run.deterministic or run.torch_device.type == "cpu" else "default")
     # Else each new tensor is filled first, which finds faults and costs time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.manual_seed(stage_seed(run.seed, stage))

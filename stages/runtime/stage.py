@@ -37,9 +37,10 @@ from schemas.plans import NO_PLAN, Execution
 from schemas.runs import StageRecord, StageState
 from stages.runtime.context import RunContext, Scorer, memory_figures, out_of_memory, seeded_generator, set_up_torch
 from stages.runtime.errors import StageError
-from stages.runtime.files import PROJECT, disk_errors_in_one_line
-from stages.runtime.keys.code import Code, code_of
+from stages.runtime.files import disk_errors_in_one_line
+from stages.runtime.keys.code import Code
 from stages.runtime.keys.key import copied, input_value, only_read, read_fields, stage_key
+from stages.runtime.keys.remembered import known_code
 from stages.runtime.records import record_stage
 from stages.runtime.shared.stores import store_at
 from stages.runtime.signals import StopSignal, stop_on_signals
@@ -286,7 +287,7 @@ class StageTask(Generic[P, R]):
 def function_code(function: Callable[..., Any], name: StageName) -> Code:
     """The code behind a stage's function."""
     module = function.__module__
-    return code_of(f"stages.{name}" if module == "__main__" else module, function.__name__, PROJECT)
+    return known_code(f"stages.{name}" if module == "__main__" else module, function.__name__)
 
 
 class _Call:

@@ -7,11 +7,27 @@ from torch import Tensor
 
 from dreampolish.fields.color import ColorField
 from dreampolish.fields.hash_grid import GridSizes
+from dreampolish.mesh.roughened import roughened
+from dreampolish.mesh.smooth_vertices import SmoothVertices
+from dreampolish.mesh.topology import vertex_normals
+from dreampolish.metrics.surfaces import roughness_deg, sample_surface
+from dreampolish.optim.floored_adam import FlooredAdam
 from dreampolish.scene.cameras import orbit_cameras, turntable_cameras
+from flows.runs.given_mesh import POLISHED
 from schemas.config.polish import PolishConfig
+from schemas.config.presets import merged
+from schemas.config.run import Config
 from stages.guidance.reference_view import ReferenceView
-from stages.polish import Polishing, carry_colors, displacement_loss, prior_agreement, silhouette_change
+from stages.polish import (
+    Polishing,
+    carry_colors,
+    displacement_loss,
+    polishing_losses,
+    prior_agreement,
+    silhouette_change,
+)
 from stages.results.files import Mesh, mesh_from_parts
+from stages.results.observer import Preview
 
 CAMERAS = turntable_cameras(3, 15.0, 20.0, 48)
 
@@ -133,3 +149,70 @@ def test_agreement_with_the_prior_is_the_mean_cosine_where_the_mesh_is_seen(fact
     mesh = ball()
     polishing = Polishing(PolishConfig(size=32), TurnedNormals(mesh, 32, factors), view, mesh, colors, generator)
     assert prior_agreement(polishing, mesh, generator) == pytest.approx(expected, abs=1e-5)
+
+
+class SilentPrior:
+    """A normal prior that must not be asked."""
+
+    image_size = 32
+
+    def estimate(self, images: Tensor, steps: int, generator: torch.Generator) -> Tensor:
+        raise AssertionError("the prior was asked though its weight is 0")
+
+
+QUICK = ("polish.normal_weight=0", "polish.size=32", "polish.steps=25", "polish.vertex_lr=0.002", "polish.views=1")
+
+
+def polished_ball(rough: Mesh, *settings: str) -> Mesh:
+    """What the steps of `polish --mesh` make of a mesh, the normal prior left out."""
+    config = merged(Config(), {}, [*POLISHED, *QUICK, *settings]).polish
+    generator = torch.Generator().manual_seed(0)
+    colors = ColorField(
+        GridSizes(n_levels=2, n_features=2, base_resolution=4, growth=1.6, table_size=2**8, half_size=0.65), 16, generator
+    )
+    seen = rough.render(CAMERAS[[0]].at_size(32), lambda points, normals: points, 1, True)
+    view = ReferenceView(seen.rgb, seen.alpha, seen.normals_camera, CAMERAS[[0]].at_size(32), "a ball", seen.rgb)
+    moving = SmoothVertices(rough.vertices, rough.faces, config.smoothness)
+    polishing = Polishing(config, SilentPrior(), view, rough, colors, generator)
+    losses = polishing_losses(polishing, moving, Preview(dict, None))
+    optimizer = FlooredAdam(
+        [{"params": list(moving.parameters()), "lr": config.vertex_lr, "floor": config.gradient_floor}], betas=config.betas
+    )
+    for step in range(config.steps):
+        optimizer.zero_grad()
+        sum(term.weight * term.loss for term in losses(step).values()).backward()  # type: ignore[union-attr]
+        optimizer.step()
+    return rough.moved(moving().detach())
+
+
+def roughness(mesh: Mesh) -> float:
+    return roughness_deg(sample_surface(mesh.vertices, mesh.faces, 5000, torch.Generator().manual_seed(0)), 0.05)
+
+
+def turned_deg(mesh: Mesh, true: Mesh) -> float:
+    """Mean angle between the normals of the same vertices."""
+    normals = (vertex_normals(each.vertices, each.faces) for each in (mesh, true))
+    cosine = torch.stack(list(normals)).prod(0).sum(-1).clamp(-1, 1)
+    return float(torch.rad2deg(cosine.acos()).mean())
+
+
+def test_the_settings_of_a_given_mesh_take_bumps_away_and_keep_place_and_volume() -> None:
+    true = ball()
+    rough = true.moved(roughened(true.vertices, true.faces, 0.01, torch.Generator().manual_seed(1)))
+    smooth = polished_ball(rough)
+    assert turned_deg(rough, true) > 3
+    assert turned_deg(smooth, true) < 0.6 * turned_deg(rough, true)
+    assert roughness(smooth) < 0.6 * roughness(rough)
+    off, before = (float((each.vertices - true.vertices).norm(dim=-1).mean()) for each in (smooth, rough))
+    assert off < before
+    corners = [each.vertices[each.faces] for each in (smooth, true)]
+    volumes = [float((each[:, 0] * torch.linalg.cross(each[:, 1], each[:, 2])).sum() / 6) for each in corners]
+    assert volumes[0] == pytest.approx(volumes[1], rel=0.01)
+
+
+def test_a_smoothing_step_that_reaches_far_leaves_noise_between_neighbours() -> None:
+    """Why the settings of runs do not polish bumps away: what no step can move alone stays."""
+    true = ball()
+    rough = true.moved(roughened(true.vertices, true.faces, 0.01, torch.Generator().manual_seed(1)))
+    far = polished_ball(rough, "polish.smoothness=30")
+    assert roughness(far) > 0.9 * roughness(rough)

@@ -11,9 +11,8 @@ from dreampolish.kernels.cache import cache_folder
 from dreampolish.optim.atomic_files import write_atomically
 from dreampolish.priors.folders.digests import digest
 from dreampolish.priors.folders.source import PriorSource
-from stages.runtime.files import PROJECT
-from stages.runtime.keys.code import code_of
 from stages.runtime.keys.key import library_versions
+from stages.runtime.keys.remembered import known_code
 
 
 def role_of_prior(source: PriorSource) -> tuple[str, str]:
@@ -38,7 +37,7 @@ def role_of_prior(source: PriorSource) -> tuple[str, str]:
 
 
 def _place(folder: Path) -> Path:
-    code = code_of("dreampolish.priors.multiview.loading", "contents_of_any", PROJECT)
+    code = known_code("dreampolish.priors.multiview.loading", "contents_of_any")
     said = json.dumps([digest(folder), code.digest, library_versions(code.libraries)])
     return cache_folder() / "priors" / f"{hashlib.sha256(said.encode()).hexdigest()[:32]}.json"
 

@@ -44,9 +44,12 @@ def machine_watched(journal: Journal, place: Place | None, interval_s: float = S
 
 
 def _watch(journal: Journal, place: Place | None, interval_s: float, over: threading.Event) -> None:
-    monitors = _monitors()
+    psutil.cpu_percent()  # the first answer stands for nothing
+    monitors: list[BaseMetricsMonitor] = []
     step = journal.next_step(PREFIX)
     while not over.wait(interval_s):
+        # MLflow takes seconds to import, and a run that is found in the store ends before its first figures.
+        monitors = monitors or _monitors()
         try:
             journal.metrics(step, figures_of(monitors))
         except Exception as error:
@@ -64,7 +67,6 @@ def _monitors() -> "list[BaseMetricsMonitor]":
     from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
     from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
 
-    psutil.cpu_percent()  # the first answer stands for nothing
     found: list[BaseMetricsMonitor] = [CPUMonitor()]
     with suppress(ImportError, RuntimeError):
         found.append(GPUMonitor())

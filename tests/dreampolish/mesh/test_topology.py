@@ -88,7 +88,20 @@ def test_normal_consistency_is_zero_on_a_plane_and_closed_form_on_a_hinge() -> N
         assert loss.item() == pytest.approx(1 - math.cos(angle), abs=1e-6)
 
 
-@pytest.mark.parametrize("term", ["consistency", "laplacian", "vertex_normals"])
+def test_normal_variation_grows_with_the_turn_and_not_with_its_square() -> None:
+    faces = torch.tensor([[0, 1, 2], [1, 0, 3]])
+    adjacency = mesh_topology.face_adjacency(faces)
+    found = {}
+    for angle in (0.0, 0.7, 1.4):
+        vertices = torch.tensor([[0, 0, 0], [0, 1, 0], [-1, 0.5, 0], [math.cos(angle), 0.5, math.sin(angle)]])
+        found[angle] = mesh_topology.normal_variation_loss(vertices, faces, adjacency).item()
+        expected = math.hypot(2 * math.sin(angle / 2), 0.1) - 0.1
+        assert found[angle] == pytest.approx(expected, abs=1e-6)
+    assert found[1.4] < 2.1 * found[0.7], "one sharp edge costs about as much as two of half its turn"
+    assert mesh_topology.normal_variation_loss(vertices, faces[:1], adjacency[:1].clamp(max=-1)).item() == 0
+
+
+@pytest.mark.parametrize("term", ["consistency", "variation", "laplacian", "vertex_normals"])
 def test_gradients_equal_finite_differences(term: str) -> None:
     start, faces = _tensors(trimesh.creation.icosphere(subdivisions=1))
     generator = torch.Generator().manual_seed(0)
@@ -99,6 +112,8 @@ def test_gradients_equal_finite_differences(term: str) -> None:
         match term:
             case "consistency":
                 return mesh_topology.normal_consistency_loss(moved, faces, adjacency)
+            case "variation":
+                return mesh_topology.normal_variation_loss(moved, faces, adjacency)
             case "laplacian":
                 return mesh_topology.laplacian_loss(moved, faces)
             case _:

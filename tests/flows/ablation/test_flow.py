@@ -4,29 +4,37 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 import trimesh
 import yaml
+from scipy.spatial import cKDTree
 from typer.testing import CliRunner
 
-from dreampolish.assets.reading.read import read_scene
+from dreampolish.assets.reading.read import read_mesh, read_scene
 from dreampolish.assets.reading.source import open_archive, open_mesh_file
+from dreampolish.assets.reading.surface import welded
 from dreampolish.assets.textured_mesh import TexturedMesh
+from dreampolish.renderers.mesh import mesh_from_parts
+from dreampolish.scene.cutout import OBJECT_RADIUS
 from dreampolish.scene.pictures import read_picture
 from flows.ablation import plan as ablation_plan
 from flows.ablation.cell import Workplace, cell_record
 from flows.ablation.flow import ablation
 from flows.ablation.plan import STUDIES, found_study, planned
+from flows.ablation.roughened import in_true_frame, polishing_settings, rough_glb
 from flows.benchmark.truth import picture_camera, true_mesh
 from flows.cli import app
-from schemas.config.presets import ConfigError
+from schemas.artifacts import IntakeArtifact, Placement
+from schemas.config.presets import ConfigError, load_config
+from schemas.config.shared.schedule import constant
+from stages.results.files import StoredFiles
 from stages.results.surfaces import opened_from_textured
 from stages.runtime.errors import StageError
-from stages.runtime.files import PROJECT
+from stages.runtime.files import CONFIGS, PROJECT
 from stages.runtime.keys.code import Code
 from stages.runtime.records import newest_records, read_record
 from stages.runtime.tracking.journal import EXPERIMENT
@@ -92,6 +100,61 @@ def test_on_true_meshes_there_is_no_geometry_to_make(store: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_weights")
+def test_a_study_of_polishing_takes_the_settings_of_polish_mesh(store: Path) -> None:
+    plan = planned(found_study(Path("roughened")), store, None, [])
+    assert {each.stages for each in plan.cells} == {("intake", "reference", "polish")}
+    assert len({each.subject.name for each in plan.cells}) == 20, "ten objects, each at two amplitudes"
+    polished = load_config("home", CONFIGS, polishing_settings()).polish
+    assert plan.configs["polish --mesh"].polish == polished
+    assert plan.configs["smoothness only"].polish == polished.model_copy(update={"normal_weight": constant(0.0)})
+
+
+@pytest.mark.usefixtures("no_weights")
+def test_a_roughened_cell_gives_a_rough_mesh_whose_places_are_measured_where_the_truth_lies(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = planned(found_study(study_file(tmp_path, **ROUGH)), store, None, [])
+    cell = plan.cells[0]
+    assert (cell.subject.name, cell.config is not None) == ("barrel 2 %", True)
+    assert cell.config is not None and cell.subject.truth is not None
+    record = cell_record(cast(Workplace, SimpleNamespace(store=store)), cell, cell.config)
+    assert (record.mesh_use, record.image, record.chain[:3]) == ("polish", None, ("intake", "reference", "polish"))
+    glb = tmp_path / "rough.glb"
+    glb.write_bytes(rough_glb(cell.subject.truth.glb, 0.02, 0))
+    assert record.mesh is not None
+    kept = read_scene(open_archive(store / "inputs" / record.mesh))
+    assert np.array_equal(kept.parts[0].positions, read_scene(open_mesh_file(glb)).parts[0].positions)
+    rough, true = read_mesh(glb), read_mesh(cell.subject.truth.glb)
+    assert rough.radius != pytest.approx(true.radius, rel=1e-3), "bumps change the frame"
+    at = {"up": "y", "front_deg": 0, "center": tuple(rough.center), "scale": rough.radius / OBJECT_RADIUS, "metres_per_unit": 1}
+    placement = Placement.model_validate(at)
+    intake = cast(Any, IntakeArtifact).model_construct(placement=placement)
+    monkeypatch.setattr(
+        "flows.ablation.roughened.load_mesh",
+        lambda files, artifact: mesh_from_parts(*welded(rough.normalized(OBJECT_RADIUS))),
+    )
+    found, _ = in_true_frame(intake, intake, cell.subject.truth.glb, cast(StoredFiles, None)).mesh()
+    expected = np.unique((rough.vertices - true.center) / true.radius * OBJECT_RADIUS, axis=0)
+    apart, _ = cKDTree(expected).query(found.double().numpy())
+    assert (len(found), float(apart.max()) < 1e-5) == (len(expected), True)
+    off = np.linalg.norm(np.ptp(expected, axis=0)) / np.linalg.norm(
+        np.ptp(true.normalized(OBJECT_RADIUS).vertices.numpy(), axis=0)
+    )
+    assert 1 < off < 1.2
+
+
+ROUGH = {
+    "prompts": [],
+    "objects": ["barrel"],
+    "on_true_meshes": True,
+    "roughened": [0.02],
+    "until": "polish",
+    "seeds": [0],
+    "variants": {"none": {"settings": {"polish.steps": 0}}, "polished": {}},
+}
+
+
+@pytest.mark.usefixtures("no_weights")
 def test_variants_may_differ_in_their_pictures_alone(store: Path, tmp_path: Path) -> None:
     plan = planned(found_study(Path("pictures")), store, None, [])
     assert {each.variant: each.pictures for each in plan.cells} == {"one": (), "two": (180,), "four": (90, 180, -90)}
@@ -148,6 +211,9 @@ def test_an_id_stands_for_the_settings(store: Path, tmp_path: Path) -> None:
         ({"objects": ["barrel"], "prompts": [], "variants": {"a": {}, "b": {"pictures": [0]}}}, "0.0 stands there twice"),
         ({"objects": ["barrel"], "prompts": [], "variants": {"a": {}, "b": {"pictures": [300]}}}, "less than or equal to 180"),
         ({"on_true_meshes": True, "prompts": [], "objects": ["barrel"], "until": "polish"}, "until texture"),
+        ({"roughened": [0.01]}, "only true meshes can be"),
+        ({"on_true_meshes": True, "prompts": [], "objects": ["barrel"], "roughened": [0.01]}, "roughened: until polish"),
+        ({"roughened": [0.01, 0.01]}, "0.01 stands there twice"),
         ({"prompts": {"seen": ["a table"], "new": ["a chair"]}, "unseen_group": "new"}, "but the text prior has seen 'chair'"),
     ],
 )

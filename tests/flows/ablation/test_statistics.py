@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from flows.ablation.cell import best_figures, differences
-from flows.ablation.document import study_text, verdicts, write_page
+from flows.ablation.document import shape_counts, study_text, verdicts, write_page
 from flows.ablation.figures import picture_figures
 from flows.ablation.flow import stretch_factor
 from flows.ablation.plan import nested
@@ -140,6 +140,33 @@ def test_sentences_follow_from_the_numbers() -> None:
     assert text.rstrip().endswith("![p](p.png)")
     noted = replace(study_result(cells), notes=["The code was changed."])
     assert "- **The code was changed.**" in study_text(noted, "#", [])
+
+
+def test_a_study_of_rough_shapes_counts_what_fell_and_shows_each() -> None:
+    cells = [
+        cell("none", "ball 1 %", 0, normal_angle_deg=10.0, roughness_deg=12.0, chamfer=0.008),
+        cell("none", "box 1 %", 0, normal_angle_deg=20.0, roughness_deg=14.0, chamfer=0.009),
+        cell("smooth", "ball 1 %", 0, normal_angle_deg=5.0, roughness_deg=-1.0, chamfer=0.007),
+        cell("smooth", "box 1 %", 0, normal_angle_deg=21.0, roughness_deg=3.0, chamfer=0.008),
+    ]
+    found = study_result(cells, **ROUGH)
+    assert shape_counts(found) == [
+        "**smooth** against none: normals, deg fell in 1 of 2; roughness, deg fell in 2 of 2; Chamfer, 1/1000 fell in 2 of 2."
+    ]
+    text = study_text(found, "#", [])
+    assert re.search(r"\| ball 1 % +\| +10.0 / 12.0 / 8.0 +\| +5.0 / -1.0 / 7.0 +\|", text)
+    assert "- **smooth** against none: normals, deg fell in 1 of 2" in text
+    assert "Each shape" not in study_text(study_result(CELLS), "#", [])
+
+
+ROUGH: dict[str, object] = {
+    "prompts": [],
+    "objects": ["ball", "box"],
+    "on_true_meshes": True,
+    "roughened": [0.01],
+    "until": "polish",
+    "variants": {"none": {"settings": {"polish.steps": 0}}, "smooth": {}},
+}
 
 
 def test_the_page_is_made_of_study_files_alone(tmp_path: Path) -> None:
