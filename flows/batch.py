@@ -23,10 +23,12 @@ from prefect.states import Cancelled
 from pydantic import Field
 
 from dreampolish.scene.untrusted.files import TEXT_BYTES, RefusedError, read_regular
+from flows.report.output import write_output
 from flows.runs.console import say
 from flows.runs.create import check_priors, new_run
 from flows.runs.inputs import plain_prompt
 from flows.runs.parameters import Overrides, Preset, override_lines
+from flows.runs.roots import OUTPUTS
 from flows.service.backends.patience import Patience
 from flows.service.backends.pool import POOL, RUN_QUEUE
 from flows.service.deployments import online_workers, prefect_url
@@ -38,6 +40,7 @@ from schemas.runs import RunRecord
 from stages.runtime.errors import StageError
 from stages.runtime.files import CONFIGS, shared_url, store_folder
 from stages.runtime.records import newest_records, noted_prompt, read_record
+from stages.runtime.shared.stores import store_at
 from stages.runtime.signals import StoppedError
 
 MAX_PROMPTS = 1000
@@ -113,7 +116,19 @@ def finished(record: RunRecord) -> bool:
     """Whether a run's asset is there: in its output folder or, where another machine may have written that, in the shared store."""
     if record.output is None:
         return False
-    return (Path(record.output) / "asset.glb").is_file() or (shared_url() is not None and "export" in record.stages)
+    return _is_here(record) or (shared_url() is not None and "export" in record.stages)
+
+
+def _is_here(record: RunRecord) -> bool:
+    return record.output is not None and (Path(record.output) / "asset.glb").is_file()
+
+
+def gathered(store: Path, record: RunRecord) -> str:
+    """The output folder of a finished run on this machine, written from the shared store where another machine made the asset.
+
+    Raises StageError where that cannot be done.
+    """
+    return (record if _is_here(record) else write_output(record, store_at(store), OUTPUTS)).output or ""
 
 
 POLL_S = 2.0
@@ -187,7 +202,7 @@ def prepared(store: Path, prompts: Sequence[str], preset: str, overrides: Sequen
         if record is not None:
             entry.run = record.run
             if finished(record):
-                entry.end("skipped", record.output or "")
+                _end_with_output(store, entry, record, "skipped")
             continue
         try:
             entry.run = new_run(store=store, prompt=prompt, preset=preset, overrides=overrides, image=None).run
@@ -283,9 +298,16 @@ def _note_end(store: Path, entry: Entry, run: FlowRun) -> None:
         entry.end("failed", str(error))
         return
     if run.state is not None and run.state.is_completed() and finished(record):
-        entry.end("done", record.output or "")
+        _end_with_output(store, entry, record, "done")
     else:
         entry.end("failed", _reason(run))
+
+
+def _end_with_output(store: Path, entry: Entry, record: RunRecord, outcome: Outcome) -> None:
+    try:
+        entry.end(outcome, gathered(store, record))
+    except StageError as error:
+        entry.end("failed", f"its asset is in the store, and cannot be written here: {error}")
 
 
 def _reason(run: FlowRun) -> str:

@@ -19,24 +19,20 @@ from dreampolish.priors.distillation.guidance import images_at_prior
 from dreampolish.renderers.mesh import MeshRender, color_of_field
 from dreampolish.scene.cameras import orbit_cameras
 from dreampolish.scene.cutout import (
-    CutoutSizes,
-    as_framed,
     check_foreground,
-    check_whole,
-    cut_from_plain_background,
     on_white,
     recentre,
 )
 from dreampolish.scene.elevation import estimated_elevation
 from dreampolish.scene.framing import laid_over
-from dreampolish.scene.matting import Matting
-from dreampolish.scene.pictures import PictureError, read_picture, resize, sheet, write_picture
+from dreampolish.scene.pictures import PictureError, resize, sheet, write_picture
 from dreampolish.scene.posed_pictures import Posed, contradictions, framed_together, turned_to_agree
 from dreampolish.scene.shading import facing_light
 from dreampolish.scene.silhouettes import FitSizes
 from schemas.artifacts import IntakeArtifact, ReferenceArtifact
 from schemas.config.reference import ReferenceConfig
 from schemas.runs import PosedFile
+from stages.guidance.cut_outs import Cut, cut_out_file, drawn_cutter, framed_as_is, users_cutter, users_picture
 from stages.guidance.painted.view_targets import coverage_of
 from stages.guidance.priors import (
     alignment,
@@ -55,7 +51,6 @@ from stages.runtime.stage import Stage, stage
 
 ELEVATIONS_DEG, AGREEMENT_DEG = (-15.0, 60.0), 8.0
 """Elevations that an estimate tries, and the deviation that a normal may have from level or upright. [choice]"""
-PICTURE_REMEDY = "any object on a transparent or plain background will do"
 
 
 @dataclass(frozen=True)
@@ -67,10 +62,6 @@ class Candidates:
     alignments: list[float]
     symmetries: list[float]
     best: int
-
-
-Cut = Callable[[Tensor], Tensor]
-"""A picture (H, W, 3) to RGBA; PictureError where no object can be cut out."""
 
 
 @stage(
@@ -111,19 +102,26 @@ def _users_pictures(
     stage: Stage, config: ReferenceConfig, image: Path, others: Sequence[PosedFile]
 ) -> tuple[list[Posed], dict[str, float], list[str]]:
     """The user's pictures made canonical, the front first; of several, how far they contradict each other, and what to say of it."""
-    cut = _cutter(stage.run, config)
+    cut = users_cutter(stage.run, config)
     if not others:
-        return [Posed(_users_picture(image, config, cut), 0.0, config.elevation_deg)], {}, []
+        only = users_picture(image, config, cut)
+        return [Posed(only.rgba, 0.0, config.elevation_deg)], {}, list(only.notes)
     files = [PosedFile(image, 0.0, config.elevation_deg), *others]
-    cuts = [Posed(_cut_out(each.path, cut, whole=True), each.azimuth_deg, each.elevation_deg) for each in files]
-    sizes, said = FitSizes(**config.poses.fit.model_dump()), list[str]()
+    cut_outs = [cut_out_file(each.path, cut, whole=True) for each in files]
+    said = [
+        f"picture from {file.azimuth_deg:g},{file.elevation_deg:g}: {note}"
+        for file, each in zip(files, cut_outs, strict=True)
+        for note in each.notes
+    ]
+    cuts = [Posed(each.rgba, file.azimuth_deg, file.elevation_deg) for file, each in zip(files, cut_outs, strict=True)]
+    sizes = FitSizes(**config.poses.fit.model_dump())
     if config.framing == "as_is":
-        pictures = [each.with_picture(_as_framed(each.rgba, config)) for each in cuts]
+        pictures = [each.with_picture(framed_as_is(each.rgba, config)) for each in cuts]
     else:
         pictures = framed_together(cuts, config.size, REFERENCE_FOV_DEG, sizes)
     if config.poses.refine:
         given, pictures = [each.pose for each in pictures], turned_to_agree(pictures, REFERENCE_FOV_DEG, sizes)
-        said = turn_notes(given, [each.pose for each in pictures])
+        said += turn_notes(given, [each.pose for each in pictures])
     shares = contradictions(pictures, REFERENCE_FOV_DEG, config.poses.tolerance)
     said += contradiction_notes([each.pose for each in pictures], shares, config.poses.most_contradiction)
     return pictures, {"contradiction": max(shares)}, said
@@ -160,10 +158,12 @@ def _of_mesh(
         candidates = _drawn_over(stage=stage, config=config, prompt=prompt, front=on_paper, alpha=alpha)
         rgba = candidates.pictures[candidates.best]
     else:
-        cut = _cutter(stage.run, config)
+        cut = users_cutter(stage.run, config)
         for file in (PosedFile(image, 0.0, config.elevation_deg), *others):
             view = front if not pictures else seen_from(file.azimuth_deg, file.elevation_deg)
-            rgba, overlap = _laid_on_mesh(_users_picture(file.path, config, cut), view.alpha[0].cpu(), config)
+            found = users_picture(file.path, config, cut)
+            notes = [*notes, *found.notes]
+            rgba, overlap = _laid_on_mesh(found.rgba, view.alpha[0].cpu(), config)
             if overlap < config.least_outline:
                 which = "the mesh's front" if not pictures else f"the mesh from {file.azimuth_deg:g},{file.elevation_deg:g}"
                 notes = [*notes, f"the picture's outline and {which} overlap to {overlap:.2f}: its colours may lie beside"]
@@ -219,44 +219,6 @@ def _drawn_over(
     return Candidates(pictures, alignments, [symmetry] * len(pictures), max(range(len(pictures)), key=alignments.__getitem__))
 
 
-def _cutter(run: RunContext, config: ReferenceConfig) -> Cut:
-    """By the matting model that the run names, else from a plain background. StageError where the model cannot be opened."""
-    if run.priors.matting is not None:
-        try:
-            return Matting(Path(run.prior_folder(run.priors.matting.source))).cut
-        except PictureError as error:
-            raise StageError(str(error), None, "or leave priors.matting out") from error
-    sizes = CutoutSizes(**config.cutout.model_dump())
-    return lambda rgb: cut_from_plain_background(rgb, config.background_tolerance, sizes)
-
-
-def _users_picture(image: Path, config: ReferenceConfig, cut: Cut) -> Float[Tensor, "h w 4"]:
-    """Cut out, and recentred and scaled unless the settings leave it as it is framed."""
-    rgba = _cut_out(image, cut, whole=False)
-    return _as_framed(rgba, config) if config.framing == "as_is" else recentre(rgba, config.size, keep_scale=False)
-
-
-def _cut_out(image: Path, cut: Cut, *, whole: bool) -> Float[Tensor, "h w 4"]:
-    """A user's picture cut out, at its own size; where its scale counts, `whole`, one that is cut off is refused."""
-    try:
-        rgba = read_picture(image)
-        if bool((rgba[..., 3] == 1).all()):
-            rgba = cut(rgba[..., :3])
-        check_foreground(rgba[..., 3])
-        if whole:
-            check_whole(rgba[..., 3])
-    except PictureError as error:
-        raise StageError(str(error), None, PICTURE_REMEDY) from error
-    return rgba
-
-
-def _as_framed(rgba: Float[Tensor, "h w 4"], config: ReferenceConfig) -> Float[Tensor, "s s 4"]:
-    try:
-        return as_framed(rgba, config.size)
-    except PictureError as error:
-        raise StageError(str(error), None, PICTURE_REMEDY) from error
-
-
 def _drawn(stage: Stage, config: ReferenceConfig, prompt: str) -> Candidates:
     """Draw candidates, cut each out and let the judge choose; candidates without a usable object cannot win."""
     prior = open_text_prior(stage)
@@ -272,7 +234,7 @@ def _drawn(stage: Stage, config: ReferenceConfig, prompt: str) -> Candidates:
         generator=stage.generator,
     )
     stage.progress(1, 2)
-    cut, likeness = _cutter(stage.run, config), _likeness(stage.run, prompt, config)
+    cut, likeness = drawn_cutter(stage.run, config), _likeness(stage.run, prompt, config)
     pictures, alignments, symmetries, scores = [], [], [], []
     for picture in drawn.permute(0, 2, 3, 1).cpu():
         rgba, usable = _cut(picture, config, cut)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from scipy import ndimage
 from torch import Tensor
 
@@ -50,7 +50,7 @@ class CutoutSizes:
 
 def cut_from_plain_background(rgb: Float[Tensor, "h w 3"], tolerance: float, sizes: CutoutSizes) -> Float[Tensor, "h w 4"]:
     """RGBA of a picture whose border is one plain colour: the object is what a flood from the border does not reach, and at its rim,
-    where a pixel mixes both, the background's colour is taken out again (`_unmixed`).
+    where a pixel mixes both, the background's colour is taken out again (`unmixed`).
 
     tolerance: largest distance of a background pixel from the border's median colour, in [0, 1] per channel. Enclosed areas of the
     background's colour belong to the object. Raises PictureError when the border is not plain.
@@ -69,11 +69,18 @@ def cut_from_plain_background(rgb: Float[Tensor, "h w 3"], tolerance: float, siz
     labels, _ = ndimage.label(near)
     reached = np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))
     background = np.isin(labels, reached[reached > 0])
-    unmixed = _unmixed(rgb=array, mask=_without_specks(~background), background=colour, tolerance=tolerance, sizes=sizes)
-    return torch.from_numpy(unmixed.astype(np.float32, copy=False))
+    behind = np.broadcast_to(colour, array.shape)
+    rgba = unmixed(rgb=array, mask=_without_specks(~background), background=behind, tolerance=tolerance, sizes=sizes)
+    return torch.from_numpy(rgba.astype(np.float32, copy=False))
 
 
-def _unmixed(rgb: np.ndarray, mask: np.ndarray, background: np.ndarray, tolerance: float, sizes: CutoutSizes) -> np.ndarray:
+def unmixed(
+    rgb: Float[np.ndarray, "h w 3"],
+    mask: Bool[np.ndarray, "h w"],
+    background: Float[np.ndarray, "h w 3"],
+    tolerance: float,
+    sizes: CutoutSizes,
+) -> Float[np.ndarray, "h w 4"]:
     """RGBA with the rim's coverage and own colour, where a pixel shows alpha * own + (1 - alpha) * background.
 
     The own colour of a pixel is the one around it (rim_reach) that is farthest from the background's, of those on whose way to the
@@ -103,7 +110,7 @@ def _unmixed(rgb: np.ndarray, mask: np.ndarray, background: np.ndarray, toleranc
     chosen = mixed[rows, columns]
     alpha, colour = mask.astype(rgb.dtype), rgb.copy()
     at = rows[chosen] - reach, columns[chosen] - reach
-    alpha[at], colour[at] = share[chosen], own[chosen] + background
+    alpha[at], colour[at] = share[chosen], own[chosen] + background[at]
     return np.dstack([colour, alpha])
 
 

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch import Tensor
 
 from dreampolish.scene.untrusted.files import PICTURE_BYTES, RefusedError, read_regular
-from dreampolish.scene.untrusted.images import FORMATS, checked_size
+from dreampolish.scene.untrusted.images import FORMATS, checked_size, in_eight_bits
 
 MAX_SIDE = 4096
 """Pixels of the longest side of a picture that is read; larger ones are refused before they are decoded."""
@@ -42,7 +42,7 @@ def picture_from_bytes(content: bytes, named: str) -> Float[Tensor, "h w 4"]:
     try:
         checked_size(content, MAX_SIDE, named)
         with Image.open(io.BytesIO(content), formats=FORMATS) as opened:
-            rgba = ImageOps.exif_transpose(opened).convert("RGBA")
+            rgba = in_eight_bits(ImageOps.exif_transpose(opened)).convert("RGBA")
     except RefusedError as error:
         raise PictureError(f"{error}; save it as a PNG of at most {MAX_SIDE} pixels a side") from None
     except (OSError, SyntaxError, ValueError) as error:

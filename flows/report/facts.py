@@ -6,7 +6,7 @@ from pathlib import Path
 
 from flows.report.curves import Curve, curves_of_stage, was_computed_by
 from flows.report.settings import Change, Command, changes_from_default, making_command, varying_commands
-from flows.report.strips import Strip, picture_uri, small_picture_uri, strip_of_views
+from flows.report.strips import Strip, cut_out_uri, picture_uri, small_picture_uri, strip_of_views
 from schemas.artifacts import (
     Artifact,
     AssetArtifact,
@@ -117,14 +117,14 @@ def _given_views(record: RunRecord, artifacts: Mapping[StageName, Artifact], sto
     if record.image is None or not isinstance(reference, ReferenceArtifact):
         return
     digests = [record.image, *(each.image for each in record.others)]
-    used = [(0.0, reference.elevation_deg, reference.image)]
-    used += [(each.azimuth_deg, each.elevation_deg, each.image) for each in reference.others]
+    used = [(0.0, reference.elevation_deg, reference.image_rgba)]
+    used += [(each.azimuth_deg, each.elevation_deg, each.image_rgba) for each in reference.others]
     for digest, (azimuth, elevation, cut_out) in zip(digests, used, strict=True):
         given = input_path(store.root, digest)
         yield GivenView(
             pose=f"{azimuth:.4g}°, {elevation:.4g}°",
             given=small_picture_uri(given, GIVEN_SIDE) if given.is_file() else None,
-            cut_out=picture_uri(_path(store, reference, cut_out.path)),
+            cut_out=cut_out_uri(_path(store, reference, cut_out.path)),
         )
 
 

@@ -6,13 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageOps
 
-from dreampolish.scene.untrusted.images import FORMATS
+from dreampolish.scene.untrusted.images import FORMATS, in_eight_bits
 
 MAX_VIEWS = 16
 """Views of a turntable on a page; of more, evenly spaced ones are taken."""
 QUALITY = 84
+SQUARE, SQUARE_GREYS = 8, (150, 190)
+"""Pixels of a side, and brightnesses in turn, of the squares behind a picture cut out."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +44,20 @@ def picture_uri(path: Path) -> str:
     return _webp_uri(_opened(path))
 
 
+def cut_out_uri(path: Path) -> str:
+    """A picture cut out, over grey squares that show also where a white object ends, as a data URI. Raises OSError for no PNG."""
+    with Image.open(path, formats=["PNG"]) as picture:
+        rgba = picture.convert("RGBA")
+    rows, columns = np.indices((rgba.height, rgba.width)) // SQUARE
+    squares = Image.fromarray(np.where((rows + columns) % 2 == 0, *SQUARE_GREYS).astype(np.uint8)).convert("RGBA")
+    return _webp_uri(Image.alpha_composite(squares, rgba).convert("RGB"))
+
+
 def small_picture_uri(path: Path, max_side: int) -> str:
     """A user's picture on white, no side longer than `max_side` pixels, as a data URI. Raises OSError for a file that is no picture."""
     with Image.open(path, formats=FORMATS) as picture:
-        picture.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
-        turned = ImageOps.exif_transpose(picture).convert("RGBA")
+        turned = in_eight_bits(ImageOps.exif_transpose(picture)).convert("RGBA")
+        turned.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
     paper = Image.new("RGBA", turned.size, "white")
     return _webp_uri(Image.alpha_composite(paper, turned).convert("RGB"))
 

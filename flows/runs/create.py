@@ -198,7 +198,7 @@ def check_priors(config: Config) -> None:
     except PriorError as error:
         raise ConfigError(str(error)) from None
     if config.priors.matting is not None:
-        from dreampolish.scene.matting import Matting  # torch
+        from dreampolish.scene.cutting.matting import Matting  # torch
         from dreampolish.scene.pictures import PictureError
 
         try:

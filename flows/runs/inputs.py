@@ -221,16 +221,13 @@ def keep_image(store: Path, image: Path, config: ReferenceConfig, *, matted: boo
 
 def _check_shows_an_object(rgba: "Tensor", config: ReferenceConfig, *, matted: bool, whole: bool) -> None:
     """Raise PictureError for what the reference stage would refuse."""
-    from dreampolish.scene.cutout import CutoutSizes, as_framed, check_foreground, check_whole, cut_from_plain_background
-    from dreampolish.scene.pictures import PictureError
+    from dreampolish.scene.cutout import CutoutSizes, as_framed, check_whole
+    from dreampolish.scene.cutting.users import cut_out, from_background, says_nothing
 
-    if bool((rgba[..., 3] == 1).all()):
-        if matted:
-            return
-        rgba = cut_from_plain_background(rgba[..., :3], config.background_tolerance, CutoutSizes(**config.cutout.model_dump()))
-    if not bool((rgba[..., 3] > 0.5).any()):
-        raise PictureError("no object stands out from the background; give a picture of one object on another colour, or RGBA")
-    check_foreground(rgba[..., 3])
+    if matted and says_nothing(rgba[..., 3]):
+        return
+    sizes = CutoutSizes(**config.cutout.model_dump())
+    rgba = cut_out(rgba, from_background(config.background_tolerance, sizes, config.size)).rgba
     if whole:
         check_whole(rgba[..., 3])
     if config.framing == "as_is":

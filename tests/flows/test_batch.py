@@ -1,5 +1,6 @@
 """Many prompts: one run each, failures apart, the finished skipped."""
 
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +16,7 @@ from schemas.artifacts import Artifact, StageName
 from schemas.config.presets import ConfigError
 from schemas.runs import STAGES
 from stages.runtime.errors import StageError
-from stages.runtime.records import newest_records
+from stages.runtime.records import newest_records, read_record
 from stages.runtime.stage import Stage
 
 StandIn = Callable[..., Artifact]
@@ -112,6 +113,25 @@ class TestServed:
         assert calls == list(STAGES)
         third = batch(prompts=prompts[:2], preset="smoke", overrides={"texture": {"steps": 2}})
         assert [row["outcome"] for row in third["prompts"]] == ["done", "done"], "other settings, other runs"
+
+    def test_what_another_machine_made_is_written_here(self, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("flows.batch.online_workers", lambda client: ["one"])
+        monkeypatch.setattr("flows.batch.shared_url", lambda: "file:///shared")
+
+        def served_elsewhere(deployment: str, parameters: Mapping[str, Any], **given: Any) -> Any:
+            """Its outputs lie on that machine."""
+            made = _served(deployment, parameters, **given)
+            shutil.rmtree(read_record(store, parameters["run"]).output or "")
+            return made
+
+        monkeypatch.setattr("flows.batch.run_deployment", served_elsewhere)
+        (done,) = batch(prompts=["a chair"], preset="smoke")["prompts"]
+        assert done["outcome"] == "done"
+        assert (Path(done["message"]) / "asset.glb").is_file()
+        shutil.rmtree(done["message"])
+        (skipped,) = batch(prompts=["a chair"], preset="smoke")["prompts"]
+        assert skipped == {**done, "outcome": "skipped"}
+        assert (Path(skipped["message"]) / "report.html").is_file()
 
     def test_a_stopped_batch_takes_back_what_has_not_begun(self, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         from prefect import get_client

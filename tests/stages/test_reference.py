@@ -13,7 +13,8 @@ from dreampolish.scene.cutout import OBJECT_RADIUS, on_white
 from dreampolish.scene.pictures import write_picture
 from schemas.config.reference import ReferenceConfig
 from schemas.config.run import PriorsConfig
-from stages.reference import _cut, _cutter, _users_picture
+from stages.guidance.cut_outs import drawn_cutter, users_cutter, users_picture
+from stages.reference import _cut
 from stages.runtime.context import RunContext
 from stages.runtime.errors import StageError
 from stages.runtime.keys.key import prior_digests
@@ -47,7 +48,7 @@ def assert_red_and_centred(rgba: Float[Tensor, "h w 4"], size: int) -> None:
 def test_a_users_picture_is_cut_out_centred_and_scaled(disc: Tensor, plain: bool, tmp_path: Path) -> None:
     config = ReferenceConfig(size=64)
     write_picture(tmp_path / "disc.png", on_white(disc) if plain else disc)
-    taken = _users_picture(tmp_path / "disc.png", config, _cutter(_run(tmp_path), config))
+    taken = users_picture(tmp_path / "disc.png", config, users_cutter(_run(tmp_path), config)).rgba
     assert_red_and_centred(taken, 64)
     tall = float((taken[..., 3] > 0.5).any(1).sum())
     # A cube's half diagonal becomes the objects' radius.
@@ -57,7 +58,7 @@ def test_a_users_picture_is_cut_out_centred_and_scaled(disc: Tensor, plain: bool
 def test_a_framed_picture_stays_where_it_is(disc: Tensor, tmp_path: Path) -> None:
     write_picture(tmp_path / "disc.png", disc)
     config = ReferenceConfig(size=64, framing="as_is")
-    taken = _users_picture(tmp_path / "disc.png", config, _cutter(_run(tmp_path), config))
+    taken = users_picture(tmp_path / "disc.png", config, users_cutter(_run(tmp_path), config)).rgba
     torch.testing.assert_close(taken[..., 3], disc[..., 3], atol=0.01, rtol=0)
 
 
@@ -65,12 +66,12 @@ def test_a_picture_without_a_plain_background_is_refused_with_the_remedy(tmp_pat
     noise = torch.rand(64, 64, 3, generator=torch.Generator().manual_seed(0))
     write_picture(tmp_path / "noise.png", noise)
     with pytest.raises(StageError, match="transparent or plain background"):
-        _users_picture(tmp_path / "noise.png", CONFIG, _cutter(_run(tmp_path), CONFIG))
+        users_picture(tmp_path / "noise.png", CONFIG, users_cutter(_run(tmp_path), CONFIG))
 
 
 def test_a_drawn_picture_is_cut_and_keeps_its_scale_unless_it_is_to_fit(disc: Tensor, tmp_path: Path) -> None:
-    rgba, usable = _cut(on_white(disc), CONFIG, _cutter(_run(tmp_path), CONFIG))
-    fitted, _ = _cut(on_white(disc), CONFIG.model_copy(update={"drawn_framing": "fit"}), _cutter(_run(tmp_path), CONFIG))
+    rgba, usable = _cut(on_white(disc), CONFIG, drawn_cutter(_run(tmp_path), CONFIG))
+    fitted, _ = _cut(on_white(disc), CONFIG.model_copy(update={"drawn_framing": "fit"}), drawn_cutter(_run(tmp_path), CONFIG))
     tall = float((fitted[..., 3] > 0.5).any(1).sum())
     assert tall == pytest.approx(64 * (2 * OBJECT_RADIUS / 3**0.5) / (2 * FRAMING_HALF_HEIGHT), abs=1.5)
     assert usable
@@ -79,7 +80,7 @@ def test_a_drawn_picture_is_cut_and_keeps_its_scale_unless_it_is_to_fit(disc: Te
 
 
 def test_a_drawn_picture_of_nothing_is_not_usable(tmp_path: Path) -> None:
-    rgba, usable = _cut(torch.ones(64, 64, 3), CONFIG, _cutter(_run(tmp_path), CONFIG))
+    rgba, usable = _cut(torch.ones(64, 64, 3), CONFIG, drawn_cutter(_run(tmp_path), CONFIG))
     assert not usable
     assert rgba.shape == (64, 64, 4)
 
@@ -94,7 +95,7 @@ def test_symmetry_is_the_overlap_with_the_mirror_image() -> None:
 
 def test_without_a_matting_model_the_remedy_is_named_and_no_digest_counts(tmp_path: Path) -> None:
     with pytest.raises(StageError, match=r"no matting model: .*model\.onnx.*leave priors\.matting out"):
-        _cutter(_run(tmp_path, matting={"source": str(tmp_path)}), CONFIG)
+        drawn_cutter(_run(tmp_path, matting={"source": str(tmp_path)}), CONFIG)
     assert prior_digests(_run(tmp_path), "clip", "matting") == []
     (tmp_path / "model.onnx").write_bytes(b"weights")
     (first,) = prior_digests(_run(tmp_path, matting={"source": str(tmp_path)}), "clip", "matting")

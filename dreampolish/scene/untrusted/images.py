@@ -3,6 +3,7 @@
 import io
 import warnings
 
+import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from dreampolish.scene.untrusted.files import RefusedError
@@ -31,3 +32,15 @@ def checked_size(content: bytes, most_side: int, named: str) -> tuple[int, int]:
     if max(width, height) > most_side:
         raise RefusedError(f"{named} is {width}x{height} pixels, the limit is {most_side} a side")
     return width, height
+
+
+def in_eight_bits(picture: Image.Image) -> Image.Image:
+    """Grey of 16 bits scaled to 8, which Pillow's own conversion would clip; any other picture as it is."""
+    if not picture.mode.startswith("I"):
+        return picture
+    values = np.asarray(picture)
+    grey = Image.fromarray((values / 257).round().clip(0, 255).astype(np.uint8))
+    clear = picture.info.get("transparency")
+    if clear is not None:
+        grey.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
+    return grey

@@ -35,7 +35,7 @@ def check_as(role: Beside, source: PriorSource) -> None:
 
             check_depth(source)
         case "matting":
-            from dreampolish.scene.matting import Matting
+            from dreampolish.scene.cutting.matting import Matting
             from dreampolish.scene.pictures import PictureError
 
             try:

@@ -23,7 +23,9 @@ T = TypeVar("T")
 PATIENCE_S = 180.0
 """For a place that does not answer, in the midst of work; what waits loses nothing."""
 FIRST_S = 10.0
-"""For the very first answer: a wrong address should be told soon."""
+"""For the very first answer at a terminal: a wrong address should be told soon. A deployed run was given an address that worked."""
+DEPLOYED_RUN = "PREFECT__FLOW_RUN_ID"
+"""Environment variable that Prefect's workers set for the process of a run."""
 PAUSE_S = 1.0
 FINAL = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, NotImplementedError)
 """Answers; every other error may pass."""
@@ -163,7 +165,7 @@ class ObjectRemote(Remote):
     def __init__(self, url: str, patience_s: float = PATIENCE_S) -> None:
         self.url = url.rstrip("/")
         self._files, self._root = _file_system(url)
-        self._patience_s = FIRST_S
+        self._patience_s = patience_s if DEPLOYED_RUN in os.environ else FIRST_S
         self.names("")
         self._patience_s = patience_s
 

@@ -179,7 +179,7 @@ OPENERS = {
     "normals": "stages.guidance.priors.open_normal_prior",
     "depth": "stages.guidance.priors.open_depth_prior",
     "judge": "stages.guidance.priors.alignment",
-    "matting": "dreampolish.scene.matting.Matting",
+    "matting": "dreampolish.scene.cutting.matting.Matting",
 }
 
 

@@ -127,3 +127,30 @@ def test_addresses_that_are_none_cost_one_line() -> None:
         with pytest.raises(StageError, match=words) as caught:
             remote_at(url)
         assert "\n" not in str(caught.value)
+
+
+def test_a_deployed_run_waits_for_a_store_that_is_away_at_its_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At a terminal a wrong address is told soon; a worker's run was given one that worked."""
+
+    class Away:
+        """Answers from the third call on."""
+
+        calls = 0
+
+        def ls(self, path: str, *, detail: bool) -> list[str]:
+            self.calls += 1
+            if self.calls < 3:
+                raise ConnectionError("Connect call failed")
+            return []
+
+    away = Away()
+    monkeypatch.setattr(remotes, "_file_system", lambda url: (away, "bucket"))
+    monkeypatch.setattr(remotes, "PAUSE_S", 0.001)
+    monkeypatch.setattr(remotes, "FIRST_S", 0.0)
+    monkeypatch.delenv(remotes.DEPLOYED_RUN, raising=False)
+    with pytest.raises(StageError, match="does not answer: Connect call failed"):
+        ObjectRemote("s3://bucket/store")
+    away.calls = 0
+    monkeypatch.setenv(remotes.DEPLOYED_RUN, "an id")
+    assert ObjectRemote("s3://bucket/store").names("") == []
+    assert away.calls == 4

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dreampolish.scene.matting import Matting
+from dreampolish.scene.cutting.matting import Matting
 from dreampolish.scene.pictures import PictureError
 from tests.support.onnx_file import RED_LESS_GREEN
 

@@ -1,6 +1,6 @@
 """Cutting an object from any background by a matting network (ISNet or BiRefNet class) in an ONNX file.
 
-Optional: without one, only plain backgrounds are cut (cutout.py). Source of the conventions: rembg's sessions for isnet-general-use and
+Optional: without one, only plain backgrounds are cut (opaque.py). Source of the conventions: rembg's sessions for isnet-general-use and
 BiRefNet: a square picture, normalised, gives one map of coverage, stretched to 0..1.
 """
 
