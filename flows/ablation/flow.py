@@ -1,6 +1,7 @@
 """The flow of `dreampolish ablate`: one study, cell by cell; what the store holds is not computed again, so a stopped study goes on."""
 
 import os
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,7 @@ from flows.service.marks import at_work
 from schemas.config.presets import merged
 from schemas.config.run import Config
 from schemas.studies import FITTED, Study
+from stages.runtime.command import run_lock
 from stages.runtime.context import device_from_name, threads_from_setting
 from stages.runtime.errors import StageError
 from stages.runtime.files import (
@@ -34,6 +36,7 @@ from stages.runtime.files import (
     disk_errors_in_one_line,
     for_the_user,
     project_file,
+    shared_url,
     store_folder,
     try_folder,
 )
@@ -120,15 +123,19 @@ def _open_journal(work: Workplace) -> Journal:
 
 
 def _run_all(work: Workplace, progress: Progress, stop: StopSignal) -> None:
-    """First the cells whose settings are known, then those that are to take as long as others did."""
+    """First the cells whose settings are known, then those that are to take as long as others did.
+
+    Processes that do the same study take turns at a cell: the second finds what the first has made.
+    """
     cells = work.plan.cells
-    ordered = [*(cell for cell in cells if cell.config is not None), *(cell for cell in cells if cell.config is None)]
+    ordered = [*_turned([cell for cell in cells if cell.config is not None]), *(cell for cell in cells if cell.config is None)]
     for number, cell in enumerate(ordered, start=1):
         stop.check(f"cell {number} of {len(ordered)}")
         say(f"cell {number} of {len(ordered)}: {cell.label}")
         try:
             config = cell.config or stretched_config(work, cell, progress.results)
-            shown = run_cell(work, cell, config)
+            with run_lock(work.store, cell.run, stop):
+                shown = run_cell(work, cell, config)
         except FitInterruptedError:
             raise
         except Exception as error:
@@ -139,6 +146,12 @@ def _run_all(work: Workplace, progress: Progress, stop: StopSignal) -> None:
         else:
             progress.results[cell.run], progress.shown[cell.run] = shown.result, shown
             say(cell_line(shown.result))
+
+
+def _turned(cells: Sequence[Cell]) -> list[Cell]:
+    """Where machines share a store, the cells from a random one on: else the machines would wait for each other at every cell."""
+    first = secrets.randbelow(len(cells)) if cells and shared_url() is not None else 0
+    return [*cells[first:], *cells[:first]]
 
 
 def stretched_config(work: Workplace, cell: Cell, results: Mapping[str, CellResult]) -> Config:

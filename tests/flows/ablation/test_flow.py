@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -21,15 +22,17 @@ from dreampolish.assets.textured_mesh import TexturedMesh
 from dreampolish.renderers.mesh import mesh_from_parts
 from dreampolish.scene.cutout import OBJECT_RADIUS
 from dreampolish.scene.pictures import read_picture
+from flows.ablation import flow as ablation_flow
 from flows.ablation import plan as ablation_plan
 from flows.ablation.cell import Workplace, cell_record
 from flows.ablation.flow import ablation
-from flows.ablation.plan import STUDIES, found_study, planned
+from flows.ablation.plan import STUDIES, Cell, found_study, planned
 from flows.ablation.roughened import in_true_frame, polishing_settings, rough_glb
 from flows.benchmark.truth import picture_camera, true_mesh
 from flows.cli import app
 from schemas.artifacts import IntakeArtifact, Placement
 from schemas.config.presets import ConfigError, load_config
+from schemas.config.run import Config
 from schemas.config.shared.schedule import constant
 from stages.results.files import StoredFiles
 from stages.results.surfaces import opened_from_textured
@@ -37,6 +40,8 @@ from stages.runtime.errors import StageError
 from stages.runtime.files import CONFIGS, PROJECT
 from stages.runtime.keys.code import Code
 from stages.runtime.records import newest_records, read_record
+from stages.runtime.shared.stores import store_at
+from stages.runtime.signals import StoppedError, stop_on_signals
 from stages.runtime.tracking.journal import EXPERIMENT
 
 
@@ -183,6 +188,35 @@ def test_a_cells_pictures_are_the_true_objects_from_their_azimuths(store: Path, 
 
 
 TURNED = {"one": {}, "two": {"pictures": [90]}}
+
+
+@pytest.mark.usefixtures("no_weights")
+def test_processes_of_one_study_take_turns_at_a_cell(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Machines that share a store begin at different cells."""
+    plan = planned(found_study(study_file(tmp_path)), store, None, [])
+    done = list[str]()
+
+    def another(cell: Cell) -> None:
+        with store_at(store).lock("run", cell.run, lambda: True):
+            pass
+
+    def held(work: Workplace, cell: Cell, config: Config) -> None:
+        with ThreadPoolExecutor(1) as pool, pytest.raises(StoppedError):
+            pool.submit(another, cell).result()
+        done.append(cell.run)
+        raise StageError("this is all", None, "nothing more is asked")
+
+    monkeypatch.setattr(ablation_flow, "run_cell", held)
+    monkeypatch.setattr(ablation_flow, "described", lambda *_, **__: None)
+    work = cast(Workplace, SimpleNamespace(plan=plan, store=store))
+    with stop_on_signals() as stop:
+        ablation_flow._run_all(work, ablation_flow.Progress(), stop)
+        first = done.copy()
+        monkeypatch.setattr(ablation_flow, "shared_url", lambda: "s3://bucket/store")
+        monkeypatch.setattr(ablation_flow.secrets, "randbelow", lambda n: n - 1)
+        ablation_flow._run_all(work, ablation_flow.Progress(), stop)
+    assert first == [cell.run for cell in plan.cells]
+    assert done[len(first) :] == [first[-1], *first[:-1]]
 
 
 @pytest.mark.usefixtures("no_weights")
