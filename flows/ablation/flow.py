@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from jaxtyping import Float
 from prefect import flow
 from prefect.runtime import flow_run
+from torch import Tensor
 
 from dreampolish.optim.atomic_files import write_atomically
 from dreampolish.optim.fit import FitInterruptedError
@@ -213,14 +215,19 @@ def _result(plan: Plan, progress: Progress, overrides: Sequence[str]) -> StudyRe
     )
 
 
+def _true_pictures(work: Workplace) -> dict[str, Float[Tensor, "n h w 3"]]:
+    """Of the subjects whose truth was rendered, by their names: one object can be several subjects."""
+    truths = {cell.subject.name: cell.subject.truth.name for cell in work.plan.cells if cell.subject.truth is not None}
+    return {name: work.truths[truth].views.rgb[list(SHOWN)].cpu() for name, truth in truths.items() if truth in work.truths}
+
+
 def _write(work: Workplace, result: StudyResult, progress: Progress, journal: Journal) -> Path:
     """The study's output folder, and the same on the parent run's page."""
     folder = OUTPUTS / work.plan.title
     with for_the_user(), disk_errors_in_one_line(OUTPUTS, OUTPUTS_ELSEWHERE):
         folder.mkdir(parents=True, exist_ok=True)
         write_result(folder / "study.json", result)
-        truths = {name: truth.views.rgb[list(SHOWN)].cpu() for name, truth in work.truths.items()}
-        contact_sheet(result, list(progress.shown.values()), truths).save(folder / "sheet.png", optimize=True)
+        contact_sheet(result, list(progress.shown.values()), _true_pictures(work)).save(folder / "sheet.png", optimize=True)
         links = ["![all cells](sheet.png)"]
         if progress.shown:
             plot(result, folder / "plot.png")

@@ -14,6 +14,7 @@ from dreampolish.mesh.roughened import roughened, subdivided
 from dreampolish.renderers.mesh import Mesh, mesh_from_parts
 from dreampolish.scene.cameras import Cameras
 from dreampolish.scene.cutout import OBJECT_RADIUS
+from dreampolish.scene.shading import facing_light
 from flows.runs.given_mesh import GivenMesh
 from schemas.artifacts import Artifact, IntakeArtifact, PolishedMeshArtifact
 from stages.results.files import ArtifactFiles, load_mesh
@@ -61,9 +62,13 @@ def in_true_frame(artifact: Artifact, intake: Artifact, glb: Path, files: Artifa
 
 
 def _shown(mesh: Mesh) -> ViewableResult:
+    """Grey under a light: bumps without one are seen at the outline alone."""
+
     def render(cameras: Cameras) -> View:
         with torch.no_grad():
             picture = mesh.render(cameras, lambda points, normals: torch.full_like(points, GREY), 2, smooth=True)
-        return View(picture.rgb, picture.alpha, picture.normals_camera)
+        paper = 1 - picture.alpha[..., None]
+        lit = (picture.rgb - paper) * facing_light(picture.normals_world) + paper
+        return View(lit, picture.alpha, picture.normals_camera)
 
     return ViewableResult(render, lambda: (mesh.vertices, mesh.faces))

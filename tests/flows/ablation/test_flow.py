@@ -28,7 +28,7 @@ from flows.ablation.cell import Workplace, cell_record
 from flows.ablation.flow import ablation
 from flows.ablation.plan import STUDIES, Cell, found_study, planned
 from flows.ablation.roughened import in_true_frame, polishing_settings, rough_glb
-from flows.benchmark.truth import picture_camera, true_mesh
+from flows.benchmark.truth import SHOWN, picture_camera, true_mesh
 from flows.cli import app
 from schemas.artifacts import IntakeArtifact, Placement
 from schemas.config.presets import ConfigError, load_config
@@ -188,6 +188,15 @@ def test_a_cells_pictures_are_the_true_objects_from_their_azimuths(store: Path, 
 
 
 TURNED = {"one": {}, "two": {"pictures": [90]}}
+
+
+def test_every_roughened_subject_is_shown_beside_its_truth(store: Path) -> None:
+    plan = planned(found_study(Path("roughened")), store, None, [])
+    views = torch.rand(max(SHOWN) + 1, 4, 4, 3, generator=torch.Generator().manual_seed(0))
+    truths = {"barrel": SimpleNamespace(views=SimpleNamespace(rgb=views))}
+    found = ablation_flow._true_pictures(cast(Workplace, SimpleNamespace(plan=plan, truths=truths)))
+    assert sorted(found) == ["barrel 0.5 %", "barrel 1 %"]
+    assert all(torch.equal(each, views[list(SHOWN)]) for each in found.values())
 
 
 @pytest.mark.usefixtures("no_weights")
