@@ -98,7 +98,8 @@ def _colors(mesh: Any, files: MeshFiles) -> tuple[np.ndarray | None, str | None]
 
 def _ply_colors(columns: Any) -> np.ndarray | None:
     """Colours 0..1 of any type of number: whole ones are shares of the largest, others lie in 0..1 or, beyond, in 0..255."""
-    known = columns.keys() if isinstance(columns, dict) else getattr(getattr(columns, "dtype", None), "names", None) or ()
+    named = columns.dtype.names if isinstance(columns, np.ndarray) else None
+    known = columns.keys() if isinstance(columns, dict) else named or ()
     names = next((each for each in COLOR_NAMES if set(each) <= set(known)), None)
     if names is None:
         return None
