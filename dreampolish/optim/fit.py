@@ -157,12 +157,13 @@ def _checked(terms: Mapping[str, Term], optimizer: torch.optim.Optimizer, step: 
     norms = [
         parameter.grad.norm() for group in optimizer.param_groups for parameter in group["params"] if parameter.grad is not None
     ]
-    finite = [torch.isfinite(torch.stack(norms)).all()] if norms else []
-    read = torch.stack([each.detach().double() for each in [*(term.loss for term in terms.values()), *finite]]).tolist()
-    values = dict(zip(terms, read, strict=False))  # the last number is of the gradients
+    finite = torch.isfinite(torch.stack(norms)).all() if norms else torch.ones_like(next(iter(terms.values())).loss)
+    losses = [term.loss.detach().double() for term in terms.values()]
+    *read, all_finite = torch.stack([*losses, finite.detach().double()]).tolist()
+    values = dict(zip(terms, read, strict=True))
     for name, value in values.items():
         if not math.isfinite(value):
             raise DivergedError(f"loss '{name}' became {value} at step {step}; try a lower learning rate or another seed")
-    if norms and not read[-1]:
+    if not all_finite:
         raise DivergedError(f"a gradient became NaN or infinite at step {step}; try a lower learning rate or another seed")
     return values
