@@ -1,6 +1,6 @@
 """The one cache: `<store>/<stage>/<fingerprint>/` holds an artifact's files and, written last, its `artifact.json`.
 
-A folder without a manifest is no artifact. Work happens in the folder `work` of the store, on the same filesystem, and is renamed into place.
+A folder without a manifest is no artifact. Work happens in the store's folder `work`, on the same filesystem, and is renamed into place.
 `artifact.sha256` holds the manifest's own hash, so that a flipped bit in a figure is seen too. Published files can be read only, by their
 owner alone; one without its hash, or a link in the place of one, is refused.
 """
