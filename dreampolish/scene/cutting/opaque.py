@@ -18,21 +18,24 @@ ROUNDS = 4
 """Most rounds of fitting the background to what the last one found. [choice]"""
 SEAM = 2.5
 """Pixels beside the line of floor and wall in which either's colour, and what lies between, is background. [choice]"""
-FRINGE = 1.5
-"""Largest tolerances that the fringes of compression are granted. [choice]"""
+FRINGE, RINGING = 1.5, 0.3
+"""Largest tolerances that the fringes of compression are granted, and the share of the contrast nearby that rings reach. [choice]"""
 BLUR, BLURRED = 3, (0.1, 0.3, 0.5)
 """Pixels of an outline's blur, and the share of the contrast inside below which it is no object's, in clean, noisy and compressed
 pictures. [choice]"""
 RIM_NOISE, RIM_RINGS = 2.5, 0.08
 """Deviations of the noise, and the largest distance per channel in compressed pictures, to which rim pixels are mixtures. [choice]"""
+STEEP_RIM = 0.08
+"""Slope per pixel, as a share of the contrast just inside, from which a rim is a blurred edge and not a faint part. [choice]"""
 MOST_TINT = 0.06
 """Largest tolerance in telling shadows. [choice]"""
 HOLE, HOLE_RIM = 0.001, 0.6
 """Least share of the object that a hole has, and the share of its edge that must be sharp: a highlight's is not. [choice]"""
 SAID_SHADOW, SAID_PIECES, SAID_ENCLOSED = 0.02, 0.03, 0.03
 """Shares of the object from which a shadow, lost pieces and enclosed areas that were kept are told. [choice]"""
-SAID_WEAK, MOST_WEAK = 0.1, 0.6
-"""Share of an outline that hardly differs from the background, from which it is told, and beyond which a picture is refused. [choice]"""
+SAID_WEAK, MOST_WEAK, WEAK = 0.1, 0.6, 2.5
+"""Share of an outline that hardly differs from the background, from which it is told, and beyond which a picture is refused; the tolerances
+below which it hardly does. [choice]"""
 SAID_SHADES, ALL_SHADES = 0.04, 0.85
 """Shares of an object in darker shades of the background that may be a hard shadow, and from which the object itself is so. [choice]"""
 
@@ -101,7 +104,7 @@ def _seen(rgb: np.ndarray, known: np.ndarray, most: float, most_stray: float) ->
     allowed = np.full(known.shape, background.tolerance)
     if rippled.any():
         near = ndimage.maximum_filter(contrast, 2 * REACH + 1)
-        allowed = np.where(rippled, np.clip(0.3 * near, background.tolerance, FRINGE * most), allowed)
+        allowed = np.where(rippled, np.clip(RINGING * near, background.tolerance, FRINGE * most), allowed)
     steep = slope(picture, FINE)
     sharp = sharp_edges(picture, steep, np.minimum(allowed, MOST_TINT))
     if background.fold is not None:
@@ -186,7 +189,7 @@ def _trimmed(mask: np.ndarray, seen: Seen) -> np.ndarray:
     share = compressed if seen.rippled.any() else noisy if seen.noise > SEEN_NOISE else clean
     inside = ndimage.maximum_filter(np.where(mask, seen.contrast, 0), 2 * BLUR + 1)
     rim = mask & ndimage.binary_dilation(~mask, iterations=BLUR + 1)
-    return mask & ~(rim & (seen.contrast < share * inside) & (seen.steep > 0.08 * inside))
+    return mask & ~(rim & (seen.contrast < share * inside) & (seen.steep > STEEP_RIM * inside))
 
 
 def _without_holes(seen: Seen, mask: np.ndarray) -> tuple[np.ndarray, list[str]]:
@@ -247,7 +250,7 @@ def _doubts(seen: Seen, mask: np.ndarray) -> list[str]:
     notes = []
     outline = mask & ~ndimage.binary_erosion(mask, iterations=2, border_value=1)
     near = ndimage.maximum_filter(np.where(mask, seen.contrast, 0), 5)
-    weak = float((near < 2.5 * seen.background.tolerance)[outline].mean()) if outline.any() else 0.0
+    weak = float((near < WEAK * seen.background.tolerance)[outline].mean()) if outline.any() else 0.0
     if weak > MOST_WEAK and seen.noise > SEEN_NOISE:
         raise PictureError(
             f"the object hardly differs from the background along {weak:.0%} of its outline; give an RGBA picture, one before another "

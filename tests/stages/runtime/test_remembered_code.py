@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from stages.runtime.files import PROJECT
+from stages.runtime.keys import notes as notes_module
 from stages.runtime.keys import remembered
 from stages.runtime.keys.code import code_of
 
@@ -80,7 +81,7 @@ def test_without_a_place_to_write_it_is_walked(tmp_path: Path, monkeypatch: pyte
 
 
 def test_old_notes_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remembered, "KEPT", 2)
+    monkeypatch.setattr(notes_module, "KEPT", 2)
     for ends in (("stages.runtime",), ("stages.results",), ()):
         remembered.known_code(*STAGE, ends=ends)
     assert len(notes(tmp_path)) == 2
